@@ -1,0 +1,121 @@
+"""A data set as one uint8 tensor, and its endless batches: one gather a batch, no worker processes."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import UsageError
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """
+    Images of one size in memory.
+
+    Args:
+        images: uint8, (num, channels, height, width).
+        labels: int64, (num,), from 0 to len(class_names) - 1.
+        class_names: of the labels.
+    """
+
+    images: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def num_channels(self) -> int:
+        return self.images.shape[1]
+
+    @property
+    def image_size(self) -> int:
+        """Height and width in pixels; UsageError when they differ."""
+        height, width = self.images.shape[2:]
+        if height != width:
+            raise UsageError(f"--dataset_name: its images are {height} x {width} pixels; they must be square")
+        return height
+
+    def to(self, device: torch.device | str) -> "ImageSet":
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+    def pixel_values(self, indices: Tensor | slice = slice(None)) -> Tensor:
+        """The images at the given places as float32 in [0, 1], (num, channels, height, width)."""
+        return self.images[indices].float().div_(255)
+
+    def binarized(self, seed: int) -> "ImageSet":
+        """Each pixel drawn once from the Bernoulli distribution of its intensity: 0 or 255."""
+        generator = torch.Generator().manual_seed(seed)
+        images = torch.empty_like(self.images)
+        for part, out in zip(self.images.split(10_000), images.split(10_000), strict=True):
+            uniform = torch.rand(part.shape, generator=generator).to(part.device)
+            out.copy_(uniform * 255 < part).mul_(255)
+        return replace(self, images=images)
+
+
+def binarize(pixel_values: Tensor, uniform: Tensor) -> Tensor:
+    """Pixels drawn from Bernoulli distributions of their intensities, by uniform noise in [0, 1) of the same shape."""
+    return uniform.lt(pixel_values).to(pixel_values.dtype)
+
+
+class ImageBatches:
+    """
+    Endless shuffled batches: {"pixel_values": float32 in [0, 1], "labels": int64}. Each epoch is a permutation drawn from
+    seed + epoch; the incomplete batch at its end is left out.
+
+    The state is (epoch, batch): the place is exact after a resume, and several processes share the batches that one
+    process would see, the i-th process the i-th of equal parts.
+
+    Args:
+        data: on the device that the batches are wanted on.
+        batch_size: examples for this process.
+        seed: of the permutations.
+        process_index: this process.
+        num_processes: how many there are.
+
+    Raises:
+        UsageError: when the data set holds less than one batch.
+    """
+
+    def __init__(self, data: ImageSet, batch_size: int, seed: int, process_index: int = 0, num_processes: int = 1):
+        self.data = data
+        self.batch_size = batch_size
+        self.global_batch_size = batch_size * num_processes
+        self.seed = seed
+        self.process_index = process_index
+        self.epoch = 0
+        self.batch = 0  # of this epoch, the next
+        self._order = None
+        if len(self) == 0:
+            raise UsageError(
+                f"--train_batch_size: a step takes {self.global_batch_size} images (over all processes and accumulated "
+                f"batches), the training set has {len(data)}"
+            )
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return len(self.data) // self.global_batch_size
+
+    def __iter__(self) -> "ImageBatches":
+        return self
+
+    def __next__(self) -> dict[str, Tensor]:
+        if self._order is None:
+            generator = torch.Generator().manual_seed(self.seed + self.epoch)
+            self._order = torch.randperm(len(self.data), generator=generator).to(self.data.images.device)
+        start = self.batch * self.global_batch_size + self.process_index * self.batch_size
+        indices = self._order[start : start + self.batch_size]
+        self.batch += 1
+        if self.batch == len(self):
+            self.epoch, self.batch, self._order = self.epoch + 1, 0, None
+        images = self.data.images.index_select(0, indices)
+        return {"pixel_values": images.float().div_(255), "labels": self.data.labels.index_select(0, indices)}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self.epoch, "batch": self.batch}
+
+    def load_state_dict(self, state: dict[str, Any]):
+        self.epoch, self.batch, self._order = state["epoch"], state["batch"], None

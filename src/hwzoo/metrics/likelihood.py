@@ -1,0 +1,48 @@
+"""Measures of latent-variable models."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+ACTIVE_VARIANCE = 0.01  # Burda et al., arXiv:1509.00519, section 5.1
+COURSE_BOUNDS = ("course100_negative_elbo", "course100_reconstruction_loss", "course100_kl_divergence")
+
+
+def active_units(posterior_means: Tensor) -> int:
+    """
+    Latent dimensions that the model uses: those whose posterior mean varies over the data by more than 0.01 (Burda et
+    al., arXiv:1509.00519, section 5.1).
+
+    Args:
+        posterior_means: the mean of q(z|x) for each image x, (num, latent_size).
+    """
+    return int((posterior_means.double().var(0) > ACTIVE_VARIANCE).sum())
+
+
+def first_of_each_class(labels: Tensor, num: int) -> Tensor:
+    """The places of the first `num` examples of each class (fewer where a class has fewer), by class: (places,)."""
+    return torch.cat([(labels == label).nonzero()[:num, 0] for label in labels.unique()])
+
+
+def course100(model: Any, pixel_values: Tensor, generator: torch.Generator) -> dict[str, float]:
+    """
+    The protocol by which courses grade a VAE: the average of 100 repeats of the one-sample bound on the same 100 images,
+    ten of each digit, and of max(1, 100 / K) repeats of the importance-weighted bound with K samples.
+
+    Args:
+        model: with `negative_elbo_bound` and `negative_iwae_bound`.
+        pixel_values: the 100 images, binarised once, (100, channels, height, width).
+        generator: of the posterior samples, on the device of the images.
+
+    Returns:
+        `course100_negative_elbo`, `course100_reconstruction_loss`, `course100_kl_divergence` and `course100_iwae_<K>` for
+        K = 1, 10, 100, 1000; nats per image.
+    """
+    bounds = [torch.stack(model.negative_elbo_bound(pixel_values, generator=generator)) for _ in range(100)]
+    results = dict(zip(COURSE_BOUNDS, torch.stack(bounds).double().mean(0).tolist(), strict=True))
+    for num_samples in (1, 10, 100, 1000):
+        repeats = max(1, 100 // num_samples)
+        bounds = [model.negative_iwae_bound(pixel_values, num_samples, generator=generator) for _ in range(repeats)]
+        results[f"course100_iwae_{num_samples}"] = torch.stack(bounds).double().mean().item()
+    return results

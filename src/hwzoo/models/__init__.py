@@ -1,0 +1,36 @@
+"""The model families: one folder each, and the one table that drives their registration and the shared tests."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+
+from .vae.configuration_vae import VAEConfig
+from .vae.modeling_vae import VAEModel
+
+
+@dataclass(frozen=True)
+class Family:
+    """
+    Args:
+        name: as in the recipe's and the folders' names.
+        config_class: its `model_type` starts with `hwzoo_`.
+        model_class: the class that `from_pretrained` and the Auto class below give.
+        auto_class: the Auto class of transformers that loads it.
+    """
+
+    name: str
+    config_class: type[PreTrainedConfig]
+    model_class: type[PreTrainedModel]
+    auto_class: type
+
+
+FAMILIES = (Family("vae", VAEConfig, VAEModel, AutoModel),)
+
+
+def architecture(config: PreTrainedConfig) -> dict[str, Any]:
+    """The fields that the family itself defines, by name: what two equal models share, whatever library saved them."""
+    return {name: getattr(config, name) for name in type(config).__annotations__}
+
+
+__all__ = ["FAMILIES", "Family", "VAEConfig", "VAEModel", "architecture"]

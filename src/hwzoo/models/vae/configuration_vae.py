@@ -1,0 +1,90 @@
+"""Configuration of the variational autoencoder."""
+
+import math
+from dataclasses import fields
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+# What config.json holds besides the fields; any other unknown keyword is a misspelling.
+_STORED_BESIDE_FIELDS = {"auto_map", "model_type", "torch_dtype", "name_or_path", "num_labels", "output_attentions"}
+
+
+@strict
+class VAEConfig(PreTrainedConfig):
+    r"""
+    A variational autoencoder (Kingma and Welling, [arXiv:1312.6114](https://arxiv.org/abs/1312.6114)).
+
+    Args:
+        image_size (`int`): height and width of an image, in pixels.
+        num_channels (`int`): channels of an image.
+        network (`"mlp"` or `"conv"`): fully connected networks on the flattened image, or strided 4 x 4 convolutions.
+        encoder_hidden_sizes (`list[int]`): widths of the encoder's hidden layers, from the image inwards: units for
+            `mlp` (may be empty: a linear encoder), channels for `conv` (one halving of the image each, at least one).
+        decoder_hidden_sizes (`list[int]`): the same for the decoder, from the latents outwards.
+        latent_size (`int`): dimensions of the latent variable z.
+        activation (`"elu"`, `"gelu"`, `"leaky_relu"`, `"relu"`, `"silu"` or `"tanh"`): after each hidden layer.
+        likelihood (`"bernoulli"` or `"gaussian"`): p(x|z) per pixel. `bernoulli`: of binary pixels. `gaussian`: of
+            continuous pixels, with a mean from the decoder and one learned standard deviation, in pixel units, for all
+            pixels (Rybkin et al., [arXiv:2006.13202](https://arxiv.org/abs/2006.13202)).
+        variance_parametrization (`"softplus"` or `"exp"`): what turns an unconstrained output h into a variance:
+            softplus(h) + 1e-8, or exp(h) (h is then the log-variance).
+        prior (`"normal"` or `"mixture"`): p(z) = N(0, prior_std^2 I), or a uniform mixture of diagonal Gaussians with
+            learned means and variances (its KL divergence is a one-sample Monte Carlo estimate).
+        prior_std (`float`): standard deviation of the `normal` prior; of a `mixture`, the scale that its components are
+            drawn with at initialisation.
+        num_mixture_components (`int`): components of the `mixture` prior.
+        beta (`float`): weight of the KL divergence in the training loss (Higgins et al., 2017); the bounds ignore it.
+
+    Raises:
+        ValueError: for an unknown keyword, a value out of its range, or an image size that the network cannot take.
+    """
+
+    model_type = "hwzoo_vae"
+
+    image_size: int = 28
+    num_channels: int = 1
+    network: Literal["mlp", "conv"] = "mlp"
+    encoder_hidden_sizes: list[int] | tuple[int, ...] = (300, 300)
+    decoder_hidden_sizes: list[int] | tuple[int, ...] = (300, 300)
+    latent_size: int = 10
+    activation: Literal["elu", "gelu", "leaky_relu", "relu", "silu", "tanh"] = "elu"
+    likelihood: Literal["bernoulli", "gaussian"] = "bernoulli"
+    variance_parametrization: Literal["softplus", "exp"] = "softplus"
+    prior: Literal["normal", "mixture"] = "normal"
+    prior_std: float = 1.0
+    num_mixture_components: int = 500
+    beta: float = 1.0
+
+    def __post_init__(self, **kwargs):
+        unknown = {key for key in kwargs if not key.startswith("_")} - _STORED_BESIDE_FIELDS
+        if unknown:
+            known = sorted(field.name for field in fields(self))
+            raise ValueError(f"{type(self).__name__} has no field {sorted(unknown)}; it has {known}")
+        # JSON has no tuples: with lists a saved and reloaded config equals the first.
+        self.encoder_hidden_sizes = list(self.encoder_hidden_sizes)
+        self.decoder_hidden_sizes = list(self.decoder_hidden_sizes)
+        super().__post_init__(**kwargs)
+
+    def validate_architecture(self):
+        """Checks the values and how they go together (run by `@strict` when the config is built)."""
+        for name in ("image_size", "num_channels", "latent_size", "num_mixture_components"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not (math.isfinite(self.prior_std) and self.prior_std > 0):
+            raise ValueError(f"prior_std is {self.prior_std}; it must be finite and above 0")
+        if not (math.isfinite(self.beta) and self.beta >= 0):
+            raise ValueError(f"beta is {self.beta}; it must be finite and at least 0")
+        for name in ("encoder_hidden_sizes", "decoder_hidden_sizes"):
+            sizes = getattr(self, name)
+            if any(size < 1 for size in sizes):
+                raise ValueError(f"{name} is {sizes}; each width must be at least 1")
+            if self.network == "conv" and (not sizes or self.image_size % 2 ** len(sizes)):
+                raise ValueError(
+                    f"{name} is {sizes} with image_size {self.image_size}; the convolutional network needs at least one "
+                    f"layer and an image size that each of its layers can halve (divisible by {2 ** len(sizes)})"
+                )
+
+
+__all__ = ["VAEConfig"]

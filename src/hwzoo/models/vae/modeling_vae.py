@@ -1,0 +1,344 @@
+"""The variational autoencoder of Kingma and Welling (arXiv:1312.6114), its bounds and its priors."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+
+from .configuration_vae import VAEConfig
+
+ACTIVATIONS = {
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "leaky_relu": nn.LeakyReLU,
+    "relu": nn.ReLU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+}
+LOG_2PI = math.log(2 * math.pi)
+# Decoded (image, sample) pairs held at once by the importance-weighted bound: 100 MB of float32 at 784 pixels.
+IWAE_CHUNK = 32_768
+
+
+@dataclass
+class VAEOutput(ModelOutput):
+    """
+    What `VAEModel.forward` returns; every field is a scalar, in nats per image, averaged over the batch.
+
+    Args:
+        loss: reconstruction_loss + beta * kl_weight * kl_divergence, what training minimises.
+        negative_elbo: reconstruction_loss + kl_divergence, the one-sample negative evidence lower bound.
+        reconstruction_loss: -log p(x|z) at one sample z of q(z|x), summed over pixels.
+        kl_divergence: KL(q(z|x) || p(z)).
+    """
+
+    loss: Tensor | None = None
+    negative_elbo: Tensor | None = None
+    reconstruction_loss: Tensor | None = None
+    kl_divergence: Tensor | None = None
+
+
+def sample_gaussian(mean: Tensor, variance: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """A reparameterised sample of N(mean, diag(variance)): mean + sqrt(variance) * noise; shape and device of `mean`."""
+    return mean + variance.sqrt() * _standard_normal(mean.shape, mean, generator)
+
+
+def gaussian_log_density(value: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    """log N(value; mean, diag(variance)) in nats, summed over the last dimension."""
+    return -0.5 * ((value - mean).square() / variance + variance.log() + LOG_2PI).sum(-1)
+
+
+def gaussian_kl(mean: Tensor, variance: Tensor, prior_variance: float = 1.0) -> Tensor:
+    """KL(N(mean, diag(variance)) || N(0, prior_variance I)) in nats, summed over the last dimension (appendix B)."""
+    ratio = variance / prior_variance
+    return 0.5 * (ratio + mean.square() / prior_variance - 1.0 - ratio.log()).sum(-1)
+
+
+def _standard_normal(shape, like: Tensor, generator: torch.Generator | None) -> Tensor:
+    # A generator draws on its own device only: the same CPU generator gives the same noise wherever the model is.
+    device = like.device if generator is None else generator.device
+    return torch.randn(shape, generator=generator, device=device, dtype=like.dtype).to(like.device)
+
+
+def _mlp(sizes: list[int], activation: str) -> list[nn.Module]:
+    """Hidden layers of the given widths with their activation, and a last linear layer without one."""
+    layers = []
+    for size_in, size_out in zip(sizes[:-1], sizes[1:], strict=True):
+        layers += [nn.Linear(size_in, size_out), ACTIVATIONS[activation]()]
+    return layers[:-1]
+
+
+class MLPEncoder(nn.Sequential):
+    """(batch, channels, height, width) -> (batch, 2 * latent_size)"""
+
+    def __init__(self, config: VAEConfig):
+        pixels = config.num_channels * config.image_size**2
+        sizes = [pixels, *config.encoder_hidden_sizes, 2 * config.latent_size]
+        super().__init__(nn.Flatten(), *_mlp(sizes, config.activation))
+
+
+class MLPDecoder(nn.Sequential):
+    """(batch, latent_size) -> (batch, channels, height, width)"""
+
+    def __init__(self, config: VAEConfig):
+        shape = (config.num_channels, config.image_size, config.image_size)
+        sizes = [config.latent_size, *config.decoder_hidden_sizes, math.prod(shape)]
+        super().__init__(*_mlp(sizes, config.activation), nn.Unflatten(-1, shape))
+
+
+class ConvEncoder(nn.Sequential):
+    """(batch, channels, height, width) -> (batch, 2 * latent_size); each convolution halves height and width."""
+
+    def __init__(self, config: VAEConfig):
+        channels = [config.num_channels, *config.encoder_hidden_sizes]
+        layers = []
+        for size_in, size_out in zip(channels[:-1], channels[1:], strict=True):
+            layers += [
+                nn.Conv2d(size_in, size_out, kernel_size=4, stride=2, padding=1),
+                ACTIVATIONS[config.activation](),
+            ]
+        smallest = config.image_size // 2 ** len(config.encoder_hidden_sizes)
+        super().__init__(*layers, nn.Flatten(), nn.Linear(channels[-1] * smallest**2, 2 * config.latent_size))
+
+
+class ConvDecoder(nn.Sequential):
+    """(batch, latent_size) -> (batch, channels, height, width); each convolution doubles height and width."""
+
+    def __init__(self, config: VAEConfig):
+        channels = [*config.decoder_hidden_sizes, config.num_channels]
+        smallest = config.image_size // 2 ** len(config.decoder_hidden_sizes)
+        shape = (channels[0], smallest, smallest)
+        layers = [nn.Linear(config.latent_size, math.prod(shape)), nn.Unflatten(-1, shape)]
+        for size_in, size_out in zip(channels[:-1], channels[1:], strict=True):
+            layers += [ACTIVATIONS[config.activation]()]
+            layers += [nn.ConvTranspose2d(size_in, size_out, kernel_size=4, stride=2, padding=1)]
+        super().__init__(*layers)
+
+
+class MixturePrior(nn.Module):
+    """p(z) = 1/k sum_i N(z; mean_i, diag(variance_i)) with learned means and variances, k = num_mixture_components."""
+
+    def __init__(self, config: VAEConfig):
+        super().__init__()
+        shape = (config.num_mixture_components, config.latent_size)
+        self.mean = nn.Parameter(torch.empty(shape))
+        self.unconstrained_variance = nn.Parameter(torch.empty(shape))
+        self.prior_std = config.prior_std
+
+    def log_prob(self, latents: Tensor) -> Tensor:
+        """log p(z) in nats: (..., latent_size) -> (...)."""
+        variance = self.variance()
+        precision = variance.reciprocal()
+        constant = (self.mean.square() * precision + variance.log() + LOG_2PI).sum(-1)
+        # The quadratic forms of all pairs (sample, component) as two matrix products: no (..., k, latent_size) tensor.
+        # In float32 also under mixed precision: bfloat16 would lose the difference of the two.
+        with torch.autocast(latents.device.type, enabled=False):
+            quadratic = latents.square() @ precision.T - 2 * latents @ (self.mean * precision).T
+        log_components = -0.5 * (quadratic + constant)  # (..., k)
+        return log_components.logsumexp(-1) - math.log(len(self.mean))
+
+    def variance(self) -> Tensor:
+        """Variances of the components, (k, latent_size)."""
+        return F.softplus(self.unconstrained_variance) + 1e-8
+
+    def sample(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
+        """(num_samples, latent_size)"""
+        device = self.mean.device if generator is None else generator.device
+        component = torch.randint(len(self.mean), (num_samples,), generator=generator, device=device).to(
+            self.mean.device
+        )
+        return sample_gaussian(self.mean[component], self.variance()[component], generator)
+
+
+class VAEPreTrainedModel(PreTrainedModel):
+    config_class = VAEConfig
+    base_model_prefix = "vae"
+    main_input_name = "pixel_values"
+
+    def _init_weights(self, module: nn.Module):
+        # transformers would draw every layer from N(0, 0.02): keep torch's own initialisation (scaled by the fan-in).
+        if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+            module.reset_parameters()
+        elif isinstance(module, MixturePrior):
+            nn.init.normal_(module.mean, std=module.prior_std)
+            nn.init.zeros_(module.unconstrained_variance)
+        elif isinstance(module, VAEModel) and module.log_std is not None:
+            nn.init.zeros_(module.log_std)
+
+
+class VAEModel(VAEPreTrainedModel):
+    """
+    A variational autoencoder: encoder q(z|x), decoder p(x|z) and prior p(z) as the config says.
+
+    Pixels are float32 in [0, 1], shape (batch, num_channels, image_size, image_size). Bounds are in nats per image,
+    summed over pixels (for the `gaussian` likelihood: of the density of pixel values in [0, 1]).
+    """
+
+    def __init__(self, config: VAEConfig):
+        super().__init__(config)
+        conv = config.network == "conv"
+        self.encoder = ConvEncoder(config) if conv else MLPEncoder(config)
+        self.decoder = ConvDecoder(config) if conv else MLPDecoder(config)
+        self.mixture_prior = MixturePrior(config) if config.prior == "mixture" else None
+        self.log_std = nn.Parameter(torch.zeros(())) if config.likelihood == "gaussian" else None
+        self.post_init()
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        labels: Tensor | None = None,
+        *,
+        kl_weight: float = 1.0,
+        noise: Tensor | None = None,
+    ) -> VAEOutput:
+        """
+        The training loss and its terms.
+
+        Args:
+            pixel_values: (batch, channels, height, width) in [0, 1].
+            labels: ignored; the model is unconditional.
+            kl_weight: factor on the KL divergence besides `config.beta`, for a warm-up.
+            noise: (batch, latent_size) standard normal noise of the sample of q(z|x); drawn when not given.
+        """
+        negative_elbo, reconstruction_loss, kl_divergence = self.negative_elbo_bound(pixel_values, noise=noise)
+        loss = reconstruction_loss + self.config.beta * kl_weight * kl_divergence
+        return VAEOutput(loss, negative_elbo, reconstruction_loss, kl_divergence)
+
+    def negative_elbo_bound(
+        self, pixel_values: Tensor, *, generator: torch.Generator | None = None, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """
+        (negative_elbo, reconstruction_loss, kl_divergence): batch averages in nats per image, from one sample of q(z|x)
+        (arXiv:1312.6114, equations 7 and 10). The KL divergence is analytic for the `normal` prior.
+        """
+        mean, variance = self.encode(pixel_values)
+        if noise is None:
+            noise = _standard_normal(mean.shape, mean, generator)
+        latents = mean + variance.sqrt() * noise
+        reconstruction_loss = -self._log_likelihood(pixel_values, self._decoder_output(latents)).mean()
+        if self.mixture_prior is None:
+            kl_divergence = gaussian_kl(mean, variance, self.config.prior_std**2).mean()
+        else:
+            log_posterior = gaussian_log_density(latents, mean, variance)
+            kl_divergence = (log_posterior - self.prior_log_prob(latents)).mean()
+        return reconstruction_loss + kl_divergence, reconstruction_loss, kl_divergence
+
+    def negative_iwae_bound(
+        self,
+        pixel_values: Tensor,
+        num_importance_samples: int,
+        *,
+        generator: torch.Generator | None = None,
+        reduction: str = "mean",
+    ) -> Tensor:
+        """
+        -log 1/K sum_k p(x, z_k) / q(z_k|x) with K = num_importance_samples samples z_k of q(z|x), in nats per image
+        (Burda et al., arXiv:1509.00519, equation 8). The samples are decoded in chunks, so that without gradients the
+        memory needed does not grow with K.
+
+        Args:
+            reduction: `"mean"` for the batch average, `"none"` for one value per image, (batch,).
+
+        Raises:
+            ValueError: for fewer than 1 sample or an unknown reduction.
+        """
+        if num_importance_samples < 1:
+            raise ValueError(f"num_importance_samples is {num_importance_samples}; it must be at least 1")
+        if reduction not in ("mean", "none"):
+            raise ValueError(f"reduction is {reduction!r}; it must be 'mean' or 'none'")
+        mean, variance = self.encode(pixel_values)
+        log_total = mean.new_full((len(mean),), -torch.inf)
+        remaining = num_importance_samples
+        while remaining:
+            chunk = min(remaining, max(1, IWAE_CHUNK // max(1, len(mean))))
+            remaining -= chunk
+            latents = sample_gaussian(mean.expand(chunk, -1, -1), variance, generator)  # (chunk, batch, latent)
+            output = self._decoder_output(latents.flatten(0, 1)).unflatten(0, (chunk, len(mean)))
+            log_weight = (
+                self._log_likelihood(pixel_values.expand_as(output), output)
+                + self.prior_log_prob(latents)
+                - gaussian_log_density(latents, mean, variance)
+            )  # (chunk, batch)
+            # Over the samples of each image, not over the batch: the average stands inside the logarithm.
+            log_total = torch.logaddexp(log_total, log_weight.logsumexp(0))
+        bound = math.log(num_importance_samples) - log_total
+        return bound.mean() if reduction == "mean" else bound
+
+    def encode(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of q(z|x), (batch, latent_size) each."""
+        mean, hidden = self.encoder(pixel_values).float().chunk(2, dim=-1)
+        if self.config.variance_parametrization == "exp":
+            return mean, hidden.exp()
+        return mean, F.softplus(hidden) + 1e-8
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Mean of p(x|z) in [0, 1]: (batch, latent_size) -> (batch, channels, height, width)."""
+        output = self._decoder_output(latents)
+        return output.sigmoid() if self.config.likelihood == "bernoulli" else output.clamp(0, 1)
+
+    def prior_log_prob(self, latents: Tensor) -> Tensor:
+        """log p(z) in nats: (..., latent_size) -> (...)."""
+        if self.mixture_prior is not None:
+            return self.mixture_prior.log_prob(latents)
+        variance = self.config.prior_std**2
+        return -0.5 * (latents.square() / variance + math.log(variance) + LOG_2PI).sum(-1)
+
+    @torch.no_grad()
+    def sample(
+        self, num_samples: int, *, labels: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """
+        Means of p(x|z) for z drawn from the prior: (num_samples, channels, height, width) in [0, 1].
+
+        Raises:
+            ValueError: when labels are given; the model is unconditional.
+        """
+        if labels is not None:
+            raise ValueError("labels were given, but this VAE is unconditional: leave labels at None")
+        if self.mixture_prior is not None:
+            return self.decode(self.mixture_prior.sample(num_samples, generator))
+        like = next(self.parameters())
+        return self.decode(
+            self.config.prior_std * _standard_normal((num_samples, self.config.latent_size), like, generator)
+        )
+
+    @torch.no_grad()
+    def reconstruct(self, pixel_values: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Means of p(x|z) at z = the mean of q(z|x), or at a sample of q(z|x) when a generator is given."""
+        mean, variance = self.encode(pixel_values)
+        return self.decode(mean if generator is None else sample_gaussian(mean, variance, generator))
+
+    @torch.no_grad()
+    def interpolate(self, start: Tensor, end: Tensor, num_steps: int) -> Tensor:
+        """
+        Decoded straight lines between the posterior means of two batches of images.
+
+        Returns:
+            (batch, num_steps, channels, height, width) in [0, 1]; the first and last are the reconstructions.
+
+        Raises:
+            ValueError: for fewer than 2 steps.
+        """
+        if num_steps < 2:
+            raise ValueError(f"num_steps is {num_steps}; it must be at least 2")
+        weight = torch.linspace(0, 1, num_steps, device=start.device)[:, None]
+        latents = torch.lerp(self.encode(start)[0][:, None], self.encode(end)[0][:, None], weight)
+        return self.decode(latents.flatten(0, 1)).unflatten(0, (len(start), num_steps))
+
+    def _decoder_output(self, latents: Tensor) -> Tensor:
+        """Logits of the Bernoulli, or means of the Gaussian, as float32 also under mixed precision."""
+        return self.decoder(latents).float()
+
+    def _log_likelihood(self, pixel_values: Tensor, output: Tensor) -> Tensor:
+        """log p(x|z) in nats, summed over channels, height and width: (..., c, h, w) -> (...)."""
+        if self.config.likelihood == "bernoulli":
+            return -F.binary_cross_entropy_with_logits(output, pixel_values, reduction="none").sum((-3, -2, -1))
+        log_density = -0.5 * ((pixel_values - output) / self.log_std.exp()).square() - self.log_std - 0.5 * LOG_2PI
+        return log_density.sum((-3, -2, -1))
+
+
+__all__ = ["VAEModel", "VAEPreTrainedModel"]

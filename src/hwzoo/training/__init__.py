@@ -1,0 +1,33 @@
+"""The frame that recipes share: arguments, the loop, checkpoints, evaluation. It knows no model."""
+
+from .arguments import RunArguments, check_ranges, flag, parse_arguments
+from .checkpoint import Checkpoint, Checkpoints, CorruptCheckpoint
+from .ema import averaged_model
+from .evaluation import mean_over
+from .launch import launch, print_results, start
+from .loop import FitResult, NonFiniteLoss, Stopped, fit, micro_batches
+from .noise import GlobalNoise
+from .pictures import save_curves, save_image_grid
+
+__all__ = [
+    "Checkpoint",
+    "Checkpoints",
+    "CorruptCheckpoint",
+    "FitResult",
+    "GlobalNoise",
+    "NonFiniteLoss",
+    "RunArguments",
+    "Stopped",
+    "averaged_model",
+    "check_ranges",
+    "fit",
+    "flag",
+    "launch",
+    "mean_over",
+    "micro_batches",
+    "parse_arguments",
+    "print_results",
+    "save_curves",
+    "save_image_grid",
+    "start",
+]

@@ -1,0 +1,217 @@
+"""The flags that every image recipe shares, and how flags and presets are parsed and checked."""
+
+import difflib
+import math
+import re
+import sys
+from argparse import ArgumentParser
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from transformers import HfArgumentParser
+
+from ..errors import UsageError
+
+# `expected` holds the band of each test number of a preset; the reproduction test reads it, a recipe does not.
+KEYS_FOR_TESTS = {"expected"}
+TRACKERS = ("tensorboard", "trackio", "wandb")
+# Of these the one that is given displaces the other's default or preset.
+EXCLUSIVE = ("num_train_epochs", "max_train_steps")
+
+
+def flag(default: Any, help: str) -> Any:
+    """A dataclass field that is a command-line flag."""
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata={"help": help})
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class RunArguments:
+    """The flags of a run; a recipe derives from it to give its own defaults."""
+
+    config: str | None = flag(None, "YAML file with flags as keys (a preset); the command line wins")
+    dataset_name: str = flag(
+        "digits", "digits, mnist, fashion_mnist, a Hub id, or a folder with idx files or with images by class"
+    )
+    data_dir: str | None = flag(
+        None, "folder that holds mnist/ or fashion_mnist/ with their idx files; HWZOO_DATA_DIR when not given"
+    )
+    output_dir: str = flag("outputs", "folder for the model, results, pictures and checkpoints")
+    overwrite_output_dir: bool = flag(False, "start anew in a folder that is not empty, over its files")
+    seed: int = flag(0, "seed of the initial weights, the order of the data and all noise")
+    train_batch_size: int = flag(100, "examples a step, for each process and each accumulated batch")
+    eval_batch_size: int = flag(500, "examples a batch when evaluating")
+    num_train_epochs: float | None = flag(None, "passes over the training set; in place of --max_train_steps")
+    max_train_steps: int | None = flag(None, "optimiser steps; in place of --num_train_epochs")
+    learning_rate: float = flag(1e-3, "peak learning rate")
+    lr_scheduler: Literal["constant", "constant_with_warmup", "linear", "cosine", "polynomial"] = flag(
+        "constant", "schedule of the learning rate"
+    )
+    lr_warmup_steps: int = flag(
+        0, "steps over which the learning rate rises from 0, for schedules other than constant"
+    )
+    max_grad_norm: float | None = flag(None, "gradients are scaled down to this norm; no limit when not given")
+    gradient_accumulation_steps: int = flag(1, "batches whose gradients are averaged into one step")
+    mixed_precision: Literal["no", "bf16"] = flag("no", "bf16 runs matrix products in bfloat16")
+    use_ema: bool = flag(False, "test and save the exponential moving average of the weights")
+    ema_decay: float = flag(0.999, "decay a step of the average, after its warm-up")
+    checkpointing_steps: int | None = flag(1000, "steps between checkpoints; one is always taken at the end")
+    checkpoints_total_limit: int | None = flag(2, "checkpoints kept, the newest")
+    resume_from_checkpoint: str | None = flag(
+        None, "'latest' for the newest whole checkpoint in the output folder, or the path of a checkpoint"
+    )
+    logging_steps: int = flag(50, "steps between log lines, each the average over them")
+    eval_steps: int | None = flag(1000, "steps between evaluations during training")
+    report_to: list[str] = flag(["none"], f"experiment trackers: {', '.join(TRACKERS)}, or none")
+
+    def __post_init__(self):
+        for name in self.report_to:
+            if name not in ("none", *TRACKERS):
+                raise UsageError(f"--report_to is {name}; it must be none or some of {', '.join(TRACKERS)}")
+        check_ranges(
+            self,
+            seed="[0, 4294967295]",
+            train_batch_size="[1, inf)",
+            eval_batch_size="[1, inf)",
+            num_train_epochs="(0, inf)",
+            max_train_steps="[1, inf)",
+            learning_rate="(0, inf)",
+            lr_warmup_steps="[0, inf)",
+            max_grad_norm="(0, inf)",
+            gradient_accumulation_steps="[1, inf)",
+            ema_decay="[0, 1)",
+            checkpointing_steps="[1, inf)",
+            checkpoints_total_limit="[1, inf)",
+            logging_steps="[1, inf)",
+            eval_steps="[1, inf)",
+        )
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Optimiser steps of the whole run, for an epoch of so many."""
+        if self.num_train_epochs is not None:
+            return max(1, math.ceil(self.num_train_epochs * steps_per_epoch))
+        return self.max_train_steps if self.max_train_steps is not None else steps_per_epoch
+
+
+def check_ranges(arguments: Any, **ranges: str):
+    """
+    Checks numbers, or lists of numbers, against intervals written as in mathematics, "[0, 1)"; None passes.
+
+    Raises:
+        UsageError: naming the flag, the value and the interval; NaN is in no interval.
+    """
+    for name, interval in ranges.items():
+        low, high = (float(bound) for bound in interval[1:-1].split(","))
+        value = getattr(arguments, name)
+        for number in value if isinstance(value, list | tuple) else [value]:
+            if number is None:
+                continue
+            above = number >= low if interval[0] == "[" else number > low
+            below = number <= high if interval[-1] == "]" else number < high
+            if not (above and below):
+                raise UsageError(f"--{name} is {number}; it must be in {interval}")
+
+
+class _Parser(HfArgumentParser):
+    def error(self, message: str):
+        # argparse would print the usage, many lines long, and exit.
+        raise UsageError(message.removeprefix("argument ").replace("/--" + _dashed(message), ""))
+
+
+def _dashed(message: str) -> str:
+    """The second spelling, --learning-rate, that argparse names beside --learning_rate."""
+    match = re.match(r"argument --\w+/--([\w-]+)", message)
+    return match.group(1) if match else "\0"
+
+
+def parse_arguments(types: list[type], argv: list[str] | None = None, description: str | None = None) -> list[Any]:
+    """
+    Parses the command line, and the preset that its `--config` names, into one instance of each dataclass.
+
+    Raises:
+        UsageError: for an unknown or abbreviated flag, an unknown key of the preset, a value of the wrong type or out
+            of range; one line that names it.
+    """
+    argv = _join_negative_numbers(sys.argv[1:] if argv is None else argv)
+    finder = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    finder.add_argument("--config", nargs="?", default=None)
+    path = finder.parse_known_args(argv)[0].config
+    preset = []
+    if path is not None:
+        preset = _read_preset(Path(path), {f.name for cls in types for f in fields(cls)})
+        if "--help" not in argv and "-h" not in argv:
+            try:
+                _parse(types, preset, description)
+            except UsageError as error:
+                raise UsageError(f"{path}: {error}") from None
+        given = _names(argv)
+        if given & set(EXCLUSIVE):
+            preset = [token for token in preset if not _names([token]) & set(EXCLUSIVE)]
+    return _parse(types, preset + argv, description)
+
+
+def _parse(types: list[type], tokens: list[str], description: str | None) -> list[Any]:
+    parser = _Parser(types, description=description, allow_abbrev=False)
+    if len(_names(tokens) & set(EXCLUSIVE)) > 1:
+        raise UsageError(f"--{EXCLUSIVE[0]} and --{EXCLUSIVE[1]} are given; give one of them")
+    *parsed, unknown = parser.parse_args_into_dataclasses(
+        tokens, return_remaining_strings=True, look_for_args_file=False
+    )
+    if unknown:
+        name = unknown[0].split("=")[0]
+        if not name.startswith("-"):
+            raise UsageError(f"{name!r} is not expected; every argument is a flag, --name value")
+        known = [option for action in parser._actions for option in action.option_strings]
+        raise UsageError(f"{name} is not a flag of this recipe{_suggestion(name, known)}; --help lists them")
+    return parsed
+
+
+def _read_preset(path: Path, known: set[str]) -> list[str]:
+    """The preset as command-line tokens, so that both go through the same checks."""
+    try:
+        # BaseLoader reads every scalar as text: `1e-3` stays a number for the parser, `no` does not become False.
+        preset = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+    except OSError as error:
+        raise UsageError(f"--config {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if preset in (None, ""):
+        preset = {}
+    if not isinstance(preset, dict):
+        raise UsageError(f"--config {path}: the top level must be `flag: value` lines, not {type(preset).__name__}")
+    tokens = []
+    for key, value in preset.items():
+        if key in KEYS_FOR_TESTS:
+            continue
+        if key not in known or key == "config":
+            raise UsageError(f"{path}: {key} is not a flag of this recipe{_suggestion(key, known)}; --help lists them")
+        values = value if isinstance(value, list) else [value]
+        if not all(isinstance(item, str) for item in values):
+            raise UsageError(f"{path}: {key} is {value}; it must be one value or a list of values")
+        # One token a flag: `--key=value` takes a value that starts with a dash; further values of a list follow.
+        tokens += [f"--{key}={values[0]}", *values[1:]] if len(values) == 1 else [f"--{key}", *values]
+    return tokens
+
+
+def _join_negative_numbers(argv: list[str]) -> list[str]:
+    # argparse takes -1e-3, -inf and -nan after a flag for another flag.
+    joined = []
+    for token in argv:
+        number = re.fullmatch(r"-(\d+\.?\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|inf|nan)", token)
+        if number and joined and joined[-1].startswith("--") and "=" not in joined[-1]:
+            joined[-1] += f"={token}"
+        else:
+            joined.append(token)
+    return joined
+
+
+def _names(tokens: list[str]) -> set[str]:
+    return {token[2:].split("=")[0].replace("-", "_") for token in tokens if token.startswith("--")}
+
+
+def _suggestion(name: str, known) -> str:
+    close = difflib.get_close_matches(name, sorted(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""

@@ -1,0 +1,205 @@
+"""Checkpoints that check themselves: each a folder that is whole or absent, with the digest of every file in it."""
+
+import io
+import json
+import logging
+import random
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from ..errors import HwzooError, UsageError
+from ..files import remove_unfinished, replacing, sha256
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+
+
+class CorruptCheckpoint(HwzooError):
+    """A checkpoint that is cut off, altered or none at all; the message names the file."""
+
+
+class Checkpoints:
+    """
+    The checkpoints of a run, `step-00000500` and so on in one folder.
+
+    A checkpoint holds the weights of each `torch.nn.Module` in `state` as safetensors, what the other objects' `state_dict`
+    gives, the random state of Python, NumPy and torch in `state.pt` (read with `weights_only=True`), and a manifest with
+    the SHA-256 digest of each file and its own.
+
+    Args:
+        folder: where they are.
+        limit: how many are kept, the newest; all when None.
+    """
+
+    def __init__(self, folder: Path, limit: int | None = None):
+        self.folder = Path(folder)
+        self.limit = limit
+
+    def save(self, step: int, state: dict[str, Any], progress: dict[str, Any], identity: dict[str, Any], rng: list):
+        """
+        Writes the checkpoint of a step, then removes the oldest ones beyond the limit.
+
+        Raises:
+            HwzooError: when it cannot be written, or a weight is not finite; the earlier ones stay.
+        """
+        files, rest = {}, {}
+        for name, item in state.items():
+            if isinstance(item, torch.nn.Module):
+                weights = {key: tensor.detach().cpu().contiguous() for key, tensor in item.state_dict().items()}
+                for key, tensor in weights.items():
+                    if tensor.is_floating_point() and not tensor.isfinite().all():
+                        raise HwzooError(
+                            f"{name}.{key} is not finite after step {step}; the checkpoint is not written"
+                        )
+                files[f"{name}.safetensors"] = safetensors.torch.save(weights)
+            else:
+                rest[name] = item.state_dict()
+        buffer = io.BytesIO()
+        torch.save({"objects": rest, "progress": progress, "rng": rng}, buffer)
+        files["state.pt"] = buffer.getvalue()
+        manifest = {
+            "step": step,
+            "identity": identity,
+            "files": {name: {"size": len(data), "sha256": sha256(data)} for name, data in files.items()},
+        }
+        manifest["sha256"] = _digest(manifest)
+        files[MANIFEST] = json.dumps(manifest, indent=2).encode()
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"step-{step:08d}"
+        if path.exists():  # resumed from an older one, over a newer one that was found altered
+            shutil.rmtree(path)
+        with replacing(path) as beside:
+            beside.mkdir()
+            for name, data in files.items():
+                (beside / name).write_bytes(data)
+        if self.limit is not None:
+            for old in self.paths()[: -self.limit]:
+                shutil.rmtree(old)
+
+    def paths(self) -> list[Path]:
+        """The checkpoint folders, oldest first."""
+        found = self.folder.glob("step-*") if self.folder.is_dir() else []
+        return sorted((path for path in found if re.fullmatch(r"step-\d+", path.name)), key=lambda p: int(p.name[5:]))
+
+    def clear(self):
+        """Removes all checkpoints, those of an earlier run."""
+        remove_unfinished(self.folder)
+        for path in self.paths():
+            shutil.rmtree(path)
+
+    def read_latest(self) -> "Checkpoint | None":
+        """The newest whole checkpoint; warns of each newer one that is not; None when there is none."""
+        for path in reversed(self.paths()):
+            try:
+                return Checkpoint(path)
+            except CorruptCheckpoint as error:
+                logger.warning("%s; the checkpoint before it is used", error)
+        return None
+
+
+class Checkpoint:
+    """
+    One checkpoint, read into memory and verified against its manifest.
+
+    Raises:
+        CorruptCheckpoint: naming the file that is missing, cut off or altered.
+    """
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        manifest = self._manifest()
+        self.step: int = manifest["step"]
+        self.identity: dict[str, Any] = manifest["identity"]
+        # The bytes that were verified are the bytes that are loaded: the files are read once.
+        self._files = {name: self._verified(name, entry) for name, entry in manifest["files"].items()}
+
+    def load(self, state: dict[str, Any]) -> tuple[dict[str, Any], list]:
+        """
+        Gives each object of `state` what it had when the checkpoint was taken.
+
+        Returns:
+            The loop's own progress, and the random state of each process.
+
+        Raises:
+            CorruptCheckpoint: when a file holds something other than tensors and plain values; nothing in it is run.
+            UsageError: when the checkpoint does not hold what `state` asks for (another architecture, say).
+        """
+        try:
+            saved = torch.load(io.BytesIO(self._files["state.pt"]), map_location="cpu", weights_only=True)
+            objects, progress, rng = saved["objects"], saved["progress"], saved["rng"]
+            weights = {
+                name.removesuffix(".safetensors"): safetensors.torch.load(data)
+                for name, data in self._files.items()
+                if name.endswith(".safetensors")
+            }
+        except Exception as error:  # whatever a foreign file makes the two readers raise
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise CorruptCheckpoint(f"{self.path}: not a checkpoint of this library ({reason})") from error
+        names = {*objects, *weights}
+        if names != set(state):
+            raise UsageError(
+                f"{self.path} holds {', '.join(sorted(names))}; this run needs {', '.join(sorted(state))}"
+            )
+        for name, item in state.items():
+            try:
+                item.load_state_dict(weights[name] if isinstance(item, torch.nn.Module) else objects[name])
+            except (RuntimeError, ValueError, KeyError) as error:
+                reason = " ".join(str(error).split())[:300]
+                raise UsageError(f"{self.path}: {name} does not fit this run: {reason}") from error
+        return progress, rng
+
+    def _manifest(self) -> dict[str, Any]:
+        path = self.path / MANIFEST
+        try:
+            manifest = json.loads(path.read_bytes())
+            if manifest.pop("sha256") == _digest(manifest):
+                return manifest
+        except OSError as error:
+            raise CorruptCheckpoint(f"{path}: {error.strerror}") from None
+        except (ValueError, KeyError, AttributeError):
+            pass  # cut off or altered, told below
+        raise CorruptCheckpoint(f"{path} is cut off or altered")
+
+    def _verified(self, name: str, entry: dict[str, Any]) -> bytes:
+        path = self.path / name
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise CorruptCheckpoint(f"{path}: {error.strerror}") from None
+        if len(data) != entry["size"] or sha256(data) != entry["sha256"]:
+            raise CorruptCheckpoint(f"{path} is cut off or altered")
+        return data
+
+
+def random_state() -> dict[str, Any]:
+    """The state of the global generators of Python, NumPy and torch (each device), as tensors and plain values."""
+    kind, keys, *rest = np.random.get_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {
+        "python": random.getstate(),
+        "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), *rest),
+        "torch": torch.get_rng_state(),
+        "cuda": cuda,
+    }
+
+
+def set_random_state(state: dict[str, Any]):
+    """Restores what `random_state` gave."""
+    random.setstate(state["python"])
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def _digest(manifest: dict[str, Any]) -> str:
+    return sha256(json.dumps(manifest, sort_keys=True).encode())

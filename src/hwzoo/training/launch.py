@@ -1,0 +1,145 @@
+"""From the command line into a recipe and out of it: threads, signals, errors of one line, the lock of the output folder."""
+
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import set_seed
+from huggingface_hub.errors import StrictDataclassError
+
+from ..errors import HwzooError, UsageError
+from ..files import remove_unfinished
+from .arguments import RunArguments, parse_arguments
+
+LOCK = ".lock"
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+def launch(main: Callable[..., Any], *types: type, description: str | None = None):
+    """
+    Runs a recipe's `main` on the dataclasses parsed from the command line, and exits with its status: 0, 1 for a failure,
+    2 for wrong usage, 128 + n after signal n. Errors are one line; `HWZOO_DEBUG=1` shows their traceback.
+    """
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    logging.captureWarnings(True)
+    # Outside the loop, which saves first, a signal ends the run where it is, with the status that shells give.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        _follow_launcher()
+        main(*parse_arguments(list(types), description=description))
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except (HwzooError, StrictDataclassError, OSError, torch.OutOfMemoryError, MemoryError) as error:
+        if os.environ.get("HWZOO_DEBUG") == "1":
+            raise
+        # A config names its own wrong field; what is around that message is the library's.
+        cause = error.__cause__ if isinstance(error, StrictDataclassError) and error.__cause__ else error
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print("error: " + " ".join(str(cause).split()), file=sys.stderr)
+        sys.exit(getattr(error, "status", 2 if isinstance(error, StrictDataclassError) else 1))
+
+
+@contextlib.contextmanager
+def start(run: RunArguments) -> Iterator[Accelerator]:
+    """
+    Seeds all generators, takes the output folder for this run alone, and gives the accelerator; ends the trackers and
+    frees the folder at the end.
+
+    Raises:
+        UsageError: for a folder that is not empty without `--overwrite_output_dir` or `--resume_from_checkpoint`, a
+            tracker that is not installed, or a launch in which the processes would not know of each other.
+        HwzooError: for a folder that cannot be written or that another run is using.
+    """
+    folder = Path(run.output_dir)
+    trackers = [name for name in run.report_to if name != "none"]
+    missing = set(trackers) - {str(tracker) for tracker in get_available_trackers()}
+    if missing:
+        raise UsageError(f"--report_to {' '.join(sorted(missing))}: not installed; pip install 'hwzoo[trackers]'")
+    accelerator = Accelerator(
+        mixed_precision=run.mixed_precision, log_with=trackers or None, project_dir=folder / "logs"
+    )
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and accelerator.num_processes == 1:
+        raise UsageError(
+            f"{os.environ['WORLD_SIZE']} processes were started that do not know of each other; on a machine without "
+            "GPU: ACCELERATE_USE_CPU=1 torchrun --nproc_per_node 2 RECIPE ..."
+        )
+    _use_all_cores(accelerator)
+    # The same weights on every process.
+    set_seed(run.seed)
+    with _locked(folder) if accelerator.is_main_process else contextlib.nullcontext():
+        if accelerator.is_main_process:
+            remove_unfinished(folder)
+            kept = [path for path in folder.iterdir() if path.name != LOCK]
+            if kept and not (run.overwrite_output_dir or run.resume_from_checkpoint):
+                raise UsageError(
+                    f"--output_dir {folder} is not empty; give --overwrite_output_dir to start anew or "
+                    "--resume_from_checkpoint latest to go on"
+                )
+        if trackers:
+            _start_trackers(accelerator, run)
+        try:
+            yield accelerator
+        finally:
+            accelerator.end_training()
+
+
+def print_results(results: dict[str, Any], folder: Path):
+    """Prints the numbers of a run, a line each, and where everything is."""
+    for name, value in results.items():
+        if isinstance(value, int | float):
+            print(f"{name:>32} {value:.4f}" if isinstance(value, float) else f"{name:>32} {value}")
+    print(f"model, results and pictures are in {folder}")
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    # The system frees the lock with the process, however that ends; the file stays and means nothing.
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / LOCK, "ab")
+    except OSError as error:
+        raise HwzooError(f"--output_dir {folder} cannot be written: {error.strerror}") from error
+    with file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # Windows: no lock
+            pass
+        except OSError as error:
+            raise HwzooError(f"--output_dir {folder} is in use by another run; give each run its own") from error
+        yield
+
+
+def _start_trackers(accelerator: Accelerator, run: RunArguments):
+    logs = Path(run.output_dir) / "logs"
+    logs.mkdir(exist_ok=True)
+    os.environ.setdefault("TRACKIO_DIR", str(logs.resolve()))  # trackio knows no folder argument
+    settings = {name: value for name, value in vars(run).items() if isinstance(value, int | float | str)}
+    accelerator.init_trackers(Path(run.output_dir).name, config=settings, init_kwargs={"wandb": {"dir": str(logs)}})
+
+
+def _use_all_cores(accelerator: Accelerator):
+    # The launchers give a CPU process one thread, whatever the machine; a user's own larger OMP_NUM_THREADS stands.
+    launched = "ACCELERATE_MIXED_PRECISION" in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
+    if launched and os.environ.get("OMP_NUM_THREADS") == "1" and accelerator.device.type == "cpu":
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+
+
+def _follow_launcher():
+    # `accelerate launch` passes no signal on: when it ends, the system shall tell this process, which then saves.
+    if sys.platform == "linux" and "ACCELERATE_MIXED_PRECISION" in os.environ:
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it ended before it could be followed
+            os.kill(os.getpid(), signal.SIGTERM)

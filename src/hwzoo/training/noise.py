@@ -1,0 +1,44 @@
+"""Noise that belongs to the global batch, so that several processes see together what one process would see."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class GlobalNoise:
+    """
+    A seeded stream of noise for the rows of a global batch: each process draws the noise of all and takes its rows.
+
+    Rows are shared as `ImageBatches` shares a batch: process i has the i-th of `num_processes` equal parts.
+
+    Args:
+        seed: of the generator.
+        device: where the noise is drawn.
+        process_index: this process.
+        num_processes: how many there are.
+    """
+
+    def __init__(self, seed: int, device: torch.device | str = "cpu", process_index: int = 0, num_processes: int = 1):
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self.process_index = process_index
+        self.num_processes = num_processes
+
+    def normal(self, num_rows: int, *shape: int) -> Tensor:
+        """Standard normal noise, (num_rows, *shape)."""
+        return self._own_rows(torch.randn, num_rows, shape)
+
+    def uniform(self, num_rows: int, *shape: int) -> Tensor:
+        """Uniform noise in [0, 1), (num_rows, *shape)."""
+        return self._own_rows(torch.rand, num_rows, shape)
+
+    def _own_rows(self, draw, num_rows: int, shape: tuple[int, ...]) -> Tensor:
+        size = (num_rows * self.num_processes, *shape)
+        noise = draw(size, generator=self.generator, device=self.generator.device)
+        return noise[num_rows * self.process_index :][:num_rows]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]):
+        self.generator.set_state(state["generator"])
