@@ -1,4 +1,4 @@
-"""Files and folders that are complete or absent: written beside their final name, flushed to the disk, then renamed."""
+"""Files and folders that are whole or absent: written beside their final name, flushed to the disk, then renamed."""
 
 import hashlib
 import json
@@ -18,7 +18,8 @@ UNFINISHED = ".unfinished-"
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """
-    Yields a path to write a file or a new folder at; it appears as `path`, whole, when the block ends without an error.
+    Yields a path to write a file or a new folder at; it appears as `path`, whole, when the block ends without an
+    error.
 
     Raises:
         HwzooError: when the operating system refuses (disk full, no permission); what `path` held stays.

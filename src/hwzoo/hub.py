@@ -1,11 +1,12 @@
 """Saving models with the code that defines them, and loading them with every weight accounted for."""
 
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedModel
 
 from .errors import HwzooError
-from .files import adding_to
+from .files import adding_to, write_json
 from .models import FAMILIES
 
 
@@ -22,9 +23,10 @@ def register(model: PreTrainedModel):
             family.model_class.register_for_auto_class(family.auto_class.__name__)
 
 
-def save(model: PreTrainedModel, folder: Path):
+def save(model: PreTrainedModel, folder: Path, results: dict[str, Any] | None = None):
     """
-    Writes config.json, model.safetensors and the family's code; each file appears whole or not at all.
+    Writes config.json, model.safetensors and the family's code, and the results as all_results.json; each file appears
+    whole or not at all.
 
     Raises:
         HwzooError: when the folder cannot be written; the files it held stay.
@@ -32,6 +34,8 @@ def save(model: PreTrainedModel, folder: Path):
     register(model)
     with adding_to(Path(folder)) as beside:
         model.save_pretrained(beside)
+        if results is not None:
+            write_json(beside / "all_results.json", results)
 
 
 def load(model_class: type[PreTrainedModel], model_name_or_path: str, **kwargs) -> PreTrainedModel:

@@ -63,8 +63,8 @@ def binarize(pixel_values: Tensor, uniform: Tensor) -> Tensor:
 
 class ImageBatches:
     """
-    Endless shuffled batches: {"pixel_values": float32 in [0, 1], "labels": int64}. Each epoch is a permutation drawn from
-    seed + epoch; the incomplete batch at its end is left out.
+    Endless shuffled batches: {"pixel_values": float32 in [0, 1], "labels": int64}. Each epoch is a permutation drawn
+    from seed + epoch; the incomplete batch at its end is left out.
 
     The state is (epoch, batch): the place is exact after a resume, and several processes share the batches that one
     process would see, the i-th process the i-th of equal parts.
@@ -91,8 +91,8 @@ class ImageBatches:
         self._order = None
         if len(self) == 0:
             raise UsageError(
-                f"--train_batch_size: a step takes {self.global_batch_size} images (over all processes and accumulated "
-                f"batches), the training set has {len(data)}"
+                f"--train_batch_size: a step takes {self.global_batch_size} images (over all processes and "
+                f"accumulated batches), the training set has {len(data)}"
             )
 
     def __len__(self) -> int:

@@ -45,8 +45,8 @@ def load_images(dataset_name: str = "digits", data_dir: str | None = None) -> Im
         dataset_name: `digits` (scikit-learn's 1,797 handwritten digits, bilinearly enlarged from 8 x 8 to 28 x 28; the
             last 297 are the test set); `mnist` or `fashion_mnist`; a folder with the four idx files (plain or .gz) or
             with images in `train/CLASS/` and `test/CLASS/`; any Hub id with an image and a label column.
-        data_dir: where `mnist/` and `fashion_mnist/` hold their idx files; `HWZOO_DATA_DIR` when None. Without the files
-            they come from the Hub.
+        data_dir: where `mnist/` and `fashion_mnist/` hold their idx files; `HWZOO_DATA_DIR` when None. Without the
+            files they come from the Hub.
 
     Raises:
         UsageError: for a name that is none of these, a folder that is missing or empty, a column that is not there.

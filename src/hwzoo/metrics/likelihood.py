@@ -1,5 +1,6 @@
 """Measures of latent-variable models."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,24 +26,33 @@ def first_of_each_class(labels: Tensor, num: int) -> Tensor:
     return torch.cat([(labels == label).nonzero()[:num, 0] for label in labels.unique()])
 
 
-def course100(model: Any, pixel_values: Tensor, generator: torch.Generator) -> dict[str, float]:
+@torch.inference_mode()
+def course100(
+    model: Any, pixel_values: Callable[[Tensor], Tensor], labels: Tensor, *, seed: int = 0
+) -> dict[str, float]:
     """
-    The protocol by which courses grade a VAE: the average of 100 repeats of the one-sample bound on the same 100 images,
-    ten of each digit, and of max(1, 100 / K) repeats of the importance-weighted bound with K samples.
+    The protocol by which courses grade a VAE: the average of 100 repeats of the one-sample bound on the same 100
+    images, ten of each class, and of max(1, 100 / K) repeats of the importance-weighted bound with K samples.
 
     Args:
         model: with `negative_elbo_bound` and `negative_iwae_bound`.
-        pixel_values: the 100 images, binarised once, (100, channels, height, width).
-        generator: of the posterior samples, on the device of the images.
+        pixel_values: gives the test images, binarised once, at some places, (places, channels, height, width).
+        labels: of the test images, (num,); the first ten of each class are taken.
+        seed: of the posterior samples.
 
     Returns:
-        `course100_negative_elbo`, `course100_reconstruction_loss`, `course100_kl_divergence` and `course100_iwae_<K>` for
-        K = 1, 10, 100, 1000; nats per image.
+        `course100_negative_elbo`, `course100_reconstruction_loss`, `course100_kl_divergence` and `course100_iwae_<K>`
+        for K = 1, 10, 100, 1000, in nats per image; nothing for a data set without 100 such images.
     """
-    bounds = [torch.stack(model.negative_elbo_bound(pixel_values, generator=generator)) for _ in range(100)]
+    places = first_of_each_class(labels, 10)
+    if len(places) != 100:
+        return {}
+    images = pixel_values(places)
+    generator = torch.Generator(images.device).manual_seed(seed)
+    bounds = [torch.stack(model.negative_elbo_bound(images, generator=generator)) for _ in range(100)]
     results = dict(zip(COURSE_BOUNDS, torch.stack(bounds).double().mean(0).tolist(), strict=True))
     for num_samples in (1, 10, 100, 1000):
         repeats = max(1, 100 // num_samples)
-        bounds = [model.negative_iwae_bound(pixel_values, num_samples, generator=generator) for _ in range(repeats)]
+        bounds = [model.negative_iwae_bound(images, num_samples, generator=generator) for _ in range(repeats)]
         results[f"course100_iwae_{num_samples}"] = torch.stack(bounds).double().mean().item()
     return results

@@ -1,7 +1,6 @@
 """The model families: one folder each, and the one table that drives their registration and the shared tests."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
@@ -27,10 +26,4 @@ class Family:
 
 FAMILIES = (Family("vae", VAEConfig, VAEModel, AutoModel),)
 
-
-def architecture(config: PreTrainedConfig) -> dict[str, Any]:
-    """The fields that the family itself defines, by name: what two equal models share, whatever library saved them."""
-    return {name: getattr(config, name) for name in type(config).__annotations__}
-
-
-__all__ = ["FAMILIES", "Family", "VAEConfig", "VAEModel", "architecture"]
+__all__ = ["FAMILIES", "Family", "VAEConfig", "VAEModel"]

@@ -5,9 +5,9 @@ from .checkpoint import Checkpoint, Checkpoints, CorruptCheckpoint
 from .ema import averaged_model
 from .evaluation import mean_over
 from .launch import launch, print_results, start
-from .loop import FitResult, NonFiniteLoss, Stopped, fit, micro_batches
+from .loop import FitResult, NonFiniteLoss, Stopped, average, fit, micro_batches
 from .noise import GlobalNoise
-from .pictures import save_curves, save_image_grid
+from .pictures import save_curves, save_image_grid, save_pairs
 
 __all__ = [
     "Checkpoint",
@@ -18,6 +18,7 @@ __all__ = [
     "NonFiniteLoss",
     "RunArguments",
     "Stopped",
+    "average",
     "averaged_model",
     "check_ranges",
     "fit",
@@ -29,5 +30,6 @@ __all__ = [
     "print_results",
     "save_curves",
     "save_image_grid",
+    "save_pairs",
     "start",
 ]

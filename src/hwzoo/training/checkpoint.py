@@ -29,9 +29,9 @@ class Checkpoints:
     """
     The checkpoints of a run, `step-00000500` and so on in one folder.
 
-    A checkpoint holds the weights of each `torch.nn.Module` in `state` as safetensors, what the other objects' `state_dict`
-    gives, the random state of Python, NumPy and torch in `state.pt` (read with `weights_only=True`), and a manifest with
-    the SHA-256 digest of each file and its own.
+    A checkpoint holds the weights of each `torch.nn.Module` in `state` as safetensors, what the other objects'
+    `state_dict` gives, the random state of Python, NumPy and torch in `state.pt` (read with `weights_only=True`), and
+    a manifest with the SHA-256 digest of each file and its own.
 
     Args:
         folder: where they are.

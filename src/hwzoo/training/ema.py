@@ -6,7 +6,8 @@ from torch.optim.swa_utils import AveragedModel
 
 def averaged_model(model: torch.nn.Module, decay: float) -> AveragedModel:
     """
-    An average of `model` and its buffers (BatchNorm's too), in `.module`; call `update_parameters(model)` after each step.
+    An average of `model` and its buffers (BatchNorm's too), in `.module`; call `update_parameters(model)` after each
+    step.
 
     At the n-th update the decay is min(decay, (1 + n) / (10 + n)), so that the random weights of the start are soon
     forgotten.

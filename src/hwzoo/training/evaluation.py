@@ -23,8 +23,8 @@ def mean_over(
         accelerator: the processes to share the batches among; all get the result.
         num_examples: how many there are.
         batch_size: examples a batch.
-        metrics_of: gives scalar averages over the examples of a slice; what it draws it draws from the generator given,
-            which depends on the seed and the batch alone.
+        metrics_of: gives scalar averages over the examples of a slice; what it draws it draws from the generator
+            given, which depends on the seed and the batch alone.
         seed: of the generators.
     """
     names: list[str] = []

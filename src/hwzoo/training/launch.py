@@ -1,4 +1,4 @@
-"""From the command line into a recipe and out of it: threads, signals, errors of one line, the lock of the output folder."""
+"""Into a recipe and out of it: threads, signals, errors of one line, the lock of the output folder."""
 
 import contextlib
 import ctypes
@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import set_seed
 from huggingface_hub.errors import StrictDataclassError
+from transformers.utils.logging import disable_progress_bar
 
 from ..errors import HwzooError, UsageError
 from ..files import remove_unfinished
@@ -26,12 +27,13 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 def launch(main: Callable[..., Any], *types: type, description: str | None = None):
     """
-    Runs a recipe's `main` on the dataclasses parsed from the command line, and exits with its status: 0, 1 for a failure,
-    2 for wrong usage, 128 + n after signal n. Errors are one line; `HWZOO_DEBUG=1` shows their traceback.
+    Runs a recipe's `main` on the dataclasses parsed from the command line, and exits with its status: 0, 1 for a
+    failure, 2 for wrong usage, 128 + n after signal n. Errors are one line; `HWZOO_DEBUG=1` shows their traceback.
     """
     logging.basicConfig(format="%(levelname)s: %(message)s")
     logging.captureWarnings(True)
     # Outside the loop, which saves first, a signal ends the run where it is, with the status that shells give.
+    disable_progress_bar()  # of transformers' saving: one file is written
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         _follow_launcher()

@@ -1,12 +1,12 @@
-"""The training loop of all image recipes: it owns time (steps, logs, checkpoints, signals), the recipe owns learning."""
+"""The training loop of all image recipes: it owns time (steps, logs, checkpoints, signals), the recipe owns
+learning."""
 
 import contextlib
-import math
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,19 +58,21 @@ def fit(
     evaluate: Callable[[], dict[str, float]] | None = None,
 ) -> FitResult:
     """
-    Trains until `run.total_steps`, exactly resumable: N steps straight equal k steps, a kill, a resume and N - k steps,
-    bit for bit on a CPU.
+    Trains until `run.total_steps`, exactly resumable: N steps straight equal k steps, a kill, a resume and N - k
+    steps, bit for bit on a CPU.
 
     Args:
         run: the flags of the run.
         accelerator: of `start`.
-        batches: endless; `len` is the steps of an epoch, `global_batch_size` the examples of a step over all processes,
-            `state_dict` the place in the epoch.
-        train_step: does one step of every optimiser on a batch and gives what to log, scalar tensors. The loop does not
-            wait for them: they are read once a log line.
-        state: everything else that the run's future depends on: models (not wrapped for several processes), optimisers,
-            schedules, averages, noise; a `torch.nn.Module` or anything with `state_dict` and `load_state_dict`.
-        identity: what a resumed run must share with its checkpoint, JSON values by name.
+        batches: endless; `len` is the steps of an epoch, `global_batch_size` the examples of a step over all
+            processes, `state_dict` the place in the epoch.
+        train_step: does one step of every optimiser on a batch and gives what to log, scalar tensors. The loop does
+            not wait for them: they are read once a log line.
+        state: everything else that the run's future depends on: models (not wrapped for several processes),
+            optimisers, schedules, averages, noise; a `torch.nn.Module` or anything with `state_dict` and
+            `load_state_dict`.
+        identity: what a resumed run must share with its checkpoint besides the seed and the size of a step; JSON
+            values by name.
         evaluate: gives numbers to log each `run.eval_steps`; must leave the global random state alone.
 
     Raises:
@@ -91,6 +93,11 @@ def micro_batches(accelerator: Accelerator, model: torch.nn.Module, num: int, *t
             yield parts
 
 
+def average(outputs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The scalars of the parts of a step, averaged and cut from their graphs: what a `train_step` gives."""
+    return {name: sum(output[name].detach() for output in outputs) / len(outputs) for name in outputs[0]}
+
+
 class _Loop:
     def __init__(self, run, accelerator, batches, train_step, state, identity, evaluate):
         self.run = run
@@ -98,7 +105,7 @@ class _Loop:
         self.batches = batches
         self.train_step = train_step
         self.state = {**state, "batches": batches}
-        self.identity = identity
+        self.identity = {**identity, "seed": run.seed, "examples_per_step": batches.global_batch_size}
         self.evaluate = evaluate
         self.checkpoints = Checkpoints(Path(run.output_dir) / "checkpoints", run.checkpoints_total_limit)
         self.total = run.total_steps(len(batches))
@@ -194,8 +201,8 @@ class _Loop:
         if self.checkpointed_step != self.step:
             self._save()
         raise Stopped(
-            f"stopped by {signal.Signals(number).name} after step {self.step}; saved in {self.checkpoints.folder}: go on "
-            "with --resume_from_checkpoint latest",
+            f"stopped by {signal.Signals(number).name} after step {self.step}; saved in {self.checkpoints.folder}: "
+            "go on with --resume_from_checkpoint latest",
             number,
         )
 
@@ -203,7 +210,7 @@ class _Loop:
         where = self.run.resume_from_checkpoint
         if where is None:
             if self.accelerator.is_main_process:
-                self.checkpoints.clear()  # an earlier run's, with --overwrite_output_dir; would be taken for this run's
+                self.checkpoints.clear()  # of an earlier run: a later resume would take them for this one's
             return
         if where == "latest":
             checkpoint = self.checkpoints.read_latest()

@@ -1,7 +1,9 @@
 """Grids of images and training curves as PNG files."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ..files import replacing
@@ -19,26 +21,31 @@ def save_image_grid(pixel_values: Tensor, path: Path, columns: int):
         grid.save(beside, format="PNG", optimize=True)
 
 
-def save_curves(history: list[dict[str, float]], path: Path, panels: dict[str, list[str]]):
+def save_pairs(originals: Tensor, images: Tensor, path: Path, columns: int):
+    """Writes originals and, in the row below each row of them, what became of them, as one PNG."""
+    rows = [tensor.unflatten(0, (-1, columns)) for tensor in (originals, images)]
+    save_image_grid(torch.stack(rows, 1).flatten(0, 2), path, columns)
+
+
+def save_curves(history: list[dict[str, float]], path: Path, names: Sequence[str]):
     """
-    Plots metrics of a training history over its steps.
+    Plots metrics over the steps, a panel each: from the training log, and from the evaluations (dashed).
 
     Args:
         history: of `fit`.
         path: of the PNG.
-        panels: title of each panel and the metrics in it; those starting with `eval_` are drawn dashed.
+        names: of the metrics; an evaluation's is `eval_<name>`.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5 * len(panels), 3.5), layout="constrained")
-    for axis, (title, names) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        for name in names:
-            points = [(record["step"], record[name]) for record in history if name in record]
+    figure = Figure(figsize=(4.5 * len(names), 3.5), layout="constrained")
+    for axis, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        for key, style, label in ((name, "-", "training"), (f"eval_{name}", "--", "evaluation")):
+            points = [(record["step"], record[key]) for record in history if key in record]
             if points:
-                style = "--" if name.startswith("eval_") else "-"
-                axis.plot(*zip(*points, strict=True), style, label=name)
-        axis.set(title=title, xlabel="step")
+                axis.plot(*zip(*points, strict=True), style, label=label)
+        axis.set(title=name.replace("_", " "), xlabel="step")
         if axis.has_data():
             axis.legend()
     with replacing(Path(path)) as beside:
-        figure.savefig(beside, format="png", dpi=100)
+        figure.savefig(beside, format="png", dpi=80)

@@ -32,8 +32,8 @@ class VAEConfig(PreTrainedConfig):
             softplus(h) + 1e-8, or exp(h) (h is then the log-variance).
         prior (`"normal"` or `"mixture"`): p(z) = N(0, prior_std^2 I), or a uniform mixture of diagonal Gaussians with
             learned means and variances (its KL divergence is a one-sample Monte Carlo estimate).
-        prior_std (`float`): standard deviation of the `normal` prior; of a `mixture`, the scale that its components are
-            drawn with at initialisation.
+        prior_std (`float`): standard deviation of the `normal` prior; of a `mixture`, the scale that its components
+            are drawn with at initialisation.
         num_mixture_components (`int`): components of the `mixture` prior.
         beta (`float`): weight of the KL divergence in the training loss (Higgins et al., 2017); the bounds ignore it.
 
@@ -82,8 +82,8 @@ class VAEConfig(PreTrainedConfig):
                 raise ValueError(f"{name} is {sizes}; each width must be at least 1")
             if self.network == "conv" and (not sizes or self.image_size % 2 ** len(sizes)):
                 raise ValueError(
-                    f"{name} is {sizes} with image_size {self.image_size}; the convolutional network needs at least one "
-                    f"layer and an image size that each of its layers can halve (divisible by {2 ** len(sizes)})"
+                    f"{name} is {sizes} with image_size {self.image_size}; the convolutional network needs at "
+                    f"least one layer and an image size that each of its layers can halve (divisible by {2 ** len(sizes)})"
                 )
 
 

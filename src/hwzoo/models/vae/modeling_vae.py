@@ -43,7 +43,7 @@ class VAEOutput(ModelOutput):
 
 
 def sample_gaussian(mean: Tensor, variance: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """A reparameterised sample of N(mean, diag(variance)): mean + sqrt(variance) * noise; shape and device of `mean`."""
+    """A reparameterised sample of N(mean, diag(variance)): mean + sqrt(variance) * noise; shaped like `mean`."""
     return mean + variance.sqrt() * _standard_normal(mean.shape, mean, generator)
 
 
@@ -212,8 +212,8 @@ class VAEModel(VAEPreTrainedModel):
         self, pixel_values: Tensor, *, generator: torch.Generator | None = None, noise: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """
-        (negative_elbo, reconstruction_loss, kl_divergence): batch averages in nats per image, from one sample of q(z|x)
-        (arXiv:1312.6114, equations 7 and 10). The KL divergence is analytic for the `normal` prior.
+        (negative_elbo, reconstruction_loss, kl_divergence): batch averages in nats per image, from one sample of
+        q(z|x) (arXiv:1312.6114, equations 7 and 10). The KL divergence is analytic for the `normal` prior.
         """
         mean, variance = self.encode(pixel_values)
         if noise is None:
