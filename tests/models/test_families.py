@@ -1,0 +1,340 @@
+"""What every family promises: one suite over the table that registers them."""
+
+import inspect
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub.errors import StrictDataclassFieldValidationError
+from safetensors.torch import save_file
+from torch import nn
+
+from hwzoo import hub
+from hwzoo.errors import HwzooError
+from hwzoo.models import FAMILIES
+
+# A small unconditional model of each family, with its optional parts switched on: all kinds of weights are covered.
+TINY = {
+    "vae": dict(
+        image_size=8,
+        num_channels=2,
+        encoder_hidden_sizes=[16],
+        decoder_hidden_sizes=[12, 16],
+        latent_size=3,
+        activation="tanh",
+        likelihood="gaussian",
+        variance_parametrization="exp",
+        prior="mixture",
+        prior_std=1.5,
+        num_mixture_components=4,
+        beta=0.5,
+    ),
+}
+# For a value of each type, one that its field must refuse.
+WRONG = {bool: "yes", int: 2.5, float: "0.5", str: "no such choice", list: "16"}
+
+families = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+generative = pytest.mark.parametrize(
+    "family", [family for family in FAMILIES if hasattr(family.model_class, "sample")], ids=lambda family: family.name
+)
+
+
+def architecture(config):
+    """The fields that the family itself defines: what equal models share, whatever library saved them."""
+    return {name: getattr(config, name) for name in type(config).__annotations__}
+
+
+def tiny_config(family, **changes):
+    return family.config_class(**TINY[family.name] | changes)
+
+
+def tiny_model(family, seed=0):
+    torch.manual_seed(seed)
+    return family.model_class(tiny_config(family)).eval()
+
+
+def some_images(config, num=6):
+    shape = (num, config.num_channels, config.image_size, config.image_size)
+    return torch.rand(shape, generator=torch.Generator().manual_seed(1)).round()
+
+
+def seeded_forward(model, pixel_values):
+    torch.manual_seed(7)
+    with torch.no_grad():
+        return dict(model(pixel_values))
+
+
+def seeded_sample(model):
+    return model.sample(5, generator=torch.Generator().manual_seed(7))
+
+
+def same_tensors(left, right):
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+@pytest.fixture
+def saved(family, tmp_path):
+    """A tiny model and the folder that `hub.save` wrote."""
+    model = tiny_model(family)
+    hub.save(model, tmp_path / "saved")
+    return model, tmp_path / "saved"
+
+
+def test_each_family_has_a_tiny_model():
+    assert list(TINY) == [family.name for family in FAMILIES]
+
+
+# Configurations
+
+
+@families
+def test_a_config_comes_back_from_its_folder(family, tmp_path):
+    config = tiny_config(family)
+    config.save_pretrained(tmp_path)
+    loaded = family.config_class.from_pretrained(tmp_path)
+    # Where it came from is no property of the model.
+    assert loaded.to_dict() | {"_name_or_path": ""} == config.to_dict()
+    assert architecture(loaded) == architecture(config)
+    assert TINY[family.name].items() <= architecture(loaded).items()
+
+
+@families
+def test_a_config_comes_back_from_json(family):
+    config = tiny_config(family)
+    for use_diff in (True, False):
+        loaded = family.config_class.from_dict(json.loads(config.to_json_string(use_diff=use_diff)))
+        assert architecture(loaded) == architecture(config)
+
+
+@families
+def test_tuples_come_back_equal_as_lists(family, tmp_path):
+    lists = {name: value for name, value in TINY[family.name].items() if isinstance(value, list)}
+    config = tiny_config(family, **{name: tuple(value) for name, value in lists.items()})
+    config.save_pretrained(tmp_path)
+    loaded = family.config_class.from_pretrained(tmp_path)
+    assert architecture(config) == architecture(loaded) == architecture(tiny_config(family))
+
+
+@families
+def test_a_misspelt_field_is_refused_by_name(family):
+    field = next(iter(architecture(tiny_config(family))))
+    with pytest.raises(ValueError) as error:
+        tiny_config(family, **{field + "x": 1})
+    assert repr(field + "x") in str(error.value)
+    assert all(repr(name) in str(error.value) for name in architecture(tiny_config(family)))
+
+
+@families
+def test_a_value_of_the_wrong_type_is_refused_by_name(family):
+    for name, value in architecture(tiny_config(family)).items():
+        with pytest.raises(StrictDataclassFieldValidationError, match=name):
+            tiny_config(family, **{name: WRONG[type(value)]})
+
+
+# Weights
+
+
+@families
+def test_the_same_seed_gives_the_same_model(family):
+    model, twin, other = tiny_model(family), tiny_model(family), tiny_model(family, seed=1)
+    pixel_values = some_images(model.config)
+    assert same_tensors(model.state_dict(), twin.state_dict())
+    assert not same_tensors(model.state_dict(), other.state_dict())
+    assert same_tensors(seeded_forward(model, pixel_values), seeded_forward(twin, pixel_values))
+
+
+@families
+def test_layers_start_with_the_initialisation_of_torch(family):
+    torch.manual_seed(0)
+    model = family.model_class(family.config_class())  # the default: tiny layers have no exact spread
+    kinds = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
+    weights = {name: layer.weight for name, layer in model.named_modules() if isinstance(layer, kinds)}
+    large = {name: weight for name, weight in weights.items() if weight.numel() >= 2_000}
+    assert large
+    for name, weight in large.items():
+        # Uniform within 1 / sqrt(fan-in); transformers' own would be 0.02 everywhere.
+        assert weight.std().item() == pytest.approx((3 * weight[0].numel()) ** -0.5, rel=0.05), name
+        assert weight.abs().max() <= weight[0].numel() ** -0.5, name
+        assert model.get_submodule(name).bias.abs().max() > 0, name
+
+
+@families
+def test_a_few_steps_on_a_batch_lower_its_loss(family):
+    model = tiny_model(family).train()
+    pixel_values = some_images(model.config)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    losses = []
+    for _ in range(5):
+        torch.manual_seed(0)
+        loss = model(pixel_values).loss
+        losses.append(loss.item())
+        loss.backward()
+        assert all(parameter.grad is not None for parameter in model.parameters())
+        optimizer.step()
+        optimizer.zero_grad()
+    assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0]
+
+
+# Saving and loading
+
+
+@families
+def test_a_saved_model_comes_back(family, saved):
+    model, folder = saved
+    pixel_values = some_images(model.config)
+    for load in (
+        lambda: family.model_class.from_pretrained(folder),
+        lambda: family.auto_class.from_pretrained(folder),
+        lambda: hub.load(family.model_class, folder),
+    ):
+        loaded = load()
+        assert type(loaded) is family.model_class
+        assert not loaded.training
+        assert architecture(loaded.config) == architecture(model.config)
+        assert same_tensors(loaded.state_dict(), model.state_dict())
+        assert same_tensors(seeded_forward(loaded, pixel_values), seeded_forward(model, pixel_values))
+
+
+def drop(weights, name):
+    del weights[name]
+    return name
+
+
+def add(weights, name):
+    weights[name + "_x"] = torch.zeros(2)
+    return name + "_x"
+
+
+def reshape(weights, name):
+    weights[name] = weights[name][None]
+    return name
+
+
+CHANGES = {"missing": drop, "unexpected": add, "mismatched": reshape}
+
+
+@families
+@pytest.mark.parametrize("kind, change", CHANGES.items(), ids=CHANGES)
+def test_weights_that_do_not_fit_are_refused_by_name(family, saved, kind, change):
+    model, folder = saved
+    for name in model.state_dict():
+        weights = dict(model.state_dict())
+        wrong = change(weights, name)
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(HwzooError) as error:
+            hub.load(family.model_class, folder)
+        assert str(error.value) == f"{folder} has {kind} weights: {wrong}"
+
+
+REMOTE = f"""
+import sys
+sys.modules["hwzoo"] = None  # importing it fails
+import torch, transformers
+from pathlib import Path
+
+{inspect.getsource(seeded_forward)}
+{inspect.getsource(seeded_sample)}
+
+for folder in map(Path, sys.argv[1:]):
+    auto_class = getattr(transformers, (folder / "auto_class").read_text())
+    pixel_values = torch.load(folder / "pixel_values.pt")
+    for name in ("saved", "saved_again"):
+        model = auto_class.from_pretrained(folder / name, trust_remote_code=True)
+        results = seeded_forward(model, pixel_values)
+        if hasattr(model, "sample"):
+            results["sample"] = seeded_sample(model)
+        torch.save(results, folder / f"{{name}}.pt")
+    model.save_pretrained(folder / "saved_remotely")
+"""
+
+
+@pytest.fixture(scope="module")
+def remote(tmp_path_factory):
+    """
+    A folder a family: `saved`, and `saved_again` after a load, were loaded in a process without hwzoo, which left what
+    it computed in .pt files and saved the model as `saved_remotely`.
+    """
+    root = tmp_path_factory.mktemp("remote")
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    for family in FAMILIES:
+        model, folder = tiny_model(family), root / family.name
+        hub.save(model, folder / "saved")
+        with pytest.MonkeyPatch.context() as patch:
+            # As in a process that has not saved yet.
+            patch.setattr(family.config_class, "_auto_class", None)
+            patch.setattr(family.model_class, "_auto_class", None)
+            hub.save(family.auto_class.from_pretrained(folder / "saved"), folder / "saved_again")
+        torch.save(some_images(model.config), folder / "pixel_values.pt")
+        (folder / "auto_class").write_text(family.auto_class.__name__)
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(elsewhere / "modules")}
+    subprocess.run(
+        [sys.executable, "-c", REMOTE, *(root / family.name for family in FAMILIES)],
+        cwd=elsewhere,
+        env=environment,
+        check=True,
+    )
+    return root
+
+
+@families
+@pytest.mark.parametrize("name", ["saved", "saved_again"])
+def test_a_model_works_without_hwzoo(family, remote, name):
+    model = tiny_model(family)
+    expected = seeded_forward(model, some_images(model.config))
+    if hasattr(model, "sample"):
+        expected["sample"] = seeded_sample(model)
+    torch.testing.assert_close(torch.load(remote / family.name / f"{name}.pt"), expected)
+
+
+@families
+def test_each_save_holds_weights_config_and_code_and_nothing_else(family, remote):
+    source = {
+        path.name: path.read_bytes()
+        for path in Path(inspect.getfile(family.model_class)).parent.glob("*.py")
+        if path.name != "__init__.py"
+    }
+    for name in ("saved", "saved_again", "saved_remotely"):
+        folder = remote / family.name / name
+        assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors", *source}
+        assert {path.name: path.read_bytes() for path in folder.glob("*.py")} == source
+
+
+@families
+def test_a_model_saved_without_hwzoo_comes_back_here(family, remote):
+    loaded = hub.load(family.model_class, remote / family.name / "saved_remotely")
+    assert same_tensors(loaded.state_dict(), tiny_model(family).state_dict())
+
+
+# Samples
+
+
+@generative
+def test_samples_are_images(family):
+    model = tiny_model(family)
+    config = model.config
+    for num_samples in (1, 5):
+        samples = model.sample(num_samples)
+        assert samples.shape == (num_samples, config.num_channels, config.image_size, config.image_size)
+        assert samples.dtype == torch.float32 and not samples.requires_grad
+        assert 0 <= samples.min() < samples.max() <= 1
+
+
+@generative
+def test_a_generator_alone_decides_the_samples(family):
+    model = tiny_model(family)
+    samples = seeded_sample(model)
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    assert torch.equal(seeded_sample(model), samples)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not torch.equal(model.sample(5, generator=torch.Generator().manual_seed(8)), samples)
+
+
+@generative
+def test_an_unconditional_model_refuses_labels(family):
+    with pytest.raises(ValueError, match="labels"):
+        tiny_model(family).sample(2, labels=torch.zeros(2, dtype=torch.long))

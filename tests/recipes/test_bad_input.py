@@ -1,0 +1,261 @@
+"""Every mistake gives one line that names the flag or file, the value and what is allowed, and the right status."""
+
+import gzip
+import os
+import resource
+import signal
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from hwzoo import training
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "train_vae.py"
+
+SMALL = [
+    "--encoder_hidden_sizes=8", "--decoder_hidden_sizes=8", "--latent_size=2", "--max_train_steps=4",
+    "--num_importance_samples=2", "--train_batch_size=20",
+]  # fmt: skip
+
+
+def idx(shape: tuple[int, ...], magic: bytes | None = None, missing: int = 0) -> bytes:
+    """An idx file of zeros."""
+    size = torch.Size(shape).numel() - missing
+    return (magic or bytes([0, 0, 8, len(shape)])) + struct.pack(f">{len(shape)}I", *shape) + bytes(size)
+
+
+def broken_mnist(folder: Path, images: bytes) -> list[str]:
+    return ["--dataset_name=mnist", f"--data_dir={mnist_folder(folder, train_images_idx3=images)}"]
+
+
+def mnist_folder(folder: Path, num_images: int = 30, num_labels: int = 30, **broken: bytes) -> Path:
+    (folder / "mnist").mkdir(parents=True)
+    files = {
+        "train-images-idx3": gzip.compress(idx((num_images, 28, 28))),
+        "train-labels-idx1": gzip.compress(idx((num_labels,))),
+        "t10k-images-idx3": gzip.compress(idx((30, 28, 28))),
+        "t10k-labels-idx1": gzip.compress(idx((30,))),
+    }
+    for name, data in {**files, **{name.replace("_", "-"): data for name, data in broken.items()}}.items():
+        (folder / "mnist" / f"{name}-ubyte.gz").write_bytes(data)
+    return folder
+
+
+def preset(folder: Path, text: str) -> str:
+    (folder / "preset.yaml").write_text(text)
+    return f"--config={folder / 'preset.yaml'}"
+
+
+# name: (status, what the line names, the arguments for a folder of the test's own)
+CASES = {
+    "unknown flag": (2, "--latent_sise", lambda tmp: ["--latent_sise", "3"]),
+    "abbreviated flag": (2, "--latent", lambda tmp: ["--latent", "3"]),
+    "no flag": (2, "'cs236'", lambda tmp: ["cs236"]),
+    "flag without value": (2, "--latent_size", lambda tmp: ["--latent_size"]),
+    "word for a number": (2, "--latent_size: invalid int value: 'ten'", lambda tmp: ["--latent_size", "ten"]),
+    "latent size 0": (2, "--latent_size is 0; it must be in [1, inf)", lambda tmp: ["--latent_size", "0"]),
+    "negative learning rate": (2, "--learning_rate is -0.001", lambda tmp: ["--learning_rate", "-1e-3"]),
+    "NaN learning rate": (2, "--learning_rate is nan", lambda tmp: ["--learning_rate", "nan"]),
+    "infinite learning rate": (2, "--learning_rate is inf", lambda tmp: ["--learning_rate", "inf"]),
+    "hidden size 0": (2, "--encoder_hidden_sizes is 0", lambda tmp: ["--encoder_hidden_sizes", "300", "0"]),
+    "prior std 0": (2, "--prior_std is 0.0", lambda tmp: ["--prior_std", "0"]),
+    "negative beta": (2, "--beta is -1.0", lambda tmp: ["--beta", "-1"]),
+    "negative KL warm-up": (2, "--kl_warmup_steps is -1", lambda tmp: ["--kl_warmup_steps", "-1"]),
+    "no importance samples": (2, "--num_importance_samples is 0", lambda tmp: ["--num_importance_samples", "0"]),
+    "no steps": (2, "--max_train_steps is 0", lambda tmp: ["--max_train_steps", "0"]),
+    "no logging": (2, "--logging_steps is 0", lambda tmp: ["--logging_steps", "0"]),
+    "EMA decay 1": (2, "--ema_decay is 1.0", lambda tmp: ["--ema_decay", "1"]),
+    "seed too large": (2, "--seed is 4294967296", lambda tmp: ["--seed", "4294967296"]),
+    "unknown choice": (2, "--prior: invalid choice: 'vamp'", lambda tmp: ["--prior", "vamp"]),
+    "half precision": (2, "--mixed_precision: invalid choice: 'fp16'", lambda tmp: ["--mixed_precision", "fp16"]),
+    "unknown tracker": (2, "--report_to is tensorbord", lambda tmp: ["--report_to", "tensorbord"]),
+    "steps and epochs": (2, "--max_train_steps", lambda tmp: ["--num_train_epochs", "2", "--max_train_steps", "9"]),
+    "grey likelihood of drawn pixels": (2, "--likelihood gaussian", lambda tmp: ["--likelihood", "gaussian"]),
+    "unknown key in YAML": (2, "preset.yaml: latent_sise", lambda tmp: [preset(tmp, "latent_sise: 3")]),
+    "wrong type in YAML": (2, "preset.yaml: --latent_size", lambda tmp: [preset(tmp, "latent_size: ten")]),
+    "value out of range in YAML": (2, "preset.yaml: --latent_size is 0", lambda tmp: [preset(tmp, "latent_size: 0")]),
+    "mapping in YAML": (2, "preset.yaml: beta", lambda tmp: [preset(tmp, "beta: {a: 1}")]),
+    "list as YAML": (2, "preset.yaml", lambda tmp: [preset(tmp, "- latent_size")]),
+    "broken YAML": (2, "preset.yaml", lambda tmp: [preset(tmp, "a: [1, 2")]),
+    "missing YAML": (2, "nothere.yaml", lambda tmp: ["--config", str(tmp / "nothere.yaml")]),
+    "unknown data set": (2, "--dataset_name mnits", lambda tmp: ["--dataset_name", "mnits"]),
+    "missing data folder": (
+        2, "--data_dir", lambda tmp: ["--dataset_name", "mnist", "--data_dir", str(tmp / "nothere")],
+    ),
+    "missing image folder": (2, "nothere", lambda tmp: ["--dataset_name", str(tmp / "nothere")]),
+    "empty image folder": (2, "is empty", lambda tmp: (tmp / "e").mkdir() or ["--dataset_name", str(tmp / "e")]),
+    "truncated gz": (
+        1, "train-images-idx3-ubyte.gz",
+        lambda tmp: broken_mnist(tmp, gzip.compress(idx((30, 28, 28)))[:40]),
+    ),
+    "no gz": (
+        1, "t10k-images-idx3-ubyte.gz",
+        lambda tmp: ["--dataset_name=mnist", f"--data_dir={mnist_folder(tmp, t10k_images_idx3=b'no gzip at all')}"],
+    ),
+    "wrong idx magic": (
+        1, "magic number is 0x00000d03",
+        lambda tmp: broken_mnist(tmp, gzip.compress(idx((30, 28, 28), magic=bytes([0, 0, 13, 3])))),
+    ),
+    "too few bytes": (
+        1, "train-images-idx3-ubyte.gz",
+        lambda tmp: broken_mnist(tmp, gzip.compress(idx((30, 28, 28), missing=1))),
+    ),
+    "images and labels of different number": (
+        1, "30 images", lambda tmp: ["--dataset_name=mnist", f"--data_dir={mnist_folder(tmp, num_labels=29)}"],
+    ),
+    "empty data set": (
+        1, "holds no images",
+        lambda tmp: ["--dataset_name=mnist", f"--data_dir={mnist_folder(tmp, num_images=0, num_labels=0)}"],
+    ),
+    "batch larger than the data": (2, "--train_batch_size", lambda tmp: ["--train_batch_size", "1501"]),
+    "image size not halved": (
+        2, "encoder_hidden_sizes is [4, 4, 4] with image_size 28",
+        lambda tmp: ["--network", "conv", "--encoder_hidden_sizes", "4", "4", "4"],
+    ),
+    "resume from no checkpoint": (
+        2, "--resume_from_checkpoint", lambda tmp: ["--resume_from_checkpoint", str(tmp / "nothere")],
+    ),
+    "resume from an empty folder": (2, "manifest.json", lambda tmp: ["--resume_from_checkpoint", str(tmp)]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_line_and_status(name, train_vae, command_line, tmp_path):
+    status, named, arguments = CASES[name]
+    output = tmp_path / "output"
+    got, error = command_line(train_vae, *SMALL_WITHOUT_STEPS, f"--output_dir={output}", *arguments(tmp_path))
+    lines = [line for line in error.splitlines() if line.startswith("error:")]
+    assert got == status, error
+    assert len(lines) == 1 and named in lines[0], error
+    assert "Traceback" not in error
+    assert not list(output.glob("*.safetensors"))
+
+
+# The table gives steps of its own in one case, and two of a flag are fine in all others.
+SMALL_WITHOUT_STEPS = [argument for argument in SMALL if "steps" not in argument]
+
+
+def small(train_vae, command_line, folder: Path, *arguments: str) -> tuple[int, str]:
+    return command_line(train_vae, *SMALL, f"--output_dir={folder}", *arguments)
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_a_finished_run_is_not_overwritten_unasked(train_vae, command_line, tmp_path):
+    assert small(train_vae, command_line, tmp_path)[0] == 0
+    before = snapshot(tmp_path)
+    status, error = small(train_vae, command_line, tmp_path)
+    assert status == 2 and f"--output_dir {tmp_path} is not empty" in error
+    assert snapshot(tmp_path) == before
+    assert small(train_vae, command_line, tmp_path, "--overwrite_output_dir", "--seed=1")[0] == 0
+    assert snapshot(tmp_path)["model.safetensors"] != before["model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ("--latent_size=3", "latent_size 2, this one has 3"),
+        ("--prior=mixture", "prior 'normal', this one has 'mixture'"),
+        ("--seed=5", "seed 0, this one has 5"),
+        ("--train_batch_size=10", "examples_per_step 20, this one has 10"),
+        ("--use_ema", "needs batches, ema, lr_scheduler"),
+    ],
+)
+def test_resume_from_another_run_is_refused(changed, named, train_vae, command_line, tmp_path):
+    assert small(train_vae, command_line, tmp_path / "a")[0] == 0
+    before = snapshot(tmp_path / "a")
+    where = tmp_path / "a" / "checkpoints" / "step-00000004"
+    status, error = small(train_vae, command_line, tmp_path / "b", f"--resume_from_checkpoint={where}", changed)
+    assert status == 2 and named in error and str(where) in error, error
+    assert snapshot(tmp_path / "a") == before
+
+
+def test_resume_from_another_familys_checkpoint_is_refused(train_vae, command_line, tmp_path):
+    state = {"model": torch.nn.Linear(2, 2)}
+    training.Checkpoints(tmp_path / "other").save(4, state, {}, {"recipe": "train_gan"}, [])
+    where = tmp_path / "other" / "step-00000004"
+    status, error = small(train_vae, command_line, tmp_path / "run", f"--resume_from_checkpoint={where}")
+    assert status == 2 and "recipe 'train_gan', this one has 'train_vae'" in error
+
+
+def test_an_output_folder_that_cannot_be_made_is_named(train_vae, command_line, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    status, error = small(train_vae, command_line, tmp_path / "file" / "run")
+    assert status == 1 and f"--output_dir {tmp_path / 'file' / 'run'} cannot be written" in error
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_it(train_vae, command_line, tmp_path):
+    assert small(train_vae, command_line, tmp_path)[0] == 0
+    before = snapshot(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:  # the system refuses longer files as it does on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+        status, error = small(
+            train_vae, command_line, tmp_path, "--resume_from_checkpoint=latest", "--max_train_steps=8"
+        )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert status == 1 and "cannot write" in error and "step-00000008" in error and "File too large" in error
+    assert snapshot(tmp_path) == before
+    status, error = small(train_vae, command_line, tmp_path, "--resume_from_checkpoint=latest", "--max_train_steps=8")
+    assert status == 0, error
+
+
+def test_a_full_disk_at_the_final_save_leaves_the_files_before_it(train_vae, command_line, tmp_path):
+    assert small(train_vae, command_line, tmp_path)[0] == 0
+    before = snapshot(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+        status, error = small(train_vae, command_line, tmp_path, "--resume_from_checkpoint=latest")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert status == 1 and "cannot write" in error
+    assert snapshot(tmp_path) == before
+
+
+def test_a_second_run_on_the_same_folder_is_refused(train_vae, command_line, tmp_path):
+    with training.start(training.RunArguments(output_dir=str(tmp_path))):
+        status, error = small(train_vae, command_line, tmp_path, "--overwrite_output_dir")
+    assert status == 1 and f"--output_dir {tmp_path} is in use by another run" in error
+    assert small(train_vae, command_line, tmp_path)[0] == 0
+
+
+def test_debug_shows_the_traceback(train_vae, command_line, tmp_path, monkeypatch):
+    monkeypatch.setenv("HWZOO_DEBUG", "1")
+    with pytest.raises(Exception, match="mnits"):
+        small(train_vae, command_line, tmp_path, "--dataset_name=mnits")
+
+
+def test_help_lists_every_flag(train_vae, command_line, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train_vae.py", "--help"])
+    with pytest.raises(SystemExit) as exit:
+        training.parse_arguments([train_vae.Run, train_vae.Model, train_vae.Protocol])
+    text = capsys.readouterr().out
+    assert exit.value.code == 0
+    assert all(f"--{name} " in text for name in ("config", "latent_size", "learning_rate", "resume_from_checkpoint"))
+
+
+@pytest.mark.parametrize("name", ["unknown flag", "unknown data set", "truncated gz"])
+def test_the_real_command_says_the_same(name, tmp_path):
+    status, named, arguments = CASES[name]
+    done = subprocess.run(
+        [sys.executable, RECIPE, f"--output_dir={tmp_path / 'o'}", *arguments(tmp_path)],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == status
+    assert [line for line in done.stderr.splitlines() if line.strip()] == [done.stderr.strip()]
+    assert done.stderr.startswith("error: ") and named in done.stderr
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_before_the_loop_ends_the_run(number, status, train_vae, command_line, monkeypatch, tmp_path):
+    monkeypatch.setattr(train_vae, "load_images", lambda *args: os.kill(os.getpid(), number))
+    got, error = small(train_vae, command_line, tmp_path)
+    assert got == status and "Traceback" not in error

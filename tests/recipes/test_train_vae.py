@@ -1,0 +1,303 @@
+"""What a run of train_vae.py leaves, and that it can be stopped, killed and shared among processes without a trace."""
+
+import contextlib
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import AutoModel
+
+from hwzoo import VAEModel
+from hwzoo.training import Checkpoint, NonFiniteLoss, parse_arguments
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "train_vae.py"
+PRESETS = sorted((RECIPE.parent / "configs" / "vae").glob("*.yaml"))
+SMALL = {"encoder_hidden_sizes": [16], "decoder_hidden_sizes": [16], "latent_size": 3, "num_mixture_components": 5}
+# Everything that a resume has to bring back: EMA, schedules, warm-ups, noise, a mixture, accumulated parts, clipping.
+EVERYTHING = (
+    "--use_ema --lr_scheduler cosine --lr_warmup_steps 5 --kl_warmup_steps 30 --prior mixture --max_grad_norm 50 "
+    "--gradient_accumulation_steps 2 --train_batch_size 25 --logging_steps 7 --eval_steps 10 --num_importance_samples 2 "
+    "--encoder_hidden_sizes 16 --decoder_hidden_sizes 16 --num_mixture_components 5 --latent_size 3"
+).split()
+
+
+def run(recipe, folder: Path, arguments: dict | None = None, protocol: dict | None = None, **settings) -> dict:
+    settings = {"max_train_steps": 20, "output_dir": str(folder), "report_to": ["none"], **settings}
+    protocol = {"num_importance_samples": 2, **(protocol or {})}
+    return recipe.main(recipe.Run(**settings), recipe.Model(**SMALL | (arguments or {})), recipe.Protocol(**protocol))
+
+
+def same_weights(first: Path, second: Path):
+    first, second = load_file(first / "model.safetensors"), load_file(second / "model.safetensors")
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+def results_but_times(folder: Path) -> dict:
+    results = json.loads((folder / "all_results.json").read_text())
+    return {
+        name: value for name, value in results.items() if name not in ("train_runtime", "train_samples_per_second")
+    }
+
+
+def launch(folder: Path, *arguments: str, command=(sys.executable,), **kwargs) -> subprocess.Popen:
+    command = [*command, str(RECIPE), f"--output_dir={folder}", *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, **pipes, **kwargs)
+
+
+def wait_for_checkpoint(folder: Path, process: subprocess.Popen, after: int = 0) -> Path:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        found = [path for path in (folder / "checkpoints").glob("step-*") if int(path.name[5:]) > after]
+        if found:
+            return max(found)
+        if process.poll() is not None:
+            break
+        time.sleep(0.02)
+    process.kill()
+    raise TimeoutError(f"no checkpoint: {process.communicate()}")
+
+
+def test_what_a_run_leaves(train_vae, tmp_path):
+    results = run(train_vae, tmp_path)
+    assert json.loads((tmp_path / "all_results.json").read_text()) == results
+    names = "negative_elbo reconstruction_loss kl_divergence iwae_2".split()
+    numbers = ["train_runtime", "train_steps", "train_samples_per_second", "active_units", "course100_iwae_1000"]
+    for name in [*numbers, *(f"test_{name}" for name in names), *(f"course100_{name}" for name in names[:3])]:
+        assert math.isfinite(results[name]), name
+    assert results["train_steps"] == 20
+    assert results["test_negative_elbo"] == pytest.approx(
+        results["test_reconstruction_loss"] + results["test_kl_divergence"], abs=1e-3
+    )
+    assert results["protocol"].startswith("digits: all 297 test images, binarisation dynamic")
+    assert Image.open(tmp_path / "samples.png").size == (20 * 28, 10 * 28)
+    assert Image.open(tmp_path / "reconstructions.png").size == (20 * 28, 10 * 28)
+    assert Image.open(tmp_path / "curves.png").width > 500
+    model = VAEModel.from_pretrained(tmp_path)
+    assert torch.isfinite(AutoModel.from_pretrained(tmp_path).sample(2)).all()
+    assert model.config.latent_size == 3
+    assert not list(tmp_path.glob(".unfinished*"))
+
+
+def test_training_learns(train_vae, tmp_path):
+    before = run(train_vae, tmp_path / "a", max_train_steps=1)["test_negative_elbo"]
+    after = run(train_vae, tmp_path / "b", max_train_steps=300)["test_negative_elbo"]
+    assert after < before - 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "protocol"),
+    [
+        ({"network": "conv", "encoder_hidden_sizes": [4, 8], "decoder_hidden_sizes": [8, 4]}, {}),
+        ({"likelihood": "gaussian"}, {"binarization": "none"}),
+        ({"variance_parametrization": "exp", "activation": "tanh"}, {"binarization": "static"}),
+        ({"prior_std": 2.0, "beta": 4.0}, {"num_iwae_images": 50}),
+    ],
+)
+def test_every_kind_of_model_trains_and_loads(arguments, protocol, train_vae, tmp_path):
+    results = run(train_vae, tmp_path, arguments, protocol)
+    model = AutoModel.from_pretrained(tmp_path)
+    assert all(getattr(model.config, name) == value for name, value in arguments.items())
+    assert f"binarisation {protocol.get('binarization', 'dynamic')}" in results["protocol"]
+    assert f"{protocol.get('num_iwae_images', 297)} of these images" in results["protocol"]
+
+
+def test_mixed_precision_trains(train_vae, tmp_path):
+    in_float = run(train_vae, tmp_path / "a")
+    in_bfloat = run(train_vae, tmp_path / "b", mixed_precision="bf16")
+    assert in_float["test_negative_elbo"] != in_bfloat["test_negative_elbo"]
+    assert in_float["test_negative_elbo"] == pytest.approx(in_bfloat["test_negative_elbo"], rel=0.02)
+
+
+def test_accumulated_batches_equal_one_batch(train_vae, tmp_path):
+    whole = run(train_vae, tmp_path / "a", train_batch_size=60)
+    parts = run(train_vae, tmp_path / "b", train_batch_size=20, gradient_accumulation_steps=3)
+    assert whole["test_negative_elbo"] == pytest.approx(parts["test_negative_elbo"], rel=1e-5)
+
+
+def test_the_average_is_what_is_tested_and_saved(train_vae, tmp_path):
+    run(train_vae, tmp_path, use_ema=True)
+    checkpoint = tmp_path / "checkpoints" / "step-00000020"
+    saved, averaged = load_file(tmp_path / "model.safetensors"), load_file(checkpoint / "ema.safetensors")
+    last = load_file(checkpoint / "model.safetensors")
+    assert all(torch.equal(saved[name], averaged[f"module.{name}"]) for name in saved)
+    assert not any(torch.equal(saved[name], last[name]) for name in saved)
+
+
+def test_the_seed_decides(train_vae, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        run(train_vae, tmp_path / name, seed=seed)
+    same_weights(tmp_path / "a", tmp_path / "b")
+    assert results_but_times(tmp_path / "a") == results_but_times(tmp_path / "b")
+    assert results_but_times(tmp_path / "a") != results_but_times(tmp_path / "c")
+
+
+def test_evaluating_and_logging_leave_the_training_alone(train_vae, tmp_path):
+    run(train_vae, tmp_path / "a")
+    run(train_vae, tmp_path / "b", eval_steps=3, logging_steps=2, checkpointing_steps=4)
+    same_weights(tmp_path / "a", tmp_path / "b")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_stays_out_of_checkpoints(train_vae, tmp_path):
+    with pytest.raises(NonFiniteLoss, match=r"is (nan|inf) at step \d+"):
+        run(train_vae, tmp_path, learning_rate=1e6, checkpointing_steps=1, max_train_steps=200)
+    for path in (tmp_path / "checkpoints").glob("step-*"):
+        assert all(tensor.isfinite().all() for tensor in load_file(path / "model.safetensors").values())
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_trackers_get_the_log(train_vae, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run(train_vae, tmp_path, report_to=["tensorboard"], logging_steps=5, eval_steps=10)
+    (events,) = (tmp_path / "logs").rglob("events*")
+    log = EventAccumulator(str(events.parent)).Reload()
+    assert [event.step for event in log.Scalars("loss")] == [5, 10, 15, 20]
+    assert [event.step for event in log.Scalars("eval_negative_elbo")] == [10, 20]
+
+
+def test_a_resumed_finished_run_only_tests_and_saves_again(train_vae, tmp_path):
+    run(train_vae, tmp_path)
+    before = results_but_times(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    run(train_vae, tmp_path, resume_from_checkpoint="latest")
+    assert results_but_times(tmp_path) == before
+    assert (tmp_path / "model.safetensors").exists()
+
+
+def test_resume_without_a_checkpoint_starts_anew_and_says_so(train_vae, tmp_path, capsys):
+    run(train_vae, tmp_path, resume_from_checkpoint="latest")
+    assert "starting from step 0" in capsys.readouterr().out
+    assert (tmp_path / "model.safetensors").exists()
+
+
+def test_killed_and_resumed_equals_uninterrupted(train_vae, tmp_path):
+    """SIGKILL twice, wherever the run happens to be, against one run straight: bit for bit."""
+    arguments = [*EVERYTHING, "--max_train_steps=600", "--checkpointing_steps=20"]
+    straight = launch(tmp_path / "straight", *arguments)
+    assert straight.communicate(timeout=240) and straight.returncode == 0
+    step = 0
+    for _ in range(2):
+        killed = launch(tmp_path / "killed", *arguments, "--resume_from_checkpoint=latest")
+        step = int(wait_for_checkpoint(tmp_path / "killed", killed, after=step).name[5:])
+        killed.kill()
+        killed.communicate()
+        assert killed.returncode == -signal.SIGKILL and not (tmp_path / "killed" / "model.safetensors").exists()
+    resumed = launch(tmp_path / "killed", *arguments, "--resume_from_checkpoint=latest")
+    out, _ = resumed.communicate(timeout=240)
+    assert resumed.returncode == 0 and "resumed from" in out
+    same_weights(tmp_path / "straight", tmp_path / "killed")
+    assert results_but_times(tmp_path / "straight") == results_but_times(tmp_path / "killed")
+    assert (tmp_path / "straight" / "samples.png").read_bytes() == (tmp_path / "killed" / "samples.png").read_bytes()
+    last = "checkpoints/step-00000600"
+    histories = [Checkpoint(tmp_path / name / last) for name in ("straight", "killed")]
+    same_weights(histories[0].path, histories[1].path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_leaves_with_its_status(number, tmp_path):
+    process = launch(tmp_path, *EVERYTHING, "--max_train_steps=1000000", "--checkpointing_steps=50")
+    saved = int(wait_for_checkpoint(tmp_path, process).name[5:])
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert error.splitlines()[-1].startswith(f"error: stopped by {signal.Signals(number).name} after step")
+    assert "Traceback" not in error
+    (last,) = sorted((tmp_path / "checkpoints").iterdir())[-1:]
+    assert Checkpoint(last).step >= saved
+
+
+@pytest.mark.parametrize(("number", "group"), [(signal.SIGTERM, False), (signal.SIGINT, True)])
+def test_a_signal_to_the_launcher_reaches_the_run(number, group, tmp_path):
+    launcher = [str(Path(sys.executable).parent / "accelerate"), "launch"]
+    process = launch(
+        tmp_path, *EVERYTHING, "--max_train_steps=1000000", "--checkpointing_steps=1000000", "--eval_steps=1000000",
+        command=launcher, start_new_session=True,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and "step/s" not in process.stderr.readline():
+            pass
+        os.killpg(process.pid, number) if group else process.send_signal(number)
+        process.wait(timeout=60)
+        # Without the frame's help the run would be an orphan now that trains on for a million steps.
+        with_nobody_left(process.pid)
+        (saved,) = (tmp_path / "checkpoints").iterdir()
+        assert Checkpoint(saved).step > 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def with_nobody_left(group: int):
+    """Waits until no process of a group is alive."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    raise TimeoutError("a process of the run outlived it")
+
+
+def test_two_processes_equal_one(tmp_path):
+    arguments = [
+        "--max_train_steps=50", "--logging_steps=1", "--encoder_hidden_sizes=16", "--decoder_hidden_sizes=16",
+        "--latent_size=3", "--num_importance_samples=2", "--eval_batch_size=40", "--report_to=tensorboard",
+    ]  # fmt: skip
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "1"}
+    two = launch(tmp_path / "two", *arguments, "--train_batch_size=50", command=torchrun, env=environment)
+    _, error = two.communicate(timeout=240)
+    assert two.returncode == 0, error[-3000:]
+    one = launch(tmp_path / "one", *arguments, "--train_batch_size=100")
+    _, error = one.communicate(timeout=240)
+    assert one.returncode == 0, error[-3000:]
+    rng = {name: torch.load(tmp_path / name / "checkpoints/step-00000050/state.pt") for name in ("one", "two")}
+    history = {name: rng[name]["progress"]["history"] for name in rng}
+    assert len(history["one"]) == len(history["two"]) == 50
+    for first, second in zip(history["one"], history["two"], strict=True):
+        assert first["loss"] == pytest.approx(second["loss"], rel=1e-4)
+    first, second = results_but_times(tmp_path / "one"), results_but_times(tmp_path / "two")
+    for name in ("test_negative_elbo", "test_iwae_2", "active_units", "train_steps"):
+        assert first[name] == pytest.approx(second[name], rel=1e-4), name
+
+
+def test_processes_that_do_not_know_of_each_other_are_refused(tmp_path):
+    environment = {**os.environ, "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
+    process = launch(tmp_path, env={**environment, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"})
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 2 and "ACCELERATE_USE_CPU=1 torchrun" in error
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_every_preset_parses_and_says_what_to_expect(path, train_vae):
+    parse_arguments([train_vae.Run, train_vae.Model, train_vae.Protocol], [f"--config={path}"])
+    text = path.read_text()
+    assert f"--config recipes/configs/vae/{path.name}" in text.replace("\n# ", " ") and "minutes" in text
+    expected = yaml.safe_load(text)["expected"]
+    assert expected and all(name.startswith(("test_", "course100_")) for name in expected)
+    assert all(low < high for low, high in expected.values())
+
+
+@pytest.mark.reproduce
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_presets_give_the_numbers_they_promise(path, train_vae, tmp_path):
+    expected = yaml.safe_load(path.read_text())["expected"]
+    arguments = [f"--config={path}", f"--output_dir={tmp_path}"]
+    results = train_vae.main(*parse_arguments([train_vae.Run, train_vae.Model, train_vae.Protocol], arguments))
+    outside = {name: results[name] for name, (low, high) in expected.items() if not low <= results[name] <= high}
+    assert not outside
