@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast_object_list, set_seed
 from huggingface_hub.errors import StrictDataclassError
 from transformers.utils.logging import disable_progress_bar
 
@@ -45,7 +46,8 @@ def launch(main: Callable[..., Any], *types: type, description: str | None = Non
             raise
         # A config names its own wrong field; what is around that message is the library's.
         cause = error.__cause__ if isinstance(error, StrictDataclassError) and error.__cause__ else error
-        if os.environ.get("LOCAL_RANK", "0") == "0":
+        # What is wrong with the command line every process finds; what fails in one alone, that one tells.
+        if os.environ.get("LOCAL_RANK", "0") == "0" or not isinstance(error, UsageError):
             print("error: " + " ".join(str(cause).split()), file=sys.stderr)
         sys.exit(getattr(error, "status", 2 if isinstance(error, StrictDataclassError) else 1))
 
@@ -77,21 +79,35 @@ def start(run: RunArguments) -> Iterator[Accelerator]:
     _use_all_cores(accelerator)
     # The same weights on every process.
     set_seed(run.seed)
-    with _locked(folder) if accelerator.is_main_process else contextlib.nullcontext():
+    with contextlib.ExitStack() as stack:
+        problem = None
         if accelerator.is_main_process:
-            remove_unfinished(folder)
-            kept = [path for path in folder.iterdir() if path.name != LOCK]
-            if kept and not (run.overwrite_output_dir or run.resume_from_checkpoint):
-                raise UsageError(
-                    f"--output_dir {folder} is not empty; give --overwrite_output_dir to start anew or "
-                    "--resume_from_checkpoint latest to go on"
-                )
-        if trackers:
+            try:
+                stack.enter_context(_locked(folder))
+                _check_folder(folder, run)
+            except HwzooError as error:
+                problem = error
+        # Whatever keeps one process from starting keeps all from it, with the same line.
+        (problem,) = broadcast_object_list([problem])
+        if problem is not None:
+            raise problem
+        if trackers and accelerator.is_main_process:
             _start_trackers(accelerator, run)
         try:
             yield accelerator
         finally:
             accelerator.end_training()
+            AcceleratorState._reset_state()  # accelerate keeps the precision for the process: the next run has its own
+
+
+def _check_folder(folder: Path, run: RunArguments):
+    remove_unfinished(folder)
+    kept = [path for path in folder.iterdir() if path.name != LOCK]
+    if kept and not (run.overwrite_output_dir or run.resume_from_checkpoint):
+        raise UsageError(
+            f"--output_dir {folder} is not empty; give --overwrite_output_dir to start anew or "
+            "--resume_from_checkpoint latest to go on"
+        )
 
 
 def print_results(results: dict[str, Any], folder: Path):

@@ -83,7 +83,7 @@ class VAEConfig(PreTrainedConfig):
             if self.network == "conv" and (not sizes or self.image_size % 2 ** len(sizes)):
                 raise ValueError(
                     f"{name} is {sizes} with image_size {self.image_size}; the convolutional network needs at "
-                    f"least one layer and an image size that each of its layers can halve (divisible by {2 ** len(sizes)})"
+                    f"least one layer, each of which halves the image size: it must be divisible by {2 ** len(sizes)}"
                 )
 
 

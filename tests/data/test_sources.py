@@ -1,0 +1,332 @@
+"""Where image data sets come from, and what is said of those that cannot be loaded."""
+
+import gzip
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hwzoo.data import ImageBatches, load_images
+from hwzoo.data.sources import FASHION_CLASSES
+from hwzoo.errors import HwzooError, UsageError
+
+FILES = {
+    "train-images": "train-images-idx3-ubyte",
+    "train-labels": "train-labels-idx1-ubyte",
+    "t10k-images": "t10k-images-idx3-ubyte",
+    "t10k-labels": "t10k-labels-idx1-ubyte",
+}
+
+
+def idx(array):
+    """The bytes of an idx file: magic number, sizes, values."""
+    sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
+    return bytes([0, 0, 8, array.ndim]) + sizes + array.astype(np.uint8).tobytes()
+
+
+def some_arrays(num_train=7, num_test=4, height=3, width=3):
+    generator = np.random.default_rng(0)
+    return {
+        "train-images": generator.integers(256, size=(num_train, height, width)),
+        "train-labels": np.arange(num_train) % 5,
+        "t10k-images": generator.integers(256, size=(num_test, height, width)),
+        "t10k-labels": np.arange(num_test) % 3,
+    }
+
+
+def idx_folder(folder, arrays, compressed=True, **contents):
+    """Writes the four files; `contents` gives one other bytes, by its name with _ for -, or None to leave it out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, array in arrays.items():
+        data = contents.get(name.replace("-", "_"), idx(array))
+        if data is not None:
+            ending = ".gz" if compressed else ""
+            (folder / (FILES[name] + ending)).write_bytes(gzip.compress(data) if compressed else data)
+    return folder
+
+
+def image_folder(folder, images):
+    """Writes {"train/cat/1.png": array of (height, width) or (height, width, 3)}."""
+    for name, array in images.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(array.astype(np.uint8)).save(folder / name)
+    return folder
+
+
+def pixels(seed, *shape):
+    return np.random.default_rng(seed).integers(256, size=shape)
+
+
+def message_of(error, kind, *names):
+    """Checks that the message is one line that names the flag or file; gives it."""
+    assert error.type is kind
+    message = str(error.value)
+    assert len(message.splitlines()) == 1
+    assert all(str(name) in message for name in names)
+    return message
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path, monkeypatch):
+    """Nothing outside of the test's folder is read, or written by `datasets`."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.delenv("HWZOO_DATA_DIR", raising=False)
+    (tmp_path / "working").mkdir()
+    monkeypatch.chdir(tmp_path / "working")
+
+
+# Digits
+
+
+def test_digits_are_those_of_scikit_learn():
+    from sklearn.datasets import load_digits
+
+    data = load_images()
+    assert data.name == "digits"
+    assert data.train.images.shape == (1500, 1, 28, 28) and data.test.images.shape == (297, 1, 28, 28)
+    assert data.train.class_names == data.test.class_names == tuple("0123456789")
+    images, labels = (
+        torch.cat([getattr(part, name) for part in (data.train, data.test)]) for name in ("images", "labels")
+    )
+    assert images.dtype == torch.uint8 and images.min() == 0 and images.max() == 255
+    assert labels.dtype == torch.int64 and labels.tolist() == load_digits().target.tolist()
+    # Enlarged, not changed: the mean over the image stays what it was.
+    small = torch.from_numpy(load_digits().images).mean((1, 2)) / 16
+    torch.testing.assert_close(images.double().mean((1, 2, 3)) / 255, small, rtol=0, atol=0.02)
+    assert torch.unique(images[:10].flatten(1), dim=0).shape[0] == 10
+
+
+def test_digits_are_the_default():
+    default, named = load_images(), load_images("digits")
+    assert torch.equal(default.train.images, named.train.images)
+
+
+# idx files
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_the_values_of_idx_files_come_back(tmp_path, compressed):
+    arrays = some_arrays()
+    data = load_images(str(idx_folder(tmp_path / "mine", arrays, compressed)))
+    assert data.name == "mine"
+    for part, split in ((data.train, "train"), (data.test, "t10k")):
+        assert part.images.dtype == torch.uint8 and part.labels.dtype == torch.int64
+        assert torch.equal(part.images, torch.from_numpy(arrays[f"{split}-images"]).to(torch.uint8)[:, None])
+        assert torch.equal(part.labels, torch.from_numpy(arrays[f"{split}-labels"]))
+        assert part.class_names == tuple("01234")
+    data.train.images.zero_()  # memory that may be written to
+    assert next(ImageBatches(data.train, 7, seed=0))["pixel_values"].shape == (7, 1, 3, 3)
+
+
+@pytest.mark.parametrize("name, classes", [("mnist", tuple("01234")), ("fashion_mnist", FASHION_CLASSES)])
+def test_known_names_are_read_from_the_data_folder(tmp_path, monkeypatch, name, classes):
+    arrays = some_arrays()
+    idx_folder(tmp_path / "data" / name, arrays)
+    monkeypatch.setenv("HWZOO_DATA_DIR", str(tmp_path / "data"))
+    from_environment = load_images(name)
+    monkeypatch.setenv("HWZOO_DATA_DIR", str(tmp_path / "nowhere"))
+    from_flag = load_images(name, str(tmp_path / "data"))  # the flag wins
+    for data in (from_environment, from_flag):
+        assert data.name == name
+        assert data.train.class_names == classes
+        assert torch.equal(data.test.images[:, 0], torch.from_numpy(arrays["t10k-images"]).to(torch.uint8))
+
+
+def test_a_known_name_without_files_is_looked_for_on_the_hub(tmp_path):
+    with pytest.raises(HwzooError) as error:
+        load_images("mnist", str(tmp_path))
+    message_of(error, HwzooError, "--dataset_name mnist", "ylecun/mnist")
+
+
+IMAGES, LABELS = idx(some_arrays()["train-images"]), idx(some_arrays()["t10k-labels"])
+# Which file, its bytes, and what the message says of them.
+DAMAGES = {
+    "one byte short": ("train_images", IMAGES[:-1], "62 bytes for 7 x 3 x 3"),
+    "one byte long": ("train_images", IMAGES + b"\0", "64 bytes for 7 x 3 x 3"),
+    "half a header": ("train_images", IMAGES[:9], "bytes for"),
+    "labels in place of images": ("train_images", LABELS, "0x00000801, not 0x00000803"),
+    "images in place of labels": ("t10k_labels", IMAGES, "0x00000803, not 0x00000801"),
+    "floats": ("t10k_labels", b"\0\0\x0d\x01" + LABELS[4:], "0x00000d01"),
+    "no idx file": ("train_labels", b"hello", "0x68656c6c"),
+    "nothing": ("train_labels", b"", "magic number"),
+}
+
+
+@pytest.mark.parametrize("compressed", [True, False], ids=["gz", "plain"])
+@pytest.mark.parametrize("key, data, words", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_idx_file_is_named(tmp_path, key, data, words, compressed):
+    folder = idx_folder(tmp_path / "mine", some_arrays(), compressed, **{key: data})
+    with pytest.raises(HwzooError) as error:
+        load_images(str(folder))
+    path = folder / (FILES[key.replace("_", "-")] + (".gz" if compressed else ""))
+    assert message_of(error, HwzooError, path, words).startswith(str(path))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data[:-10],
+        lambda data: data[:-30] + b"\xff" * 30,
+        lambda data: b"plain" + data,
+        lambda data: data[:5],
+    ],
+    ids=["cut off", "overwritten", "not compressed", "cut in its header"],
+)
+def test_a_damaged_gz_file_is_named(tmp_path, change):
+    path = idx_folder(tmp_path / "mine", some_arrays()) / "t10k-images-idx3-ubyte.gz"
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(HwzooError) as error:
+        load_images(str(path.parent))
+    message_of(error, HwzooError, path, "cut off or damaged")
+
+
+@pytest.mark.parametrize("name", ["train-labels", "t10k-images", "t10k-labels"])
+def test_a_missing_idx_file_is_named(tmp_path, name):
+    folder = idx_folder(tmp_path / "mine", some_arrays(), **{name.replace("-", "_"): None})
+    with pytest.raises(UsageError) as error:
+        load_images(str(folder))
+    message_of(error, UsageError, folder / FILES[name])
+
+
+def test_images_and_labels_of_different_number_are_refused(tmp_path):
+    arrays = some_arrays() | {"t10k-labels": np.arange(3)}
+    with pytest.raises(HwzooError) as error:
+        load_images(str(idx_folder(tmp_path / "mine", arrays)))
+    message_of(error, HwzooError, tmp_path / "mine", "t10k-images holds 4 images", "t10k-labels 3 labels")
+
+
+@pytest.mark.parametrize("split, sizes", [("train", {"num_train": 0}), ("t10k", {"num_test": 0})])
+def test_an_empty_idx_file_is_refused(tmp_path, split, sizes):
+    folder = idx_folder(tmp_path / "mine", some_arrays(**sizes))
+    with pytest.raises(HwzooError) as error:
+        load_images(str(folder))
+    message_of(error, HwzooError, folder / f"{split}-images-idx3-ubyte.gz", "no images")
+
+
+# Image folders
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (4, 4, 3)], ids=["grey", "RGB"])
+@pytest.mark.parametrize("test_split", ["test", "validation"])
+def test_the_images_of_a_folder_come_back(tmp_path, shape, test_split):
+    names = [
+        f"{split}/{kind}/{num}.png" for split in ("train", test_split) for kind in ("cat", "dog") for num in (1, 2)
+    ]
+    images = {name: pixels(seed, *shape) for seed, name in enumerate(names)}
+    data = load_images(str(image_folder(tmp_path / "pets", images)))
+    assert data.name == "pets"
+    for part, split in ((data.train, "train"), (data.test, test_split)):
+        assert part.class_names == ("cat", "dog")
+        arrays = [array for name, array in images.items() if name.startswith(split)]
+        expected = torch.from_numpy(np.stack(arrays)).to(torch.uint8).reshape(4, 4, 4, -1).permute(0, 3, 1, 2)
+        assert torch.equal(part.images, expected)
+        assert part.labels.tolist() == [0, 0, 1, 1]
+    assert data.train.num_channels == (3 if len(shape) == 3 else 1)
+
+
+def test_other_kinds_of_images_become_rgb(tmp_path):
+    folder = image_folder(tmp_path / "pets", {f"{split}/dog/1.png": pixels(0, 4, 4, 3) for split in ("train", "test")})
+    for split in ("train", "test"):
+        (folder / split / "cat").mkdir()
+        Image.fromarray(pixels(1, 4, 4, 4).astype(np.uint8)).save(folder / split / "cat" / "1.png")
+    data = load_images(str(folder))
+    assert data.train.images.shape == (2, 3, 4, 4)
+    assert torch.equal(data.train.images[0].permute(1, 2, 0), torch.from_numpy(pixels(1, 4, 4, 4)[..., :3]).byte())
+
+
+TWO_BY_TWO = {f"{split}/{kind}/1.png": pixels(0, 4, 4) for split in ("train", "test") for kind in ("cat", "dog")}
+
+
+@pytest.mark.parametrize("name", ["train/dog/1.png", "test/dog/1.png"])
+@pytest.mark.parametrize("shape", [(4, 5), (5, 4), (4, 4, 3)])
+def test_images_of_different_sizes_are_refused(tmp_path, name, shape):
+    folder = image_folder(tmp_path / "pets", TWO_BY_TWO | {name: pixels(0, *shape)})
+    with pytest.raises(UsageError) as error:
+        load_images(str(folder))
+    message_of(error, UsageError, f"--dataset_name {folder} ({name.split('/')[0]})", "different sizes")
+
+
+def test_a_folder_without_test_images_is_refused(tmp_path):
+    folder = image_folder(tmp_path / "pets", {name: array for name, array in TWO_BY_TWO.items() if "train" in name})
+    with pytest.raises(UsageError) as error:
+        load_images(str(folder))
+    message_of(error, UsageError, f"--dataset_name {folder}", "['train']", "test")
+
+
+def test_a_folder_without_classes_is_refused(tmp_path):
+    folder = image_folder(tmp_path / "pets", {name: array for name, array in TWO_BY_TWO.items() if "cat" in name})
+    with pytest.raises(UsageError) as error:
+        load_images(str(folder))
+    message_of(error, UsageError, f"--dataset_name {folder}", "label column")
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError) as error:
+        load_images(str(tmp_path / "empty"))
+    message_of(error, UsageError, f"--dataset_name {tmp_path / 'empty'}", "empty")
+
+
+def test_a_folder_without_images_is_refused(tmp_path):
+    (tmp_path / "empty" / "train" / "cat").mkdir(parents=True)
+    with pytest.raises(HwzooError) as error:
+        load_images(str(tmp_path / "empty"))
+    message_of(error, HwzooError, f"--dataset_name {tmp_path / 'empty'}")
+
+
+# Names
+
+
+@pytest.mark.parametrize("name", ["nothing", "MNIST", "./nothing", "a/b/c", "../a/b"])
+def test_an_unknown_name_is_refused(name):
+    with pytest.raises(UsageError) as error:
+        load_images(name)
+    assert "digits, mnist, fashion_mnist" in message_of(error, UsageError, f"--dataset_name {name}: no such folder")
+
+
+def test_a_path_that_is_no_folder_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "nowhere"):
+        with pytest.raises(UsageError) as error:
+            load_images(str(path))
+        message_of(error, UsageError, f"--dataset_name {path}: no such folder")
+
+
+def test_a_data_folder_that_is_not_there_is_named_as_it_was_given(tmp_path, monkeypatch):
+    nowhere = str(tmp_path / "nowhere")
+    with pytest.raises(UsageError) as error:
+        load_images("mnist", nowhere)
+    message_of(error, UsageError, f"--data_dir {nowhere}")
+    monkeypatch.setenv("HWZOO_DATA_DIR", nowhere)
+    with pytest.raises(UsageError) as error:
+        load_images("fashion_mnist")
+    message_of(error, UsageError, f"HWZOO_DATA_DIR {nowhere}")
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line():
+    with pytest.raises(HwzooError) as error:
+        load_images("owner/name")
+    message_of(error, HwzooError, "--dataset_name owner/name cannot be loaded", "reach")
+
+
+# The real thing, where it is given
+
+DATA_DIR = os.environ.get("HWZOO_DATA_DIR", "")
+
+if DATA_DIR and (Path(DATA_DIR) / "mnist").is_dir():
+
+    def test_mnist_has_its_well_known_moments():
+        data = load_images("mnist", DATA_DIR)
+        assert data.train.images.shape == (60_000, 1, 28, 28) and data.test.images.shape == (10_000, 1, 28, 28)
+        intensities = torch.arange(256, dtype=torch.float64) / 255
+        frequency = data.train.images.flatten().bincount(minlength=256) / data.train.images.numel()
+        mean = (frequency * intensities).sum().item()
+        assert mean == pytest.approx(0.1307, abs=5e-5)
+        assert ((frequency * intensities**2).sum().item() - mean**2) ** 0.5 == pytest.approx(0.3081, abs=5e-5)
+        assert data.train.class_names == tuple("0123456789")
+        assert data.train.labels.bincount().tolist()[:3] == [5923, 6742, 5958]

@@ -1,0 +1,186 @@
+"""Who may import whom: the house is read, not run."""
+
+import ast
+import copy
+import subprocess
+import sys
+from pathlib import Path, PurePosixPath
+
+import pytest
+from transformers.dynamic_module_utils import get_relative_imports
+
+REPOSITORY = Path(__file__).parents[2]
+FILES = sorted(
+    path.relative_to(REPOSITORY)
+    for folder in ("src", "recipes", "tests", "benchmarks")
+    for path in (REPOSITORY / folder).rglob("*.py")
+)
+
+SHARED = {"errors", "files"}
+# What modules at the top of the package may import of it; everything beside them is a leaf.
+TOP = {
+    "__init__": {"models"},
+    "errors": set(),
+    "files": {"errors"},
+    "hub": SHARED | {"models", "cards"},
+}
+FOR_MODELS = {"torch", "transformers", "huggingface_hub"} | sys.stdlib_module_names
+# Each costs a second or more: imported where it is used.
+SLOW = {"sklearn", "datasets", "diffusers", "matplotlib", "torchmetrics", "peft", "evaluate"}
+# It must match torch's build exactly, so that nothing may need it.
+FORBIDDEN = "torchvision"
+
+
+def violations(path: Path, source: str) -> list[str]:
+    """The rules that a file breaks; `path` is relative to the repository."""
+    path, tree = PurePosixPath(path.as_posix()), ast.parse(source)
+    found = [f"imports {FORBIDDEN}" for name in imported(tree, path) if name.split(".")[0] == FORBIDDEN]
+    if path.parts[0] == "src":
+        found += in_package(path, tree)
+    if path.parts[:3] == ("src", "hwzoo", "models") and len(path.parts) == 5:
+        found += in_model_folder(path, tree)
+    if path.parts[0] == "recipes":
+        found += in_recipe(tree)
+    return [f"{path}: {violation}" for violation in found]
+
+
+def imported(tree: ast.AST, path: PurePosixPath) -> list[str]:
+    """Full names of the modules that a file imports and of the names that it takes out of them."""
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            # The package of src/hwzoo/data/images.py at level 1 is hwzoo.data, at level 2 hwzoo.
+            package = [".".join(path.parts[1 : len(path.parts) - node.level])] if node.level else []
+            module = ".".join([*package, *([node.module] if node.module else [])])
+            names += [f"{module}.{alias.name}" for alias in node.names]
+    return names
+
+
+def in_package(path: PurePosixPath, tree: ast.AST) -> list[str]:
+    own = path.parts[2].removesuffix(".py")
+    allowed = {own} | (TOP.get(own, SHARED) if len(path.parts) == 3 else SHARED)
+    found = ["asserts" for node in ast.walk(tree) if isinstance(node, ast.Assert)]
+    for name in imported(tree, path):
+        parts = name.split(".")
+        if parts[0] == "hwzoo" and (len(parts) == 1 or parts[1] not in allowed):
+            found.append(f"imports {name}")
+    found += [f"imports {name} at its own import" for name in imported(at_import(tree), path) if root(name) in SLOW]
+    return found
+
+
+def in_model_folder(path: PurePosixPath, tree: ast.AST) -> list[str]:
+    """These files are copied to the Hub as they stand, by a program that knows `from .sibling import x` only."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            if node.level > 1 or not node.module or "." in node.module:
+                found.append(f"imports no sibling: {ast.unparse(node)}")
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            found += [f"imports {name}" for name in imported(node, path) if root(name) not in FOR_MODELS]
+    return found
+
+
+def in_recipe(tree: ast.AST) -> list[str]:
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) and any(ast.unparse(base).endswith("Module") for base in node.bases):
+            found.append(f"defines the network {node.name}")
+        elif isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv"):
+            found.append(f"touches {ast.unparse(node)}")
+        elif isinstance(node, ast.ImportFrom) and node.module == "os":
+            found += [f"touches os.{alias.name}" for alias in node.names if alias.name in ("environ", "getenv")]
+    return found
+
+
+def root(name: str) -> str:
+    return name.split(".")[0]
+
+
+def at_import(tree: ast.Module) -> ast.Module:
+    """What runs when a module is imported: all but the bodies of functions."""
+
+    class WithoutFunctions(ast.NodeTransformer):
+        def visit_FunctionDef(self, node):
+            return None
+
+        visit_AsyncFunctionDef = visit_FunctionDef
+
+    return WithoutFunctions().visit(copy.deepcopy(tree))
+
+
+def test_the_house_keeps_its_rules():
+    assert {path.parts[0] for path in FILES} >= {"src", "recipes", "tests"}
+    assert [found for path in FILES for found in violations(path, (REPOSITORY / path).read_text())] == []
+
+
+@pytest.mark.parametrize(
+    "path, source, expected",
+    [
+        ("src/hwzoo/data/x.py", "from ..models import FAMILIES", "imports hwzoo.models.FAMILIES"),
+        ("src/hwzoo/data/x.py", "from .. import hub", "imports hwzoo.hub"),
+        ("src/hwzoo/data/x.py", "import hwzoo", "imports hwzoo"),
+        ("src/hwzoo/data/x.py", "def f():\n    import hwzoo.training.loop", "imports hwzoo.training.loop"),
+        ("src/hwzoo/models/__init__.py", "from ..hub import save", "imports hwzoo.hub.save"),
+        ("src/hwzoo/hub.py", "from .training import fit", "imports hwzoo.training.fit"),
+        ("src/hwzoo/cards.py", "from .models import FAMILIES", "imports hwzoo.models.FAMILIES"),
+        ("src/hwzoo/errors.py", "from .files import sha256", "imports hwzoo.files.sha256"),
+        ("src/hwzoo/__init__.py", "from . import training", "imports hwzoo.training"),
+        ("src/hwzoo/data/x.py", "assert True", "asserts"),
+        ("src/hwzoo/data/x.py", "import datasets", "imports datasets at its own import"),
+        ("src/hwzoo/data/x.py", "class A:\n    from sklearn import svm", "imports sklearn.svm at its own import"),
+        ("src/hwzoo/data/x.py", "try:\n    import peft\nexcept ImportError: pass", "imports peft at its own import"),
+        ("src/hwzoo/models/vae/x.py", "from . import y", "imports no sibling: from . import y"),
+        ("src/hwzoo/models/vae/x.py", "from .y.z import a", "imports no sibling: from .y.z import a"),
+        ("src/hwzoo/models/vae/x.py", "from ..gan import a", "imports no sibling: from ..gan import a"),
+        ("src/hwzoo/models/vae/x.py", "import numpy as np", "imports numpy"),
+        ("src/hwzoo/models/vae/x.py", "from hwzoo.models.vae.y import a", "imports hwzoo.models.vae.y.a"),
+        ("src/hwzoo/data/x.py", "def f():\n    from torchvision import io", "imports torchvision"),
+        ("recipes/x.py", "import torchvision.datasets", "imports torchvision"),
+        ("tests/data/x.py", "import torchvision", "imports torchvision"),
+        ("benchmarks/x.py", "import torchvision", "imports torchvision"),
+        ("recipes/x.py", "class Net(nn.Module): pass", "defines the network Net"),
+        ("recipes/x.py", "def f():\n    class Net(torch.nn.Module): pass", "defines the network Net"),
+        ("recipes/x.py", "import os\nos.environ['A'] = '1'", "touches os.environ"),
+        ("recipes/x.py", "from os import getenv", "touches os.getenv"),
+    ],
+)
+def test_a_broken_rule_is_found(path, source, expected):
+    assert violations(Path(path), source) == [f"{path}: {expected}"]
+
+
+@pytest.mark.parametrize(
+    "path, source",
+    [
+        ("src/hwzoo/data/x.py", "from ..errors import UsageError\nfrom ..files import sha256\nfrom .y import z"),
+        ("src/hwzoo/data/x.py", "def f():\n    import datasets"),
+        ("src/hwzoo/hub.py", "from .models import FAMILIES\nfrom .cards import card\nfrom .errors import HwzooError"),
+        ("src/hwzoo/models/__init__.py", "from .vae.modeling_vae import VAEModel"),
+        ("src/hwzoo/models/vae/x.py", "import math\nimport torch.nn as nn\nfrom .y import z"),
+        ("recipes/x.py", "import datasets\nfrom hwzoo import hub, training\nassert True"),
+    ],
+)
+def test_what_the_rules_allow_is_not_found(path, source):
+    assert violations(Path(path), source) == []
+
+
+def test_the_code_copier_of_transformers_sees_the_siblings_that_python_sees():
+    files = list((REPOSITORY / "src/hwzoo/models").glob("*/*.py"))
+    assert files
+    for file in files:
+        # It reads lines, also those of a docstring.
+        nodes = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ImportFrom)]
+        siblings = {node.module for node in nodes if node.level}
+        assert set(get_relative_imports(file)) == siblings, file
+        assert all((file.parent / f"{sibling}.py").is_file() for sibling in siblings), file
+
+
+def test_importing_the_package_loads_nothing_slow():
+    program = (
+        "import sys, hwzoo, hwzoo.data, hwzoo.hub, hwzoo.metrics, hwzoo.training\n"
+        "print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    )
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert {"hwzoo", "torch", "transformers"} <= set(loaded)
+    assert set(loaded).isdisjoint(SLOW | {FORBIDDEN})

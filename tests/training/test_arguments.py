@@ -1,0 +1,75 @@
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+
+from hwzoo.errors import UsageError
+from hwzoo.training import RunArguments, check_ranges, flag, parse_arguments
+
+
+@dataclass
+class Own:
+    sizes: list[int] = flag([1, 2], "sizes")
+    kind: Literal["no", "yes"] = flag("yes", "kind")
+    rate: float | None = flag(None, "rate")
+
+
+def parse(*argv):
+    return parse_arguments([RunArguments, Own], list(argv))
+
+
+def test_defaults_and_types():
+    run, own = parse()
+    assert (run.dataset_name, run.max_train_steps, own.sizes, own.rate) == ("digits", None, [1, 2], None)
+    run, own = parse("--sizes", "3", "4", "--rate=1e-3", "--use_ema", "--report_to", "tensorboard", "wandb")
+    assert (own.sizes, own.rate, run.use_ema, run.report_to) == ([3, 4], 1e-3, True, ["tensorboard", "wandb"])
+
+
+def test_a_preset_goes_through_the_same_checks_and_the_command_line_wins(tmp_path):
+    preset = tmp_path / "p.yaml"
+    preset.write_text(
+        "learning_rate: 1e-3\nkind: no\nsizes: [5, 6]\nuse_ema: true\nseed: 3\nexpected: {test_x: [1, 2]}\n"
+    )
+    run, own = parse(f"--config={preset}", "--seed", "4", "--sizes", "7")
+    assert (run.learning_rate, own.kind, own.sizes, run.use_ema, run.seed) == (1e-3, "no", [7], True, 4)
+
+
+@pytest.mark.parametrize("given", ["--num_train_epochs=2", "--max_train_steps=7"])
+def test_epochs_or_steps_of_the_command_line_displace_the_presets(tmp_path, given):
+    preset = tmp_path / "p.yaml"
+    preset.write_text("num_train_epochs: 9\n" if "steps" in given else "max_train_steps: 9\n")
+    run, _ = parse(f"--config={preset}", given)
+    assert run.total_steps(steps_per_epoch=10) == (7 if "steps" in given else 20)
+
+
+def test_total_steps():
+    assert RunArguments(num_train_epochs=0.25).total_steps(10) == 3
+    assert RunArguments(max_train_steps=5).total_steps(10) == 5
+    assert RunArguments(num_train_epochs=2, max_train_steps=5).total_steps(10) == 20  # a recipe's default gives way
+    assert RunArguments().total_steps(10) == 10
+
+
+@pytest.mark.parametrize(
+    ("interval", "inside", "outside"),
+    [
+        ("[0, 1)", [0, 0.5, None, [0.1, 0.2]], [1, -1e-9, float("nan"), [0.1, 2]]),
+        ("(0, inf)", [1e-9, 1e300], [0, float("inf"), float("nan")]),
+        ("[1, 3]", [1, 3, (1, 2, 3)], [0, 4]),
+    ],
+)
+def test_ranges(interval, inside, outside):
+    for value in inside:
+        check_ranges(Own(rate=value), rate=interval)
+    for value in outside:
+        with pytest.raises(UsageError, match=r"--rate is .*; it must be in "):
+            check_ranges(Own(rate=value), rate=interval)
+
+
+@pytest.mark.parametrize("value", ["-1e-3", "-.5", "-2.5E+3", "-inf"])
+def test_a_negative_number_is_a_value(value):
+    assert parse("--rate", value)[1].rate == float(value)
+
+
+def test_an_unknown_flag_suggests_the_nearest():
+    with pytest.raises(UsageError, match="--learning_rat is not a flag .* did you mean --learning_rate?"):
+        parse("--learning_rat", "1")

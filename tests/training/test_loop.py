@@ -1,0 +1,168 @@
+"""The loop with a model of its own: it knows none of the zoo's."""
+
+import math
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from hwzoo.training import (
+    Checkpoint,
+    GlobalNoise,
+    NonFiniteLoss,
+    RunArguments,
+    averaged_model,
+    fit,
+    mean_over,
+    micro_batches,
+)
+
+
+class Numbers:
+    """Endless batches: the count of the batch, and its state."""
+
+    global_batch_size = 4
+
+    def __init__(self):
+        self.count = 0
+
+    def __len__(self):
+        return 10
+
+    def __next__(self):
+        self.count += 1
+        return {"x": torch.full((4, 2), float(self.count))}
+
+    def state_dict(self):
+        return {"count": self.count}
+
+    def load_state_dict(self, state):
+        self.count = state["count"]
+
+
+def train(folder, bad_step: int | None = None, evaluate=None, **settings):
+    """Trains a linear layer with dropout, whose random state has to come back too."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.5))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+
+    def train_step(batch):
+        loss = model(batch["x"] / 10).square().mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if batch["x"][0, 0] == bad_step:
+            loss = loss * math.nan
+        return {"loss": loss.detach(), "count": batch["x"][0, 0]}
+
+    run = RunArguments(output_dir=str(folder), **{"max_train_steps": 20, "report_to": ["none"], **settings})
+    state = {"model": model, "optimizer": optimizer}
+    result = fit(run, Accelerator(cpu=True), Numbers(), train_step, state=state, identity={}, evaluate=evaluate)
+    return model, result
+
+
+def test_steps_history_and_results(tmp_path):
+    evaluations = []
+    evaluate = lambda: evaluations.append(0) or {"score": len(evaluations)}  # noqa: E731 (a counter)
+    _, result = train(tmp_path, logging_steps=6, eval_steps=10, evaluate=evaluate)
+    assert result.results["train_steps"] == 20 and result.results["train_runtime"] >= 0
+    logged = [(record["step"], record["count"]) for record in result.history if "count" in record]
+    assert logged == [(6, 3.5), (12, 9.5), (18, 15.5), (20, 19.5)]  # each the mean over its steps
+    assert [(r["step"], r["eval_score"]) for r in result.history if "eval_score" in r] == [(10, 1), (20, 2)]
+
+
+def test_epochs_are_of_the_batches(tmp_path):
+    assert train(tmp_path, max_train_steps=None, num_train_epochs=1.5)[1].results["train_steps"] == 15
+
+
+@pytest.mark.parametrize("stop", [1, 7, 13, 20])
+def test_resumed_equals_straight_with_its_history(stop, tmp_path):
+    model, straight = train(tmp_path / "a", logging_steps=6)
+    train(tmp_path / "b", logging_steps=6, max_train_steps=stop)
+    # The run that ended at `stop` logged there; a run that is cut off there has not yet.
+    resumed_model, resumed = train(tmp_path / "b", logging_steps=6, resume_from_checkpoint="latest")
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), resumed_model.parameters(), strict=True))
+    kept = [record for record in resumed.history if record["step"] % 6 == 0 and record["step"] > stop]
+    assert all(record["step"] in [r["step"] for r in straight.history] for record in kept)
+
+
+def test_a_log_line_begun_before_a_stop_is_finished_after_it(tmp_path):
+    _, straight = train(tmp_path / "a", logging_steps=6)
+    with pytest.raises(KeyboardInterrupt):  # at the evaluation after step 9, with a checkpoint at 8
+        train(tmp_path / "b", logging_steps=6, checkpointing_steps=8, eval_steps=9, evaluate=interrupt)
+    _, resumed = train(tmp_path / "b", logging_steps=6, resume_from_checkpoint="latest")
+    assert resumed.history == straight.history
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def test_checkpoints_are_taken_rotated_and_one_at_the_end(tmp_path):
+    train(tmp_path, checkpointing_steps=3, checkpoints_total_limit=2)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-00000018", "step-00000020"]
+    train(tmp_path / "b", checkpointing_steps=None)
+    assert [path.name for path in (tmp_path / "b" / "checkpoints").iterdir()] == ["step-00000020"]
+
+
+@pytest.mark.parametrize(("logging_steps", "checkpointing_steps"), [(50, 5), (3, 1000), (1, 1)])
+def test_the_first_bad_step_is_told_and_enters_no_checkpoint(logging_steps, checkpointing_steps, tmp_path):
+    with pytest.raises(NonFiniteLoss, match="loss is nan at step 11;"):
+        train(tmp_path, bad_step=11, logging_steps=logging_steps, checkpointing_steps=checkpointing_steps)
+    steps = [Checkpoint(path).step for path in (tmp_path / "checkpoints").glob("step-*")]
+    assert max(steps, default=0) <= 10
+
+
+def test_overwriting_forgets_the_checkpoints_of_before(tmp_path):
+    train(tmp_path, max_train_steps=30)
+    train(tmp_path, max_train_steps=20, overwrite_output_dir=True)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000020"]
+
+
+def test_micro_batches_cover_the_batch_once():
+    parts = list(micro_batches(Accelerator(cpu=True), torch.nn.Linear(1, 1), 3, torch.arange(9), torch.arange(9) * 2))
+    assert torch.equal(torch.cat([first for first, _ in parts]), torch.arange(9))
+    assert all(torch.equal(first * 2, second) for first, second in parts) and len(parts) == 3
+
+
+def test_processes_share_the_noise_of_one():
+    one = GlobalNoise(3)
+    two = [GlobalNoise(3, process_index=index, num_processes=2) for index in range(2)]
+    for draw in ("normal", "uniform", "normal"):
+        shared = torch.cat([getattr(noise, draw)(4, 2, 3) for noise in two])
+        assert torch.equal(getattr(one, draw)(8, 2, 3), shared)
+    state = one.state_dict()
+    first = one.normal(5)
+    one.load_state_dict(state)
+    assert torch.equal(one.normal(5), first)
+
+
+def test_an_average_follows_the_weights_and_holds_buffers():
+    model = torch.nn.BatchNorm1d(2)
+    average = averaged_model(model, decay=0.9)
+    expected = None
+    for step in range(200):
+        with torch.no_grad():
+            model.weight.fill_(step)
+            model.running_mean.fill_(-step)
+            model.num_batches_tracked.fill_(step)
+        average.update_parameters(model)
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = step if expected is None else decay * expected + (1 - decay) * step
+    assert torch.allclose(average.module.weight, torch.full((2,), expected))
+    assert torch.allclose(average.module.running_mean, torch.full((2,), -expected))
+    assert average.module.num_batches_tracked == 199
+    assert torch.equal(model.weight, torch.full((2,), 199.0))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 10, 100])
+def test_a_mean_counts_each_example_once(batch_size):
+    values = torch.arange(10.0) ** 2
+    means = mean_over(Accelerator(cpu=True), 10, batch_size, lambda part, generator: {"x": values[part].mean()})
+    assert means == {"x": pytest.approx(values.mean().item())}
+
+
+def test_the_noise_of_a_mean_is_seeded():
+    draw = lambda part, generator: {"x": torch.randn(1, generator=generator)[0]}  # noqa: E731 (short, used twice)
+    means = [mean_over(Accelerator(cpu=True), 10, 3, draw, seed=seed)["x"] for seed in (0, 0, 1)]
+    assert means[0] == means[1] != means[2]
