@@ -144,13 +144,16 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
         results |= training.mean_over(accelerator, len(picked), 100, iwae_bound, seed=TEST_SEED)
         results |= metrics.course100(tested, test_set.pixel_values, test_set.labels, seed=TEST_SEED)
         results["active_units"] = metrics.active_units(tested.encode(test_set.pixel_values())[0])
-        results["protocol"] = (
-            f"{data.name}: all {len(test_set)} test images, binarisation {protocol.binarization} (test images drawn "
-            f"once, seed {TEST_SEED}, unless none), nats per image, one posterior sample an image; "
-            f"test_iwae_{num_samples}: {len(picked)} of these images, evenly spaced; course100: the first ten of each class, 100 repeats; "
-            + (f"weights averaged with decay {run.ema_decay}" if ema else "last weights")
-            + ", no selection by test numbers"
+        sentence = (
+            f"{data.name}: all {len(test_set)} test images",
+            f"binarisation {protocol.binarization} (test images drawn once, seed {TEST_SEED}, unless none)",
+            "nats per image, one posterior sample an image",
+            f"test_iwae_{num_samples}: {len(picked)} of these images, evenly spaced",
+            "course100: the first ten of each class, 100 repeats",
+            f"weights averaged with decay {run.ema_decay}" if ema else "last weights",
+            "no selection by test numbers",
         )
+        results["protocol"] = "; ".join(sentence)
 
         # 8. save
         if accelerator.is_main_process:

@@ -24,11 +24,11 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "train_vae.py"
 PRESETS = sorted((RECIPE.parent / "configs" / "vae").glob("*.yaml"))
 SMALL = {"encoder_hidden_sizes": [16], "decoder_hidden_sizes": [16], "latent_size": 3, "num_mixture_components": 5}
 # Everything that a resume has to bring back: EMA, schedules, warm-ups, noise, a mixture, accumulated parts, clipping.
-EVERYTHING = (
-    "--use_ema --lr_scheduler cosine --lr_warmup_steps 5 --kl_warmup_steps 30 --prior mixture --max_grad_norm 50 "
-    "--gradient_accumulation_steps 2 --train_batch_size 25 --logging_steps 7 --eval_steps 10 "
-    "--num_importance_samples 2 --encoder_hidden_sizes 16 --decoder_hidden_sizes 16 --num_mixture_components 5 --latent_size 3"
-).split()
+EVERYTHING = """
+    --use_ema --lr_scheduler cosine --lr_warmup_steps 5 --kl_warmup_steps 30 --prior mixture --max_grad_norm 50
+    --gradient_accumulation_steps 2 --train_batch_size 25 --logging_steps 7 --eval_steps 10 --num_importance_samples 2
+    --encoder_hidden_sizes 16 --decoder_hidden_sizes 16 --num_mixture_components 5 --latent_size 3
+""".split()
 
 
 def run(recipe, folder: Path, arguments: dict | None = None, protocol: dict | None = None, **settings) -> dict:
@@ -81,7 +81,7 @@ def test_what_a_run_leaves(train_vae, tmp_path):
     assert results["test_negative_elbo"] == pytest.approx(
         results["test_reconstruction_loss"] + results["test_kl_divergence"], abs=1e-3
     )
-    assert results["protocol"].startswith("digits: all 297 test images, binarisation dynamic")
+    assert results["protocol"].startswith("digits: all 297 test images; binarisation dynamic")
     assert Image.open(tmp_path / "samples.png").size == (20 * 28, 10 * 28)
     assert Image.open(tmp_path / "reconstructions.png").size == (20 * 28, 10 * 28)
     assert Image.open(tmp_path / "curves.png").width > 500

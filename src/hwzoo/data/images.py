@@ -57,8 +57,8 @@ class ImageSet:
 
 
 def binarize(pixel_values: Tensor, uniform: Tensor) -> Tensor:
-    """Pixels drawn from Bernoulli distributions of their intensities, by uniform noise in [0, 1) of the same shape."""
-    return uniform.lt(pixel_values).to(pixel_values.dtype)
+    """Pixels drawn from Bernoulli distributions of their intensities, by uniform noise in [0, 1), into the noise's place."""
+    return uniform.lt_(pixel_values)
 
 
 class ImageBatches:

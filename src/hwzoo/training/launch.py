@@ -68,6 +68,9 @@ def start(run: RunArguments) -> Iterator[Accelerator]:
     missing = set(trackers) - {str(tracker) for tracker in get_available_trackers()}
     if missing:
         raise UsageError(f"--report_to {' '.join(sorted(missing))}: not installed; pip install 'hwzoo[trackers]'")
+    # accelerate keeps the first precision for the whole process; a second run in a notebook may want another.
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != run.mixed_precision:
+        AcceleratorState._reset_state()
     accelerator = Accelerator(
         mixed_precision=run.mixed_precision, log_with=trackers or None, project_dir=folder / "logs"
     )
@@ -97,7 +100,6 @@ def start(run: RunArguments) -> Iterator[Accelerator]:
             yield accelerator
         finally:
             accelerator.end_training()
-            AcceleratorState._reset_state()  # accelerate keeps the precision for the process: the next run has its own
 
 
 def _check_folder(folder: Path, run: RunArguments):

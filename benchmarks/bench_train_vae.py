@@ -1,0 +1,189 @@
+"""
+How fast the VAE recipe's loop is beside a bare loop, and beside the usual training script, in one process.
+
+    python benchmarks/bench_train_vae.py
+
+The contenders take turns, so that a change of the machine's speed meets all of them; each round times every one of
+them for the same number of steps, and the medians over the rounds are compared. All train the `cs236` model
+(784-300-300-10, batches of 100, Adam) with dynamic binarisation on 60,000 images of 28 x 28 pixels: MNIST when
+HWZOO_DATA_DIR holds it, else random ones of the same size (the work is the same).
+
+- bare: tensors in memory, index_select, the model, fused Adam; no progress, log, evaluation or check.
+- recipe: recipes/train_vae.py's own `main` as it is run, with its progress bar, log lines, evaluations and
+  checkpoints; only its final test is left out.
+- recipe, bf16: the same with `--mixed_precision bf16`.
+- usual script: `datasets` with `set_transform` (a PNG decoded a sample), DataLoader, everything through
+  `accelerator.prepare`, Adam as it comes.
+
+A checkpoint each 1,000 steps and an evaluation each 1,000 are the recipe's defaults; make --steps a multiple.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
+
+import train_vae
+
+from hwzoo import VAEConfig, VAEModel
+from hwzoo.data import ImageSet, ImageSplits, load_images
+
+BATCH = 100
+
+
+def images() -> ImageSplits:
+    folder = os.environ.get("HWZOO_DATA_DIR")
+    if folder and (Path(folder) / "mnist").is_dir():
+        return load_images("mnist", folder)
+    generator = torch.Generator().manual_seed(0)
+    sets = []
+    for num in (60_000, 10_000):
+        pixels = torch.randint(0, 256, (num, 1, 28, 28), dtype=torch.uint8, generator=generator)
+        sets.append(ImageSet(pixels, torch.arange(num) % 10, tuple("0123456789")))
+    return ImageSplits("random", *sets)
+
+
+class Bare:
+    """The loop that one would write by hand."""
+
+    def __init__(self, data: ImageSplits):
+        self.images = data.train.images
+        self.model = VAEModel(VAEConfig())
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3, fused=True)
+        self.order, self.place = torch.randperm(len(self.images)), 0
+
+    def run(self, steps: int) -> float:
+        start = time.perf_counter()
+        for _ in range(steps):
+            if self.place + BATCH > len(self.images):
+                self.order, self.place = torch.randperm(len(self.images)), 0
+            indices = self.order[self.place : self.place + BATCH]
+            self.place += BATCH
+            pixel_values = self.images.index_select(0, indices).float().div_(255)
+            pixel_values = torch.rand(pixel_values.shape).lt_(pixel_values)
+            loss = self.model(pixel_values).loss
+            loss.backward()
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        return steps / (time.perf_counter() - start)
+
+
+class Recipe:
+    """The recipe's own `main`, up to the end of its loop."""
+
+    def __init__(self, data: ImageSplits, mixed_precision: str = "no"):
+        self.data = data
+        self.mixed_precision = mixed_precision
+
+    def run(self, steps: int) -> float:
+        train_vae.load_images = lambda *args: self.data
+        fit = train_vae.training.fit
+
+        class Done(Exception):
+            pass
+
+        def fit_and_leave(*args, **kwargs):
+            raise Done(fit(*args, **kwargs))
+
+        train_vae.training.fit = fit_and_leave
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
+            run = train_vae.Run(output_dir=folder, max_train_steps=steps, mixed_precision=self.mixed_precision)
+            try:
+                train_vae.main(run, train_vae.Model(), train_vae.Protocol())
+            except Done as done:
+                return steps / done.args[0].results["train_runtime"]
+            finally:
+                train_vae.training.fit = fit
+        raise RuntimeError("the recipe ended without its loop")
+
+
+class UsualScript:
+    """What the libraries' tutorials add up to: a data set of PNGs, a transform, a DataLoader, accelerate."""
+
+    def __init__(self, data: ImageSplits):
+        from accelerate import Accelerator
+        from datasets import Dataset, Features, Image
+        from PIL import Image as PILImage
+
+        encoded = []
+        for image in data.train.images[:20_000, 0].numpy():  # enough of them: an epoch is not the question
+            buffer = io.BytesIO()
+            PILImage.fromarray(image).save(buffer, format="PNG")
+            encoded.append({"bytes": buffer.getvalue()})
+        dataset = Dataset.from_dict({"image": encoded}, features=Features({"image": Image()}))
+
+        def transform(batch):
+            import numpy as np
+
+            return {
+                "pixel_values": [torch.from_numpy(np.array(image)[None] / np.float32(255)) for image in batch["image"]]
+            }
+
+        dataset.set_transform(transform)
+        self.accelerator = Accelerator()
+        model = VAEModel(VAEConfig())
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+        loader = torch.utils.data.DataLoader(dataset, batch_size=BATCH, shuffle=True, drop_last=True)
+        self.model, self.optimizer, self.loader = self.accelerator.prepare(model, optimizer, loader)
+
+    def batches(self):
+        while True:
+            yield from self.loader
+
+    def run(self, steps: int) -> float:
+        batches = self.batches()
+        start = time.perf_counter()
+        for _ in range(steps):
+            pixel_values = torch.bernoulli(next(batches)["pixel_values"])
+            with self.accelerator.accumulate(self.model):
+                loss = self.model(pixel_values).loss
+                self.accelerator.backward(loss)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+        return steps / (time.perf_counter() - start)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=1000, help="steps a round, of the usual script a quarter of it")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds; the medians over them are compared")
+    arguments = parser.parse_args()
+    data = images()
+    contenders = {
+        "bare": Bare(data),
+        "recipe": Recipe(data),
+        "recipe, bf16": Recipe(data, "bf16"),
+        "usual script": UsualScript(data),
+    }
+    speeds = {name: [] for name in contenders}
+    for round_number in range(arguments.rounds + 1):
+        for name, contender in contenders.items():
+            speed = contender.run(arguments.steps // (4 if name == "usual script" else 1))
+            if round_number:  # the first round warms up
+                speeds[name].append(speed)
+    medians = {name: statistics.median(values) for name, values in speeds.items()}
+    print(
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {data.name} images, {arguments.rounds} rounds"
+    )
+    for name, values in speeds.items():
+        print(f"{name:>13}: {medians[name]:7.1f} steps/s (min {min(values):.1f}, max {max(values):.1f})")
+    ratios = {
+        "recipe / bare": statistics.median(a / b for a, b in zip(speeds["recipe"], speeds["bare"], strict=True)),
+        "recipe / usual script": medians["recipe"] / medians["usual script"],
+        "recipe, bf16 / recipe": medians["recipe, bf16"] / medians["recipe"],
+    }
+    print(json.dumps({name: round(value, 3) for name, value in ratios.items()}))
+
+
+if __name__ == "__main__":
+    main()
