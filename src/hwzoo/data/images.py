@@ -57,7 +57,7 @@ class ImageSet:
 
 
 def binarize(pixel_values: Tensor, uniform: Tensor) -> Tensor:
-    """Pixels drawn from Bernoulli distributions of their intensities, by uniform noise in [0, 1), into the noise's place."""
+    """Pixels drawn from Bernoulli distributions of their intensities; `uniform`, noise in [0, 1), is overwritten."""
     return uniform.lt_(pixel_values)
 
 
