@@ -163,7 +163,7 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
             originals = test_set.pixel_values(slice(100))
             training.save_image_grid(samples, folder / "samples.png", columns=20)
             training.save_pairs(originals, tested.reconstruct(originals), folder / "reconstructions.png", columns=20)
-            training.save_curves(fitted.history, folder / "curves.png", BOUNDS)
+            training.save_curves(fitted.history, folder / "curves.png", BOUNDS, unit="nats per image")
             training.print_results(results, folder)
         return results
 

@@ -420,7 +420,7 @@ class LinearGaussian:
             prior_std=self.prior_std,
         )
         self.model = VAEModel(config)
-        precision = torch.eye(2) / self.prior_std**2 + self.weight.T @ self.weight / self.sigma**2
+        precision = torch.eye(2, dtype=torch.float64) / self.prior_std**2 + self.weight.T @ self.weight / self.sigma**2
         self.covariance = precision.inverse()
         gain = self.covariance @ self.weight.T / self.sigma**2
         self.gain, offset = gain, -gain @ self.bias
@@ -435,7 +435,9 @@ class LinearGaussian:
             self.model.encoder[1].bias.copy_(torch.cat([offset, variance.log()]))
 
     def log_prob(self, pixel_values):
-        covariance = self.prior_std**2 * self.weight @ self.weight.T + self.sigma**2 * torch.eye(4)
+        covariance = self.prior_std**2 * self.weight @ self.weight.T + self.sigma**2 * torch.eye(
+            4, dtype=torch.float64
+        )
         return MultivariateNormal(self.bias, covariance).log_prob(pixel_values.flatten(1).double())
 
     def divergence_from_true_posterior(self, pixel_values):

@@ -82,8 +82,8 @@ def test_what_a_run_leaves(train_vae, tmp_path):
         results["test_reconstruction_loss"] + results["test_kl_divergence"], abs=1e-3
     )
     assert results["protocol"].startswith("digits: all 297 test images; binarisation dynamic")
-    assert Image.open(tmp_path / "samples.png").size == (20 * 28, 10 * 28)
-    assert Image.open(tmp_path / "reconstructions.png").size == (20 * 28, 10 * 28)
+    assert Image.open(tmp_path / "samples.png").size == (20 * 30, 10 * 30)
+    assert Image.open(tmp_path / "reconstructions.png").size == (20 * 30, 10 * 30)
     assert Image.open(tmp_path / "curves.png").width > 500
     model = VAEModel.from_pretrained(tmp_path)
     assert torch.isfinite(AutoModel.from_pretrained(tmp_path).sample(2)).all()

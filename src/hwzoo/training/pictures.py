@@ -5,15 +5,17 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..files import replacing
 
 
 def save_image_grid(pixel_values: Tensor, path: Path, columns: int):
-    """Writes images in [0, 1], (rows * columns, channels, height, width), row by row, as one PNG."""
+    """Writes images in [0, 1], (rows * columns, channels, height, width), row by row, 2 pixels apart, as one PNG."""
     from diffusers.utils import make_image_grid, numpy_to_pil
 
-    images = numpy_to_pil(pixel_values.detach().clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy())
+    framed = F.pad(pixel_values.detach().clamp(0, 1), (1, 1, 1, 1))
+    images = numpy_to_pil(framed.permute(0, 2, 3, 1).cpu().numpy())
     grid = make_image_grid(images, rows=len(images) // columns, cols=columns)
     if pixel_values.shape[1] == 1:
         grid = grid.convert("L")
@@ -27,7 +29,7 @@ def save_pairs(originals: Tensor, images: Tensor, path: Path, columns: int):
     save_image_grid(torch.stack(rows, 1).flatten(0, 2), path, columns)
 
 
-def save_curves(history: list[dict[str, float]], path: Path, names: Sequence[str]):
+def save_curves(history: list[dict[str, float]], path: Path, names: Sequence[str], unit: str):
     """
     Plots metrics over the steps, a panel each: from the training log, and from the evaluations (dashed).
 
@@ -35,6 +37,7 @@ def save_curves(history: list[dict[str, float]], path: Path, names: Sequence[str
         history: of `fit`.
         path: of the PNG.
         names: of the metrics; an evaluation's is `eval_<name>`.
+        unit: of them all.
     """
     from matplotlib.figure import Figure
 
@@ -44,7 +47,7 @@ def save_curves(history: list[dict[str, float]], path: Path, names: Sequence[str
             points = [(record["step"], record[key]) for record in history if key in record]
             if points:
                 axis.plot(*zip(*points, strict=True), style, label=label)
-        axis.set(title=name.replace("_", " "), xlabel="step")
+        axis.set(title=name.replace("_", " "), xlabel="step", ylabel=unit)
         if axis.has_data():
             axis.legend()
     with replacing(Path(path)) as beside:
