@@ -44,11 +44,14 @@ def load(model_class: type[PreTrainedModel], model_name_or_path: str, **kwargs) 
     random), unexpected or of another shape.
 
     Raises:
-        HwzooError: naming the weights that do not fit.
+        HwzooError: naming the weights that do not fit, or the model that is not there.
     """
-    model, loading = model_class.from_pretrained(
-        model_name_or_path, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
-    )
+    try:
+        model, loading = model_class.from_pretrained(
+            model_name_or_path, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+        )
+    except OSError as error:
+        raise HwzooError(f"{model_name_or_path} cannot be loaded: {str(error).splitlines()[0]}") from error
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if loading[kind]:
             names = ", ".join(sorted(str(key[0] if isinstance(key, tuple) else key) for key in loading[kind]))

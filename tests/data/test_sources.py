@@ -332,3 +332,28 @@ if DATA_DIR and (Path(DATA_DIR) / "mnist").is_dir():
         assert ((frequency * intensities**2).sum().item() - mean**2) ** 0.5 == pytest.approx(0.3081, abs=5e-5)
         assert data.train.class_names == tuple("0123456789")
         assert data.train.labels.bincount().tolist()[:3] == [5923, 6742, 5958]
+
+
+@pytest.mark.parametrize("name", ["", "x/", "/nothere", "./x/y", "a/b/c"])
+def test_what_cannot_be_a_hub_id_is_told_as_a_wrong_name(name):
+    with pytest.raises(UsageError, match=f"--dataset_name {name}: no such folder"):
+        load_images(name)
+
+
+def pictures_of(folder, make):
+    for split, size in (("train", 5), ("test", 5)):
+        for label in ("cat", "dog"):
+            (folder / split / label).mkdir(parents=True)
+            make(split, Image.new("L", (size, size))).save(folder / split / label / "1.png")
+    return folder
+
+
+def test_damaged_and_deep_pictures_are_told(tmp_path):
+    good = pictures_of(tmp_path / "good", lambda split, image: image)
+    (good / "test" / "dog" / "1.png").write_bytes((good / "test" / "dog" / "1.png").read_bytes()[:40])
+    with pytest.raises(HwzooError, match="image 1 cannot be read"):
+        load_images(str(good))
+    with pytest.raises(UsageError, match=r"of different sizes: \(1, 5, 5\) and \(1, 6, 6\)"):
+        load_images(str(pictures_of(tmp_path / "sizes", lambda s, i: i if s == "train" else i.resize((6, 6)))))
+    with pytest.raises(UsageError, match="mode I;16; pixels must have 8 bits"):
+        load_images(str(pictures_of(tmp_path / "deep", lambda split, image: image.convert("I;16"))))

@@ -645,3 +645,21 @@ def test_an_interpolation_has_two_ends():
 def test_a_model_that_cannot_be_is_refused(changes, message):
     with pytest.raises(StrictDataclassClassValidationError, match=message):
         VAEConfig(**TINY | changes)
+
+
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_model_works_in_the_precision_of_its_weights(variant, dtype):
+    model = tiny_model(**variant)
+    pixel_values, noise = some_images(model.config), torch.randn(4, 4, generator=seeded())
+    expected = model(pixel_values, noise=noise).loss
+    model.to(dtype)
+    wide = torch.promote_types(dtype, torch.float32)
+    for images in (pixel_values, pixel_values.to(dtype)):
+        loss = model(images, noise=noise.to(wide)).loss
+        assert loss.dtype == wide
+        tolerance = 0.03 if dtype == torch.bfloat16 else 1e-5
+        torch.testing.assert_close(loss, expected, rtol=tolerance, atol=0, check_dtype=False)
+    pictures = [model.sample(3), model.reconstruct(pixel_values), model.interpolate(pixel_values, pixel_values, 3)]
+    assert all(picture.isfinite().all() and picture.dtype == wide for picture in pictures)
+    assert model.negative_iwae_bound(pixel_values, 3).isfinite()

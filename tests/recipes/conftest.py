@@ -1,7 +1,6 @@
 """Recipes are scripts: they are run here in this process, through their `main` or as from the command line."""
 
 import importlib.util
-import logging
 import signal
 import sys
 from pathlib import Path
@@ -41,7 +40,7 @@ def command_line(monkeypatch, capsys):
             status = exit.code
         finally:
             signal.signal(signal.SIGTERM, handler)
-            logging.captureWarnings(False)
+            recipe.training.launch.__globals__["logger"].handlers.clear()
         return status, capsys.readouterr().err
 
     return run

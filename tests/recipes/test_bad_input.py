@@ -242,12 +242,21 @@ def test_help_lists_every_flag(train_vae, command_line, capsys, monkeypatch):
     assert all(f"--{name} " in text for name in ("config", "latent_size", "learning_rate", "resume_from_checkpoint"))
 
 
-@pytest.mark.parametrize("name", ["unknown flag", "unknown data set", "truncated gz"])
+OFFLINE = {
+    "mnist without files or Hub": (
+        1, "--data_dir takes a folder with its idx files", lambda tmp: ["--dataset_name=mnist", f"--data_dir={tmp}"],
+    ),
+    "Hub id without Hub": (1, "--dataset_name nobody/nothing", lambda tmp: ["--dataset_name=nobody/nothing"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["unknown flag", "unknown data set", "truncated gz", *OFFLINE])
 def test_the_real_command_says_the_same(name, tmp_path):
-    status, named, arguments = CASES[name]
+    status, named, arguments = (CASES | OFFLINE)[name]
     done = subprocess.run(
         [sys.executable, RECIPE, f"--output_dir={tmp_path / 'o'}", *arguments(tmp_path)],
         capture_output=True, text=True, timeout=120,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)},
     )  # fmt: skip
     assert done.returncode == status
     assert [line for line in done.stderr.splitlines() if line.strip()] == [done.stderr.strip()]

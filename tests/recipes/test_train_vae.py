@@ -5,6 +5,7 @@ import json
 import math
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -159,14 +160,21 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_stays_out_of_checkpoints(tr
     assert not (tmp_path / "model.safetensors").exists()
 
 
-def test_trackers_get_the_log(train_vae, tmp_path):
+def test_trackers_get_the_log(train_vae, tmp_path, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run(train_vae, tmp_path, report_to=["tensorboard"], logging_steps=5, eval_steps=10)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    run(train_vae, tmp_path, report_to=["tensorboard", "trackio", "wandb"], logging_steps=5, eval_steps=10)
     logs = [EventAccumulator(str(events)).Reload() for events in (tmp_path / "logs").rglob("events*")]
     (log,) = [log for log in logs if "loss" in log.Tags()["scalars"]]
     assert [event.step for event in log.Scalars("loss")] == [5, 10, 15, 20]
     assert [event.step for event in log.Scalars("eval_negative_elbo")] == [10, 20]
+    (rows,) = (tmp_path / "logs").glob("*.db")
+    with contextlib.closing(sqlite3.connect(rows)) as database:
+        logged = database.execute("select step, metrics from metrics order by id").fetchall()
+    assert [step for step, metrics in logged if "eval_" not in str(metrics)] == [5, 10, 15, 20]
+    (run_file,) = (tmp_path / "logs").rglob("*.wandb")
+    assert b"eval_negative_elbo" in run_file.read_bytes()
 
 
 def test_a_resumed_finished_run_only_tests_and_saves_again(train_vae, tmp_path):

@@ -3,7 +3,9 @@
 import gzip
 import math
 import os
+import re
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +57,7 @@ def load_images(dataset_name: str = "digits", data_dir: str | None = None) -> Im
     if dataset_name == "digits":
         return _digits()
     if dataset_name in HUB_IDS:
-        folder = data_dir or os.environ.get("HWZOO_DATA_DIR")
+        folder = data_dir or os.environ.get("HWZOO_DATA_DIR") or None
         if folder is not None:
             if not Path(folder).is_dir():
                 flag = "--data_dir" if data_dir else "HWZOO_DATA_DIR"
@@ -63,13 +65,13 @@ def load_images(dataset_name: str = "digits", data_dir: str | None = None) -> Im
             if _idx_file(Path(folder) / dataset_name, "train-images"):
                 classes = FASHION_CLASSES if dataset_name == "fashion_mnist" else None
                 return _idx_folder(dataset_name, Path(folder) / dataset_name, classes)
-        return _hub(dataset_name, HUB_IDS[dataset_name])
+        return _hub(dataset_name, HUB_IDS[dataset_name], hint="; --data_dir takes a folder with its idx files")
     path = Path(dataset_name)
-    if path.is_dir():
+    if dataset_name and path.is_dir():
         if _idx_file(path, "train-images"):
             return _idx_folder(path.name, path)
         return _image_folder(path)
-    if path.exists() or path.is_absolute() or dataset_name.count("/") != 1 or dataset_name.startswith("."):
+    if path.exists() or path.is_absolute() or not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", dataset_name):
         raise UsageError(
             f"--dataset_name {dataset_name}: no such folder, and not one of digits, {', '.join(HUB_IDS)} or a Hub id "
             "(owner/name)"
@@ -116,8 +118,10 @@ def _idx_folder(name: str, folder: Path, class_names: tuple[str, ...] | None = N
             )
         if not len(images):
             raise HwzooError(f"{_idx_file(folder, f'{split}-images')} holds no images")
+    _same_size(str(folder), arrays["train-images"].shape[1:], arrays["t10k-images"].shape[1:])
     if class_names is None:
-        class_names = tuple(str(label) for label in range(int(arrays["train-labels"].max()) + 1))
+        largest = max(int(arrays[f"{split}-labels"].max()) for split in ("train", "t10k"))
+        class_names = tuple(str(label) for label in range(largest + 1))
     train, test = (
         ImageSet(
             torch.from_numpy(arrays[f"{split}-images"])[:, None],
@@ -157,11 +161,12 @@ def _image_folder(path: Path) -> ImageSplits:
     return _from_datasets(path.name, f"--dataset_name {path}", splits)
 
 
-def _hub(name: str, repo_id: str) -> ImageSplits:
-    return _from_datasets(name, f"--dataset_name {name}", _call_datasets(f"--dataset_name {name}", repo_id))
+def _hub(name: str, repo_id: str, hint: str = "") -> ImageSplits:
+    what = f"--dataset_name {name}"
+    return _from_datasets(name, what, _call_datasets(what, repo_id, hint=hint))
 
 
-def _call_datasets(what: str, *args, **kwargs):
+def _call_datasets(what: str, *args, hint: str = "", **kwargs):
     from datasets import disable_progress_bars, load_dataset
     from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
@@ -171,7 +176,7 @@ def _call_datasets(what: str, *args, **kwargs):
     except DatasetNotFoundError as error:
         raise UsageError(f"{what}: {_first_line(error)}") from error
     except (DatasetsError, OSError, ValueError, EOFError) as error:
-        raise HwzooError(f"{what} cannot be loaded: {_first_line(error)}") from error
+        raise HwzooError(f"{what} cannot be loaded: {_first_line(error)}{hint}") from error
 
 
 def _from_datasets(name: str, what: str, splits) -> ImageSplits:
@@ -186,26 +191,37 @@ def _from_datasets(name: str, what: str, splits) -> ImageSplits:
     if image_column is None or label_column is None:
         raise UsageError(f"{what} has the columns {sorted(features)}; it must have an image and a class label column")
     class_names = tuple(features[label_column].names)
-    return ImageSplits(
-        name,
-        *(
-            _decode(splits[split], f"{what} ({split})", image_column, label_column, class_names)
-            for split in ("train", test)
-        ),
+    train, held_out = (
+        _decode(splits[split], f"{what} ({split})", image_column, label_column, class_names)
+        for split in ("train", test)
     )
+    _same_size(what, train.images.shape[1:], held_out.images.shape[1:])
+    return ImageSplits(name, train, held_out)
 
 
 def _decode(split, what: str, image_column: str, label_column: str, class_names: tuple[str, ...]) -> ImageSet:
     if not len(split):
         raise HwzooError(f"{what} holds no images")
+    labels = list(split[label_column])
+    if None in labels:
+        raise UsageError(f"{what} holds images without a label; an image folder has them in {{train,test}}/CLASS/")
     images = []
-    for image in split[image_column]:
-        array = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
-        images.append(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
-        if images[-1].shape != images[0].shape:
-            raise UsageError(f"{what} holds images of different sizes: {images[0].shape} and {images[-1].shape}")
-    labels = torch.tensor(list(split[label_column]), dtype=torch.long)
+    try:
+        for image in split[image_column]:
+            if image.mode[0] in "IF":  # more than 8 bits a pixel
+                raise UsageError(f"{what} holds images of mode {image.mode}; pixels must have 8 bits a channel")
+            array = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+            images.append(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
+            _same_size(what, images[0].shape, images[-1].shape)
+    except OSError as error:
+        raise HwzooError(f"{what}: image {len(images)} cannot be read: {_first_line(error)}") from error
+    labels = torch.tensor(labels, dtype=torch.long)
     return ImageSet(torch.from_numpy(np.stack(images)), labels, class_names)
+
+
+def _same_size(what: str, first: Sequence[int], other: Sequence[int]):
+    if tuple(first) != tuple(other):
+        raise UsageError(f"{what} holds images of different sizes: {tuple(first)} and {tuple(other)}")
 
 
 def _first_line(error: BaseException) -> str:

@@ -22,6 +22,8 @@ from ..errors import HwzooError, UsageError
 from ..files import remove_unfinished
 from .arguments import RunArguments, parse_arguments
 
+logger = logging.getLogger("hwzoo")
+
 LOCK = ".lock"
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
@@ -31,8 +33,9 @@ def launch(main: Callable[..., Any], *types: type, description: str | None = Non
     Runs a recipe's `main` on the dataclasses parsed from the command line, and exits with its status: 0, 1 for a
     failure, 2 for wrong usage, 128 + n after signal n. Errors are one line; `HWZOO_DEBUG=1` shows their traceback.
     """
-    logging.basicConfig(format="%(levelname)s: %(message)s")
-    logging.captureWarnings(True)
+    if not logger.handlers:
+        logger.addHandler(logging.StreamHandler())
+        logger.handlers[0].setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     # Outside the loop, which saves first, a signal ends the run where it is, with the status that shells give.
     disable_progress_bar()  # of transformers' saving: one file is written
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))

@@ -38,7 +38,9 @@ class VAEConfig(PreTrainedConfig):
         beta (`float`): weight of the KL divergence in the training loss (Higgins et al., 2017); the bounds ignore it.
 
     Raises:
-        ValueError: for an unknown keyword, a value out of its range, or an image size that the network cannot take.
+        ValueError: for an unknown keyword.
+        huggingface_hub.errors.StrictDataclassError: for a value of the wrong type or out of its range, or an image
+            size that the network cannot take.
     """
 
     model_type = "hwzoo_vae"

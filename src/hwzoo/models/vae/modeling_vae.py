@@ -131,13 +131,13 @@ class MixturePrior(nn.Module):
 
     def log_prob(self, latents: Tensor) -> Tensor:
         """log p(z) in nats: (..., latent_size) -> (...)."""
-        variance = self.variance()
+        mean, variance = self.mean.to(latents.dtype), self.variance().to(latents.dtype)
         precision = variance.reciprocal()
-        constant = (self.mean.square() * precision + variance.log() + LOG_2PI).sum(-1)
+        constant = (mean.square() * precision + variance.log() + LOG_2PI).sum(-1)
         # The quadratic forms of all pairs (sample, component) as two matrix products: no (..., k, latent_size) tensor.
         # In float32 also under mixed precision: bfloat16 would lose the difference of the two.
         with torch.autocast(latents.device.type, enabled=False):
-            quadratic = latents.square() @ precision.T - 2 * latents @ (self.mean * precision).T
+            quadratic = latents.square() @ precision.T - 2 * latents @ (mean * precision).T
         log_components = -0.5 * (quadratic + constant)  # (..., k)
         return log_components.logsumexp(-1) - math.log(len(self.mean))
 
@@ -270,7 +270,7 @@ class VAEModel(VAEPreTrainedModel):
 
     def encode(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of q(z|x), (batch, latent_size) each."""
-        mean, hidden = self.encoder(pixel_values).float().chunk(2, dim=-1)
+        mean, hidden = self._run(self.encoder, pixel_values).chunk(2, dim=-1)
         if self.config.variance_parametrization == "exp":
             return mean, hidden.exp()
         return mean, F.softplus(hidden) + 1e-8
@@ -315,23 +315,27 @@ class VAEModel(VAEPreTrainedModel):
     @torch.no_grad()
     def interpolate(self, start: Tensor, end: Tensor, num_steps: int) -> Tensor:
         """
-        Decoded straight lines between the posterior means of two batches of images.
-
-        Returns:
-            (batch, num_steps, channels, height, width) in [0, 1]; the first and last are the reconstructions.
+        Decoded straight lines between the posterior means of two batches of images, (batch, num_steps, channels, height,
+        width) in [0, 1]; the first and last pictures are the reconstructions.
 
         Raises:
             ValueError: for fewer than 2 steps.
         """
         if num_steps < 2:
             raise ValueError(f"num_steps is {num_steps}; it must be at least 2")
-        weight = torch.linspace(0, 1, num_steps, device=start.device)[:, None]
-        latents = torch.lerp(self.encode(start)[0][:, None], self.encode(end)[0][:, None], weight)
+        first, last = self.encode(start)[0], self.encode(end)[0]
+        weight = torch.linspace(0, 1, num_steps, device=first.device, dtype=first.dtype)[:, None]
+        latents = torch.lerp(first[:, None], last[:, None], weight)
         return self.decode(latents.flatten(0, 1)).unflatten(0, (len(start), num_steps))
 
     def _decoder_output(self, latents: Tensor) -> Tensor:
-        """Logits of the Bernoulli, or means of the Gaussian, as float32 also under mixed precision."""
-        return self.decoder(latents).float()
+        """Logits of the Bernoulli, or means of the Gaussian."""
+        return self._run(self.decoder, latents)
+
+    def _run(self, network: nn.Module, inputs: Tensor) -> Tensor:
+        """A network's output as float32, or float64 where the weights are, also in bfloat16 or mixed precision."""
+        output = network(inputs.to(self.dtype))
+        return output.to(torch.promote_types(output.dtype, torch.float32))
 
     def _log_likelihood(self, pixel_values: Tensor, output: Tensor) -> Tensor:
         """log p(x|z) in nats, summed over channels, height and width: (..., c, h, w) -> (...)."""
