@@ -23,6 +23,7 @@ from hwzoo.training import Checkpoint, NonFiniteLoss, parse_arguments
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "train_vae.py"
 PRESETS = sorted((RECIPE.parent / "configs" / "vae").glob("*.yaml"))
+LAUNCHED: list[subprocess.Popen] = []
 SMALL = {"encoder_hidden_sizes": [16], "decoder_hidden_sizes": [16], "latent_size": 3, "num_mixture_components": 5}
 # Everything that a resume has to bring back: EMA, schedules, warm-ups, noise, a mixture, accumulated parts, clipping.
 EVERYTHING = """
@@ -55,7 +56,16 @@ def results_but_times(folder: Path) -> dict:
 def launch(folder: Path, *arguments: str, command=(sys.executable,), **kwargs) -> subprocess.Popen:
     command = [*command, str(RECIPE), f"--output_dir={folder}", *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, **pipes, **kwargs)
+    LAUNCHED.append(subprocess.Popen(command, start_new_session=True, **pipes, **kwargs))
+    return LAUNCHED[-1]
+
+
+@pytest.fixture(autouse=True)
+def nothing_runs_on():
+    yield
+    while LAUNCHED:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(LAUNCHED.pop().pid, signal.SIGKILL)
 
 
 def wait_for_checkpoint(folder: Path, process: subprocess.Popen, after: int = 0) -> Path:
@@ -231,23 +241,17 @@ def test_a_signal_saves_and_leaves_with_its_status(number, tmp_path):
 @pytest.mark.parametrize(("number", "group"), [(signal.SIGTERM, False), (signal.SIGINT, True)])
 def test_a_signal_to_the_launcher_reaches_the_run(number, group, tmp_path):
     launcher = [str(Path(sys.executable).parent / "accelerate"), "launch"]
-    process = launch(
-        tmp_path, *EVERYTHING, "--max_train_steps=1000000", "--checkpointing_steps=1000000", "--eval_steps=1000000",
-        command=launcher, start_new_session=True,
-    )  # fmt: skip
-    try:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and "step/s" not in process.stderr.readline():
-            pass
-        os.killpg(process.pid, number) if group else process.send_signal(number)
-        process.wait(timeout=60)
-        # Without the frame's help the run would be an orphan now that trains on for a million steps.
-        with_nobody_left(process.pid)
-        (saved,) = (tmp_path / "checkpoints").iterdir()
-        assert Checkpoint(saved).step > 0
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+    rarely = ["--max_train_steps=1000000", "--checkpointing_steps=1000000", "--eval_steps=1000000"]
+    process = launch(tmp_path, *EVERYTHING, *rarely, command=launcher)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and "step/s" not in process.stderr.readline():
+        pass
+    os.killpg(process.pid, number) if group else process.send_signal(number)
+    process.wait(timeout=60)
+    # Without the frame's help the run would be an orphan now that trains on for a million steps.
+    with_nobody_left(process.pid)
+    (saved,) = (tmp_path / "checkpoints").iterdir()
+    assert Checkpoint(saved).step > 0
 
 
 def with_nobody_left(group: int):

@@ -315,7 +315,7 @@ class VAEModel(VAEPreTrainedModel):
     @torch.no_grad()
     def interpolate(self, start: Tensor, end: Tensor, num_steps: int) -> Tensor:
         """
-        Decoded straight lines between the posterior means of two batches of images, (batch, num_steps, channels, height,
+        Decoded straight lines between the posterior means of two batches: (batch, num_steps, channels, height,
         width) in [0, 1]; the first and last pictures are the reconstructions.
 
         Raises:
