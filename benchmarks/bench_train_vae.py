@@ -12,8 +12,8 @@ HWZOO_DATA_DIR holds it, else random ones of the same size (the work is the same
 - recipe: recipes/train_vae.py's own `main` as it is run, with its progress bar, log lines, evaluations and
   checkpoints; only its final test is left out.
 - recipe, bf16: the same with `--mixed_precision bf16`.
-- usual script: `datasets` with `set_transform` (a PNG decoded a sample), DataLoader, everything through
-  `accelerator.prepare`, Adam as it comes.
+- usual script: as the libraries' example scripts do it: `datasets` with `set_transform` (a PNG decoded a sample), a
+  DataLoader, everything through `accelerator.prepare`, gradient clipping, Adam as it comes, a log line a step.
 
 A checkpoint each 1,000 steps and an evaluation each 1,000 are the recipe's defaults; make --steps a multiple.
 """
@@ -29,7 +29,11 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
+from accelerate import Accelerator
+from tqdm import tqdm
+from transformers import get_scheduler
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
 
@@ -108,10 +112,13 @@ class Recipe:
 
 
 class UsualScript:
-    """What the libraries' tutorials add up to: a data set of PNGs, a transform, a DataLoader, accelerate."""
+    """
+    What the libraries' example scripts do (diffusers' train_unconditional.py of unconditional_image_generation): a data
+    set of PNGs with a transform, a DataLoader, model, optimiser, schedule and loader through `accelerator.prepare`,
+    `accumulate`, gradient clipping, and each step's loss in the progress bar and the log.
+    """
 
     def __init__(self, data: ImageSplits):
-        from accelerate import Accelerator
         from datasets import Dataset, Features, Image
         from PIL import Image as PILImage
 
@@ -123,18 +130,18 @@ class UsualScript:
         dataset = Dataset.from_dict({"image": encoded}, features=Features({"image": Image()}))
 
         def transform(batch):
-            import numpy as np
-
-            return {
-                "pixel_values": [torch.from_numpy(np.array(image)[None] / np.float32(255)) for image in batch["image"]]
-            }
+            arrays = [np.array(image)[None] / np.float32(255) for image in batch["image"]]
+            return {"pixel_values": [torch.from_numpy(array) for array in arrays]}
 
         dataset.set_transform(transform)
         self.accelerator = Accelerator()
         model = VAEModel(VAEConfig())
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+        schedule = get_scheduler("constant", optimizer)
         loader = torch.utils.data.DataLoader(dataset, batch_size=BATCH, shuffle=True, drop_last=True)
-        self.model, self.optimizer, self.loader = self.accelerator.prepare(model, optimizer, loader)
+        self.model, self.optimizer, self.loader, self.schedule = self.accelerator.prepare(
+            model, optimizer, loader, schedule
+        )
 
     def batches(self):
         while True:
@@ -143,13 +150,21 @@ class UsualScript:
     def run(self, steps: int) -> float:
         batches = self.batches()
         start = time.perf_counter()
-        for _ in range(steps):
-            pixel_values = torch.bernoulli(next(batches)["pixel_values"])
-            with self.accelerator.accumulate(self.model):
-                loss = self.model(pixel_values).loss
-                self.accelerator.backward(loss)
-                self.optimizer.step()
-                self.optimizer.zero_grad()
+        with tqdm(total=steps, file=io.StringIO()) as bar:
+            for step in range(steps):
+                pixel_values = torch.bernoulli(next(batches)["pixel_values"])
+                with self.accelerator.accumulate(self.model):
+                    loss = self.model(pixel_values).loss
+                    self.accelerator.backward(loss)
+                    if self.accelerator.sync_gradients:
+                        self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
+                    self.optimizer.step()
+                    self.schedule.step()
+                    self.optimizer.zero_grad()
+                bar.update()
+                logs = {"loss": loss.detach().item(), "lr": self.schedule.get_last_lr()[0]}
+                bar.set_postfix(**logs)
+                self.accelerator.log(logs, step=step)
         return steps / (time.perf_counter() - start)
 
 

@@ -111,13 +111,18 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
                 ema.update_parameters(model)
             return training.average(outputs)
 
-        # 6. training
-        def test_bounds():
-            def bounds(part, generator):
-                values = tested.negative_elbo_bound(test_set.pixel_values(part), generator=generator)
-                return dict(zip(BOUNDS, values, strict=True))
+        # 6. training, watched on some of the test images
+        def evenly_spaced(num_images):
+            return torch.arange(len(test_set))[:: max(1, len(test_set) // num_images)][:num_images]
 
-            return training.mean_over(accelerator, len(test_set), run.eval_batch_size, bounds, seed=TEST_SEED)
+        def test_mean(bounds, places, batch_size):
+            def bounds_of(part, generator):
+                return bounds(test_set.pixel_values(places[part]), generator)
+
+            return training.mean_over(accelerator, len(places), batch_size, bounds_of, seed=TEST_SEED)
+
+        def elbo(pixel_values, generator):
+            return dict(zip(BOUNDS, tested.negative_elbo_bound(pixel_values, generator=generator), strict=True))
 
         state = {"model": model, "optimizer": optimizer, "lr_scheduler": lr_scheduler, "noise": noise}
         identity = {"recipe": "train_vae", "dataset": data.name, **asdict(architecture)}
@@ -128,20 +133,18 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
             train_step,
             state=state | ({"ema": ema} if ema else {}),
             identity=identity | {"binarization": protocol.binarization},
-            evaluate=test_bounds,
+            evaluate=lambda: test_mean(elbo, evenly_spaced(1000), run.eval_batch_size),
         )
 
         # 7. test
-        num_samples, num_images = protocol.num_importance_samples, protocol.num_iwae_images or len(test_set)
-        picked = torch.arange(len(test_set))[:: max(1, len(test_set) // num_images)][:num_images]
+        num_samples = protocol.num_importance_samples
+        picked = evenly_spaced(protocol.num_iwae_images or len(test_set))
 
-        def iwae_bound(part, generator):
-            pixel_values = test_set.pixel_values(picked[part])
-            bound = tested.negative_iwae_bound(pixel_values, num_samples, generator=generator)
-            return {f"test_iwae_{num_samples}": bound}
+        def iwae(pixel_values, generator):
+            return {f"iwae_{num_samples}": tested.negative_iwae_bound(pixel_values, num_samples, generator=generator)}
 
-        results = fitted.results | {f"test_{name}": value for name, value in test_bounds().items()}
-        results |= training.mean_over(accelerator, len(picked), 100, iwae_bound, seed=TEST_SEED)
+        tests = test_mean(elbo, evenly_spaced(len(test_set)), run.eval_batch_size) | test_mean(iwae, picked, 100)
+        results = fitted.results | {f"test_{name}": value for name, value in tests.items()}
         results |= metrics.course100(tested, test_set.pixel_values, test_set.labels, seed=TEST_SEED)
         results["active_units"] = metrics.active_units(tested.encode(test_set.pixel_values())[0])
         sentence = (
