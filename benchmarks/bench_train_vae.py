@@ -113,7 +113,7 @@ class Recipe:
 
 class UsualScript:
     """
-    What the libraries' example scripts do (diffusers' train_unconditional.py of unconditional_image_generation): a data
+    What the libraries' example scripts do (diffusers' train_unconditional.py, say): a data
     set of PNGs with a transform, a DataLoader, model, optimiser, schedule and loader through `accelerator.prepare`,
     `accumulate`, gradient clipping, and each step's loss in the progress bar and the log.
     """

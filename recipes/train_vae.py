@@ -154,7 +154,7 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
             f"test_iwae_{num_samples}: {len(picked)} of these images, evenly spaced",
             "course100: the first ten of each class, 100 repeats",
             f"weights averaged with decay {run.ema_decay}" if ema else "last weights",
-            "no selection by test numbers",
+            "the last step, not one chosen by test numbers",
         )
         results["protocol"] = "; ".join(sentence)
 
