@@ -154,6 +154,12 @@ def test_none_and_unrelated_folders(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-final"]
 
 
+def test_what_a_kill_left_half_written_is_removed(tmp_path):
+    (tmp_path / ".unfinished-step-00000003").mkdir()
+    saved(tmp_path, 4)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000004"]
+
+
 def test_a_damaged_newer_checkpoint_is_written_over(tmp_path):
     checkpoints = saved(tmp_path, 1, 2)
     (tmp_path / "step-00000002" / "state.pt").write_bytes(b"")

@@ -18,7 +18,7 @@ def active_units(posterior_means: Tensor) -> int:
     Args:
         posterior_means: the mean of q(z|x) for each image x, (num, latent_size).
     """
-    return int((posterior_means.double().var(0) > ACTIVE_VARIANCE).sum())
+    return int((posterior_means.cpu().double().var(0) > ACTIVE_VARIANCE).sum())
 
 
 def first_of_each_class(labels: Tensor, num: int) -> Tensor:
@@ -50,9 +50,9 @@ def course100(
     images = pixel_values(places)
     generator = torch.Generator(images.device).manual_seed(seed)
     bounds = [torch.stack(model.negative_elbo_bound(images, generator=generator)) for _ in range(100)]
-    results = dict(zip(COURSE_BOUNDS, torch.stack(bounds).double().mean(0).tolist(), strict=True))
+    results = dict(zip(COURSE_BOUNDS, torch.stack(bounds).cpu().double().mean(0).tolist(), strict=True))
     for num_samples in (1, 10, 100, 1000):
         repeats = max(1, 100 // num_samples)
         bounds = [model.negative_iwae_bound(images, num_samples, generator=generator) for _ in range(repeats)]
-        results[f"course100_iwae_{num_samples}"] = torch.stack(bounds).double().mean().item()
+        results[f"course100_iwae_{num_samples}"] = torch.stack(bounds).cpu().double().mean().item()
     return results

@@ -73,6 +73,7 @@ class Checkpoints:
         files[MANIFEST] = json.dumps(manifest, indent=2).encode()
 
         self.folder.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(self.folder)  # of a run that was killed while it wrote one
         path = self.folder / f"step-{step:08d}"
         if path.exists():  # resumed from an older one, over a newer one that was found altered
             shutil.rmtree(path)

@@ -28,18 +28,19 @@ def mean_over(
         seed: of the generators.
     """
     names: list[str] = []
-    sums: list[Tensor] = []
+    total = torch.zeros(0, dtype=torch.double)
     for index, start in enumerate(range(0, num_examples, batch_size)):
         part = slice(start, min(start + batch_size, num_examples))
+        own = index % accelerator.num_processes == accelerator.process_index
         # Each process needs the names, also one that gets no batch: all do the first.
-        if index == 0 or index % accelerator.num_processes == accelerator.process_index:
+        if own or index == 0:
             generator = torch.Generator(accelerator.device).manual_seed(seed + index)
             metrics = metrics_of(part, generator)
-            names = names or list(metrics)
-            if index % accelerator.num_processes == accelerator.process_index:
-                sums.append(torch.stack([metrics[name].double() for name in names]) * (part.stop - part.start))
-    total = (
-        torch.stack(sums).sum(0) if sums else torch.zeros(len(names), dtype=torch.double, device=accelerator.device)
-    )
-    total = accelerator.reduce(total, reduction="sum")
+            if index == 0:
+                names, total = list(metrics), torch.zeros(len(metrics), dtype=torch.double)
+            if own:
+                means = torch.stack([metrics[name] for name in names])
+                total += means.cpu().double() * (part.stop - part.start)  # not every device has float64
+    if accelerator.num_processes > 1:
+        total = accelerator.reduce(total.to(accelerator.device), reduction="sum")
     return dict(zip(names, (total / num_examples).tolist(), strict=True))
