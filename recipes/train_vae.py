@@ -27,40 +27,40 @@ BOUNDS = ("negative_elbo", "reconstruction_loss", "kl_divergence")
 @dataclass
 class Run(training.RunArguments):
     output_dir: str = flag("outputs/vae", "folder for the model, results, pictures and checkpoints")
-    max_train_steps: int | None = flag(5000, "optimiser steps; in place of --num_train_epochs")
+    max_train_steps: int | None = flag(5000, "optimiser steps; in place of --num_train_epochs", "[1, inf)")
 
 
 @dataclass
-class Model:  # the fields of VAEConfig that the data does not decide
+class Model(training.Flags):  # the fields of VAEConfig that the data does not decide
     network: Literal["mlp", "conv"] = flag("mlp", "fully connected or convolutional networks")
-    encoder_hidden_sizes: list[int] = flag([300, 300], "units (mlp) or channels (conv) of the encoder's hidden layers")
-    decoder_hidden_sizes: list[int] = flag([300, 300], "the same for the decoder, from the latents outwards")
-    latent_size: int = flag(10, "dimensions of the latent variable")
+    encoder_hidden_sizes: list[int] = flag(
+        [300, 300], "units (mlp) or channels (conv) of the encoder's hidden layers", "[1, inf)"
+    )
+    decoder_hidden_sizes: list[int] = flag(
+        [300, 300], "the same for the decoder, from the latents outwards", "[1, inf)"
+    )
+    latent_size: int = flag(10, "dimensions of the latent variable", "[1, inf)")
     activation: Literal["elu", "gelu", "leaky_relu", "relu", "silu", "tanh"] = flag("elu", "after each hidden layer")
     likelihood: Literal["bernoulli", "gaussian"] = flag("bernoulli", "of binary pixels, or of continuous ones")
     variance_parametrization: Literal["softplus", "exp"] = flag("softplus", "what makes variances positive")
     prior: Literal["normal", "mixture"] = flag("normal", "normal, or a learned mixture of Gaussians")
-    prior_std: float = flag(1.0, "standard deviation of the normal prior, of the mixture's means at the start")
-    num_mixture_components: int = flag(500, "components of the mixture prior")
-    beta: float = flag(1.0, "weight of the KL divergence in the training loss")
-
-    def __post_init__(self):
-        sizes = ("encoder_hidden_sizes", "decoder_hidden_sizes", "latent_size", "num_mixture_components")
-        training.check_ranges(self, **dict.fromkeys(sizes, "[1, inf)"), prior_std="(0, inf)", beta="[0, inf)")
+    prior_std: float = flag(
+        1.0, "standard deviation of the normal prior, of the mixture's means at the start", "(0, inf)"
+    )
+    num_mixture_components: int = flag(500, "components of the mixture prior", "[1, inf)")
+    beta: float = flag(1.0, "weight of the KL divergence in the training loss", "[0, inf)")
 
 
 @dataclass
-class Protocol:
-    kl_warmup_steps: int = flag(0, "steps over which the weight of the KL divergence rises from 0 to beta")
+class Protocol(training.Flags):
+    kl_warmup_steps: int = flag(0, "steps over which the weight of the KL divergence rises from 0 to beta", "[0, inf)")
     binarization: Literal["dynamic", "static", "none"] = flag(
         "dynamic", "training pixels drawn from their intensities at every step, once, or left grey"
     )
-    num_importance_samples: int = flag(100, "samples K of the importance-weighted test bound test_iwae_K")
-    num_iwae_images: int | None = flag(None, "test images for that bound, evenly spaced; all when not given")
-
-    def __post_init__(self):
-        ranges = dict.fromkeys(("num_importance_samples", "num_iwae_images"), "[1, inf)")
-        training.check_ranges(self, kl_warmup_steps="[0, inf)", **ranges)
+    num_importance_samples: int = flag(100, "samples K of the importance-weighted test bound test_iwae_K", "[1, inf)")
+    num_iwae_images: int | None = flag(
+        None, "test images for that bound, evenly spaced; all when not given", "[1, inf)"
+    )
 
 
 def main(run: Run, architecture: Model, protocol: Protocol) -> dict:

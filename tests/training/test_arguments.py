@@ -4,7 +4,7 @@ from typing import Literal
 import pytest
 
 from hwzoo.errors import UsageError
-from hwzoo.training import RunArguments, check_ranges, flag, parse_arguments
+from hwzoo.training import Flags, RunArguments, flag, parse_arguments
 
 
 @dataclass
@@ -58,11 +58,15 @@ def test_total_steps():
     ],
 )
 def test_ranges(interval, inside, outside):
+    @dataclass
+    class Ranged(Flags):
+        rate: float | None = flag(None, "rate", interval)
+
     for value in inside:
-        check_ranges(Own(rate=value), rate=interval)
+        Ranged(rate=value)
     for value in outside:
         with pytest.raises(UsageError, match=r"--rate is .*; it must be in "):
-            check_ranges(Own(rate=value), rate=interval)
+            Ranged(rate=value)
 
 
 @pytest.mark.parametrize("value", ["-1e-3", "-.5", "-2.5E+3", "-inf"])

@@ -1,6 +1,6 @@
 """The frame that recipes share: arguments, the loop, checkpoints, evaluation. It knows no model."""
 
-from .arguments import RunArguments, check_ranges, flag, parse_arguments
+from .arguments import Flags, RunArguments, flag, parse_arguments
 from .checkpoint import Checkpoint, Checkpoints, CorruptCheckpoint
 from .ema import averaged_model
 from .evaluation import mean_over
@@ -14,13 +14,13 @@ __all__ = [
     "Checkpoints",
     "CorruptCheckpoint",
     "FitResult",
+    "Flags",
     "GlobalNoise",
     "NonFiniteLoss",
     "RunArguments",
     "Stopped",
     "average",
     "averaged_model",
-    "check_ranges",
     "fit",
     "flag",
     "launch",

@@ -21,15 +21,46 @@ TRACKERS = ("tensorboard", "trackio", "wandb")
 EXCLUSIVE = ("num_train_epochs", "max_train_steps")
 
 
-def flag(default: Any, help: str) -> Any:
-    """A dataclass field that is a command-line flag."""
+def flag(default: Any, help: str, allowed: str | None = None) -> Any:
+    """
+    A dataclass field that is a command-line flag.
+
+    Args:
+        default: its value when it is not given.
+        help: one line for `--help`.
+        allowed: the interval of a number, or of each of a list, as in mathematics: "[0, 1)"; NaN is in none.
+    """
+    # The interval stands as the flag's metavar, so that `--help` shows it: --ema_decay [0, 1).
+    metadata = {"help": help} | ({"metavar": allowed} if allowed else {})
     if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata={"help": help})
-    return field(default=default, metadata={"help": help})
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass
-class RunArguments:
+class Flags:
+    """
+    Base of the dataclasses of flags: checks each number against the interval that its `flag` allows; None passes.
+
+    Raises:
+        UsageError: naming the flag, the value and the interval.
+    """
+
+    def __post_init__(self):
+        for each in fields(self):
+            interval, value = each.metadata.get("metavar"), getattr(self, each.name)
+            if interval is None or value is None:
+                continue
+            low, high = (float(bound) for bound in interval[1:-1].split(","))
+            for number in value if isinstance(value, list | tuple) else [value]:
+                above = number >= low if interval[0] == "[" else number > low
+                below = number <= high if interval[-1] == "]" else number < high
+                if not (above and below):
+                    raise UsageError(f"--{each.name} is {number}; it must be in {interval}")
+
+
+@dataclass
+class RunArguments(Flags):
     """The flags of a run; a recipe derives from it to give its own defaults."""
 
     config: str | None = flag(None, "YAML file with flags as keys (a preset); the command line wins")
@@ -41,78 +72,49 @@ class RunArguments:
     )
     output_dir: str = flag("outputs", "folder for the model, results, pictures and checkpoints")
     overwrite_output_dir: bool = flag(False, "start anew in a folder that is not empty, over its files")
-    seed: int = flag(0, "seed of the initial weights, the order of the data and all noise")
-    train_batch_size: int = flag(100, "examples a step, for each process and each accumulated batch")
-    eval_batch_size: int = flag(500, "examples a batch when evaluating")
-    num_train_epochs: float | None = flag(None, "passes over the training set; in place of --max_train_steps")
-    max_train_steps: int | None = flag(None, "optimiser steps; in place of --num_train_epochs")
-    learning_rate: float = flag(1e-3, "peak learning rate")
+    seed: int = flag(0, "seed of the initial weights, the order of the data and all noise", "[0, 4294967295]")
+    train_batch_size: int = flag(100, "examples a step, for each process and each accumulated batch", "[1, inf)")
+    eval_batch_size: int = flag(500, "examples a batch when evaluating", "[1, inf)")
+    num_train_epochs: float | None = flag(
+        None, "passes over the training set; in place of --max_train_steps", "(0, inf)"
+    )
+    max_train_steps: int | None = flag(None, "optimiser steps; in place of --num_train_epochs", "[1, inf)")
+    learning_rate: float = flag(1e-3, "peak learning rate", "(0, inf)")
     lr_scheduler: Literal["constant", "constant_with_warmup", "linear", "cosine", "polynomial"] = flag(
         "constant", "schedule of the learning rate"
     )
     lr_warmup_steps: int = flag(
-        0, "steps over which the learning rate rises from 0, for schedules other than constant"
+        0, "steps over which the rate rises from 0, for schedules other than constant", "[0, inf)"
     )
-    max_grad_norm: float | None = flag(None, "gradients are scaled down to this norm; no limit when not given")
-    gradient_accumulation_steps: int = flag(1, "batches whose gradients are averaged into one step")
+    max_grad_norm: float | None = flag(
+        None, "gradients are scaled down to this norm; no limit when not given", "(0, inf)"
+    )
+    gradient_accumulation_steps: int = flag(1, "batches whose gradients are averaged into one step", "[1, inf)")
     mixed_precision: Literal["no", "bf16"] = flag("no", "bf16 runs matrix products in bfloat16")
     use_ema: bool = flag(False, "test and save the exponential moving average of the weights")
-    ema_decay: float = flag(0.999, "decay a step of the average, after its warm-up")
-    checkpointing_steps: int | None = flag(1000, "steps between checkpoints; one is always taken at the end")
-    checkpoints_total_limit: int | None = flag(2, "checkpoints kept, the newest")
+    ema_decay: float = flag(0.999, "decay a step of the average, after its warm-up", "[0, 1)")
+    checkpointing_steps: int | None = flag(
+        1000, "steps between checkpoints; one is always taken at the end", "[1, inf)"
+    )
+    checkpoints_total_limit: int | None = flag(2, "checkpoints kept, the newest", "[1, inf)")
     resume_from_checkpoint: str | None = flag(
         None, "'latest' for the newest whole checkpoint in the output folder, or the path of a checkpoint"
     )
-    logging_steps: int = flag(50, "steps between log lines, each the average over them")
-    eval_steps: int | None = flag(1000, "steps between evaluations during training")
+    logging_steps: int = flag(50, "steps between log lines, each the average over them", "[1, inf)")
+    eval_steps: int | None = flag(1000, "steps between evaluations during training", "[1, inf)")
     report_to: list[str] = flag(["none"], f"experiment trackers: {', '.join(TRACKERS)}, or none")
 
     def __post_init__(self):
+        super().__post_init__()
         for name in self.report_to:
             if name not in ("none", *TRACKERS):
                 raise UsageError(f"--report_to is {name}; it must be none or some of {', '.join(TRACKERS)}")
-        check_ranges(
-            self,
-            seed="[0, 4294967295]",
-            train_batch_size="[1, inf)",
-            eval_batch_size="[1, inf)",
-            num_train_epochs="(0, inf)",
-            max_train_steps="[1, inf)",
-            learning_rate="(0, inf)",
-            lr_warmup_steps="[0, inf)",
-            max_grad_norm="(0, inf)",
-            gradient_accumulation_steps="[1, inf)",
-            ema_decay="[0, 1)",
-            checkpointing_steps="[1, inf)",
-            checkpoints_total_limit="[1, inf)",
-            logging_steps="[1, inf)",
-            eval_steps="[1, inf)",
-        )
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Optimiser steps of the whole run, for an epoch of so many."""
         if self.num_train_epochs is not None:
             return max(1, math.ceil(self.num_train_epochs * steps_per_epoch))
         return self.max_train_steps if self.max_train_steps is not None else steps_per_epoch
-
-
-def check_ranges(arguments: Any, **ranges: str):
-    """
-    Checks numbers, or lists of numbers, against intervals written as in mathematics, "[0, 1)"; None passes.
-
-    Raises:
-        UsageError: naming the flag, the value and the interval; NaN is in no interval.
-    """
-    for name, interval in ranges.items():
-        low, high = (float(bound) for bound in interval[1:-1].split(","))
-        value = getattr(arguments, name)
-        for number in value if isinstance(value, list | tuple) else [value]:
-            if number is None:
-                continue
-            above = number >= low if interval[0] == "[" else number > low
-            below = number <= high if interval[-1] == "]" else number < high
-            if not (above and below):
-                raise UsageError(f"--{name} is {number}; it must be in {interval}")
 
 
 class _Parser(HfArgumentParser):
@@ -154,7 +156,7 @@ def parse_arguments(types: list[type], argv: list[str] | None = None, descriptio
 
 
 def _parse(types: list[type], tokens: list[str], description: str | None) -> list[Any]:
-    parser = _Parser(types, description=description, allow_abbrev=False)
+    parser = _Parser(types, description=description, allow_abbrev=False, usage="%(prog)s [--flag value ...]")
     if len(_names(tokens) & set(EXCLUSIVE)) > 1:
         raise UsageError(f"--{EXCLUSIVE[0]} and --{EXCLUSIVE[1]} are given; give one of them")
     *parsed, unknown = parser.parse_args_into_dataclasses(
