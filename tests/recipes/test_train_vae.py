@@ -238,7 +238,15 @@ def test_a_signal_saves_and_leaves_with_its_status(number, tmp_path):
     assert Checkpoint(last).step >= saved
 
 
-@pytest.mark.parametrize(("number", "group"), [(signal.SIGTERM, False), (signal.SIGINT, True)])
+@pytest.mark.parametrize(
+    ("number", "group"),
+    [
+        (signal.SIGTERM, False),
+        (signal.SIGINT, True),
+        pytest.param(signal.SIGINT, False, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, True, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_to_the_launcher_reaches_the_run(number, group, tmp_path):
     launcher = [str(Path(sys.executable).parent / "accelerate"), "launch"]
     rarely = ["--max_train_steps=1000000", "--checkpointing_steps=1000000", "--eval_steps=1000000"]
