@@ -15,19 +15,20 @@ from typing import Literal
 import torch
 from transformers import get_scheduler
 
-from hwzoo import VAEConfig, VAEModel, hub, metrics, training
+from hwzoo import VAEConfig, VAEModel, cards, hub, metrics, training
 from hwzoo.data import ImageBatches, binarize, load_images
 from hwzoo.errors import UsageError
 from hwzoo.training import flag
 
 TEST_SEED = 0  # of the test images' binarisation and the bounds' noise: the same for every run, whatever its seed
+CARD = Path(__file__).parents[1] / "model_cards" / "vae.md.jinja"
 BOUNDS = ("negative_elbo", "reconstruction_loss", "kl_divergence")
 
 
 @dataclass
 class Run(training.RunArguments):
     output_dir: str = flag("outputs/vae", "folder for the model, results, pictures and checkpoints")
-    max_train_steps: int | None = flag(5000, "optimiser steps; in place of --num_train_epochs", "[1, inf)")
+    max_train_steps: int | None = flag(5000, "optimiser steps; in place of --num_train_epochs", "[0, inf)")
 
 
 @dataclass
@@ -80,7 +81,8 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
 
         # 3. model
         image = {"image_size": data.train.image_size, "num_channels": data.train.num_channels}
-        model = VAEModel(VAEConfig(**image, **asdict(architecture))).to(device)
+        model = hub.load_or_build(VAEModel, run.model_name_or_path, VAEConfig(**image, **asdict(architecture)))
+        model.to(device)
         ema = training.averaged_model(model, run.ema_decay) if run.use_ema else None
         tested = ema.module if ema else model
         wrapped = accelerator.prepare(model)
@@ -113,7 +115,8 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
 
         # 6. training, watched on some of the test images
         def evenly_spaced(num_images):
-            return torch.arange(len(test_set))[:: max(1, len(test_set) // num_images)][:num_images]
+            num_images = min(num_images, len(test_set))
+            return torch.arange(num_images) * len(test_set) // num_images
 
         def test_mean(bounds, places, batch_size):
             def bounds_of(part, generator):
@@ -125,14 +128,15 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
             return dict(zip(BOUNDS, tested.negative_elbo_bound(pixel_values, generator=generator), strict=True))
 
         state = {"model": model, "optimizer": optimizer, "lr_scheduler": lr_scheduler, "noise": noise}
-        identity = {"recipe": "train_vae", "dataset": data.name, **asdict(architecture)}
+        identity = {name: getattr(model.config, name) for name in asdict(architecture)}
+        identity |= {"recipe": "train_vae", "dataset": data.name, "binarization": protocol.binarization}
         fitted = training.fit(
             run,
             accelerator,
             batches,
             train_step,
             state=state | ({"ema": ema} if ema else {}),
-            identity=identity | {"binarization": protocol.binarization},
+            identity=identity,
             evaluate=lambda: test_mean(elbo, evenly_spaced(1000), run.eval_batch_size),
         )
 
@@ -146,7 +150,10 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
         tests = test_mean(elbo, evenly_spaced(len(test_set)), run.eval_batch_size) | test_mean(iwae, picked, 100)
         results = fitted.results | {f"test_{name}": value for name, value in tests.items()}
         results |= metrics.course100(tested, test_set.pixel_values, test_set.labels, seed=TEST_SEED)
-        results["active_units"] = metrics.active_units(tested.encode(test_set.pixel_values())[0])
+        with torch.inference_mode():
+            every = torch.arange(len(test_set)).split(run.eval_batch_size)
+            means = torch.cat([tested.encode(test_set.pixel_values(places))[0] for places in every])
+        results["active_units"] = metrics.active_units(means)
         sentence = (
             f"{data.name}: all {len(test_set)} test images",
             f"binarisation {protocol.binarization} (test images drawn once, seed {TEST_SEED}, unless none)",
@@ -167,7 +174,13 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
             training.save_image_grid(samples, folder / "samples.png", columns=20)
             training.save_pairs(originals, tested.reconstruct(originals), folder / "reconstructions.png", columns=20)
             training.save_curves(fitted.history, folder / "curves.png", BOUNDS, unit="nats per image")
+            training.save_settings(folder / "preset.yaml", run, architecture, protocol)
+            about = {"preset": run.config and Path(run.config).stem, "repo_id": run.hub_model_id or str(folder)}
+            about |= {"config": tested.config, "seed": run.seed}
+            cards.write_card(folder, CARD, title=f"vae-{data.name}", results=results, dataset=data.source, **about)
             training.print_results(results, folder)
+            if run.push_to_hub:
+                print("pushed:", hub.push(folder, run.hub_model_id, run.hub_private_repo))
         return results
 
 

@@ -34,8 +34,8 @@ def replacing(path: Path) -> Iterator[Path]:
 @contextmanager
 def adding_to(folder: Path) -> Iterator[Path]:
     """
-    Yields an empty folder to write files into; each is moved into `folder`, over a file of the same name, when the
-    block ends without an error.
+    Yields an empty folder to write files and folders into; each file is moved into `folder`, over a file of the same
+    name, when the block ends without an error.
 
     Raises:
         HwzooError: when the operating system refuses (disk full, no permission); the files that `folder` held stay.
@@ -44,9 +44,11 @@ def adding_to(folder: Path) -> Iterator[Path]:
         beside.mkdir(parents=True)
         yield beside
         _sync_all(beside)
-        for file in sorted(beside.iterdir()):
-            os.replace(file, folder / file.name)
-        beside.rmdir()
+        for file in sorted(path for path in beside.rglob("*") if path.is_file()):
+            target = folder / file.relative_to(beside)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, target)
+        _remove(beside)
         _sync(folder)
 
 

@@ -27,6 +27,7 @@ from hwzoo.models.vae.modeling_vae import (
     sample_gaussian,
 )
 
+PIXELS = 16  # of an image of the tiny models
 TINY = dict(image_size=4, encoder_hidden_sizes=[8], decoder_hidden_sizes=[8], latent_size=4, activation="tanh")
 VARIANTS = {
     "normal": {},
@@ -340,7 +341,7 @@ def test_gradients_are_finite_differences(variant):
 
 
 def test_the_gradient_of_the_importance_weighted_bound_is_the_naive_one(monkeypatch):
-    monkeypatch.setattr(modeling_vae, "IWAE_CHUNK", 8)
+    monkeypatch.setattr(modeling_vae, "IWAE_CHUNK", 8 * PIXELS)
     model = tiny_model()
     pixel_values = some_images(model.config)
     naive = naive_iwae(model, pixel_values, torch.randn(6, 4, 4, generator=seeded())).mean()
@@ -381,14 +382,14 @@ def test_chunks_do_not_change_the_bound(monkeypatch, chunk):
     pixel_values = some_images(model.config)
     # 16 numbers a sample: torch draws normal noise in blocks of 16, so that the chunks see the same stream.
     whole = model.negative_iwae_bound(pixel_values, 50, generator=seeded(), reduction="none")
-    monkeypatch.setattr(modeling_vae, "IWAE_CHUNK", chunk)
+    monkeypatch.setattr(modeling_vae, "IWAE_CHUNK", chunk * PIXELS)
     in_chunks = model.negative_iwae_bound(pixel_values, 50, generator=seeded(), reduction="none")
     torch.testing.assert_close(in_chunks, whole)
 
 
 @pytest.mark.parametrize("chunk, largest", [(32, 32), (11, 8), (3, 4)])
 def test_more_samples_take_no_more_memory(monkeypatch, chunk, largest):
-    monkeypatch.setattr(modeling_vae, "IWAE_CHUNK", chunk)
+    monkeypatch.setattr(modeling_vae, "IWAE_CHUNK", chunk * PIXELS)
     model = tiny_model()
     decoded = []
     model.decoder.register_forward_pre_hook(lambda module, args: decoded.append(len(args[0])))

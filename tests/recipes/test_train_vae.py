@@ -125,6 +125,19 @@ def test_every_kind_of_model_trains_and_loads(arguments, protocol, train_vae, tm
     assert f"{protocol.get('num_iwae_images', 297)} of these images" in results["protocol"]
 
 
+@pytest.mark.parametrize("num_test_images", [3, 30])
+def test_few_test_images_are_enough(num_test_images, train_vae, tmp_path):
+    for split, num in (("train", 100), ("test", num_test_images)):
+        for index in range(num):
+            picture = tmp_path / "pictures" / split / f"{index % 2}" / f"{index}.png"
+            picture.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (8, 8), index % 256).save(picture)
+    results = run(train_vae, tmp_path / "run", dataset_name=str(tmp_path / "pictures"))
+    assert f"all {num_test_images} test images" in results["protocol"]
+    assert not any(name.startswith("course100") for name in results)
+    assert Image.open(tmp_path / "run" / "reconstructions.png").width == 20 * 10
+
+
 def test_mixed_precision_trains(train_vae, tmp_path):
     in_float = run(train_vae, tmp_path / "a")
     in_bfloat = run(train_vae, tmp_path / "b", mixed_precision="bf16")
@@ -242,15 +255,18 @@ def test_a_signal_saves_and_leaves_with_its_status(number, tmp_path):
     ("number", "group"),
     [
         (signal.SIGTERM, False),
+        (signal.SIGTERM, True),
         (signal.SIGINT, True),
         pytest.param(signal.SIGINT, False, marks=pytest.mark.slow),
-        pytest.param(signal.SIGTERM, True, marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_to_the_launcher_reaches_the_run(number, group, tmp_path):
     launcher = [str(Path(sys.executable).parent / "accelerate"), "launch"]
     rarely = ["--max_train_steps=1000000", "--checkpointing_steps=1000000", "--eval_steps=1000000"]
-    process = launch(tmp_path, *EVERYTHING, *rarely, command=launcher)
+    # Steps of about two seconds: the launcher's end must not count as the second signal before the run has saved.
+    slow = ["--network=conv", "--encoder_hidden_sizes", "96", "128", "--decoder_hidden_sizes", "128", "96"]
+    slow += ["--train_batch_size=1400"]
+    process = launch(tmp_path, *rarely, *(slow if group else EVERYTHING), command=launcher)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and "step/s" not in process.stderr.readline():
         pass

@@ -1,3 +1,5 @@
+import hashlib
+import json
 import logging
 import pickle
 import random
@@ -9,6 +11,7 @@ import torch
 
 from hwzoo.errors import HwzooError, UsageError
 from hwzoo.training import Checkpoint, Checkpoints, CorruptCheckpoint
+from hwzoo.training import checkpoint as checkpoint_module
 from hwzoo.training.checkpoint import random_state, set_random_state
 
 
@@ -63,7 +66,7 @@ def test_random_states_come_back(tmp_path):
 
 
 def test_the_newest_are_kept(tmp_path):
-    checkpoints = saved(tmp_path, 1, 2, 10, 9, limit=2)
+    checkpoints = saved(tmp_path, 1, 2, 9, 10, limit=2)
     assert [path.name for path in checkpoints.paths()] == ["step-00000009", "step-00000010"]
 
 
@@ -152,6 +155,64 @@ def test_none_and_unrelated_folders(tmp_path):
     assert [path.name for path in checkpoints.paths()] == ["step-00000001"]
     checkpoints.clear()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-final"]
+
+
+def test_after_going_back_the_new_checkpoint_stays_and_the_future_goes(tmp_path, caplog):
+    checkpoints = saved(tmp_path, 2, 4, 6, limit=2)
+    saved(tmp_path, 3, limit=2)
+    assert checkpoints.read_latest().step == 3
+    assert "step-00000006 is removed" in caplog.text
+
+
+def test_a_whole_checkpoint_is_replaced_only_by_a_whole_one(tmp_path, monkeypatch):
+    checkpoints = saved(tmp_path, 1)
+    before = (tmp_path / "step-00000001" / "manifest.json").read_bytes()
+    monkeypatch.setattr("hwzoo.training.checkpoint.json.dumps", lambda *args, **kwargs: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        saved(tmp_path, 1)
+    monkeypatch.undo()
+    assert (tmp_path / "step-00000001" / "manifest.json").read_bytes() == before
+    saved(tmp_path, 1)
+    assert checkpoints.read_latest().step == 1 and len(list(tmp_path.iterdir())) == 1
+
+
+def with_manifest(folder, **changes):
+    """A checkpoint whose manifest says something else, with a fitting digest."""
+    path = folder / "step-00000001" / "manifest.json"
+    manifest = {**json.loads(path.read_bytes()), **changes}
+    del manifest["sha256"]
+    manifest["sha256"] = checkpoint_module._digest(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("content", ["[]", "1", "null", '"a"', '{"sha256": 3}'])
+def test_a_manifest_of_another_kind_is_no_checkpoint(content, tmp_path):
+    saved(tmp_path, 1)
+    (tmp_path / "step-00000001" / "manifest.json").write_text(content)
+    with pytest.raises(CorruptCheckpoint, match="manifest.json is cut off or altered"):
+        Checkpoint(tmp_path / "step-00000001")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"step": "x"}, {"files": []}, {"identity": None}, {"files": {"state.pt": 3}}, {"files": {"state.pt": {}}}],
+)
+def test_a_manifest_that_makes_no_sense_is_no_checkpoint(changes, tmp_path):
+    saved(tmp_path, 1)
+    with_manifest(tmp_path, **changes)
+    with pytest.raises(CorruptCheckpoint):
+        Checkpoint(tmp_path / "step-00000001")
+
+
+def test_nothing_outside_of_the_folder_is_read(tmp_path):
+    saved(tmp_path, 1)
+    secret = b"secret"
+    (tmp_path / "secret").write_bytes(secret)
+    entry = {"size": len(secret), "sha256": hashlib.sha256(secret).hexdigest()}
+    for name in ("../secret", str(tmp_path / "secret")):
+        with_manifest(tmp_path, files={name: entry})
+        with pytest.raises(CorruptCheckpoint, match="secret"):
+            Checkpoint(tmp_path / "step-00000001")
 
 
 def test_what_a_kill_left_half_written_is_removed(tmp_path):

@@ -71,6 +71,18 @@ def test_steps_history_and_results(tmp_path):
     assert [(r["step"], r["eval_score"]) for r in result.history if "eval_score" in r] == [(10, 1), (20, 2)]
 
 
+def test_metrics_may_differ_from_step_to_step(tmp_path):
+    model = torch.nn.Linear(1, 1)
+
+    def train_step(batch):
+        count = batch["x"][0, 0]
+        return {"d": count} if count % 2 else {"d": count, "g": -count}
+
+    run = RunArguments(output_dir=str(tmp_path), max_train_steps=5, logging_steps=4)
+    result = fit(run, Accelerator(cpu=True), Numbers(), train_step, state={"model": model}, identity={})
+    assert result.history == [{"step": 4, "d": 2.5, "g": -3.0}, {"step": 5, "d": 5.0}]
+
+
 def test_epochs_are_of_the_batches(tmp_path):
     assert train(tmp_path, max_train_steps=None, num_train_epochs=1.5)[1].results["train_steps"] == 15
 
@@ -131,6 +143,9 @@ def test_processes_share_the_noise_of_one():
     for draw in ("normal", "uniform", "normal"):
         shared = torch.cat([getattr(noise, draw)(4, 2, 3) for noise in two])
         assert torch.equal(getattr(one, draw)(8, 2, 3), shared)
+    integers = one.integers(7, 8)
+    assert torch.equal(integers, torch.cat([noise.integers(7, 4) for noise in two]))
+    assert integers.shape == (8,) and integers.min() >= 0 and integers.max() < 7
     state = one.state_dict()
     first = one.normal(5)
     one.load_state_dict(state)

@@ -115,7 +115,9 @@ class ImageBatches:
         return {"pixel_values": images.float().div_(255), "labels": self.data.labels.index_select(0, indices)}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self.epoch, "batch": self.batch}
+        return {"epoch": self.epoch, "batch": self.batch, "images": len(self.data)}
 
     def load_state_dict(self, state: dict[str, Any]):
+        if state["images"] != len(self.data):
+            raise ValueError(f"the data set has {len(self.data)} images, it had {state['images']}")
         self.epoch, self.batch, self._order = state["epoch"], state["batch"], None

@@ -38,6 +38,11 @@ class ImageSplits:
     train: ImageSet
     test: ImageSet
 
+    @property
+    def source(self) -> str:
+        """The data set's Hub id, or its name when it has none."""
+        return HUB_IDS.get(self.name, self.name)
+
 
 def load_images(dataset_name: str = "digits", data_dir: str | None = None) -> ImageSplits:
     """
@@ -175,7 +180,7 @@ def _call_datasets(what: str, *args, hint: str = "", **kwargs):
         return load_dataset(*args, **kwargs)
     except DatasetNotFoundError as error:
         raise UsageError(f"{what}: {_first_line(error)}") from error
-    except (DatasetsError, OSError, ValueError, EOFError) as error:
+    except (DatasetsError, OSError, ValueError, EOFError, RuntimeError) as error:
         raise HwzooError(f"{what} cannot be loaded: {_first_line(error)}{hint}") from error
 
 
@@ -210,7 +215,8 @@ def _decode(split, what: str, image_column: str, label_column: str, class_names:
         for image in split[image_column]:
             if image.mode[0] in "IF":  # more than 8 bits a pixel
                 raise UsageError(f"{what} holds images of mode {image.mode}; pixels must have 8 bits a channel")
-            array = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+            image = image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
+            array = np.asarray(image)
             images.append(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
             _same_size(what, images[0].shape, images[-1].shape)
     except OSError as error:

@@ -1,6 +1,6 @@
 """The frame that recipes share: arguments, the loop, checkpoints, evaluation. It knows no model."""
 
-from .arguments import Flags, RunArguments, flag, parse_arguments
+from .arguments import Flags, RunArguments, flag, parse_arguments, save_settings
 from .checkpoint import Checkpoint, Checkpoints, CorruptCheckpoint
 from .ema import averaged_model
 from .evaluation import mean_over
@@ -31,5 +31,6 @@ __all__ = [
     "save_curves",
     "save_image_grid",
     "save_pairs",
+    "save_settings",
     "start",
 ]

@@ -13,9 +13,12 @@ import yaml
 from transformers import HfArgumentParser
 
 from ..errors import UsageError
+from ..files import write_bytes
 
 # `expected` holds the band of each test number of a preset; the reproduction test reads it, a recipe does not.
 KEYS_FOR_TESTS = {"expected"}
+OF_ONE_TRY = {"config", "data_dir", "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "report_to"}
+OF_ONE_TRY |= {"push_to_hub", "hub_model_id", "hub_private_repo"}
 TRACKERS = ("tensorboard", "trackio", "wandb")
 # Of these the one that is given displaces the other's default or preset.
 EXCLUSIVE = ("num_train_epochs", "max_train_steps")
@@ -78,7 +81,7 @@ class RunArguments(Flags):
     num_train_epochs: float | None = flag(
         None, "passes over the training set; in place of --max_train_steps", "(0, inf)"
     )
-    max_train_steps: int | None = flag(None, "optimiser steps; in place of --num_train_epochs", "[1, inf)")
+    max_train_steps: int | None = flag(None, "optimiser steps; in place of --num_train_epochs", "[0, inf)")
     learning_rate: float = flag(1e-3, "peak learning rate", "(0, inf)")
     lr_scheduler: Literal["constant", "constant_with_warmup", "linear", "cosine", "polynomial"] = flag(
         "constant", "schedule of the learning rate"
@@ -102,6 +105,12 @@ class RunArguments(Flags):
     )
     logging_steps: int = flag(50, "steps between log lines, each the average over them", "[1, inf)")
     eval_steps: int | None = flag(1000, "steps between evaluations during training", "[1, inf)")
+    model_name_or_path: str | None = flag(
+        None, "folder or Hub id of a trained model to go on from, with its architecture; 0 steps only test it"
+    )
+    push_to_hub: bool = flag(False, "send the results to the Hub, with the token of HF_TOKEN or the login")
+    hub_model_id: str | None = flag(None, "repository to push to, owner/name")
+    hub_private_repo: bool = flag(False, "push to a private repository")
     report_to: list[str] = flag(["none"], f"experiment trackers: {', '.join(TRACKERS)}, or none")
 
     def __post_init__(self):
@@ -109,6 +118,10 @@ class RunArguments(Flags):
         for name in self.report_to:
             if name not in ("none", *TRACKERS):
                 raise UsageError(f"--report_to is {name}; it must be none or some of {', '.join(TRACKERS)}")
+        if self.max_train_steps == 0 and self.model_name_or_path is None:
+            raise UsageError("--max_train_steps is 0 without --model_name_or_path: there is nothing to test")
+        if self.push_to_hub and self.hub_model_id is None:
+            raise UsageError("--push_to_hub is given without --hub_model_id owner/name")
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Optimiser steps of the whole run, for an epoch of so many."""
@@ -153,6 +166,15 @@ def parse_arguments(types: list[type], argv: list[str] | None = None, descriptio
         if given & set(EXCLUSIVE):
             preset = [token for token in preset if not _names([token]) & set(EXCLUSIVE)]
     return _parse(types, preset + argv, description)
+
+
+def save_settings(path: Path, *arguments: Any):
+    """Writes the flags of a run as a preset that `--config` takes, without what belongs to one machine or one try."""
+    settings = {name: value for each in arguments for name, value in vars(each).items() if name not in OF_ONE_TRY}
+    if settings.get("num_train_epochs") is not None:
+        del settings["max_train_steps"]
+    settings = {name: value for name, value in settings.items() if value is not None}
+    write_bytes(path, yaml.safe_dump(settings, sort_keys=False).encode())
 
 
 def _parse(types: list[type], tokens: list[str], description: str | None) -> list[Any]:

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import os
 import random
 import re
 import shutil
@@ -14,7 +15,7 @@ import safetensors.torch
 import torch
 
 from ..errors import HwzooError, UsageError
-from ..files import remove_unfinished, replacing, sha256
+from ..files import UNFINISHED, remove_unfinished, replacing, sha256
 
 logger = logging.getLogger(__name__)
 
@@ -75,12 +76,17 @@ class Checkpoints:
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_unfinished(self.folder)  # of a run that was killed while it wrote one
         path = self.folder / f"step-{step:08d}"
-        if path.exists():  # resumed from an older one, over a newer one that was found altered
-            shutil.rmtree(path)
         with replacing(path) as beside:
             beside.mkdir()
             for name, data in files.items():
                 (beside / name).write_bytes(data)
+            if path.exists():  # after going back: a folder that holds something cannot be replaced in one step
+                os.replace(path, path.with_name(f"{UNFINISHED}old-{path.name}"))
+        remove_unfinished(self.folder)
+        for newer in self.paths():
+            if _step_of(newer) > step:
+                logger.warning("%s is removed: the run went back and is now at step %d", newer, step)
+                shutil.rmtree(newer)
         if self.limit is not None:
             for old in self.paths()[: -self.limit]:
                 shutil.rmtree(old)
@@ -88,7 +94,7 @@ class Checkpoints:
     def paths(self) -> list[Path]:
         """The checkpoint folders, oldest first."""
         found = self.folder.glob("step-*") if self.folder.is_dir() else []
-        return sorted((path for path in found if re.fullmatch(r"step-\d+", path.name)), key=lambda p: int(p.name[5:]))
+        return sorted((path for path in found if re.fullmatch(r"step-\d+", path.name)), key=_step_of)
 
     def clear(self):
         """Removes all checkpoints, those of an earlier run."""
@@ -161,23 +167,29 @@ class Checkpoint:
         path = self.path / MANIFEST
         try:
             manifest = json.loads(path.read_bytes())
-            if manifest.pop("sha256") == _digest(manifest):
+            whole = manifest.pop("sha256") == _digest(manifest)
+            kinds = {"step": int, "identity": dict, "files": dict}
+            if whole and all(isinstance(manifest[name], kind) for name, kind in kinds.items()):
                 return manifest
         except OSError as error:
             raise CorruptCheckpoint(f"{path}: {error.strerror}") from None
-        except (ValueError, KeyError, AttributeError):
+        except (ValueError, KeyError, AttributeError, TypeError):
             pass  # cut off or altered, told below
         raise CorruptCheckpoint(f"{path} is cut off or altered")
 
     def _verified(self, name: str, entry: dict[str, Any]) -> bytes:
         path = self.path / name
         try:
-            data = path.read_bytes()
+            # Nothing outside of the folder, no device and nothing larger than it says is read.
+            if name == Path(name).name and path.is_file() and path.stat().st_size == entry["size"]:
+                data = path.read_bytes()
+                if sha256(data) == entry["sha256"]:
+                    return data
         except OSError as error:
             raise CorruptCheckpoint(f"{path}: {error.strerror}") from None
-        if len(data) != entry["size"] or sha256(data) != entry["sha256"]:
-            raise CorruptCheckpoint(f"{path} is cut off or altered")
-        return data
+        except (KeyError, TypeError):
+            pass  # an entry that is none, told below
+        raise CorruptCheckpoint(f"{path} is {'cut off or altered' if path.exists() else 'missing'}")
 
 
 def random_state() -> dict[str, Any]:
@@ -200,6 +212,10 @@ def set_random_state(state: dict[str, Any]):
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def _digest(manifest: dict[str, Any]) -> str:

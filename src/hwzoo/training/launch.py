@@ -21,6 +21,7 @@ from transformers.utils.logging import disable_progress_bar
 from ..errors import HwzooError, UsageError
 from ..files import remove_unfinished
 from .arguments import RunArguments, parse_arguments
+from .loop import LAUNCHER_ENDED
 
 logger = logging.getLogger("hwzoo")
 
@@ -36,22 +37,27 @@ def launch(main: Callable[..., Any], *types: type, description: str | None = Non
     if not logger.handlers:
         logger.addHandler(logging.StreamHandler())
         logger.handlers[0].setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-    # Outside the loop, which saves first, a signal ends the run where it is, with the status that shells give.
     disable_progress_bar()  # of transformers' saving: one file is written
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    # Outside the loop, which saves first, a signal ends the run where it is, with the status that shells give.
+    for number in (signal.SIGTERM, LAUNCHER_ENDED):
+        signal.signal(number, lambda number, frame: sys.exit(128 + signal.SIGTERM))
     try:
         _follow_launcher()
         main(*parse_arguments(list(types), description=description))
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
-    except (HwzooError, StrictDataclassError, OSError, torch.OutOfMemoryError, MemoryError) as error:
+    except Exception as error:
         if os.environ.get("HWZOO_DEBUG") == "1":
             raise
-        # A config names its own wrong field; what is around that message is the library's.
-        cause = error.__cause__ if isinstance(error, StrictDataclassError) and error.__cause__ else error
+        if isinstance(error, HwzooError):
+            cause = str(error)
+        elif isinstance(error, StrictDataclassError):
+            cause = str(error.__cause__ or error)  # the config names its wrong field; the rest is the library's
+        else:
+            cause = f"{type(error).__name__}: {str(error)[:300]} (HWZOO_DEBUG=1 shows where)"
         # What is wrong with the command line every process finds; what fails in one alone, that one tells.
         if os.environ.get("LOCAL_RANK", "0") == "0" or not isinstance(error, UsageError):
-            print("error: " + " ".join(str(cause).split()), file=sys.stderr)
+            print("error: " + " ".join(cause.split()), file=sys.stderr)
         sys.exit(getattr(error, "status", 2 if isinstance(error, StrictDataclassError) else 1))
 
 
@@ -107,6 +113,8 @@ def start(run: RunArguments) -> Iterator[Accelerator]:
 
 def _check_folder(folder: Path, run: RunArguments):
     remove_unfinished(folder)
+    if run.overwrite_output_dir and run.resume_from_checkpoint:
+        raise UsageError("--overwrite_output_dir and --resume_from_checkpoint are given; give one of them")
     kept = [path for path in folder.iterdir() if path.name != LOCK]
     if kept and not (run.overwrite_output_dir or run.resume_from_checkpoint):
         raise UsageError(
@@ -138,7 +146,7 @@ def _locked(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except ImportError:  # Windows: no lock
             pass
-        except OSError as error:
+        except BlockingIOError as error:
             raise HwzooError(f"--output_dir {folder} is in use by another run; give each run its own") from error
         yield
 
@@ -163,6 +171,7 @@ def _follow_launcher():
     # `accelerate launch` passes no signal on: when it ends, the system shall tell this process, which then saves.
     if sys.platform == "linux" and "ACCELERATE_MIXED_PRECISION" in os.environ:
         parent = os.getppid()
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it ended before it could be followed
-            os.kill(os.getpid(), signal.SIGTERM)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, LAUNCHER_ENDED)
+        # It may have ended before it could be followed, while this process was importing.
+        if os.getppid() != parent or (parent == 1 and b"accelerate" not in Path("/proc/1/cmdline").read_bytes()):
+            sys.exit(128 + signal.SIGTERM)

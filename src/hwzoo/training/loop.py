@@ -2,6 +2,7 @@
 learning."""
 
 import contextlib
+import math
 import os
 import signal
 import sys
@@ -13,13 +14,26 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object, set_seed
+from accelerate.utils import broadcast_object_list, gather_object, set_seed
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..errors import HwzooError, UsageError
 from .arguments import RunArguments
 from .checkpoint import Checkpoint, Checkpoints, CorruptCheckpoint, random_state, set_random_state
+
+# What the system sends when the launcher ends; never taken for the second, impatient signal of a user. Not on Windows.
+LAUNCHER_ENDED = getattr(signal, "SIGUSR2", signal.SIGTERM)
+# Flags besides the seed that a resumed run must share with its checkpoint: the saved state, not the flag, decides.
+SHARED_FLAGS = (
+    "seed",
+    "learning_rate",
+    "lr_scheduler",
+    "lr_warmup_steps",
+    "max_grad_norm",
+    "mixed_precision",
+    "ema_decay",
+)
 
 
 class NonFiniteLoss(HwzooError):
@@ -71,7 +85,7 @@ def fit(
         state: everything else that the run's future depends on: models (not wrapped for several processes),
             optimisers, schedules, averages, noise; a `torch.nn.Module` or anything with `state_dict` and
             `load_state_dict`.
-        identity: what a resumed run must share with its checkpoint besides the seed and the size of a step; JSON
+        identity: what a resumed run must share with its checkpoint besides SHARED_FLAGS and the size of a step; JSON
             values by name.
         evaluate: gives numbers to log each `run.eval_steps`; must leave the global random state alone.
 
@@ -105,7 +119,8 @@ class _Loop:
         self.batches = batches
         self.train_step = train_step
         self.state = {**state, "batches": batches}
-        self.identity = {**identity, "seed": run.seed, "examples_per_step": batches.global_batch_size}
+        self.identity = {**identity, **{name: getattr(run, name) for name in SHARED_FLAGS}}
+        self.identity["examples_per_step"] = batches.global_batch_size
         self.evaluate = evaluate
         self.checkpoints = Checkpoints(Path(run.output_dir) / "checkpoints", run.checkpoints_total_limit)
         self.total = run.total_steps(len(batches))
@@ -156,11 +171,13 @@ class _Loop:
         return self.runtime + time.perf_counter() - self.started
 
     def _log(self, bar):
-        means = self._read_window().mean(0)  # float64: a mean over many steps keeps its digits
-        names = list(self.window[0])
+        by_name: dict[str, list[float]] = {}
+        for metrics in self._read_window():
+            for name, value in metrics.items():
+                by_name.setdefault(name, []).append(value)
         self.window.clear()
         self.num_checked = 0
-        record = dict(zip(names, means.tolist(), strict=True))
+        record = {name: sum(values) / len(values) for name, values in by_name.items()}
         bar.set_postfix({name: f"{value:.4g}" for name, value in list(record.items())[:3]}, refresh=False)
         self._record(record)
 
@@ -168,33 +185,34 @@ class _Loop:
         self.history.append({"step": self.step, **record})
         self.accelerator.log(record, step=self.step)
 
-    def _read_window(self) -> Tensor:
-        """The metrics since the last log line as (steps, metrics), float64, averaged over the processes."""
-        rows = [torch.stack([value.detach().float() for value in metrics.values()]) for metrics in self.window]
-        values = self.accelerator.reduce(torch.stack(rows), reduction="mean").cpu().double()
-        for offset, row in enumerate(values[self.num_checked :].isfinite(), start=self.num_checked):
-            if not row.all():
-                step = self.step - len(values) + offset + 1
-                name = list(self.window[offset])[row.int().argmin()]
+    def _read_window(self) -> list[dict[str, float]]:
+        """The metrics since the last log line, averaged over the processes; the one wait for the device."""
+        entries = [(offset, name) for offset, metrics in enumerate(self.window) for name in metrics]
+        values = torch.stack([self.window[offset][name].detach().float() for offset, name in entries])
+        read: list[dict[str, float]] = [{} for _ in self.window]
+        for (offset, name), value in zip(entries, self.accelerator.reduce(values, "mean").tolist(), strict=True):
+            read[offset][name] = value
+            if offset >= self.num_checked and not math.isfinite(value):
                 raise NonFiniteLoss(
-                    f"{name} is {values[offset][row.int().argmin()]} at step {step}; the run stops (a smaller "
-                    f"--learning_rate or a --max_grad_norm may help)"
+                    f"{name} is {value} at step {self.step - len(read) + offset + 1}; the run stops (a smaller "
+                    "--learning_rate or a --max_grad_norm may help)"
                 )
-        self.num_checked = len(values)
-        return values
+        self.num_checked = len(read)
+        return read
 
     def _save(self):
-        if self.window:
-            self._read_window()  # no step that is not finite enters a checkpoint
+        window = self._read_window() if self.window else []  # no step that is not finite enters a checkpoint
         rng = gather_object([random_state()])
+        problem = None
         if self.accelerator.is_main_process:
-            progress = {
-                "runtime": self._elapsed(),
-                "history": self.history,
-                "window": [{name: float(value) for name, value in metrics.items()} for metrics in self.window],
-            }
-            self.checkpoints.save(self.step, self.state, progress, self.identity, rng)
-        self.accelerator.wait_for_everyone()
+            progress = {"runtime": self._elapsed(), "history": self.history, "window": window}
+            try:
+                self.checkpoints.save(self.step, self.state, progress, self.identity, rng)
+            except HwzooError as error:
+                problem = error
+        (problem,) = broadcast_object_list([problem])
+        if problem is not None:
+            raise problem
         self.checkpointed_step = self.step
 
     def _stop(self, number: int):
@@ -254,7 +272,7 @@ class _Signals:
         self.previous = {}
         # Python delivers signals to the main thread only; elsewhere (a notebook's worker) the loop goes without.
         with contextlib.suppress(ValueError):
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, LAUNCHER_ENDED):
                 self.previous[number] = signal.signal(number, self._note)
         return self
 
@@ -271,6 +289,9 @@ class _Signals:
         return int(number)
 
     def _note(self, number, frame):
+        if number == LAUNCHER_ENDED:
+            self.number = self.number or signal.SIGTERM
+            return
         if self.number:
             os._exit(128 + number)
         self.number = number

@@ -1,5 +1,6 @@
 """Noise that belongs to the global batch, so that several processes see together what one process would see."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,6 +32,10 @@ class GlobalNoise:
     def uniform(self, num_rows: int, *shape: int) -> Tensor:
         """Uniform noise in [0, 1), (num_rows, *shape)."""
         return self._own_rows(torch.rand, num_rows, shape)
+
+    def integers(self, high: int, num_rows: int, *shape: int) -> Tensor:
+        """Uniform integers from 0 to high - 1, int64, (num_rows, *shape)."""
+        return self._own_rows(partial(torch.randint, high), num_rows, shape)
 
     def _own_rows(self, draw, num_rows: int, shape: tuple[int, ...]) -> Tensor:
         size = (num_rows * self.num_processes, *shape)

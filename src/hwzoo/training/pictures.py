@@ -14,7 +14,7 @@ def save_image_grid(pixel_values: Tensor, path: Path, columns: int):
     """Writes images in [0, 1], (rows * columns, channels, height, width), row by row, 2 pixels apart, as one PNG."""
     from diffusers.utils import make_image_grid, numpy_to_pil
 
-    framed = F.pad(pixel_values.detach().clamp(0, 1), (1, 1, 1, 1))
+    framed = F.pad(_in_rows(pixel_values.detach().clamp(0, 1), columns).flatten(0, 1), (1, 1, 1, 1))
     images = numpy_to_pil(framed.permute(0, 2, 3, 1).cpu().numpy())
     grid = make_image_grid(images, rows=len(images) // columns, cols=columns)
     if pixel_values.shape[1] == 1:
@@ -25,8 +25,14 @@ def save_image_grid(pixel_values: Tensor, path: Path, columns: int):
 
 def save_pairs(originals: Tensor, images: Tensor, path: Path, columns: int):
     """Writes originals and, in the row below each row of them, what became of them, as one PNG."""
-    rows = [tensor.unflatten(0, (-1, columns)) for tensor in (originals, images)]
-    save_image_grid(torch.stack(rows, 1).flatten(0, 2), path, columns)
+    rows = torch.stack([_in_rows(originals, columns), _in_rows(images, columns)], 1)
+    save_image_grid(rows.flatten(0, 2), path, columns)
+
+
+def _in_rows(images: Tensor, columns: int) -> Tensor:
+    """(rows, columns, ...), the last row filled up with black."""
+    missing = -len(images) % columns
+    return torch.cat([images, images.new_zeros(missing, *images.shape[1:])]).unflatten(0, (-1, columns))
 
 
 def save_curves(history: list[dict[str, float]], path: Path, names: Sequence[str], unit: str):

@@ -7,8 +7,8 @@ from typing import Literal
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-# What config.json holds besides the fields; any other unknown keyword is a misspelling.
-_STORED_BESIDE_FIELDS = {"auto_map", "model_type", "torch_dtype", "name_or_path", "num_labels", "output_attentions"}
+# What transformers takes besides the fields; any other unknown keyword is a misspelling.
+KEYWORDS_BESIDE_FIELDS = {"attn_implementation", "name_or_path", "num_labels", "output_attentions", "torch_dtype"}
 
 
 @strict
@@ -60,8 +60,9 @@ class VAEConfig(PreTrainedConfig):
     beta: float = 1.0
 
     def __post_init__(self, **kwargs):
-        unknown = {key for key in kwargs if not key.startswith("_")} - _STORED_BESIDE_FIELDS
-        if unknown:
+        unknown = {key for key in kwargs if not key.startswith("_")} - KEYWORDS_BESIDE_FIELDS
+        # A stored config names its model type, and may hold what a later version of transformers adds.
+        if unknown and "model_type" not in kwargs:
             known = sorted(field.name for field in fields(self))
             raise ValueError(f"{type(self).__name__} has no field {sorted(unknown)}; it has {known}")
         # JSON has no tuples: with lists a saved and reloaded config equals the first.

@@ -20,8 +20,9 @@ ACTIVATIONS = {
     "tanh": nn.Tanh,
 }
 LOG_2PI = math.log(2 * math.pi)
-# Decoded (image, sample) pairs held at once by the importance-weighted bound: 100 MB of float32 at 784 pixels.
-IWAE_CHUNK = 32_768
+# Pixels that the importance-weighted bound decodes at once: 100 MB of float32, 32,768 pairs of image and sample at
+# 784.
+IWAE_CHUNK = 32_768 * 784
 
 
 @dataclass
@@ -254,7 +255,7 @@ class VAEModel(VAEPreTrainedModel):
         log_total = mean.new_full((len(mean),), -torch.inf)
         remaining = num_importance_samples
         while remaining:
-            chunk = min(remaining, max(1, IWAE_CHUNK // max(1, len(mean))))
+            chunk = min(remaining, max(1, IWAE_CHUNK // max(1, pixel_values.numel())))
             remaining -= chunk
             latents = sample_gaussian(mean.expand(chunk, -1, -1), variance, generator)  # (chunk, batch, latent)
             output = self._decoder_output(latents.flatten(0, 1)).unflatten(0, (chunk, len(mean)))

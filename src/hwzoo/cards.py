@@ -1,0 +1,66 @@
+"""Model cards: a family's template, filled with the results of a run."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from .files import write_bytes
+
+
+def write_card(
+    folder: Path,
+    template: Path,
+    *,
+    title: str,
+    results: dict[str, Any],
+    dataset: str,
+    pipeline_tag: str = "unconditional-image-generation",
+    **variables: Any,
+) -> ModelCard:
+    """
+    Fills a template and writes it as README.md. The model-index holds each finite number of `results` whose name
+    starts with `test_`.
+
+    Args:
+        folder: of the run, with its pictures.
+        template: a Jinja template that starts with the front matter, `{{ card_data }}`; it is also given `metrics`,
+            the test numbers by name, `pictures`, the names of the PNG files, and all that is passed here.
+        title: heading of the card, and the model's name in its model-index.
+        results: of the run, as in all_results.json.
+        dataset: Hub id of the data set, or its name.
+        pipeline_tag: the Hub's name of the task.
+        variables: further ones of the template.
+
+    Raises:
+        HwzooError: when the card cannot be written; an earlier one stays.
+    """
+    # Plain floats: YAML would write NumPy's as Python objects.
+    numbers = {name: float(value) for name, value in results.items() if isinstance(value, int | float)}
+    metrics = {name: value for name, value in numbers.items() if name.startswith("test_") and math.isfinite(value)}
+    data = {"dataset_type": dataset, "dataset_name": dataset.split("/")[-1], "dataset_split": "test"}
+    card_data = ModelCardData(
+        library_name="transformers",
+        license="apache-2.0",
+        datasets=[dataset] if "/" in dataset else None,
+        tags=["hwzoo", title.split("-")[0]],
+        pipeline_tag=pipeline_tag,
+        model_name=title,
+        eval_results=[
+            EvalResult(task_type=pipeline_tag, metric_type=name, metric_value=value, **data)
+            for name, value in metrics.items()
+        ],
+    )
+    card = ModelCard.from_template(
+        card_data,
+        template_path=str(template),
+        title=title,
+        results=results,
+        dataset=dataset,
+        metrics=metrics,
+        pictures=sorted(path.name for path in Path(folder).glob("*.png")),
+        **variables,
+    )
+    write_bytes(Path(folder) / "README.md", str(card).encode())
+    return card
