@@ -134,7 +134,8 @@ def push(folder: Path, repo_id: str, private: bool = False) -> str:
         commit = _retried(lambda: api.create_commit(repo_id, operations, commit_message=message), "pushing")
     except HFValidationError as error:
         raise UsageError(f"{repo_id} is not a repository id: {_first_line(error)}") from None
-    except (OSError, HTTPError) as error:
+    except (OSError, HTTPError, RuntimeError, ValueError) as error:
+        # huggingface_hub tells a failed upload as RuntimeError, an answer that is no JSON as ValueError.
         later = f"python -m hwzoo.hub push {folder} {repo_id}{' --private' if private else ''}"
         raise HwzooError(
             f"{repo_id} was not pushed: {_reason(error)}; {folder} is safe, push it later: {later}"
@@ -152,19 +153,28 @@ def _retried(call: Callable[[], Any], what: str) -> Any:
         try:
             return call()
         except HfHubHTTPError as error:
-            status = error.response.status_code if error.response is not None else 0
+            status = _status(error) or 0
             if wait is None or not (status == 429 or status >= 500):
                 raise
             print(f"{what}: the Hub answered {status}; trying again in {wait} s", file=sys.stderr)
             time.sleep(wait)
 
 
+def _status(error: BaseException | None) -> int | None:
+    """The HTTP status that an error, or what it came from, tells."""
+    while error is not None:
+        if getattr(error, "response", None) is not None:
+            return error.response.status_code
+        error = error.__cause__
+    return None
+
+
 def _reason(error: Exception) -> str:
-    status = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else None
+    status = _status(error)
     if status == 401:
         return "the Hub refuses the token (401): set HF_TOKEN or run `hf auth login`"
     if status == 403:
-        return "the token may not write there (403)"
+        return "the token may not write there (403): is the owner right?"
     if status == 404:
         return "there is no such owner or repository (404)"
     if status is not None:
