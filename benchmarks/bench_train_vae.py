@@ -14,6 +14,7 @@ HWZOO_DATA_DIR holds it, else random ones of the same size (the work is the same
 - recipe, bf16: the same with `--mixed_precision bf16`.
 - usual script: as the libraries' example scripts do it: `datasets` with `set_transform` (a PNG decoded a sample), a
   DataLoader, everything through `accelerator.prepare`, gradient clipping, Adam as it comes, a log line a step.
+- usual, 1 thread: the same with the one thread that `accelerate launch` gives a script on a CPU, which ours undoes.
 
 A checkpoint each 1,000 steps and an evaluation each 1,000 are the recipe's defaults; make --steps a multiple.
 """
@@ -118,9 +119,11 @@ class UsualScript:
     `accumulate`, gradient clipping, and each step's loss in the progress bar and the log.
     """
 
-    def __init__(self, data: ImageSplits):
+    def __init__(self, data: ImageSplits, num_threads: int):
         from datasets import Dataset, Features, Image
         from PIL import Image as PILImage
+
+        self.num_threads = num_threads
 
         encoded = []
         for image in data.train.images[:20_000, 0].numpy():  # enough of them: an epoch is not the question
@@ -148,6 +151,8 @@ class UsualScript:
             yield from self.loader
 
     def run(self, steps: int) -> float:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(self.num_threads)
         batches = self.batches()
         start = time.perf_counter()
         with tqdm(total=steps, file=io.StringIO()) as bar:
@@ -165,7 +170,9 @@ class UsualScript:
                 logs = {"loss": loss.detach().item(), "lr": self.schedule.get_last_lr()[0]}
                 bar.set_postfix(**logs)
                 self.accelerator.log(logs, step=step)
-        return steps / (time.perf_counter() - start)
+        speed = steps / (time.perf_counter() - start)
+        torch.set_num_threads(threads)
+        return speed
 
 
 def main():
@@ -178,12 +185,13 @@ def main():
         "bare": Bare(data),
         "recipe": Recipe(data),
         "recipe, bf16": Recipe(data, "bf16"),
-        "usual script": UsualScript(data),
+        "usual script": UsualScript(data, torch.get_num_threads()),
+        "usual, 1 thread": UsualScript(data, 1),
     }
     speeds = {name: [] for name in contenders}
     for round_number in range(arguments.rounds + 1):
         for name, contender in contenders.items():
-            speed = contender.run(arguments.steps // (4 if name == "usual script" else 1))
+            speed = contender.run(arguments.steps // (4 if name.startswith("usual") else 1))
             if round_number:  # the first round warms up
                 speeds[name].append(speed)
     medians = {name: statistics.median(values) for name, values in speeds.items()}
@@ -191,10 +199,11 @@ def main():
         f"torch {torch.__version__}, {torch.get_num_threads()} threads, {data.name} images, {arguments.rounds} rounds"
     )
     for name, values in speeds.items():
-        print(f"{name:>13}: {medians[name]:7.1f} steps/s (min {min(values):.1f}, max {max(values):.1f})")
+        print(f"{name:>15}: {medians[name]:7.1f} steps/s (min {min(values):.1f}, max {max(values):.1f})")
     ratios = {
         "recipe / bare": statistics.median(a / b for a, b in zip(speeds["recipe"], speeds["bare"], strict=True)),
         "recipe / usual script": medians["recipe"] / medians["usual script"],
+        "recipe / usual, 1 thread": medians["recipe"] / medians["usual, 1 thread"],
         "recipe, bf16 / recipe": medians["recipe, bf16"] / medians["recipe"],
     }
     print(json.dumps({name: round(value, 3) for name, value in ratios.items()}))

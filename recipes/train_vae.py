@@ -127,18 +127,14 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
         def elbo(pixel_values, generator):
             return dict(zip(BOUNDS, tested.negative_elbo_bound(pixel_values, generator=generator), strict=True))
 
+        def watch():
+            return test_mean(elbo, evenly_spaced(1000), run.eval_batch_size)
+
         state = {"model": model, "optimizer": optimizer, "lr_scheduler": lr_scheduler, "noise": noise}
+        state |= {"ema": ema} if ema else {}
         identity = {name: getattr(model.config, name) for name in asdict(architecture)}
         identity |= {"recipe": "train_vae", "dataset": data.name, "binarization": protocol.binarization}
-        fitted = training.fit(
-            run,
-            accelerator,
-            batches,
-            train_step,
-            state=state | ({"ema": ema} if ema else {}),
-            identity=identity,
-            evaluate=lambda: test_mean(elbo, evenly_spaced(1000), run.eval_batch_size),
-        )
+        fitted = training.fit(run, accelerator, batches, train_step, state=state, identity=identity, evaluate=watch)
 
         # 7. test
         num_samples = protocol.num_importance_samples

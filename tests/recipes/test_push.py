@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,11 +36,13 @@ for token, arguments in json.loads(sys.argv[1]):
     told.append([status, error.getvalue(), time.monotonic() - start])
 print(json.dumps(told))
 """
-LOADS = """
+# What stands in the card, run as printed where hwzoo is not; then the same model by its revision.
+WITHOUT_HWZOO = """
 import json, sys
 sys.modules["hwzoo"] = None
-import torch
-from transformers import AutoModel
+"""
+BY_REVISION = """
+assert images.shape == (16, 1, 28, 28) and negative_elbo > 0
 model = AutoModel.from_pretrained("me/vae", trust_remote_code=True, revision=sys.argv[1])
 print(json.dumps(model.sample(2, generator=torch.Generator().manual_seed(0)).flatten().tolist()))
 """
@@ -82,7 +85,9 @@ def test_the_recipe_pushes_what_others_load(tmp_path):
         ]
 
         # Somebody without hwzoo loads it, by revision; this process does by the family's class.
-        loaded = python(server, tmp_path, "-c", LOADS, repo.commits[-1].oid)
+        example = re.search(r"```python\n(.*?)```", pushed["README.md"].decode(), re.DOTALL)[1]
+        program = WITHOUT_HWZOO + example + BY_REVISION
+        loaded = python(server, tmp_path, "-c", program, repo.commits[-1].oid)
         assert loaded.returncode == 0, loaded.stderr
         model = VAEModel.from_pretrained(folder)
         here = model.sample(2, generator=torch.Generator().manual_seed(0)).flatten().tolist()
