@@ -178,7 +178,7 @@ def _reason(error: Exception) -> str:
     if status == 404:
         return "there is no such owner or repository (404)"
     if status is not None:
-        return f"the Hub answered {status}, {len(WAITS) + 1} times" if status == 429 or status >= 500 else f"{status}"
+        return f"the Hub answered {status} at every try"
     return f"the Hub cannot be reached ({_first_line(error)})"
 
 

@@ -116,7 +116,7 @@ def test_faults_are_told_in_one_line_and_lose_nothing(trained, tmp_path):
             "an answer that is no JSON": (TOKEN, ["me/vae"], 1, "the Hub cannot be reached (Expecting value"),
             "503 twice": (TOKEN, ["me/twice"], 0, "the Hub answered 503; trying again in 2 s"),
             "429 once": (TOKEN, ["me/busy"], 0, "the Hub answered 429; trying again in 1 s"),
-            "503 for ever": (TOKEN, ["me/down"], 1, "the Hub answered 503, 5 times"),
+            "503 for ever": (TOKEN, ["me/down"], 1, "the Hub answered 503 at every try"),
             "wrong token": ("hf_wrong", ["me/vae"], 1, "refuses the token (401)"),
             "owner of others": (TOKEN, ["you/vae"], 1, "may not write there (403)"),
             "no such owner": (TOKEN, ["nobody/vae"], 1, "no such owner or repository (404)"),
