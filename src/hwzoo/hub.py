@@ -37,7 +37,8 @@ def save(model: PreTrainedModel, folder: Path, results: dict[str, Any] | None = 
     whole or not at all.
 
     Raises:
-        HwzooError: when the folder cannot be written; the files it held stay.
+        HwzooError: when the folder cannot be written (the files it held stay), or, once the model is saved, when a
+            result is not finite.
     """
     register(model)
     with adding_to(Path(folder)) as beside:
@@ -111,7 +112,7 @@ def push(folder: Path, repo_id: str, private: bool = False) -> str:
     Raises:
         UsageError: for a folder without a model, or an id that is none.
         HwzooError: when the Hub cannot be reached or refuses; one line that says how to push later. Nothing local
-        changes.
+            is lost; the card's examples name `repo_id` from then on.
     """
     folder = Path(folder)
     if not any(folder.glob("*.safetensors")):

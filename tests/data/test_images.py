@@ -190,3 +190,9 @@ def test_a_set_smaller_than_a_step_is_refused(batch_size, num_processes, wanted)
     message = str(error.value)
     assert message.startswith("--train_batch_size: ") and "\n" not in message
     assert f" {wanted} images" in message and message.endswith(" 10")
+
+
+def test_the_place_in_another_data_set_is_refused():
+    state = ImageBatches(numbered_set(10), 2, seed=0).state_dict()
+    with pytest.raises(ValueError, match="the data set has 8 images, it had 10"):
+        ImageBatches(numbered_set(8), 2, seed=0).load_state_dict(state)

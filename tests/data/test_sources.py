@@ -357,3 +357,8 @@ def test_damaged_and_deep_pictures_are_told(tmp_path):
         load_images(str(pictures_of(tmp_path / "sizes", lambda s, i: i if s == "train" else i.resize((6, 6)))))
     with pytest.raises(UsageError, match="mode I;16; pixels must have 8 bits"):
         load_images(str(pictures_of(tmp_path / "deep", lambda split, image: image.convert("I;16"))))
+
+
+def test_black_and_white_pictures_have_one_channel(tmp_path):
+    data = load_images(str(pictures_of(tmp_path / "bits", lambda split, image: image.convert("1"))))
+    assert data.train.num_channels == 1

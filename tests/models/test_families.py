@@ -338,3 +338,20 @@ def test_a_generator_alone_decides_the_samples(family):
 def test_an_unconditional_model_refuses_labels(family):
     with pytest.raises(ValueError, match="labels"):
         tiny_model(family).sample(2, labels=torch.zeros(2, dtype=torch.long))
+
+
+@families
+def test_a_config_of_a_later_library_loads(family, tmp_path):
+    model = tiny_model(family)
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text()) | {"field_of_the_future": 1}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    loaded = family.model_class.from_pretrained(tmp_path, attn_implementation="eager")
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), loaded.parameters(), strict=True))
+
+
+@families
+def test_a_result_that_is_not_finite_is_told_after_the_model_is_saved(family, tmp_path):
+    with pytest.raises(HwzooError, match="test_x is not finite"):
+        hub.save(tiny_model(family), tmp_path, {"test_x": float("inf"), "test_y": 1.0})
+    assert (tmp_path / "model.safetensors").exists() and not (tmp_path / "all_results.json").exists()
