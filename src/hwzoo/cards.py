@@ -1,6 +1,7 @@
 """Model cards: a family's template, filled with the results of a run."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ def write_card(
     results: dict[str, Any],
     dataset: str,
     pipeline_tag: str = "unconditional-image-generation",
+    metrics: Sequence[str] | None = None,
     **variables: Any,
 ) -> ModelCard:
     """
-    Fills a template and writes it as README.md. The model-index holds each finite number of `results` whose name
-    starts with `test_`.
+    Fills a template and writes it as README.md. The model-index holds the finite ones of the `metrics`.
 
     Args:
         folder: of the run, with its pictures.
@@ -31,6 +32,7 @@ def write_card(
         results: of the run, as in all_results.json.
         dataset: Hub id of the data set, or its name.
         pipeline_tag: the Hub's name of the task.
+        metrics: names of the test numbers in `results`; those that start with `test_` when not given.
         variables: further ones of the template.
 
     Raises:
@@ -38,7 +40,8 @@ def write_card(
     """
     # Plain floats: YAML would write NumPy's as Python objects.
     numbers = {name: float(value) for name, value in results.items() if isinstance(value, int | float)}
-    metrics = {name: value for name, value in numbers.items() if name.startswith("test_") and math.isfinite(value)}
+    names = [name for name in numbers if name.startswith("test_")] if metrics is None else metrics
+    metrics = {name: numbers[name] for name in names if name in numbers and math.isfinite(numbers[name])}
     data = {"dataset_type": dataset, "dataset_name": dataset.split("/")[-1], "dataset_split": "test"}
     card_data = ModelCardData(
         library_name="transformers",

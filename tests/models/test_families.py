@@ -12,6 +12,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassFieldValidationError
 from safetensors.torch import save_file
 from torch import nn
+from transformers import AutoImageProcessor
 
 from hwzoo import hub
 from hwzoo.errors import HwzooError
@@ -33,7 +34,19 @@ TINY = {
         num_mixture_components=4,
         beta=0.5,
     ),
+    "continual": dict(
+        image_size=16,
+        num_channels=3,
+        backbone="cnn",
+        hidden_sizes=[5],
+        num_heads=2,
+        dropout=0.25,
+        image_mean=[0.5, 0.4, 0.3],
+        image_std=[0.3, 0.4, 0.5],
+    ),
 }
+# Families whose loss is of labels.
+LABELLED = {"continual"}
 # For a value of each type, one that its field must refuse.
 WRONG = {bool: "yes", int: 2.5, float: "0.5", str: "no such choice", list: "16"}
 
@@ -62,10 +75,18 @@ def some_images(config, num=6):
     return torch.rand(shape, generator=torch.Generator().manual_seed(1)).round()
 
 
-def seeded_forward(model, pixel_values):
+def some_inputs(family, config, num=6):
+    """What a family's forward takes to compute its loss."""
+    inputs = {"pixel_values": some_images(config, num)}
+    if family.name in LABELLED:
+        inputs["labels"] = torch.arange(num) % config.num_labels
+    return inputs
+
+
+def seeded_forward(model, inputs):
     torch.manual_seed(7)
     with torch.no_grad():
-        return dict(model(pixel_values))
+        return dict(model(**inputs))
 
 
 def seeded_sample(model):
@@ -141,10 +162,10 @@ def test_a_value_of_the_wrong_type_is_refused_by_name(family):
 @families
 def test_the_same_seed_gives_the_same_model(family):
     model, twin, other = tiny_model(family), tiny_model(family), tiny_model(family, seed=1)
-    pixel_values = some_images(model.config)
+    inputs = some_inputs(family, model.config)
     assert same_tensors(model.state_dict(), twin.state_dict())
     assert not same_tensors(model.state_dict(), other.state_dict())
-    assert same_tensors(seeded_forward(model, pixel_values), seeded_forward(twin, pixel_values))
+    assert same_tensors(seeded_forward(model, inputs), seeded_forward(twin, inputs))
 
 
 @families
@@ -165,12 +186,12 @@ def test_layers_start_with_the_initialisation_of_torch(family):
 @families
 def test_a_few_steps_on_a_batch_lower_its_loss(family):
     model = tiny_model(family).train()
-    pixel_values = some_images(model.config)
+    inputs = some_inputs(family, model.config)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     losses = []
     for _ in range(5):
         torch.manual_seed(0)
-        loss = model(pixel_values).loss
+        loss = model(**inputs).loss
         losses.append(loss.item())
         loss.backward()
         assert all(parameter.grad is not None for parameter in model.parameters())
@@ -185,7 +206,7 @@ def test_a_few_steps_on_a_batch_lower_its_loss(family):
 @families
 def test_a_saved_model_comes_back(family, saved):
     model, folder = saved
-    pixel_values = some_images(model.config)
+    inputs = some_inputs(family, model.config)
     for load in (
         lambda: family.model_class.from_pretrained(folder),
         lambda: family.auto_class.from_pretrained(folder),
@@ -196,7 +217,7 @@ def test_a_saved_model_comes_back(family, saved):
         assert not loaded.training
         assert architecture(loaded.config) == architecture(model.config)
         assert same_tensors(loaded.state_dict(), model.state_dict())
-        assert same_tensors(seeded_forward(loaded, pixel_values), seeded_forward(model, pixel_values))
+        assert same_tensors(seeded_forward(loaded, inputs), seeded_forward(model, inputs))
 
 
 def drop(weights, name):
@@ -241,14 +262,17 @@ from pathlib import Path
 
 for folder in map(Path, sys.argv[1:]):
     auto_class = getattr(transformers, (folder / "auto_class").read_text())
-    pixel_values = torch.load(folder / "pixel_values.pt")
+    inputs = torch.load(folder / "inputs.pt")
     for name in ("saved", "saved_again"):
         model = auto_class.from_pretrained(folder / name, trust_remote_code=True)
-        results = seeded_forward(model, pixel_values)
+        results = seeded_forward(model, inputs)
         if hasattr(model, "sample"):
             results["sample"] = seeded_sample(model)
         torch.save(results, folder / f"{{name}}.pt")
     model.save_pretrained(folder / "saved_remotely")
+    if (folder / "saved_again/preprocessor_config.json").exists():
+        processor = transformers.AutoImageProcessor.from_pretrained(folder / "saved_again", trust_remote_code=True)
+        processor.save_pretrained(folder / "saved_remotely")
 """
 
 
@@ -267,8 +291,10 @@ def remote(tmp_path_factory):
             # As in a process that has not saved yet.
             patch.setattr(family.config_class, "_auto_class", None)
             patch.setattr(family.model_class, "_auto_class", None)
+            if family.image_processor_class is not None:
+                patch.setattr(family.image_processor_class, "_auto_class", None)
             hub.save(family.auto_class.from_pretrained(folder / "saved"), folder / "saved_again")
-        torch.save(some_images(model.config), folder / "pixel_values.pt")
+        torch.save(some_inputs(family, model.config), folder / "inputs.pt")
         (folder / "auto_class").write_text(family.auto_class.__name__)
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(elsewhere / "modules")}
     subprocess.run(
@@ -284,7 +310,7 @@ def remote(tmp_path_factory):
 @pytest.mark.parametrize("name", ["saved", "saved_again"])
 def test_a_model_works_without_hwzoo(family, remote, name):
     model = tiny_model(family)
-    expected = seeded_forward(model, some_images(model.config))
+    expected = seeded_forward(model, some_inputs(family, model.config))
     if hasattr(model, "sample"):
         expected["sample"] = seeded_sample(model)
     torch.testing.assert_close(torch.load(remote / family.name / f"{name}.pt"), expected)
@@ -297,16 +323,25 @@ def test_each_save_holds_weights_config_and_code_and_nothing_else(family, remote
         for path in Path(inspect.getfile(family.model_class)).parent.glob("*.py")
         if path.name != "__init__.py"
     }
+    names = {"config.json", "model.safetensors", *source}
+    if family.image_processor_class is not None:
+        names.add("preprocessor_config.json")
     for name in ("saved", "saved_again", "saved_remotely"):
         folder = remote / family.name / name
-        assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors", *source}
+        assert {path.name for path in folder.iterdir()} == names
         assert {path.name: path.read_bytes() for path in folder.glob("*.py")} == source
 
 
 @families
 def test_a_model_saved_without_hwzoo_comes_back_here(family, remote):
-    loaded = hub.load(family.model_class, remote / family.name / "saved_remotely")
-    assert same_tensors(loaded.state_dict(), tiny_model(family).state_dict())
+    folder, model = remote / family.name / "saved_remotely", tiny_model(family)
+    loaded = hub.load(family.model_class, folder)
+    assert same_tensors(loaded.state_dict(), model.state_dict())
+    if family.image_processor_class is not None:
+        processor = AutoImageProcessor.from_pretrained(folder)
+        assert type(processor) is family.image_processor_class
+        expected = family.image_processor_class.from_config(model.config).to_dict()
+        assert {name: value for name, value in processor.to_dict().items() if name != "auto_map"} == expected
 
 
 # Samples

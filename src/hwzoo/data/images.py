@@ -18,11 +18,13 @@ class ImageSet:
         images: uint8, (num, channels, height, width).
         labels: int64, (num,), from 0 to len(class_names) - 1.
         class_names: of the labels.
+        task_ids: int64, (num,), the task of each image in a stream of tasks; None outside of continual learning.
     """
 
     images: Tensor
     labels: Tensor
     class_names: tuple[str, ...]
+    task_ids: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -40,11 +42,35 @@ class ImageSet:
         return height
 
     def to(self, device: torch.device | str) -> "ImageSet":
-        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+        task_ids = None if self.task_ids is None else self.task_ids.to(device)
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device), task_ids=task_ids)
+
+    def select(self, places: Tensor | slice) -> "ImageSet":
+        """The images at the given places; of a slice, without a copy."""
+        task_ids = None if self.task_ids is None else self.task_ids[places]
+        return replace(self, images=self.images[places], labels=self.labels[places], task_ids=task_ids)
+
+    def batch(self, places: Tensor) -> dict[str, Tensor]:
+        """{"pixel_values": float32 in [0, 1], "labels": int64} of the images at some places; `task_ids` if any."""
+        images = self.images.index_select(0, places)
+        batch = {"pixel_values": images.float().div_(255), "labels": self.labels.index_select(0, places)}
+        if self.task_ids is not None:
+            batch["task_ids"] = self.task_ids.index_select(0, places)
+        return batch
 
     def pixel_values(self, indices: Tensor | slice = slice(None)) -> Tensor:
         """The images at the given places as float32 in [0, 1], (num, channels, height, width)."""
         return self.images[indices].float().div_(255)
+
+    def mean_and_std(self) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation of the pixels in [0, 1], one for each channel."""
+        counts = torch.stack(
+            [torch.bincount(self.images[:, c].flatten(), minlength=256) for c in range(self.num_channels)]
+        )
+        values, weights = torch.arange(256).double() / 255, counts.double() / counts.sum(1, keepdim=True)
+        mean = (weights * values).sum(1)
+        variance = (weights * (values - mean[:, None]).square()).sum(1)
+        return [round(x, 4) for x in mean.tolist()], [round(x, 4) for x in variance.sqrt().tolist()]
 
     def binarized(self, seed: int) -> "ImageSet":
         """Each pixel drawn once from the Bernoulli distribution of its intensity: 0 or 255."""
@@ -63,7 +89,7 @@ def binarize(pixel_values: Tensor, uniform: Tensor) -> Tensor:
 
 class ImageBatches:
     """
-    Endless shuffled batches: {"pixel_values": float32 in [0, 1], "labels": int64}. Each epoch is a permutation drawn
+    Endless shuffled batches, as `ImageSet.batch` gives them. Each epoch is a permutation drawn
     from seed + epoch; the incomplete batch at its end is left out.
 
     The state is (epoch, batch): the place is exact after a resume, and several processes share the batches that one
@@ -111,8 +137,7 @@ class ImageBatches:
         self.batch += 1
         if self.batch == len(self):
             self.epoch, self.batch, self._order = self.epoch + 1, 0, None
-        images = self.data.images.index_select(0, indices)
-        return {"pixel_values": images.float().div_(255), "labels": self.data.labels.index_select(0, indices)}
+        return self.data.batch(indices)
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "batch": self.batch, "images": len(self.data)}

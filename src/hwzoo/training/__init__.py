@@ -1,13 +1,21 @@
 """The frame that recipes share: arguments, the loop, checkpoints, evaluation. It knows no model."""
 
-from .arguments import Flags, RunArguments, flag, parse_arguments, save_settings
+from .arguments import Flags, RunArguments, flag, parse_arguments, save_settings, settings
 from .checkpoint import Checkpoint, Checkpoints, CorruptCheckpoint
 from .ema import averaged_model
 from .evaluation import mean_over
 from .launch import launch, print_results, start
 from .loop import FitResult, NonFiniteLoss, Stopped, average, fit, micro_batches
 from .noise import GlobalNoise
-from .pictures import save_curves, save_image_grid, save_pairs
+from .pictures import (
+    save_accuracy_matrix,
+    save_bars,
+    save_curves,
+    save_image_grid,
+    save_pairs,
+    save_strength_curves,
+    save_task_curves,
+)
 
 __all__ = [
     "Checkpoint",
@@ -28,9 +36,14 @@ __all__ = [
     "micro_batches",
     "parse_arguments",
     "print_results",
+    "save_accuracy_matrix",
+    "save_bars",
     "save_curves",
     "save_image_grid",
     "save_pairs",
     "save_settings",
+    "save_strength_curves",
+    "save_task_curves",
+    "settings",
     "start",
 ]

@@ -115,6 +115,12 @@ class RunArguments(Flags):
 
     def __post_init__(self):
         super().__post_init__()
+        given = [name for name in EXCLUSIVE if getattr(self, name) is not None]
+        if len(given) > 1:  # a recipe's default gives way to the other
+            for each in fields(self):
+                if each.name in given and getattr(self, each.name) == each.default:
+                    setattr(self, each.name, None)
+                    break
         for name in self.report_to:
             if name not in ("none", *TRACKERS):
                 raise UsageError(f"--report_to is {name}; it must be none or some of {', '.join(TRACKERS)}")
@@ -169,12 +175,16 @@ def parse_arguments(types: list[type], argv: list[str] | None = None, descriptio
 
 
 def save_settings(path: Path, *arguments: Any):
-    """Writes the flags of a run as a preset that `--config` takes, without what belongs to one machine or one try."""
-    settings = {name: value for each in arguments for name, value in vars(each).items() if name not in OF_ONE_TRY}
-    if settings.get("num_train_epochs") is not None:
-        del settings["max_train_steps"]
-    settings = {name: value for name, value in settings.items() if value is not None}
-    write_bytes(path, yaml.safe_dump(settings, sort_keys=False).encode())
+    """Writes the `settings` of a run as a preset that `--config` takes."""
+    write_bytes(path, yaml.safe_dump(settings(*arguments), sort_keys=False).encode())
+
+
+def settings(*arguments: Any) -> dict[str, Any]:
+    """The flags of a run by name, without what belongs to one machine or one try."""
+    values = {name: value for each in arguments for name, value in vars(each).items() if name not in OF_ONE_TRY}
+    if values.get("num_train_epochs") is not None:
+        del values["max_train_steps"]
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _parse(types: list[type], tokens: list[str], description: str | None) -> list[Any]:

@@ -70,6 +70,8 @@ def fit(
     state: dict[str, Any],
     identity: dict[str, Any],
     evaluate: Callable[[], dict[str, float]] | None = None,
+    after_step: Callable[[int], dict[str, float] | None] | None = None,
+    total_steps: int | None = None,
 ) -> FitResult:
     """
     Trains until `run.total_steps`, exactly resumable: N steps straight equal k steps, a kill, a resume and N - k
@@ -88,13 +90,17 @@ def fit(
         identity: what a resumed run must share with its checkpoint besides SHARED_FLAGS and the size of a step; JSON
             values by name.
         evaluate: gives numbers to log each `run.eval_steps`; must leave the global random state alone.
+        after_step: called with the number of steps done, after each step and before its checkpoint: for what happens
+            at some steps only (the end of a task, say). What it changes belongs into `state`; what it gives is logged.
+        total_steps: of the run; `run.total_steps` of an epoch's when not given.
 
     Raises:
         NonFiniteLoss: with the first step at which a metric was not finite; later checkpoints are not written.
         Stopped: after SIGINT or SIGTERM and the checkpoint that follows.
         UsageError: when the checkpoint to resume from is none, or of another run.
     """
-    return _Loop(run, accelerator, batches, train_step, state, identity, evaluate).run_all()
+    total_steps = run.total_steps(len(batches)) if total_steps is None else total_steps
+    return _Loop(run, accelerator, batches, train_step, state, identity, evaluate, after_step, total_steps).run_all()
 
 
 def micro_batches(accelerator: Accelerator, model: torch.nn.Module, num: int, *tensors: Tensor) -> Iterator[Any]:
@@ -113,7 +119,7 @@ def average(outputs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 
 class _Loop:
-    def __init__(self, run, accelerator, batches, train_step, state, identity, evaluate):
+    def __init__(self, run, accelerator, batches, train_step, state, identity, evaluate, after_step, total_steps):
         self.run = run
         self.accelerator = accelerator
         self.batches = batches
@@ -122,8 +128,9 @@ class _Loop:
         self.identity = {**identity, **{name: getattr(run, name) for name in SHARED_FLAGS}}
         self.identity["examples_per_step"] = batches.global_batch_size
         self.evaluate = evaluate
+        self.after_step = after_step
         self.checkpoints = Checkpoints(Path(run.output_dir) / "checkpoints", run.checkpoints_total_limit)
-        self.total = run.total_steps(len(batches))
+        self.total = total_steps
         self.step = 0
         self.checkpointed_step = None
         self.runtime = 0.0  # seconds of the parts of this run before the last resume
@@ -147,8 +154,11 @@ class _Loop:
                 self.window.append(self.train_step(next(self.batches)))
                 self.step += 1
                 bar.update()
+                record = self.after_step(self.step) if self.after_step is not None else None
                 if self.step % self.run.logging_steps == 0 or self.step == self.total:
                     self._log(bar)
+                if record:
+                    self._record(record)
                 if self._due(self.run.eval_steps) and self.evaluate is not None:
                     self._record({f"eval_{name}": value for name, value in self.evaluate().items()})
                 if self._due(self.run.checkpointing_steps) or self.step == self.total:

@@ -56,5 +56,97 @@ def save_curves(history: list[dict[str, float]], path: Path, names: Sequence[str
         axis.set(title=name.replace("_", " "), xlabel="step", ylabel=unit)
         if axis.has_data():
             axis.legend()
+    _save_figure(figure, path)
+
+
+def save_task_curves(history: list[dict[str, float]], path: Path, num_tasks: int, borders: Sequence[int]):
+    """
+    Plots the accuracy on each task over the steps, the ends of the tasks as dotted lines.
+
+    Args:
+        history: of `fit`, with evaluations `eval_accuracy_task_1` and so on.
+        path: of the PNG.
+        num_tasks: how many curves.
+        borders: the last step of each phase of training.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3.5), layout="constrained")
+    axis = figure.subplots()
+    for task in range(1, num_tasks + 1):
+        name = f"eval_accuracy_task_{task}"
+        points = [(record["step"], record[name]) for record in history if name in record]
+        if points:
+            axis.plot(*zip(*points, strict=True), marker=".", markersize=3, label=f"task {task}")
+    for border in borders:
+        axis.axvline(border, color="grey", linestyle=":", linewidth=1)
+    axis.set(xlabel="step", ylabel="accuracy on test images", ylim=(-0.02, 1.02))
+    if axis.has_data() and axis.get_legend_handles_labels()[0]:
+        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    _save_figure(figure, path)
+
+
+def save_accuracy_matrix(matrix: Sequence[Sequence[float]], path: Path):
+    """Draws an accuracy matrix, fractions, as a heat map: a row after each task learned, a column for each tested."""
+    from matplotlib.figure import Figure
+
+    rows, columns = len(matrix), len(matrix[0])
+    figure = Figure(figsize=(1.8 + 0.55 * columns, 1.3 + 0.5 * rows), layout="constrained")
+    axis = figure.subplots()
+    image = axis.imshow(matrix, vmin=0, vmax=1, cmap="viridis")
+    for row in range(rows):
+        for column in range(columns):
+            value = matrix[row][column]
+            colour = "black" if value > 0.6 else "white"
+            axis.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8)
+    axis.set_xticks(range(columns), range(1, columns + 1))
+    axis.set_yticks(range(rows), range(1, rows + 1) if rows > 1 else ["all"])
+    axis.set(xlabel="accuracy on task", ylabel="after task")
+    figure.colorbar(image)
+    _save_figure(figure, path)
+
+
+def save_bars(names: Sequence[str], values: Sequence[float], errors: Sequence[float], path: Path, label: str):
+    """Draws a horizontal bar with an error bar for each name, the first on top."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 0.9 + 0.3 * len(names)), layout="constrained")
+    axis = figure.subplots()
+    axis.barh(range(len(names)), values, xerr=errors, capsize=3, color="tab:blue", alpha=0.8)
+    axis.set_yticks(range(len(names)), names, fontsize=8)
+    axis.invert_yaxis()
+    axis.set(xlabel=label, xlim=(0, 1))
+    axis.grid(axis="x", alpha=0.3)
+    _save_figure(figure, path)
+
+
+def save_strength_curves(groups: dict[str, dict[str, list[tuple[float, float, float]]]], path: Path):
+    """
+    Plots numbers over the strength of a penalty, on a logarithmic axis, a panel for each group.
+
+    Args:
+        groups: title of the panel -> name of the curve -> points (strength, mean, standard error).
+        path: of the PNG.
+    """
+    from matplotlib.figure import Figure
+
+    columns = min(3, len(groups))
+    rows = -(-len(groups) // columns)
+    figure = Figure(figsize=(4.5 * columns, 3.4 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axis, (title, curves) in zip(axes, groups.items(), strict=False):
+        for name, points in curves.items():
+            strengths, means, errors = zip(*sorted(points), strict=True)
+            axis.errorbar(strengths, means, errors, marker=".", capsize=3, label=name.replace("_", " "))
+        axis.set_xscale("symlog" if min(strengths) == 0 else "log")
+        axis.set_title(title, fontsize=8)
+        axis.set(xlabel="strength", ylabel="accuracy", ylim=(-0.02, 1.02))
+        axis.legend(fontsize=8)
+    for axis in axes[len(groups) :]:
+        axis.set_visible(False)
+    _save_figure(figure, path)
+
+
+def _save_figure(figure, path: Path):
     with replacing(Path(path)) as beside:
         figure.savefig(beside, format="png", dpi=80)

@@ -1,0 +1,118 @@
+"""
+What a strategy costs beside naive fine-tuning, and the recipe's loop beside a bare one, in one process.
+
+    python benchmarks/bench_continual.py
+
+Split MNIST, 5 tasks of one epoch, MLP 784-400-400-10, Adam, batches of 128. The contenders take turns, each round
+times every one of them, and the medians over the rounds are compared. Random images of MNIST's size stand in where
+HWZOO_DATA_DIR does not hold it (the work is the same).
+
+- bare: tensors in memory, index_select, the model, fused Adam; after each task the accuracy on all of them.
+- naive, ewc (sampled Fisher information, 1,000 images a task), replay (1,000 images stored): the own `main` of
+  recipes/train_continual.py as it is run, with its progress bar, log, tests after each task and checkpoints; the time
+  is that of its loop, `train_runtime`.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
+
+import train_continual as recipe
+
+from hwzoo import ContinualConfig, ContinualForImageClassification, continual
+from hwzoo.data import ImageSet, ImageSplits, load_images
+
+BATCH = 128
+STRATEGIES = {
+    "naive": {"strategy": "naive"},
+    "ewc": {"strategy": "ewc", "fisher_estimator": "sampled", "fisher_samples": 1000},
+    "replay": {"strategy": "replay", "memory_size": 1000},
+}
+
+
+def images() -> ImageSplits:
+    folder = os.environ.get("HWZOO_DATA_DIR")
+    if folder and (Path(folder) / "mnist").is_dir():
+        return load_images("mnist", folder)
+    generator = torch.Generator().manual_seed(0)
+    sets = []
+    for num in (60_000, 10_000):
+        pixels = torch.randint(0, 256, (num, 1, 28, 28), dtype=torch.uint8, generator=generator)
+        sets.append(ImageSet(pixels, torch.arange(num) % 10, tuple("0123456789")))
+    return ImageSplits("random", *sets)
+
+
+def bare(stream: continual.Stream) -> float:
+    """The loop that one would write by hand; gives its seconds."""
+    model = ContinualForImageClassification(ContinualConfig(backbone="mlp", hidden_sizes=[400, 400]))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+    train, test = stream.train, stream.test
+    start = time.perf_counter()
+    for task in range(stream.num_tasks):
+        places = stream.train_places(task, task)
+        order = torch.randperm(places.stop - places.start) + places.start
+        model.train()
+        for indices in order.split(BATCH)[: len(order) // BATCH]:
+            pixel_values = train.images.index_select(0, indices).float().div_(255)
+            logits = model(pixel_values).logits
+            F.cross_entropy(logits, train.labels.index_select(0, indices)).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        model.eval()
+        with torch.inference_mode():
+            for other in range(stream.num_tasks):
+                part = stream.test_places(other)
+                for indices in torch.arange(part.start, part.stop).split(500):
+                    logits = model(test.images.index_select(0, indices).float().div_(255)).logits
+                    (logits.argmax(-1) == test.labels.index_select(0, indices)).float().mean().item()
+    return time.perf_counter() - start
+
+
+def through_recipe(data: ImageSplits, **method) -> float:
+    """Seconds in the recipe's loop."""
+    recipe.load_images = lambda *args: data
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()):
+            run = recipe.Run(output_dir=folder, num_train_epochs=1, train_batch_size=BATCH, eval_steps=None)
+            return recipe.main(run, recipe.Tasks(), recipe.Model(), recipe.Method(**method))["train_runtime"]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7, help="the medians over them are compared")
+    arguments = parser.parse_args()
+    data = images()
+    stream = continual.split(data.train, data.test, 5, "class")
+    seconds = {"bare": []} | {name: [] for name in STRATEGIES}
+    for round_number in range(arguments.rounds + 1):
+        times = {"bare": bare(stream)}
+        times |= {name: through_recipe(data, **method) for name, method in STRATEGIES.items()}
+        if round_number:  # the first round warms up
+            for name, value in times.items():
+                seconds[name].append(value)
+    print(
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {data.name} images, {arguments.rounds} rounds"
+    )
+    for name, values in seconds.items():
+        print(f"{name:>7}: {statistics.median(values):6.2f} s (min {min(values):.2f}, max {max(values):.2f})")
+    pairs = (("naive", "bare"), ("ewc", "naive"), ("replay", "naive"))
+    ratios = {
+        f"{a} / {b}": statistics.median(x / y for x, y in zip(seconds[a], seconds[b], strict=True)) for a, b in pairs
+    }
+    print(json.dumps({name: round(value, 2) for name, value in ratios.items()}))
+
+
+if __name__ == "__main__":
+    main()

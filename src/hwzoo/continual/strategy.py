@@ -1,0 +1,80 @@
+"""What every strategy of continual learning has in common."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .stream import Stream
+
+
+class Strategy:
+    """
+    What a method does against forgetting: which images a phase of training uses, what a step sees and minimises, what
+    happens after the step, and what is kept of a task that is done. This base does nothing against it.
+
+    Args:
+        model: the classifier, not wrapped for several processes; `model(pixel_values, task_ids=...)` gives `logits`.
+        stream: the tasks.
+        settings: the recipe's flags, read by name; each strategy says which.
+        noise: a `GlobalNoise`, alike on all processes, for what a strategy draws.
+    """
+
+    def __init__(self, model: torch.nn.Module, stream: Stream, settings: Any, noise: Any):
+        self.model = model
+        self.stream = stream
+        self.settings = settings
+        self.noise = noise
+        self.task = 0  # the one that is being learned; of several together the last
+
+    def phases(self) -> list[tuple[int, int]]:
+        """The first and last task that each phase of training uses the images of."""
+        return [(task, task) for task in range(self.stream.num_tasks)]
+
+    def extend(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What a step sees: the batch of the phase, and whatever the strategy adds to it."""
+        return batch
+
+    def losses(self, model: torch.nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """
+        Scalars of a batch: `loss`, which the step minimises, and whatever else is to be logged.
+
+        Args:
+            model: as it is wrapped for several processes.
+        """
+        logits = model(batch["pixel_values"], task_ids=batch["task_ids"]).logits
+        return self.cross_entropy(logits, batch["labels"])
+
+    def cross_entropy(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """`loss` and `accuracy` (a fraction) among the outputs seen so far."""
+        logits = self.seen(logits)
+        accuracy = (logits.detach().argmax(-1) == labels).float().mean()
+        return {"loss": F.cross_entropy(logits, labels), "accuracy": accuracy}
+
+    def seen(self, logits: Tensor) -> Tensor:
+        """The outputs that compete: in the class scenario those of the tasks up to now."""
+        return logits[:, : self.stream.num_active(self.task)]
+
+    def after_step(self, optimizer: torch.optim.Optimizer):
+        """After an optimiser step, with the gradients of `loss` still there."""
+
+    def end_task(self):
+        """After the last step of `self.task`."""
+
+    def memory_held(self) -> int:
+        """Bytes that the strategy keeps besides the model: past images, anchors, importances, copies of networks."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in _tensors(self.state_dict()))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"task": self.task}
+
+    def load_state_dict(self, state: dict[str, Any]):
+        self.task = state["task"]
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return [tensor for item in values for tensor in _tensors(item)]

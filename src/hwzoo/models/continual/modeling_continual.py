@@ -1,0 +1,161 @@
+"""Image classifiers for continual learning: three backbones, and heads of their own for the tasks when wanted."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import ImageClassifierOutput
+
+from .configuration_continual import ContinualConfig
+
+
+class CNN(nn.Sequential):
+    """(batch, channels, height, width) -> (batch, 50): the network of the EECS 182 homework (28 x 28 in its case)."""
+
+    feature_size = 50
+
+    def __init__(self, config: ContinualConfig):
+        smallest = ((config.image_size - 4) // 2 - 4) // 2
+        super().__init__(
+            nn.Conv2d(config.num_channels, 10, kernel_size=5),
+            nn.MaxPool2d(2),
+            nn.ReLU(),
+            nn.Conv2d(10, 20, kernel_size=5),
+            nn.Dropout2d(config.dropout),
+            nn.MaxPool2d(2),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(20 * smallest**2, self.feature_size),
+            nn.ReLU(),
+            nn.Dropout(config.dropout),
+        )
+
+
+class MLP(nn.Sequential):
+    """(batch, channels, height, width) -> (batch, the last of hidden_sizes, or all pixels when there is none)"""
+
+    def __init__(self, config: ContinualConfig):
+        sizes = [config.num_channels * config.image_size**2, *config.hidden_sizes]
+        layers = []
+        for size_in, size_out in zip(sizes[:-1], sizes[1:], strict=True):
+            layers += [nn.Linear(size_in, size_out), nn.ReLU()]
+        super().__init__(nn.Flatten(), *layers)
+        self.feature_size = sizes[-1]
+
+
+class WideCNN(nn.Sequential):
+    """
+    (batch, channels, height, width) -> (batch, 128); without BatchNorm, whose parameters and statistics the
+    importance estimates of continual learning do not cover.
+    """
+
+    feature_size = 128
+
+    def __init__(self, config: ContinualConfig):
+        smallest = config.image_size // 8
+        super().__init__(
+            nn.Conv2d(config.num_channels, 32, kernel_size=3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(32, 64, kernel_size=3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(64, 64, kernel_size=3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Dropout(config.dropout),
+            nn.Linear(64 * smallest**2, self.feature_size),
+            nn.ReLU(),
+            nn.Dropout(config.dropout),
+        )
+
+
+BACKBONES = {"cnn": CNN, "mlp": MLP, "wide_cnn": WideCNN}
+
+
+class Normalization(nn.Module):
+    """(pixel_values - image_mean) / image_std, per channel."""
+
+    def __init__(self, config: ContinualConfig):
+        super().__init__()
+        self.values = {"mean": config.image_mean, "std": config.image_std}
+        # Not persistent, as the config holds the numbers; `_init_weights` fills them in.
+        for name, values in self.values.items():
+            self.register_buffer(name, torch.empty(len(values), 1, 1), persistent=False)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        return (pixel_values - self.mean) / self.std
+
+
+class ContinualPreTrainedModel(PreTrainedModel):
+    config_class = ContinualConfig
+    base_model_prefix = "continual"
+    main_input_name = "pixel_values"
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        # transformers would draw every layer from N(0, 0.02): keep torch's own initialisation (scaled by the fan-in).
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            module.reset_parameters()
+        elif isinstance(module, Normalization):
+            for name, values in module.values.items():
+                buffer = getattr(module, name)
+                buffer.copy_(torch.tensor(values, dtype=torch.float64).view_as(buffer))
+
+
+class ContinualForImageClassification(ContinualPreTrainedModel):
+    """
+    An image classifier: a backbone as the config says and a linear classifier over the outputs of all heads.
+
+    Pixels are float32 in [0, 1], shape (batch, num_channels, image_size, image_size); the model normalises them by
+    `config.image_mean` and `config.image_std`.
+
+    Attributes:
+        backbone: from normalised pixels to the classifier's input, (batch, feature_size).
+        classifier: the linear layer from there to the logits of all heads.
+        feature_size: 50 (`cnn`), the last of `hidden_sizes` (`mlp`) or 128 (`wide_cnn`).
+    """
+
+    def __init__(self, config: ContinualConfig):
+        super().__init__(config)
+        self.normalization = Normalization(config)
+        self.backbone = BACKBONES[config.backbone](config)
+        self.feature_size = self.backbone.feature_size
+        self.classifier = nn.Linear(self.feature_size, config.num_labels)
+        self.post_init()
+
+    def forward(
+        self, pixel_values: Tensor, labels: Tensor | None = None, task_ids: Tensor | None = None
+    ) -> ImageClassifierOutput:
+        """
+        Logits, (batch, num_labels), and with labels the loss: the mean cross-entropy in nats.
+
+        Args:
+            pixel_values: (batch, channels, height, width) in [0, 1].
+            labels: int64, (batch,), of all outputs: with several heads a label is of the head of its task.
+            task_ids: int64, (batch,), from 0 to num_heads - 1: each example is classified by its own task's head;
+                the logits of the others are half the lowest number, so that their probabilities and gradients are 0.
+                Without them all heads compete. Ignored with one head.
+        """
+        features = self.features(pixel_values)
+        logits = _wide(self.classifier(features.to(self.classifier.weight.dtype)))
+        if task_ids is not None and self.config.num_heads > 1:
+            head_size = self.config.num_labels // self.config.num_heads
+            head = torch.arange(self.config.num_labels, device=logits.device) // head_size
+            # Finite: an infinite logit would make NaN of a gradient that a strategy takes of the log-probabilities.
+            logits = logits.masked_fill(head != task_ids[:, None], torch.finfo(logits.dtype).min / 2)
+        loss = None if labels is None else F.cross_entropy(logits, labels)
+        return ImageClassifierOutput(loss=loss, logits=logits)
+
+    def features(self, pixel_values: Tensor) -> Tensor:
+        """What the classifier sees: (batch, channels, height, width) in [0, 1] -> (batch, feature_size)."""
+        return _wide(self.backbone(self.normalization(pixel_values).to(self.dtype)))
+
+
+def _wide(output: Tensor) -> Tensor:
+    """As float32, or float64 where the weights are, also in bfloat16 or mixed precision."""
+    return output.to(torch.promote_types(output.dtype, torch.float32))
+
+
+__all__ = ["ContinualForImageClassification", "ContinualPreTrainedModel"]
