@@ -1,7 +1,10 @@
 import json
 import math
+import re
+from pathlib import Path
 
 import numpy as np
+import pytest
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
@@ -10,16 +13,22 @@ from hwzoo import VAEConfig
 from hwzoo.cards import write_card
 
 TEMPLATE = "model_cards/vae.md.jinja"
+FILLED = sorted((Path(__file__).parents[1] / "model_cards").glob("*.md"))
 
 
-def card_of(folder, root, dataset="ylecun/mnist", **results):
+def card_of(folder, root, dataset="ylecun/mnist", config=None, **results):
     results = {"train_steps": 20, "train_runtime": 1.5, "protocol": "all of it", **results}
-    variables = {"config": VAEConfig(prior="mixture"), "seed": 3, "repo_id": "me/vae", "preset": "best"}
+    config = VAEConfig(**(config or {"prior": "mixture"}))
+    variables = {"config": config, "seed": 3, "repo_id": "me/vae", "preset": "best"}
     return write_card(folder, root / TEMPLATE, title="vae-mnist", results=results, dataset=dataset, **variables)
 
 
 def front_matter(folder) -> dict:
-    return yaml.safe_load((folder / "README.md").read_text().split("---")[1])
+    return front_matter_of(folder / "README.md")
+
+
+def front_matter_of(path) -> dict:
+    return yaml.safe_load(path.read_text().split("---")[1])
 
 
 def test_the_front_matter_comes_back_equal(tmp_path, pytestconfig):
@@ -56,9 +65,9 @@ def test_a_reader_finds_model_results_protocol_and_pictures(tmp_path, pytestconf
     (tmp_path / "samples.png").write_bytes(b"")
     card_of(tmp_path, pytestconfig.rootpath, test_negative_elbo=99.456)
     text = (tmp_path / "README.md").read_text()
+    assert "a mixture of 500 Gaussians" in " ".join(text.split())
     for part in (
         "arXiv:1312.6114",
-        "a mixture of 500 Gaussians",
         "| `test_negative_elbo` | 99.46 |",
         "all of it",
         "seed 3",
@@ -71,4 +80,41 @@ def test_a_reader_finds_model_results_protocol_and_pictures(tmp_path, pytestconf
 
 def test_results_that_json_holds_make_the_same_card(tmp_path, pytestconfig):
     results = json.loads(json.dumps({"test_negative_elbo": 99.456}))
-    assert str(card_of(tmp_path, pytestconfig.rootpath, **results)) == (tmp_path / "README.md").read_text()
+    card = card_of(tmp_path, pytestconfig.rootpath, **results)
+    assert f"{card}\n" == (tmp_path / "README.md").read_text()
+
+
+def test_the_card_says_how_it_was_trained(tmp_path, pytestconfig):
+    sizes = {"encoder_hidden_sizes": [4, 8], "decoder_hidden_sizes": [8, 4]}
+    card = card_of(tmp_path, pytestconfig.rootpath, config={"network": "conv", "beta": 4.0, **sizes})
+    text = " ".join(str(card).split())
+    assert "convolutional encoder (hidden layers 4-8) and decoder (8-4)" in text and "a normal prior." in text
+    assert "for 20 steps (2 seconds) with 4.0 as the weight of the KL divergence." in text
+    tested = " ".join(str(card_of(tmp_path, pytestconfig.rootpath, train_steps=0)).split())
+    assert "Tested on ylecun/mnist without further training." in tested and "Trained on" not in tested
+
+
+def test_its_prose_is_wrapped(tmp_path, pytestconfig):
+    """A protocol is some 400 characters long; only code, tables and the front matter keep their long lines."""
+    card_of(tmp_path, pytestconfig.rootpath, protocol="one sentence; " * 30, test_negative_elbo=1.0)
+    assert all(len(line) <= 120 for line in (tmp_path / "README.md").read_text().splitlines() if "  # (" not in line)
+
+
+@pytest.mark.parametrize("path", FILLED, ids=lambda path: path.stem)
+def test_filled_cards(path):
+    card = ModelCard.load(path)
+    data = card.data
+    assert ModelCard(str(card)).data.to_dict() == data.to_dict() == ModelCardData(**front_matter_of(path)).to_dict()
+    assert data.library_name == "transformers" and data.license == "apache-2.0" and data.pipeline_tag
+    assert data.datasets and "hwzoo" in data.tags and data.eval_results
+    for result in data.eval_results:
+        assert type(result.metric_value) is float and math.isfinite(result.metric_value)
+        printed = re.search(rf"\| `{result.metric_type}` \| ([\d.]+) \|", card.text)[1]
+        assert float(printed) == pytest.approx(result.metric_value, abs=0.006)
+    for part in ("from_pretrained(", "accelerate launch recipes/", "\nProtocol: ", "\n## What it is not good for\n"):
+        assert part in card.text
+    # What it says to load is what its command writes.
+    family, preset = path.stem.split("-", 1)
+    settings = Path("recipes", "configs", family, f"{preset}.yaml")
+    output_dir = yaml.safe_load((path.parents[1] / settings).read_text())["output_dir"]
+    assert f"--config {settings.as_posix()}" in card.text and f'from_pretrained("{output_dir}"' in card.text

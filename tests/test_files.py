@@ -32,6 +32,13 @@ def test_a_folder_appears_with_all_its_files(tmp_path):
     assert names(tmp_path / "folder") == ["one"] and names(tmp_path) == ["folder"]
 
 
+def test_who_may_read_the_folder_may_read_what_is_added(tmp_path):
+    tmp_path.chmod(0o755)
+    with adding_to(tmp_path) as beside:
+        (beside / "file").touch(mode=0o600)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
+
+
 def test_adding_replaces_files_of_the_same_name_only_at_the_end(tmp_path):
     (tmp_path / "same").write_text("old")
     (tmp_path / "other").write_text("kept")

@@ -65,5 +65,5 @@ def write_card(
         pictures=sorted(path.name for path in Path(folder).glob("*.png")),
         **variables,
     )
-    write_bytes(Path(folder) / "README.md", str(card).encode())
+    write_bytes(Path(folder) / "README.md", f"{card}\n".encode())
     return card

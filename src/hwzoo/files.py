@@ -47,6 +47,8 @@ def adding_to(folder: Path) -> Iterator[Path]:
         for file in sorted(path for path in beside.rglob("*") if path.is_file()):
             target = folder / file.relative_to(beside)
             target.parent.mkdir(parents=True, exist_ok=True)
+            # safetensors writes for the owner alone; who may read the folder may read its files.
+            file.chmod(folder.stat().st_mode & 0o666)
             os.replace(file, target)
         _remove(beside)
         _sync(folder)

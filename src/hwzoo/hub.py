@@ -3,24 +3,31 @@
 import argparse
 import math
 import re
+import shlex
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd, HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
+from huggingface_hub import CommitOperationAdd, HfApi, constants, get_session
+from huggingface_hub.errors import HFValidationError, HTTPError
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from .errors import HwzooError, UsageError
 from .files import adding_to, write_bytes, write_json
-from .models import FAMILIES
+from .models import FAMILIES, ContinualForImageClassification
+
+CLASSIFIERS = Path(__file__).parent / "classifiers"
 
 
 def register(model: PreTrainedModel):
     """
-    Makes `save_pretrained` of a zoo model copy the family's code beside the weights, for users without hwzoo.
+    Makes `save_pretrained` of a zoo model, and of its image processor, copy the family's code beside the weights, for
+    users without hwzoo.
 
     Needed before every save: a model that was itself loaded keeps the reference to its code in config.json, but
     transformers copies the files only for classes registered in this process.
@@ -29,12 +36,14 @@ def register(model: PreTrainedModel):
         if type(model) is family.model_class:
             family.config_class.register_for_auto_class()
             family.model_class.register_for_auto_class(family.auto_class.__name__)
+            if family.image_processor_class is not None:
+                family.image_processor_class.register_for_auto_class()
 
 
 def save(model: PreTrainedModel, folder: Path, results: dict[str, Any] | None = None):
     """
-    Writes config.json, model.safetensors and the family's code, and the results as all_results.json; each file appears
-    whole or not at all.
+    Writes config.json, model.safetensors, the family's code and, where it has an image processor,
+    preprocessor_config.json, and the results as all_results.json; each file appears whole or not at all.
 
     Raises:
         HwzooError: when the folder cannot be written (the files it held stay), or, once the model is saved, when a
@@ -43,6 +52,9 @@ def save(model: PreTrainedModel, folder: Path, results: dict[str, Any] | None = 
     register(model)
     with adding_to(Path(folder)) as beside:
         model.save_pretrained(beside)
+        for family in FAMILIES:
+            if type(model) is family.model_class and family.image_processor_class is not None:
+                family.image_processor_class.from_config(model.config).save_pretrained(beside)
     if results is not None:
         bad = [name for name, value in results.items() if isinstance(value, float) and not math.isfinite(value)]
         if bad:
@@ -58,12 +70,17 @@ def load(model_class: type[PreTrainedModel], model_name_or_path: str, **kwargs) 
     Raises:
         HwzooError: naming the weights that do not fit, or the model that is not there.
     """
+    # Where nobody answers transformers would try for a minute before it looks into the cache.
+    cached = not Path(model_name_or_path).is_dir() and not _hub_answers()
+    if cached:
+        kwargs["local_files_only"] = True
     try:
         model, loading = model_class.from_pretrained(
             model_name_or_path, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
         )
     except OSError as error:
-        raise HwzooError(f"{model_name_or_path} cannot be loaded: {str(error).splitlines()[0]}") from error
+        reason = "no such folder, no Hub that can be reached, and not in the cache" if cached else _not_loaded(error)
+        raise HwzooError(f"{model_name_or_path} cannot be loaded: {reason}") from error
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if loading[kind]:
             names = ", ".join(sorted(str(key[0] if isinstance(key, tuple) else key) for key in loading[kind]))
@@ -76,30 +93,67 @@ def load_or_build(model_class: type[PreTrainedModel], model_name_or_path: str | 
     A new model of a configuration, or, when its name is given, a trained one with a configuration of its own.
 
     Raises:
-        UsageError: when the trained model takes images of another size or number of channels than `config` says.
+        UsageError: when the trained model has another image size or number of channels, labels or heads than `config`.
         HwzooError: when it cannot be loaded.
     """
     if model_name_or_path is None:
         return model_class(config)
     model = load(model_class, model_name_or_path)
-    for name in ("image_size", "num_channels"):
-        if getattr(model.config, name) != getattr(config, name):
-            raise UsageError(
-                f"--model_name_or_path {model_name_or_path}: it has {name} {getattr(model.config, name)}, the data "
-                f"{getattr(config, name)}"
-            )
+    for name in ("image_size", "num_channels", "num_labels", "num_heads"):
+        given, wanted = (getattr(each, name, None) for each in (model.config, config))  # heads: not of every family
+        if given != wanted:
+            raise UsageError(f"--model_name_or_path {model_name_or_path}: it has {name} {given}, the data {wanted}")
     return model
+
+
+def load_classifier(name: str) -> PreTrainedModel:
+    """
+    A classifier that comes with the package, in eval mode: its features score generated images. Its folder,
+    `CLASSIFIERS / name`, holds its card, with the command that trained it and its test accuracy.
+
+    Args:
+        name: of its data set, "mnist" or "fashion_mnist".
+
+    Raises:
+        UsageError: for another name.
+    """
+    known = sorted(path.name for path in CLASSIFIERS.iterdir() if path.is_dir())
+    if name not in known:
+        raise UsageError(f"there is no classifier for {name!r}; there are {', '.join(known)}")
+    return load(ContinualForImageClassification, str(CLASSIFIERS / name))
+
+
+def _hub_answers() -> bool:
+    try:
+        get_session().head(constants.ENDPOINT, timeout=TIMEOUTS[0])
+    except (OSError, HTTPError):  # offline mode is an OSError
+        return False
+    return True
+
+
+def _not_loaded(error: OSError) -> str:
+    """transformers asks for another name whatever went wrong; what its error came from tells more."""
+    status = _status(error)
+    if status in (401, 403, 404):
+        return f"no such folder or repository, or the token may not read it ({status}); a private one needs HF_TOKEN"
+    cause = error.__cause__ or error.__context__
+    if isinstance(cause, HTTPError) and status is None:
+        return f"the download broke off ({_first_line(cause)})"
+    return _first_line(error)
 
 
 # What a run keeps for itself, besides hidden files (its lock, unfinished ones).
 NOT_PUSHED = ("checkpoints", "logs")
 WAITS = (1, 2, 4, 8)  # seconds before each further try
+PATIENCE = 20  # seconds after which a call is not tried again; huggingface_hub tries some of its requests by itself
+WORD_EVERY = 8  # seconds
+TIMEOUTS = (10, 30, 30, 30)  # seconds to connect, of silence while reading and writing, for a free connection
 
 
 def push(folder: Path, repo_id: str, private: bool = False) -> str:
     """
-    Creates the repository if need be and sends a run's files, all but its checkpoints and logs, in one commit. The
-    token is that of `HF_TOKEN` or `hf auth login`.
+    Creates the repository if need be and sends a run's files, all but its checkpoints and logs, in one commit. Pushing
+    again what is there makes no further commit. The token is that of `HF_TOKEN` or `hf auth login`.
 
     Args:
         folder: of a run, or any that holds a model.
@@ -117,47 +171,89 @@ def push(folder: Path, repo_id: str, private: bool = False) -> str:
     folder = Path(folder)
     if not any(folder.glob("*.safetensors")):
         raise UsageError(f"{folder} holds no model to push (no .safetensors file)")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
+        raise UsageError(f"{repo_id} is not a repository id, owner/name; nothing was pushed, {folder} is safe")
     card = folder / "README.md"
     if card.exists():  # its examples load from where it now goes
-        text = re.sub(r'from_pretrained\("[^"]*"', f'from_pretrained("{repo_id}"', card.read_text())
+        text = card.read_text(encoding="utf-8")
+        text = re.sub(r'(from_pretrained\(|model=)"[^"]*"', rf'\1"{repo_id}"', text)
         write_bytes(card, text.encode())
     api = HfApi()
-    files = [
-        path for path in sorted(folder.rglob("*")) if path.is_file() and not _is_private(path.relative_to(folder))
-    ]
-    operations = [CommitOperationAdd(path.relative_to(folder).as_posix(), path) for path in files]
-    try:
-        _retried(lambda: api.create_repo(repo_id, private=private, exist_ok=True), "creating the repository")
-        # For a repository that exists, `private` was ignored.
-        if private and not _retried(lambda: api.repo_info(repo_id).private, "reading the repository"):
-            raise HwzooError(f"{repo_id} exists and is public, but private was asked for; nothing was pushed")
+    files = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
+
+    def commit(parent: str | None) -> str:
+        # After a lost answer the next try finds all files there and commits nothing: it needs new operations, as used
+        # ones are not compared. Should the first commit come in late, `parent_commit` keeps it the only one (412).
+        pushed = [name for name in files if not _is_private(name)]
+        operations = [CommitOperationAdd(name.as_posix(), files[name]) for name in pushed]
         message = f"Upload {folder.resolve().name} with hwzoo"
-        commit = _retried(lambda: api.create_commit(repo_id, operations, commit_message=message), "pushing")
+        return api.create_commit(repo_id, operations, commit_message=message, parent_commit=parent).commit_url
+
+    def failed(reason: str) -> HwzooError:
+        later = f"python -m hwzoo.hub push {shlex.quote(str(folder))} {repo_id}{' --private' if private else ''}"
+        return HwzooError(
+            f"pushing to {repo_id} failed: {reason}; {folder} is safe, push it later (twice does no harm): {later}"
+        )
+
+    try:
+        with _never_silent(f"pushing to {repo_id}"):
+            _retried(lambda: api.create_repo(repo_id, private=private, exist_ok=True), "creating the repository")
+            repo = _retried(lambda: api.repo_info(repo_id), "reading the repository")
+            if private and not repo.private:  # it existed, and `private` was ignored
+                raise failed("it exists and is public, but a private one was asked for")
+            return _retried(lambda: commit(repo.sha), "pushing")
     except HFValidationError as error:
-        raise UsageError(f"{repo_id} is not a repository id: {_first_line(error)}") from None
+        raise UsageError(f"{_first_line(error)}; nothing was pushed, {folder} is safe") from None
     except (OSError, HTTPError, RuntimeError, ValueError) as error:
-        # huggingface_hub tells a failed upload as RuntimeError, an answer that is no JSON as ValueError.
-        later = f"python -m hwzoo.hub push {folder} {repo_id}{' --private' if private else ''}"
-        raise HwzooError(
-            f"{repo_id} was not pushed: {_reason(error)}; {folder} is safe, push it later: {later}"
-        ) from error
-    return commit.commit_url
+        # huggingface_hub tells a failed upload as RuntimeError, a card that the Hub refuses as ValueError.
+        raise failed(_reason(error)) from error
 
 
 def _is_private(path: Path) -> bool:
     return any(part.startswith(".") or part in NOT_PUSHED for part in path.parts)
 
 
+@contextmanager
+def _never_silent(what: str) -> Iterator[None]:
+    """Says every few seconds that it goes on; a Hub that has stopped answering is not awaited for ever."""
+    done, start = threading.Event(), time.monotonic()
+
+    def tell():
+        while not done.wait(WORD_EVERY):
+            print(f"{what}: {time.monotonic() - start:.0f} s so far", file=sys.stderr)
+
+    session = get_session()
+    before, session.timeout = session.timeout, TIMEOUTS  # huggingface_hub sets none for what it sends
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        session.timeout = before
+        done.set()
+        thread.join()
+
+
 def _retried(call: Callable[[], Any], what: str) -> Any:
-    """Calls again after 429 and 5xx, as huggingface_hub does not for commits, with growing waits and a word each."""
+    """
+    Calls again, with growing waits and a word each, when the Hub is busy (429, 5xx), its answer is lost or a proxy's
+    page. What refuses the connection is not tried again.
+    """
+    start = time.monotonic()
     for wait in (*WAITS, None):
         try:
             return call()
-        except HfHubHTTPError as error:
-            status = _status(error) or 0
-            if wait is None or not (status == 429 or status >= 500):
+        except (HTTPError, JSONDecodeError) as error:
+            status = _status(error)
+            if status is None:
+                # By name: huggingface_hub has had these from httpx and from httpx2.
+                again = type(error).__name__ not in ("ConnectError", "ConnectTimeout")
+            else:
+                again = status in (412, 429) or status >= 500
+            if not again or wait is None or time.monotonic() - start + wait > PATIENCE:
                 raise
-            print(f"{what}: the Hub answered {status}; trying again in {wait} s", file=sys.stderr)
+            told = f"no answer of the Hub ({_first_line(error)})" if status is None else f"the Hub answered {status}"
+            print(f"{what}: {told}; trying again in {wait} s", file=sys.stderr)
             time.sleep(wait)
 
 
@@ -173,17 +269,23 @@ def _status(error: BaseException | None) -> int | None:
 def _reason(error: Exception) -> str:
     status = _status(error)
     if status == 401:
-        return "the Hub refuses the token (401): set HF_TOKEN or run `hf auth login`"
+        return "the token is missing or refused (401): set HF_TOKEN or run `hf auth login`"
     if status == 403:
-        return "the token may not write there (403): is the owner right?"
+        return "the token may not write there (403)"
     if status == 404:
         return "there is no such owner or repository (404)"
-    if status is not None:
+    if status in (412, 429) or (status or 0) >= 500:
         return f"the Hub answered {status} at every try"
+    if status is not None:
+        return f"the Hub refuses it ({status}): {getattr(error, 'server_message', None) or error}"
+    if getattr(error, "filename", None) is not None:
+        return f"cannot read {error.filename}: {error.strerror}"
     return f"the Hub cannot be reached ({_first_line(error)})"
 
 
 def _first_line(error: Exception) -> str:
+    if isinstance(error, JSONDecodeError):
+        return "a page came, perhaps a proxy's"
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 

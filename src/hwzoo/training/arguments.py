@@ -4,7 +4,7 @@ import difflib
 import math
 import re
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, RawDescriptionHelpFormatter
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -128,12 +128,18 @@ class RunArguments(Flags):
             raise UsageError("--max_train_steps is 0 without --model_name_or_path: there is nothing to test")
         if self.push_to_hub and self.hub_model_id is None:
             raise UsageError("--push_to_hub is given without --hub_model_id owner/name")
+        if self.hub_model_id is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", self.hub_model_id):
+            raise UsageError(f"--hub_model_id is {self.hub_model_id}; it must be owner/name")
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Optimiser steps of the whole run, for an epoch of so many."""
         if self.num_train_epochs is not None:
             return max(1, math.ceil(self.num_train_epochs * steps_per_epoch))
         return self.max_train_steps if self.max_train_steps is not None else steps_per_epoch
+
+
+class _HelpFormatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
+    """Defaults shown, and the recipe's docstring as it is written: its commands stay on lines of their own."""
 
 
 class _Parser(HfArgumentParser):
@@ -188,7 +194,13 @@ def settings(*arguments: Any) -> dict[str, Any]:
 
 
 def _parse(types: list[type], tokens: list[str], description: str | None) -> list[Any]:
-    parser = _Parser(types, description=description, allow_abbrev=False, usage="%(prog)s [--flag value ...]")
+    parser = _Parser(
+        types,
+        description=description,
+        allow_abbrev=False,
+        usage="%(prog)s [--flag value ...]",
+        formatter_class=_HelpFormatter,
+    )
     if len(_names(tokens) & set(EXCLUSIVE)) > 1:
         raise UsageError(f"--{EXCLUSIVE[0]} and --{EXCLUSIVE[1]} are given; give one of them")
     *parsed, unknown = parser.parse_args_into_dataclasses(

@@ -108,6 +108,9 @@ def micro_batches(accelerator: Accelerator, model: torch.nn.Module, num: int, *t
     Splits the rows of a step's tensors into `num` equal parts for gradient accumulation; several processes exchange
     gradients at the last part only. The loss of each part is to be divided by `num`.
     """
+    if num == 1:  # the usual case, without its overhead
+        yield tensors
+        return
     for index, parts in enumerate(zip(*(tensor.chunk(num) for tensor in tensors), strict=True)):
         with contextlib.nullcontext() if index == num - 1 else accelerator.no_sync(model):
             yield parts
@@ -115,6 +118,8 @@ def micro_batches(accelerator: Accelerator, model: torch.nn.Module, num: int, *t
 
 def average(outputs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """The scalars of the parts of a step, averaged and cut from their graphs: what a `train_step` gives."""
+    if len(outputs) == 1:
+        return {name: value.detach() for name, value in outputs[0].items()}
     return {name: sum(output[name].detach() for output in outputs) / len(outputs) for name in outputs[0]}
 
 
