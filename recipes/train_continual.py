@@ -70,7 +70,7 @@ class Method(training.Flags):
     lwf_lambda: float = flag(1.0, "weight of LwF's distillation", "[0, inf)")
     lwf_temperature: float = flag(2.0, "of LwF's softmax", "(0, inf)")
     memory_size: int = flag(1000, "images that replay stores", "[1, inf)")
-    memory_policy: Literal["reservoir", "balanced"] = flag("balanced", "every image, or every label, alike")
+    memory_policy: Literal["reservoir", "balanced"] = flag("balanced", "every image, or every class, alike")
 
 
 def main(run: Run, tasks: Tasks, architecture: Model, method: Method) -> dict:
@@ -152,7 +152,7 @@ def main(run: Run, tasks: Tasks, architecture: Model, method: Method) -> dict:
             tested.eval()
             mean = training.mean_over(accelerator, places.stop - places.start, run.eval_batch_size, accuracy)
             tested.train()
-            return mean["accuracy"]
+            return round(mean["accuracy"], 6)  # float32 gives no more digits
 
         def watch():
             return {f"accuracy_task_{task + 1}": accuracy_on(task) for task in range(strategy.task + 1)}
@@ -194,9 +194,10 @@ def main(run: Run, tasks: Tasks, architecture: Model, method: Method) -> dict:
         results |= {"seconds_per_phase": scores.seconds, "memory_held": strategy.memory_held()}
         if stream.permutations is not None:
             results["permutations"] = stream.permutations.tolist()
+        stream_of = f"{tasks.num_tasks} tasks ({tasks.stream}, {tasks.scenario}-incremental)"
         sentence = (
-            f"{data.name}, {tasks.stream} into {tasks.num_tasks} tasks, {tasks.scenario}-incremental",
-            f"accuracy on all {len(stream.test)} test images, the mean over the tasks, after the last task",
+            f"{data.name}, {stream_of if tasks.num_tasks > 1 else 'all classes in one task'}",
+            f"accuracy on all {len(stream.test)} test images, the mean over the tasks, after the last one",
             "among the outputs of the image's own task" if tasks.scenario == "task" else "among all outputs seen",
             f"weights averaged with decay {run.ema_decay}" if ema else "last weights",
             "the last step, not one chosen by test numbers",

@@ -1,5 +1,6 @@
 """Image data sets in memory and the batches drawn from them."""
 
+from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -55,6 +56,50 @@ def test_images_that_are_not_square_are_refused():
     data = ImageSet(torch.zeros(2, 1, 4, 6, dtype=torch.uint8), torch.zeros(2, dtype=torch.long), ("only",))
     with pytest.raises(UsageError, match="^--dataset_name: .* 4 x 6 "):
         _ = data.image_size
+
+
+def set_of_tasks(num=6):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (num, 2, 3, 3), generator=generator, dtype=torch.uint8)
+    return ImageSet(images, torch.arange(num) % 2, ("even", "odd"), task_ids=torch.arange(num) // 2)
+
+
+@pytest.mark.parametrize("places", [slice(1, 4), torch.tensor([4, 0, 4])], ids=["slice", "places"])
+def test_selected_images_keep_their_labels_and_tasks(places):
+    data = set_of_tasks()
+    part = data.select(places)
+    assert torch.equal(part.images, data.images[places])
+    assert torch.equal(part.labels, data.labels[places])
+    assert torch.equal(part.task_ids, data.task_ids[places])
+    assert part.class_names == data.class_names
+    shared = part.images.untyped_storage().data_ptr() == data.images.untyped_storage().data_ptr()
+    assert shared == isinstance(places, slice)  # a slice is no copy
+    assert grey_set(8).select(places).task_ids is None
+
+
+def test_a_batch_of_places():
+    data, places = set_of_tasks(), torch.tensor([5, 0, 5])
+    batch = data.batch(places)
+    assert set(batch) == {"pixel_values", "labels", "task_ids"}
+    assert torch.equal(batch["pixel_values"], data.pixel_values(places))
+    assert batch["labels"].tolist() == [1, 0, 1] and batch["task_ids"].tolist() == [2, 0, 2]
+    assert batch["task_ids"].dtype == torch.int64
+    assert set(grey_set(8).batch(places)) == {"pixel_values", "labels"}
+
+
+def test_a_moved_set_takes_its_tasks_along():
+    moved = set_of_tasks().to("meta")
+    assert {tensor.device.type for tensor in (moved.images, moved.labels, moved.task_ids)} == {"meta"}
+    assert grey_set(2).to("meta").task_ids is None
+
+
+def test_mean_and_std_of_each_channel():
+    data = set_of_tasks(num=50)
+    pixels = data.pixel_values().double().transpose(0, 1).flatten(1)
+    mean, std = data.mean_and_std()
+    assert mean == pytest.approx(pixels.mean(1).tolist(), abs=1e-4)
+    assert std == pytest.approx(pixels.std(1, correction=0).tolist(), abs=1e-4)
+    assert mean[0] != mean[1]
 
 
 # Binarisation
@@ -122,6 +167,8 @@ def test_a_batch_holds_images_and_their_labels():
     assert batch["labels"].dtype == torch.int64
     assert batch["labels"].tolist() == [place % 10 for place in places_of(batch)]
     assert torch.equal(batch["pixel_values"], data.pixel_values(torch.tensor(places_of(batch))))
+    batch = next(ImageBatches(replace(data, task_ids=torch.arange(300) // 7), 25, seed=0))
+    assert batch["task_ids"].tolist() == [place // 7 for place in places_of(batch)]
 
 
 @pytest.mark.parametrize("num, batch_size", [(300, 25), (300, 300), (317, 25), (29, 15)])

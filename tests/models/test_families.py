@@ -44,7 +44,22 @@ TINY = {
         image_mean=[0.5, 0.4, 0.3],
         image_std=[0.3, 0.4, 0.5],
     ),
+    "gan": dict(
+        image_size=8,
+        num_channels=2,
+        latent_size=3,
+        generator_hidden_size=10,
+        generator_channels=[8, 4],
+        discriminator_channels=[3, 5],
+        discriminator_hidden_size=7,
+        discriminator_activation="relu",
+        spectral_norm=True,
+        num_classes=0,
+        pixel_range="unit",
+    ),
 }
+# Families with a loss for each of their parts: {loss: the part that it trains}.
+LOSSES = {"gan": {"discriminator_loss": "discriminator", "generator_loss": "generator"}}
 # Families whose loss is of labels.
 LABELLED = {"continual"}
 # For a value of each type, one that its field must refuse.
@@ -185,19 +200,21 @@ def test_layers_start_with_the_initialisation_of_torch(family):
 
 @families
 def test_a_few_steps_on_a_batch_lower_its_loss(family):
-    model = tiny_model(family).train()
-    inputs = some_inputs(family, model.config)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    losses = []
-    for _ in range(5):
-        torch.manual_seed(0)
-        loss = model(**inputs).loss
-        losses.append(loss.item())
-        loss.backward()
-        assert all(parameter.grad is not None for parameter in model.parameters())
-        optimizer.step()
-        optimizer.zero_grad()
-    assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0]
+    for name, part in LOSSES.get(family.name, {"loss": ""}).items():
+        model = tiny_model(family).train()
+        inputs = some_inputs(family, model.config)
+        parameters = list(model.get_submodule(part).parameters())
+        optimizer = torch.optim.Adam(parameters, lr=0.01)
+        losses = []
+        for _ in range(5):
+            torch.manual_seed(0)
+            loss = model(**inputs)[name]
+            losses.append(loss.item())
+            loss.backward()
+            assert all(parameter.grad is not None for parameter in parameters)
+            optimizer.step()
+            optimizer.zero_grad()
+        assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0], name
 
 
 # Saving and loading

@@ -1,27 +1,33 @@
 """Recipes are scripts: they are run here in this process, through their `main` or as from the command line."""
 
-import importlib.util
 import signal
 import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
-
-REPOSITORY = Path(__file__).parents[2]
-
-
-def load_recipe(name: str) -> ModuleType:
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, REPOSITORY / "recipes" / f"{name}.py")
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
+import recipe_runs
+from recipe_runs import load_recipe
 
 
 @pytest.fixture
 def train_vae() -> ModuleType:
     return load_recipe("train_vae")
+
+
+@pytest.fixture
+def train_continual() -> ModuleType:
+    return load_recipe("train_continual")
+
+
+@pytest.fixture
+def train_gan() -> ModuleType:
+    return load_recipe("train_gan")
+
+
+@pytest.fixture(autouse=True)
+def nothing_runs_on():
+    yield
+    recipe_runs.end_all()
 
 
 @pytest.fixture

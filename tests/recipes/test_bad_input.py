@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+from recipe_runs import load_recipe
 
-from hwzoo import training
+from hwzoo import GANConfig, GANModel, hub, training
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "train_vae.py"
 
@@ -69,6 +71,7 @@ CASES = {
     "negative steps": (2, "--max_train_steps is -1", lambda tmp: ["--max_train_steps", "-1"]),
     "steps 0 without a model": (2, "--max_train_steps is 0", lambda tmp: ["--max_train_steps", "0"]),
     "push to nowhere": (2, "--hub_model_id", lambda tmp: ["--push_to_hub"]),
+    "push without an owner": (2, "--hub_model_id is vae; it must be owner/name", lambda tmp: ["--hub_model_id=vae"]),
     "overwrite and resume": (
         2, "--overwrite_output_dir and --resume_from_checkpoint",
         lambda tmp: ["--overwrite_output_dir", "--resume_from_checkpoint", "latest"],
@@ -132,11 +135,144 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_one_line_and_status(name, train_vae, command_line, tmp_path):
-    status, named, arguments = CASES[name]
+def small_pictures(folder: Path, size: int = 8, test_classes: int = 2) -> str:
+    """A folder of grey images of two classes."""
+    for split, num_classes in (("train", 2), ("test", test_classes)):
+        for index in range(60):
+            picture = folder / "pictures" / split / f"{index % num_classes}" / f"{index}.png"
+            picture.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (size, size), index).save(picture)
+    return f"--dataset_name={folder / 'pictures'}"
+
+
+# The same for train_continual.py: its own flags, and what only it can refuse.
+CONTINUAL_CASES = {
+    "negative EWC strength": (2, "--ewc_lambda is -1.0; it must be in [0, inf)", lambda tmp: ["--ewc_lambda", "-1"]),
+    "NaN EWC strength": (2, "--ewc_lambda is nan", lambda tmp: ["--ewc_lambda", "nan"]),
+    "infinite EWC strength": (2, "--ewc_lambda is inf", lambda tmp: ["--ewc_lambda", "inf"]),
+    "negative SI strength": (2, "--si_lambda is -0.5; it must be in [0, inf)", lambda tmp: ["--si_lambda", "-0.5"]),
+    "NaN SI strength": (2, "--si_lambda is nan", lambda tmp: ["--si_lambda", "nan"]),
+    "negative LwF strength": (2, "--lwf_lambda is -2.0; it must be in [0, inf)", lambda tmp: ["--lwf_lambda", "-2"]),
+    "NaN LwF strength": (2, "--lwf_lambda is nan", lambda tmp: ["--lwf_lambda", "nan"]),
+    "no memory for replay": (
+        2, "--memory_size is 0; it must be in [1, inf)", lambda tmp: ["--strategy", "replay", "--memory_size", "0"],
+    ),
+    "no task": (2, "--num_tasks is 0; it must be in [1, inf)", lambda tmp: ["--num_tasks", "0"]),
+    "more tasks than classes": (
+        2, "--num_tasks is 20; it must divide the 10 classes of the data set", lambda tmp: ["--num_tasks", "20"],
+    ),
+    "tasks that do not divide the classes": (
+        2, "--num_tasks is 3; it must divide the 10 classes of the data set", lambda tmp: ["--num_tasks", "3"],
+    ),
+    "a task without test images": (
+        2, "--num_tasks is 2; task 2 has no test images", lambda tmp: [small_pictures(tmp, test_classes=1)],
+    ),
+    "unknown strategy": (2, "--strategy: invalid choice: 'gem' (choose from", lambda tmp: ["--strategy", "gem"]),
+    "unknown stream": (2, "--stream: invalid choice: 'rotated'", lambda tmp: ["--stream", "rotated"]),
+    "unknown scenario": (2, "--scenario: invalid choice: 'online'", lambda tmp: ["--scenario", "online"]),
+    "unknown backbone": (2, "--backbone: invalid choice: 'resnet'", lambda tmp: ["--backbone", "resnet"]),
+    "unknown estimator": (
+        2, "--fisher_estimator: invalid choice: 'kfac'", lambda tmp: ["--fisher_estimator", "kfac"],
+    ),
+    "unknown convention": (2, "--ewc_penalty: invalid choice: 'third'", lambda tmp: ["--ewc_penalty", "third"]),
+    "unknown policy": (2, "--memory_policy: invalid choice: 'fifo'", lambda tmp: ["--memory_policy", "fifo"]),
+    "unknown optimiser": (2, "--optimizer: invalid choice: 'adamw'", lambda tmp: ["--optimizer", "adamw"]),
+    "no Fisher samples": (2, "--fisher_samples is 0; it must be in [1, inf)", lambda tmp: ["--fisher_samples", "0"]),
+    "EWC decay above 1": (2, "--ewc_decay is 1.5; it must be in [0, 1]", lambda tmp: ["--ewc_decay", "1.5"]),
+    "no SI damping": (2, "--si_damping is 0.0; it must be in (0, inf)", lambda tmp: ["--si_damping", "0"]),
+    "LwF temperature 0": (2, "--lwf_temperature is 0.0", lambda tmp: ["--lwf_temperature", "0"]),
+    "momentum 1": (2, "--momentum is 1.0; it must be in [0, 1)", lambda tmp: ["--momentum", "1"]),
+    "dropout 1": (2, "--dropout is 1.0; it must be in [0, 1)", lambda tmp: ["--dropout", "1"]),
+    "hidden size 0": (2, "--hidden_sizes is 0; it must be in [1, inf)", lambda tmp: ["--hidden_sizes", "9", "0"]),
+    "images too small for the CNN": (
+        2, "image_size is 8; for backbone cnn it must be at least 16",
+        lambda tmp: ["--backbone", "cnn", small_pictures(tmp)],
+    ),
+    "batch larger than a task": (2, "--train_batch_size", lambda tmp: ["--train_batch_size", "1000"]),
+    "steps 0 without a model": (2, "--max_train_steps is 0", lambda tmp: ["--max_train_steps", "0"]),
+    "one class a task for EWC": (
+        1, "the Fisher information of task 1 is zero for every weight",
+        lambda tmp: ["--strategy", "ewc", "--num_tasks", "10", "--max_train_steps", "1"],
+    ),
+    "unknown key in YAML": (2, "preset.yaml: ewc_lamda", lambda tmp: [preset(tmp, "ewc_lamda: 3")]),
+    "value out of range in YAML": (2, "preset.yaml: --ewc_lambda is -3", lambda tmp: [preset(tmp, "ewc_lambda: -3")]),
+    "a model that is not there": (
+        1, "nothere cannot be loaded", lambda tmp: ["--model_name_or_path", str(tmp / "nothere")],
+    ),
+}  # fmt: skip
+
+
+def gan_model(folder: Path, num_classes: int) -> str:
+    """A saved GAN of some classes."""
+    sizes = {"generator_hidden_size": 4, "generator_channels": [4, 4], "discriminator_hidden_size": 4}
+    hub.save(GANModel(GANConfig(num_classes=num_classes, **sizes)), folder / "model")
+    return f"--model_name_or_path={folder / 'model'}"
+
+
+# The same for train_gan.py.
+GAN_CASES = {
+    "unknown loss": (2, "--loss: invalid choice: 'hinge' (choose from", lambda tmp: ["--loss", "hinge"]),
+    "batch of one": (
+        2, "--train_batch_size is 1; it must be in [2, inf)", lambda tmp: ["--train_batch_size", "1"],
+    ),
+    "batch larger than the data": (
+        2, "--train_batch_size: a step takes 2000 images", lambda tmp: ["--num_discriminator_steps", "100"],
+    ),
+    "image size not divisible by 4": (
+        2, "image_size is 10; it must be divisible by 4", lambda tmp: [small_pictures(tmp, size=10)],
+    ),
+    "channels that cannot be shuffled": (
+        2, "generator_channels is [8, 6]; it must be two numbers divisible by 4",
+        lambda tmp: ["--generator_channels", "8", "6"],
+    ),
+    "one number of channels": (
+        2, "discriminator_channels is [8]; it must be two numbers", lambda tmp: ["--discriminator_channels", "8"],
+    ),
+    "negative penalty": (
+        2, "--gradient_penalty_weight is -1.0; it must be in [0, inf)",
+        lambda tmp: ["--gradient_penalty_weight", "-1"],
+    ),
+    "NaN penalty": (2, "--gradient_penalty_weight is nan", lambda tmp: ["--gradient_penalty_weight", "nan"]),
+    "no discriminator step": (
+        2, "--num_discriminator_steps is 0; it must be in [1, inf)", lambda tmp: ["--num_discriminator_steps", "0"],
+    ),
+    "Adam's decay 1": (2, "--adam_beta1 is 1.0; it must be in [0, 1)", lambda tmp: ["--adam_beta1", "1"]),
+    "negative second decay": (2, "--adam_beta2 is -0.1; it must be in [0, 1)", lambda tmp: ["--adam_beta2", "-0.1"]),
+    "no grid step": (2, "--grid_steps is 0; it must be in [1, inf)", lambda tmp: ["--grid_steps", "0"]),
+    "discriminator learning rate 0": (
+        2, "--discriminator_learning_rate is 0.0", lambda tmp: ["--discriminator_learning_rate", "0"],
+    ),
+    "unknown range of pixels": (2, "--pixel_range: invalid choice: 'byte'", lambda tmp: ["--pixel_range", "byte"]),
+    "a model of other classes": (
+        2, "it has num_classes 3, digits has 10", lambda tmp: [gan_model(tmp, num_classes=3)],
+    ),
+    "an unconditional model of classes": (
+        2, "it has num_classes 0, digits has 10, as --conditional needs",
+        lambda tmp: ["--conditional", gan_model(tmp, num_classes=0)],
+    ),
+    "a model of other images": (
+        2, "it has image_size 28, the data 8", lambda tmp: [gan_model(tmp, num_classes=0), small_pictures(tmp)],
+    ),
+    "unknown key in YAML": (2, "preset.yaml: los is not a flag", lambda tmp: [preset(tmp, "los: minimax")]),
+}  # fmt: skip
+ALL_CASES = [
+    (recipe, name)
+    for recipe, cases in (("train_vae", CASES), ("train_continual", CONTINUAL_CASES), ("train_gan", GAN_CASES))
+    for name in cases
+]
+
+
+@pytest.mark.parametrize(("recipe", "name"), ALL_CASES, ids=["-".join(case) for case in ALL_CASES])
+def test_one_line_and_status(recipe, name, request, command_line, tmp_path):
+    cases, small_flags = {
+        "train_vae": (CASES, SMALL_WITHOUT_STEPS),
+        "train_continual": (CONTINUAL_CASES, SMALL_CONTINUAL),
+        "train_gan": (GAN_CASES, SMALL_GAN),
+    }[recipe]
+    status, named, arguments = cases[name]
     output = tmp_path / "output"
-    got, error = command_line(train_vae, *SMALL_WITHOUT_STEPS, f"--output_dir={output}", *arguments(tmp_path))
+    recipe = request.getfixturevalue(recipe)
+    got, error = command_line(recipe, *small_flags, f"--output_dir={output}", *arguments(tmp_path))
     lines = [line for line in error.splitlines() if line.startswith("error:")]
     assert got == status, error
     assert len(lines) == 1 and named in lines[0], error
@@ -146,6 +282,8 @@ def test_one_line_and_status(name, train_vae, command_line, tmp_path):
 
 # The table gives steps of its own in one case, and two of a flag are fine in all others.
 SMALL_WITHOUT_STEPS = [argument for argument in SMALL if "steps" not in argument]
+SMALL_CONTINUAL = ["--hidden_sizes=8", "--train_batch_size=20", "--num_tasks=2"]
+SMALL_GAN = ["--generator_hidden_size=8", "--discriminator_hidden_size=8", "--train_batch_size=20"]
 
 
 def small(train_vae, command_line, folder: Path, *arguments: str) -> tuple[int, str]:
@@ -184,6 +322,84 @@ def test_resume_from_another_run_is_refused(changed, named, train_vae, command_l
     status, error = small(train_vae, command_line, tmp_path / "b", f"--resume_from_checkpoint={where}", changed)
     assert status == 2 and named in error and str(where) in error, error
     assert snapshot(tmp_path / "a") == before
+
+
+def test_an_unknown_loss_is_told_the_known_ones(train_gan, command_line, tmp_path):
+    _, error = command_line(train_gan, f"--output_dir={tmp_path}", "--loss=hinge")
+    assert len(error.splitlines()) == 1
+    assert all(name in error.split("choose from")[1] for name in ("minimax", "non_saturating", "wasserstein_gp"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ("--loss=minimax", "loss 'non_saturating', this one has 'minimax'"),
+        ("--conditional", "num_classes 0, this one has 10"),
+        ("--spectral_norm", "spectral_norm False, this one has True"),
+        ("--adam_beta1=0.9", "adam_beta1 0.5, this one has 0.9"),
+        ("--num_discriminator_steps=2", "num_discriminator_steps 1, this one has 2"),
+    ],
+)
+def test_resume_from_another_gan_is_refused(changed, named, gan_run, train_gan, command_line):
+    before = snapshot(gan_run)
+    where = gan_run / "checkpoints" / "step-00000002"
+    again = [f"--output_dir={gan_run.parent / 'again'}", f"--resume_from_checkpoint={where}"]
+    status, error = command_line(train_gan, *SMALL_GAN, "--max_train_steps=2", *again, changed)
+    assert status == 2 and len(error.splitlines()) == 1
+    assert f"error: --resume_from_checkpoint {where}: it is of a run with " in error and named in error
+    assert snapshot(gan_run) == before
+
+
+@pytest.fixture(scope="module")
+def gan_run(tmp_path_factory):
+    """What a small run left."""
+    folder = tmp_path_factory.mktemp("gan") / "run"
+    recipe = load_recipe("train_gan")
+    flags = [*SMALL_GAN, "--max_train_steps=2", f"--output_dir={folder}"]
+    recipe.main(*training.parse_arguments([recipe.Run, recipe.Model, recipe.Method], flags))
+    return folder
+
+
+def test_an_unknown_strategy_is_told_the_known_ones(train_continual, command_line, tmp_path):
+    _, error = command_line(train_continual, f"--output_dir={tmp_path}", "--strategy=gem")
+    assert len(error.splitlines()) == 1
+    choices = error.split("choose from")[1]
+    assert all(name in choices for name in ("naive", "joint", "rehearsal", "replay", "ewc", "si", "lwf"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        (["--strategy=ewc"], "strategy 'si', this one has 'ewc'"),
+        (["--strategy=joint"], "strategy 'si', this one has 'joint'"),
+        (["--num_tasks=5"], "num_tasks 2, this one has 5"),
+        (["--scenario=task"], "scenario 'class', this one has 'task'"),
+        (["--stream=permuted"], "stream 'split', this one has 'permuted'"),
+        (["--si_lambda=2"], "si_lambda 1.0, this one has 2.0"),
+        (["--hidden_sizes=9"], "hidden_sizes [8], this one has [9]"),
+        (["--max_train_steps=3"], "steps [2, 2], this one has [3, 3]"),
+        (["--reset_optimizer"], "reset_optimizer False, this one has True"),
+    ],
+)
+def test_resume_from_another_continual_run_is_refused(changed, named, continual_run, train_continual, command_line):
+    before = snapshot(continual_run)
+    where = continual_run / "checkpoints" / "step-00000004"
+    again = [f"--output_dir={continual_run.parent / 'again'}", f"--resume_from_checkpoint={where}"]
+    flags = [*SMALL_CONTINUAL, "--max_train_steps=2", "--strategy=si"]
+    status, error = command_line(train_continual, *flags, *again, *changed)
+    assert status == 2 and len(error.splitlines()) == 1
+    assert f"error: --resume_from_checkpoint {where}: it is of a run with {named}" in error
+    assert snapshot(continual_run) == before
+
+
+@pytest.fixture(scope="module")
+def continual_run(tmp_path_factory):
+    """What a small run left."""
+    folder = tmp_path_factory.mktemp("continual") / "run"
+    recipe = load_recipe("train_continual")
+    flags = [*SMALL_CONTINUAL, "--max_train_steps=2", "--strategy=si", f"--output_dir={folder}"]
+    recipe.main(*training.parse_arguments([recipe.Run, recipe.Tasks, recipe.Model, recipe.Method], flags))
+    return folder
 
 
 def test_resume_from_another_familys_checkpoint_is_refused(train_vae, command_line, tmp_path):

@@ -1,20 +1,22 @@
 """What a run of train_vae.py leaves, and that it can be stopped, killed and shared among processes without a trace."""
 
 import contextlib
+import functools
 import json
 import math
 import os
 import signal
 import sqlite3
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+import recipe_runs
 import torch
 import yaml
 from PIL import Image
+from recipe_runs import TORCHRUN, results_but_times, same_weights, wait_for_checkpoint
 from safetensors.torch import load_file
 from transformers import AutoModel
 
@@ -23,7 +25,7 @@ from hwzoo.training import Checkpoint, NonFiniteLoss, parse_arguments
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "train_vae.py"
 PRESETS = sorted((RECIPE.parent / "configs" / "vae").glob("*.yaml"))
-LAUNCHED: list[subprocess.Popen] = []
+launch = functools.partial(recipe_runs.launch, RECIPE)
 SMALL = {"encoder_hidden_sizes": [16], "decoder_hidden_sizes": [16], "latent_size": 3, "num_mixture_components": 5}
 # Everything that a resume has to bring back: EMA, schedules, warm-ups, noise, a mixture, accumulated parts, clipping.
 EVERYTHING = """
@@ -37,48 +39,6 @@ def run(recipe, folder: Path, arguments: dict | None = None, protocol: dict | No
     settings = {"max_train_steps": 20, "output_dir": str(folder), "report_to": ["none"], **settings}
     protocol = {"num_importance_samples": 2, **(protocol or {})}
     return recipe.main(recipe.Run(**settings), recipe.Model(**SMALL | (arguments or {})), recipe.Protocol(**protocol))
-
-
-def same_weights(first: Path, second: Path):
-    first, second = load_file(first / "model.safetensors"), load_file(second / "model.safetensors")
-    assert first.keys() == second.keys()
-    for name in first:
-        assert torch.equal(first[name], second[name]), name
-
-
-def results_but_times(folder: Path) -> dict:
-    results = json.loads((folder / "all_results.json").read_text())
-    return {
-        name: value for name, value in results.items() if name not in ("train_runtime", "train_samples_per_second")
-    }
-
-
-def launch(folder: Path, *arguments: str, command=(sys.executable,), **kwargs) -> subprocess.Popen:
-    command = [*command, str(RECIPE), f"--output_dir={folder}", *arguments]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    LAUNCHED.append(subprocess.Popen(command, start_new_session=True, **pipes, **kwargs))
-    return LAUNCHED[-1]
-
-
-@pytest.fixture(autouse=True)
-def nothing_runs_on():
-    yield
-    while LAUNCHED:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(LAUNCHED.pop().pid, signal.SIGKILL)
-
-
-def wait_for_checkpoint(folder: Path, process: subprocess.Popen, after: int = 0) -> Path:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        found = [path for path in (folder / "checkpoints").glob("step-*") if int(path.name[5:]) > after]
-        if found:
-            return max(found)
-        if process.poll() is not None:
-            break
-        time.sleep(0.02)
-    process.kill()
-    raise TimeoutError(f"no checkpoint: {process.communicate()}")
 
 
 def test_what_a_run_leaves(train_vae, tmp_path):
@@ -295,9 +255,8 @@ def test_two_processes_equal_one(tmp_path):
         "--max_train_steps=50", "--logging_steps=1", "--encoder_hidden_sizes=16", "--decoder_hidden_sizes=16",
         "--latent_size=3", "--num_importance_samples=2", "--eval_batch_size=40", "--report_to=tensorboard",
     ]  # fmt: skip
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "1"}
-    two = launch(tmp_path / "two", *arguments, "--train_batch_size=50", command=torchrun, env=environment)
+    two = launch(tmp_path / "two", *arguments, "--train_batch_size=50", command=TORCHRUN, env=environment)
     _, error = two.communicate(timeout=240)
     assert two.returncode == 0, error[-3000:]
     one = launch(tmp_path / "one", *arguments, "--train_batch_size=100")
@@ -314,8 +273,7 @@ def test_two_processes_equal_one(tmp_path):
 
 
 def test_processes_that_do_not_know_of_each_other_are_refused(tmp_path):
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
-    process = launch(tmp_path, command=torchrun)
+    process = launch(tmp_path, command=TORCHRUN)
     _, error = process.communicate(timeout=120)
     assert process.returncode != 0
     assert "error: 2 processes were started" in error and "ACCELERATE_USE_CPU=1 torchrun" in error

@@ -1,10 +1,10 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 from typing import Literal
 
 import pytest
 
 from hwzoo.errors import UsageError
-from hwzoo.training import Flags, RunArguments, flag, parse_arguments
+from hwzoo.training import Flags, RunArguments, flag, parse_arguments, save_settings
 
 
 @dataclass
@@ -47,6 +47,23 @@ def test_total_steps():
     assert RunArguments(max_train_steps=5).total_steps(10) == 5
     assert RunArguments(num_train_epochs=2, max_train_steps=5).total_steps(10) == 20  # a recipe's default gives way
     assert RunArguments().total_steps(10) == 10
+
+
+@pytest.mark.parametrize("given", ["--num_train_epochs=2", "--max_train_steps=7", ""])
+@pytest.mark.parametrize("default", ["num_train_epochs", "max_train_steps"])
+def test_epochs_or_steps_that_are_given_displace_a_recipes_default(default, given, tmp_path):
+    defaults = {"num_train_epochs": None, "max_train_steps": None} | {default: 4}
+    fields = [(name, float | None, flag(value, "")) for name, value in defaults.items()]
+    recipes_own = make_dataclass("Run", fields, bases=(RunArguments,))
+    (run,) = parse_arguments([recipes_own], [given] if given else [])
+    expected = {"num_train_epochs": None, "max_train_steps": None} | {default: 4}
+    if given:
+        name, value = given[2:].split("=")
+        expected = dict.fromkeys(expected) | {name: int(value)}
+    assert {name: getattr(run, name) for name in expected} == expected
+    save_settings(tmp_path / "preset.yaml", run)
+    (again,) = parse_arguments([recipes_own], [f"--config={tmp_path / 'preset.yaml'}"])
+    assert again.total_steps(10) == run.total_steps(10)
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,9 @@ class Numbers:
         self.count = state["count"]
 
 
-def train(folder, bad_step: int | None = None, evaluate=None, **settings):
+def train(
+    folder, bad_step: int | None = None, evaluate=None, after_step=None, total_steps=None, more=None, **settings
+):
     """Trains a linear layer with dropout, whose random state has to come back too."""
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.5))
@@ -56,8 +58,9 @@ def train(folder, bad_step: int | None = None, evaluate=None, **settings):
         return {"loss": loss.detach(), "count": batch["x"][0, 0]}
 
     run = RunArguments(output_dir=str(folder), **{"max_train_steps": 20, "report_to": ["none"], **settings})
-    state = {"model": model, "optimizer": optimizer}
-    result = fit(run, Accelerator(cpu=True), Numbers(), train_step, state=state, identity={}, evaluate=evaluate)
+    state = {"model": model, "optimizer": optimizer, **(more or {})}
+    hooks = {"evaluate": evaluate, "after_step": after_step, "total_steps": total_steps}
+    result = fit(run, Accelerator(cpu=True), Numbers(), train_step, state=state, identity={}, **hooks)
     return model, result
 
 
@@ -85,6 +88,53 @@ def test_metrics_may_differ_from_step_to_step(tmp_path):
 
 def test_epochs_are_of_the_batches(tmp_path):
     assert train(tmp_path, max_train_steps=None, num_train_epochs=1.5)[1].results["train_steps"] == 15
+
+
+def test_the_steps_of_a_run_may_be_given(tmp_path):
+    _, result = train(tmp_path, max_train_steps=None, num_train_epochs=1.5, total_steps=8, logging_steps=3)
+    assert result.results["train_steps"] == 8
+    assert [record["step"] for record in result.history] == [3, 6, 8]
+    assert train(tmp_path / "b", total_steps=0)[1].results["train_steps"] == 0
+
+
+class Calls:
+    """Notes the steps after which it was called; part of a run's state."""
+
+    def __init__(self):
+        self.steps = []
+
+    def __call__(self, step):
+        self.steps.append(step)
+        return {"seen": len(self.steps)} if step % 4 == 0 else None
+
+    def state_dict(self):
+        return {"steps": list(self.steps)}
+
+    def load_state_dict(self, state):
+        self.steps = list(state["steps"])
+
+
+def test_after_step_comes_after_each_step_and_is_logged(tmp_path):
+    calls = Calls()
+    _, result = train(tmp_path, max_train_steps=9, logging_steps=4, after_step=calls)
+    assert calls.steps == list(range(1, 10))
+    order = [(record["step"], "seen" if "seen" in record else "loss") for record in result.history]
+    assert order == [(4, "loss"), (4, "seen"), (8, "loss"), (8, "seen"), (9, "loss")]
+    assert [record["seen"] for record in result.history if "seen" in record] == [4, 8]
+
+
+@pytest.mark.parametrize("stop", [3, 4])
+def test_what_after_step_changes_is_in_the_checkpoint_of_its_step(stop, tmp_path):
+    straight, resumed = Calls(), Calls()
+    _, expected = train(
+        tmp_path / "a", max_train_steps=9, logging_steps=1, after_step=straight, more={"calls": straight}
+    )
+    first = Calls()
+    train(tmp_path / "b", max_train_steps=stop, logging_steps=1, after_step=first, more={"calls": first})
+    settings = {"max_train_steps": 9, "logging_steps": 1, "resume_from_checkpoint": "latest"}
+    _, result = train(tmp_path / "b", after_step=resumed, more={"calls": resumed}, **settings)
+    assert resumed.steps == straight.steps == list(range(1, 10))
+    assert result.history == expected.history
 
 
 @pytest.mark.parametrize("stop", [1, 7, 13, 20])

@@ -78,15 +78,18 @@ def split(train: Any, test: Any, num_tasks: int, scenario: str) -> Stream:
         scenario: one of SCENARIOS; in "domain" the k-th class of each task gets the label k.
 
     Raises:
-        UsageError: when the classes cannot be divided so.
+        UsageError: when the classes cannot be divided so, or a task would have no images.
     """
     classes = len(train.class_names)
     if num_tasks > classes or classes % num_tasks:
         raise UsageError(f"--num_tasks is {num_tasks}; it must divide the {classes} classes of the data set")
     per_task = classes // num_tasks
 
-    def in_order(data):
+    def in_order(data, which):
         task_ids = data.labels // per_task
+        for task, num in enumerate(torch.bincount(task_ids, minlength=num_tasks).tolist()):
+            if num == 0:
+                raise UsageError(f"--num_tasks is {num_tasks}; task {task + 1} has no {which} images")
         order = torch.argsort(task_ids, stable=True)
         data = replace(data, task_ids=task_ids).select(order)
         if scenario != "domain":
@@ -94,7 +97,7 @@ def split(train: Any, test: Any, num_tasks: int, scenario: str) -> Stream:
         names = tuple("/".join(data.class_names[label::per_task]) for label in range(per_task))
         return replace(data, labels=data.labels % per_task, class_names=names)
 
-    return Stream(in_order(train), in_order(test), num_tasks, scenario)
+    return Stream(in_order(train, "training"), in_order(test, "test"), num_tasks, scenario)
 
 
 def permuted(train: Any, test: Any, num_tasks: int, scenario: str, seed: int) -> Stream:

@@ -13,6 +13,8 @@ from transformers import (
 from .continual.configuration_continual import ContinualConfig
 from .continual.image_processing_continual import ContinualImageProcessor
 from .continual.modeling_continual import ContinualForImageClassification
+from .gan.configuration_gan import GANConfig
+from .gan.modeling_gan import GANModel
 from .vae.configuration_vae import VAEConfig
 from .vae.modeling_vae import VAEModel
 
@@ -45,6 +47,7 @@ FAMILIES = (
         AutoModelForImageClassification,
         ContinualImageProcessor,
     ),
+    Family("gan", GANConfig, GANModel, AutoModel),
 )
 
 __all__ = [
@@ -53,6 +56,8 @@ __all__ = [
     "ContinualForImageClassification",
     "ContinualImageProcessor",
     "Family",
+    "GANConfig",
+    "GANModel",
     "VAEConfig",
     "VAEModel",
 ]

@@ -8,11 +8,13 @@ from .launch import launch, print_results, start
 from .loop import FitResult, NonFiniteLoss, Stopped, average, fit, micro_batches
 from .noise import GlobalNoise
 from .pictures import (
+    ImageSeries,
     save_accuracy_matrix,
     save_bars,
     save_curves,
     save_image_grid,
     save_pairs,
+    save_panels,
     save_strength_curves,
     save_task_curves,
 )
@@ -24,6 +26,7 @@ __all__ = [
     "FitResult",
     "Flags",
     "GlobalNoise",
+    "ImageSeries",
     "NonFiniteLoss",
     "RunArguments",
     "Stopped",
@@ -41,6 +44,7 @@ __all__ = [
     "save_curves",
     "save_image_grid",
     "save_pairs",
+    "save_panels",
     "save_settings",
     "save_strength_curves",
     "save_task_curves",

@@ -1,7 +1,8 @@
 """Grids of images and training curves as PNG files."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,18 +10,24 @@ from torch.nn import functional as F
 
 from ..files import replacing
 
+FRAME_TIME = 250  # milliseconds that a GIF shows each picture
+
 
 def save_image_grid(pixel_values: Tensor, path: Path, columns: int):
     """Writes images in [0, 1], (rows * columns, channels, height, width), row by row, 2 pixels apart, as one PNG."""
+    grid = _grid(pixel_values, columns)
+    with replacing(Path(path)) as beside:
+        grid.save(beside, format="PNG", optimize=True)
+
+
+def _grid(pixel_values: Tensor, columns: int):
+    """A PIL image of images in [0, 1]."""
     from diffusers.utils import make_image_grid, numpy_to_pil
 
     framed = F.pad(_in_rows(pixel_values.detach().clamp(0, 1), columns).flatten(0, 1), (1, 1, 1, 1))
     images = numpy_to_pil(framed.permute(0, 2, 3, 1).cpu().numpy())
     grid = make_image_grid(images, rows=len(images) // columns, cols=columns)
-    if pixel_values.shape[1] == 1:
-        grid = grid.convert("L")
-    with replacing(Path(path)) as beside:
-        grid.save(beside, format="PNG", optimize=True)
+    return grid.convert("L") if pixel_values.shape[1] == 1 else grid
 
 
 def save_pairs(originals: Tensor, images: Tensor, path: Path, columns: int):
@@ -33,6 +40,74 @@ def _in_rows(images: Tensor, columns: int) -> Tensor:
     """(rows, columns, ...), the last row filled up with black."""
     missing = -len(images) % columns
     return torch.cat([images, images.new_zeros(missing, *images.shape[1:])]).unflatten(0, (-1, columns))
+
+
+class ImageSeries:
+    """
+    Grids of images over the steps of a run, `fake_0050.png` and so on. It belongs into the run's state: a resumed run,
+    in another folder too, has the pictures of the steps before.
+
+    Args:
+        folder: for the files.
+        columns: of a grid.
+    """
+
+    def __init__(self, folder: Path, columns: int):
+        self.folder = Path(folder)
+        self.columns = columns
+        self.images: dict[int, Tensor] = {}  # uint8, by step
+
+    def add(self, step: int, pixel_values: Tensor):
+        """Keeps images in [0, 1], (num, channels, height, width), as those of a step, and writes their grid."""
+        self.images[step] = pixel_values.detach().clamp(0, 1).mul(255).round().to("cpu", torch.uint8)
+        save_image_grid(self.images[step] / 255, self._path(step), self.columns)
+
+    def finish(self, path: Path):
+        """
+        Writes the grids as a GIF that never ends, those of a resumed run that this folder lacks, and removes those of
+        an earlier run. Without any grid there is no GIF.
+        """
+        for stale in set(self.folder.glob("fake_*.png")) - {self._path(step) for step in self.images}:
+            stale.unlink()
+        for step, images in self.images.items():
+            if not self._path(step).exists():
+                save_image_grid(images / 255, self._path(step), self.columns)
+        first, *others = [_grid(images / 255, self.columns) for images in self.images.values()] or [None]
+        if first is not None:
+            with replacing(Path(path)) as beside:
+                first.save(beside, format="GIF", save_all=True, append_images=others, duration=FRAME_TIME, loop=0)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"images": dict(self.images)}
+
+    def load_state_dict(self, state: Mapping[str, Any]):
+        self.images = dict(state["images"])
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"fake_{step:04d}.png"
+
+
+def save_panels(history: list[dict[str, float]], path: Path, panels: Mapping[str, Sequence[str]]):
+    """
+    Plots metrics of the training log over the steps, several a panel.
+
+    Args:
+        history: of `fit`.
+        path: of the PNG.
+        panels: label of the vertical axis -> names of the metrics; those that the log lacks are left out.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.5 * len(panels), 3.5), layout="constrained")
+    for axis, (label, names) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        for name in names:
+            points = [(record["step"], record[name]) for record in history if name in record]
+            if points:
+                axis.plot(*zip(*points, strict=True), label=name.replace("_", " "))
+        axis.set(xlabel="step", ylabel=label)
+        if axis.has_data():
+            axis.legend(fontsize=8)
+    _save_figure(figure, path)
 
 
 def save_curves(history: list[dict[str, float]], path: Path, names: Sequence[str], unit: str):

@@ -1,0 +1,225 @@
+"""
+Trains a generative adversarial network (Goodfellow et al., arXiv:1406.2661), unconditional or conditional on the
+class, and saves it. The losses, with their papers, stand in `src/hwzoo/models/gan/losses_gan.py`.
+
+    accelerate launch recipes/train_gan.py
+    accelerate launch recipes/train_gan.py --conditional --loss wasserstein_gp
+    accelerate launch recipes/train_gan.py --config recipes/configs/gan/cs274e.yaml
+
+The first trains on scikit-learn's digits, offline. A step is some steps of the discriminator
+(`--num_discriminator_steps`), each on images of its own, and one of the generator. Of several processes each has the
+BatchNorm of its own images; the first one's statistics are saved.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from transformers import get_scheduler
+
+from hwzoo import GANConfig, GANModel, cards, hub, training
+from hwzoo.data import ImageBatches, load_images
+from hwzoo.errors import UsageError
+from hwzoo.models.gan.losses_gan import LOSSES, gradient_penalty
+from hwzoo.models.gan.modeling_gan import PIXEL_RANGES
+from hwzoo.training import flag
+
+CARD = Path(__file__).parents[1] / "model_cards" / "gan.md.jinja"
+PANELS = {
+    "loss": ("discriminator_loss", "generator_loss"),
+    "judged right": ("accuracy_real", "accuracy_fake"),
+    "wasserstein": ("wasserstein_estimate", "gradient_penalty"),
+    "norm of the gradient": ("discriminator_gradient_norm", "generator_gradient_norm"),
+}
+
+
+@dataclass
+class Run(training.RunArguments):
+    output_dir: str = flag("outputs/gan", "folder for the model, results, pictures and checkpoints")
+    train_batch_size: int = flag(
+        64, "images of a discriminator step, for each process and accumulated batch; BatchNorm needs 2", "[2, inf)"
+    )
+    max_train_steps: int | None = flag(1000, "generator steps; in place of --num_train_epochs", "[0, inf)")
+
+
+@dataclass
+class Model(training.Flags):  # the fields of GANConfig that the data does not decide
+    latent_size: int = flag(64, "dimensions of the latent variable", "[1, inf)")
+    generator_hidden_size: int = flag(512, "units of the generator's first layer", "[1, inf)")
+    generator_channels: list[int] = flag(
+        [64, 32], "channels of its maps of a quarter and of half the image size, divisible by 4", "[4, inf)"
+    )
+    discriminator_channels: list[int] = flag(
+        [32, 64], "channels of the discriminator's maps of half and of a quarter of the image size", "[1, inf)"
+    )
+    discriminator_hidden_size: int = flag(512, "units of the discriminator's last hidden layer", "[1, inf)")
+    discriminator_activation: Literal["leaky_relu", "relu"] = flag("leaky_relu", "after each of its hidden layers")
+    spectral_norm: bool = flag(False, "divide each of its weights by the largest singular value")
+    pixel_range: Literal["symmetric", "unit"] = flag("symmetric", "of pixels inside the networks: [-1, 1] or [0, 1]")
+
+
+@dataclass
+class Method(training.Flags):
+    conditional: bool = flag(False, "condition both networks on the class of an image")
+    loss: Literal[tuple(LOSSES)] = flag("non_saturating", "what both networks minimise")
+    gradient_penalty_weight: float = flag(10.0, "of the penalty of wasserstein_gp", "[0, inf)")
+    num_discriminator_steps: int = flag(1, "steps of the discriminator for one of the generator", "[1, inf)")
+    discriminator_learning_rate: float | None = flag(None, "its peak; --learning_rate when not given", "(0, inf)")
+    adam_beta1: float = flag(0.5, "decay of Adam's average gradient", "[0, 1)")
+    adam_beta2: float = flag(0.999, "decay of Adam's average squared gradient", "[0, 1)")
+    grid_steps: int | None = flag(50, "steps between pictures of the same 100 latents, fake_0050.png ...", "[1, inf)")
+
+
+def main(run: Run, architecture: Model, method: Method) -> dict:
+    # 1. accelerator, seed, output folder
+    with training.start(run) as accelerator:
+        device, process = accelerator.device, (accelerator.process_index, accelerator.num_processes)
+
+        # 2. data, on the device as one tensor: a step takes the images of all its discriminator steps
+        data = load_images(run.dataset_name, run.data_dir)
+        parts, turns = run.gradient_accumulation_steps, method.num_discriminator_steps
+        batches = ImageBatches(data.train.to(device), run.train_batch_size * parts * turns, run.seed, *process)
+        noise = training.GlobalNoise(run.seed, device, *process)
+
+        # 3. model; the average is of the generator alone
+        image = {"image_size": data.train.image_size, "num_channels": data.train.num_channels}
+        num_classes = len(data.train.class_names)
+        config = GANConfig(num_classes=num_classes if method.conditional else 0, **image, **asdict(architecture))
+        model = hub.load_or_build(GANModel, run.model_name_or_path, config)
+        if model.config.num_classes not in {config.num_classes, num_classes}:
+            raise UsageError(
+                f"--model_name_or_path {run.model_name_or_path}: it has num_classes {model.config.num_classes}, "
+                f"{data.name} has {num_classes}{', as --conditional needs' if method.conditional else ''}"
+            )
+        model.to(device, memory_format=torch.channels_last).train()  # the faster one for convolutions
+        ema = training.averaged_model(model.generator, run.ema_decay) if run.use_ema else None
+        tested = model
+        if ema:
+            tested = GANModel(model.config)
+            tested.generator, tested.discriminator = ema.module, model.discriminator
+        networks = {"generator": model.generator, "discriminator": model.discriminator}
+        wrapped = {name: accelerator.prepare(network) for name, network in networks.items()}
+        for network in networks.values():
+            # accelerate would run them in bfloat16 wherever they are called, also for the penalty and the test.
+            accelerator.unwrap_model(network, keep_fp32_wrapper=False)
+
+        # 4. optimisers
+        rates = {"generator": run.learning_rate}
+        rates["discriminator"] = method.discriminator_learning_rate or run.learning_rate
+        betas, steps = (method.adam_beta1, method.adam_beta2), run.total_steps(len(batches))
+        optimizers, lr_schedulers = {}, {}
+        for name, network in networks.items():
+            optimizers[name] = torch.optim.Adam(network.parameters(), lr=rates[name], betas=betas, fused=True)
+            lr_schedulers[name] = get_scheduler(
+                run.lr_scheduler, optimizers[name], run.lr_warmup_steps, num_training_steps=steps
+            )
+
+        # 5. one step; the generated images have the classes of the real ones
+        losses = LOSSES[method.loss]
+        lipschitz_constant = PIXEL_RANGES[model.config.pixel_range][0]  # 1 in the networks' own units
+
+        def discriminator_loss(real, labels, latents, mixing):
+            with torch.no_grad():
+                fake = model.generator(latents, labels)
+            both = torch.cat([real, fake]), torch.cat([labels, labels])
+            logits_real, logits_fake = wrapped["discriminator"](*both).chunk(2)
+            loss = losses.discriminator(logits_real, logits_fake)
+            if not losses.penalised:
+                right = {"accuracy_real": logits_real > 0, "accuracy_fake": logits_fake < 0}
+                return {"discriminator_loss": loss, **{name: each.float().mean() for name, each in right.items()}}
+            penalty = gradient_penalty(
+                lambda images: wrapped["discriminator"](images, labels), real, fake, mixing, lipschitz_constant
+            )
+            penalised = loss + method.gradient_penalty_weight * penalty
+            return {"discriminator_loss": penalised, "wasserstein_estimate": -loss, "gradient_penalty": penalty}
+
+        def generator_loss(labels, latents):
+            logits = model.discriminator(wrapped["generator"](latents, labels), labels)
+            return {"generator_loss": losses.generator(logits)}
+
+        def optimise(name, loss_of, *tensors):
+            outputs = []
+            for part in training.micro_batches(accelerator, wrapped[name], parts, *tensors):
+                with accelerator.autocast():
+                    outputs.append(loss_of(*part))
+                accelerator.backward(outputs[-1][f"{name}_loss"] / parts)
+            gradients = [parameter.grad for parameter in networks[name].parameters() if parameter.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
+            if run.max_grad_norm is not None:
+                torch.nn.utils.clip_grads_with_norm_(networks[name].parameters(), run.max_grad_norm, norm)
+            optimizers[name].step()
+            optimizers[name].zero_grad()
+            return training.average(outputs) | {f"{name}_gradient_norm": norm}
+
+        def train_step(batch):
+            pixel_values, labels = batch["pixel_values"], batch["labels"]
+            latents = noise.normal(len(labels), model.config.latent_size)
+            mixing = noise.uniform(len(labels))
+            outputs = []
+            for turn in zip(*(each.chunk(turns) for each in (pixel_values, labels, latents, mixing)), strict=True):
+                outputs.append(optimise("discriminator", discriminator_loss, *turn))
+            labels = labels.chunk(turns)[-1]
+            # Without gradients of the discriminator's weights: the generator's step has no use for them.
+            model.discriminator.requires_grad_(False)
+            output = optimise("generator", generator_loss, labels, noise.normal(len(labels), model.config.latent_size))
+            model.discriminator.requires_grad_(True)
+            for lr_scheduler in lr_schedulers.values():
+                lr_scheduler.step()
+            if ema:
+                ema.update_parameters(model.generator)
+            return training.average(outputs) | output
+
+        # 6. training; the grids show the same latents, and as many images of each class, at all steps
+        def samples(num):
+            labels = torch.arange(num) * num_classes // num if model.config.num_classes else None
+            return tested.sample(num, labels=labels, generator=torch.Generator().manual_seed(run.seed))
+
+        def after_step(step):
+            if method.grid_steps is not None and step % method.grid_steps == 0 and accelerator.is_main_process:
+                grids.add(step, samples(100))
+
+        grids = training.ImageSeries(Path(run.output_dir), columns=10)
+        state = {"model": model, "noise": noise, "grids": grids} | ({"ema": ema} if ema else {})
+        state |= {f"{name}_optimizer": optimizer for name, optimizer in optimizers.items()}
+        state |= {f"{name}_lr_scheduler": lr_scheduler for name, lr_scheduler in lr_schedulers.items()}
+        identity = {name: getattr(model.config, name) for name in ("num_classes", *asdict(architecture))}
+        identity |= {"recipe": "train_gan", "dataset": data.name}
+        identity |= {name: value for name, value in asdict(method).items() if name != "grid_steps"}
+        fitted = training.fit(
+            run, accelerator, batches, train_step, state=state, identity=identity, after_step=after_step
+        )
+
+        # 7. test
+        tested.eval()
+        results = fitted.results  # the scores of the samples belong here
+        sentence = (
+            f"{data.name}",
+            "samples with the running statistics of BatchNorm, pixels clamped to [0, 1]",
+            "classes drawn uniformly" if model.config.num_classes else "unconditional",
+            f"weights of the generator averaged with decay {run.ema_decay}" if ema else "last weights",
+            "the last step, not one chosen by test numbers",
+        )
+        results["protocol"] = "; ".join(sentence)
+
+        # 8. save
+        if accelerator.is_main_process:
+            folder = Path(run.output_dir)
+            hub.save(tested, folder, results)
+            training.save_image_grid(samples(200), folder / "samples.png", columns=20)
+            grids.finish(folder / "training.gif")
+            logged = {name for record in fitted.history for name in record}
+            panels = {label: names for label, names in PANELS.items() if logged & set(names)}
+            training.save_panels(fitted.history, folder / "curves.png", panels or PANELS)
+            training.save_settings(folder / "preset.yaml", run, architecture, method)
+            about = {"preset": run.config and Path(run.config).stem, "repo_id": run.hub_model_id or str(folder)}
+            about |= {"config": tested.config, "seed": run.seed, "method": method, "steps_shown": list(grids.images)}
+            cards.write_card(folder, CARD, title=f"gan-{data.name}", results=results, dataset=data.source, **about)
+            training.print_results(results, folder)
+            if run.push_to_hub:
+                print("pushed:", hub.push(folder, run.hub_model_id, run.hub_private_repo))
+        return results
+
+
+if __name__ == "__main__":
+    training.launch(main, Run, Model, Method, description=__doc__)

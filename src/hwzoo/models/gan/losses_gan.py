@@ -1,0 +1,101 @@
+"""
+The losses of generative adversarial networks, as functions of the discriminator's logits on images of the data and on
+images of the generator. The probability that an image is of the data is D = sigmoid(logit).
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def cross_entropy(logits_real: Tensor, logits_fake: Tensor) -> Tensor:
+    """
+    The discriminator's -E[log D(x)] - E[log(1 - D(G(z)))] in nats (arXiv:1406.2661, equation 1): 2 ln 2 where it
+    cannot tell, and at its optimum 2 ln 2 - 2 JSD of the two distributions. Any shapes; a scalar.
+    """
+    return F.softplus(-logits_real).mean() + F.softplus(logits_fake).mean()
+
+
+def minimax(logits_fake: Tensor) -> Tensor:
+    """
+    The generator's E[log(1 - D(G(z)))] in nats (arXiv:1406.2661, equation 1). Its gradient by a logit is -D: it
+    vanishes where the discriminator is sure.
+    """
+    return -F.softplus(logits_fake).mean()
+
+
+def non_saturating(logits_fake: Tensor) -> Tensor:
+    """
+    The generator's -E[log D(G(z))] in nats (arXiv:1406.2661, section 3). Its gradient by a logit is D - 1: it is
+    largest where the discriminator is sure; ln 2 where it cannot tell.
+    """
+    return F.softplus(-logits_fake).mean()
+
+
+def wasserstein(logits_real: Tensor, logits_fake: Tensor) -> Tensor:
+    """
+    The critic's E[f(G(z))] - E[f(x)], minus its estimate of the Wasserstein distance as long as f is 1-Lipschitz
+    (arXiv:1701.07875, equation 2).
+    """
+    return logits_fake.mean() - logits_real.mean()
+
+
+def wasserstein_generator(logits_fake: Tensor) -> Tensor:
+    """The generator's -E[f(G(z))] (arXiv:1701.07875, equation 2)."""
+    return -logits_fake.mean()
+
+
+def gradient_penalty(
+    critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mixing: Tensor, lipschitz_constant: float = 1.0
+) -> Tensor:
+    """
+    E[(|grad f(x)| / K - 1)^2] at x = mixing * real + (1 - mixing) * fake (arXiv:1704.00028, equation 3, without its
+    weight), in float32 also under autocast: the norm of a gradient overflows half precision.
+
+    Args:
+        critic: f, (batch, ...) -> (batch,).
+        real: images of the data, (batch, ...).
+        fake: as many of the generator; no gradient flows into it.
+        mixing: weights in [0, 1], one a pair: (batch,) or (batch, 1, ...).
+        lipschitz_constant: K, the norm that is asked for, when f is 1-Lipschitz in other units than those of `real`.
+
+    Raises:
+        ValueError: when there is not one weight a pair.
+    """
+    if mixing.numel() != len(real):
+        raise ValueError(
+            f"mixing has shape {tuple(mixing.shape)}; it must be one weight for each of {len(real)} pairs"
+        )
+    with torch.autocast(real.device.type, enabled=False), torch.enable_grad():
+        dtype = torch.promote_types(real.dtype, torch.float32)
+        weight = mixing.to(dtype).view(-1, *[1] * (real.dim() - 1))
+        mixed = torch.lerp(fake.detach().to(dtype), real.detach().to(dtype), weight).requires_grad_()
+        (gradient,) = torch.autograd.grad(critic(mixed).sum(), mixed, create_graph=True)
+        norm = gradient.flatten(1).norm(dim=1)
+        return (norm / lipschitz_constant - 1).square().mean()
+
+
+class Losses(NamedTuple):
+    """
+    Args:
+        discriminator: of (logits_real, logits_fake).
+        generator: of (logits_fake,).
+        penalised: whether the discriminator is a critic, kept 1-Lipschitz by `gradient_penalty`: its logits are no
+            log-odds then.
+    """
+
+    discriminator: Callable[[Tensor, Tensor], Tensor]
+    generator: Callable[[Tensor], Tensor]
+    penalised: bool = False
+
+
+LOSSES = {
+    "minimax": Losses(cross_entropy, minimax),
+    "non_saturating": Losses(cross_entropy, non_saturating),
+    "wasserstein_gp": Losses(wasserstein, wasserstein_generator, penalised=True),
+}
+
+__all__ = ["LOSSES", "Losses", "gradient_penalty"]

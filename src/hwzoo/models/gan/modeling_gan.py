@@ -1,0 +1,271 @@
+"""Generative adversarial networks (arXiv:1406.2661), unconditional or conditional on a class."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import spectral_norm
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+
+from .configuration_gan import GANConfig
+from .losses_gan import cross_entropy, non_saturating
+
+ACTIVATIONS = {"leaky_relu": (nn.LeakyReLU, 0.1), "relu": (nn.ReLU,)}
+# Inside of the networks a pixel is scale * p + shift, where p in [0, 1] is the pixel outside of them.
+PIXEL_RANGES = {"symmetric": (2.0, -1.0), "unit": (1.0, 0.0)}
+POWER_ITERATIONS = 15  # for the first estimate of a largest singular value, as torch does at its own initialisation
+
+
+@dataclass
+class GANOutput(ModelOutput):
+    """
+    What `GANModel.forward` returns. There is no `loss`: the two are for the parameters of one network each.
+
+    Args:
+        discriminator_loss: scalar, in nats: -E[log D(x)] - E[log(1 - D(G(z)))]; no gradient flows into the generator.
+        generator_loss: scalar, in nats: the non-saturating -E[log D(G(z))]; its gradient also reaches the
+            discriminator's parameters, which are not to follow it.
+        logits_real: (batch,), of the given images.
+        logits_fake: (batch,), of as many generated ones.
+    """
+
+    discriminator_loss: Tensor | None = None
+    generator_loss: Tensor | None = None
+    logits_real: Tensor | None = None
+    logits_fake: Tensor | None = None
+
+
+class Generator(nn.Module):
+    """
+    From latents to images: two fully connected layers, then twice a sub-pixel convolution (PixelShuffle,
+    arXiv:1609.05158), with BatchNorm and ReLU; the last layer is unbounded.
+    """
+
+    def __init__(self, config: GANConfig):
+        super().__init__()
+        self.num_classes = config.num_classes
+        self.scale, self.shift = PIXEL_RANGES[config.pixel_range]
+        hidden, (quarter, half), smallest = (
+            config.generator_hidden_size,
+            config.generator_channels,
+            config.image_size // 4,
+        )
+        self.network = nn.Sequential(
+            nn.Linear(config.latent_size + config.num_classes, hidden),
+            nn.BatchNorm1d(hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, quarter * smallest**2),
+            nn.BatchNorm1d(quarter * smallest**2),
+            nn.ReLU(),
+            nn.Unflatten(-1, (quarter, smallest, smallest)),
+            nn.PixelShuffle(2),
+            nn.Conv2d(quarter // 4, half, kernel_size=3, padding=1),
+            nn.BatchNorm2d(half),
+            nn.ReLU(),
+            nn.PixelShuffle(2),
+            nn.Conv2d(half // 4, config.num_channels, kernel_size=3, padding=1),
+        )
+
+    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """
+        (batch, latent_size) -> (batch, channels, height, width), float32; 0 is black and 1 white, but values may lie
+        beyond: clamped they would have no gradient.
+
+        Args:
+            latents: standard normal.
+            labels: int64, (batch,), joined to the latents as one-hot vectors; an unconditional generator ignores them.
+        """
+        if self.num_classes:
+            latents = torch.cat([latents, F.one_hot(labels, self.num_classes).to(latents.dtype)], dim=1)
+        return (_run(self.network, latents) - self.shift) / self.scale
+
+
+class Discriminator(nn.Module):
+    """
+    From images to logits, above 0 for images taken for the data's: two strided 4 x 4 convolutions, a fully connected
+    layer and a linear one. A conditional one adds the inner product of the features with a learned vector of the class
+    (projection, Miyato and Koyama, arXiv:1802.05637, equation 3).
+    """
+
+    def __init__(self, config: GANConfig):
+        super().__init__()
+        self.scale, self.shift = PIXEL_RANGES[config.pixel_range]
+        activation, *slope = ACTIVATIONS[config.discriminator_activation]
+        (half, quarter), hidden = config.discriminator_channels, config.discriminator_hidden_size
+        self.network = nn.Sequential(
+            nn.Conv2d(config.num_channels, half, kernel_size=4, stride=2, padding=1),
+            activation(*slope),
+            nn.Conv2d(half, quarter, kernel_size=4, stride=2, padding=1),
+            activation(*slope),
+            nn.Flatten(),
+            nn.Linear(quarter * (config.image_size // 4) ** 2, hidden),
+            activation(*slope),
+        )
+        self.output = nn.Linear(hidden, 1)
+        self.projection = nn.Embedding(config.num_classes, hidden) if config.num_classes else None
+        if config.spectral_norm:
+            for layer in self.modules():
+                if isinstance(layer, (nn.Linear, nn.Conv2d, nn.Embedding)):
+                    spectral_norm(layer)
+
+    def forward(self, pixel_values: Tensor, labels: Tensor | None = None) -> Tensor:
+        """
+        (batch, channels, height, width) in [0, 1] -> logits, (batch,), float32.
+
+        Args:
+            pixel_values: images.
+            labels: int64, (batch,); an unconditional discriminator ignores them.
+        """
+        features = _run(self.network, self.scale * pixel_values + self.shift)
+        logits = _run(self.output, features).squeeze(1)
+        if self.projection is None:
+            return logits
+        return logits + (self.projection(labels) * features).sum(1)
+
+
+class GANPreTrainedModel(PreTrainedModel):
+    config_class = GANConfig
+    base_model_prefix = "gan"
+    main_input_name = "pixel_values"
+
+    def _init_weights(self, module: nn.Module):
+        # transformers would draw every layer from N(0, 0.02). This is torch's own initialisation of Linear and Conv2d;
+        # an Embedding holds rows of a linear layer here. `nn.init` leaves alone what was loaded.
+        if isinstance(module, parametrize.ParametrizationList):
+            # A weight under a spectral norm. It belongs to this module, not to the layer: transformers takes a layer
+            # without parameters of its own (Embedding) for loaded, and does not come by.
+            if not getattr(module.original, "_is_hf_initialized", False):
+                bound = module.original[0].numel() ** -0.5
+                nn.init.uniform_(module.original, -bound, bound)
+                norm = module[0].train()
+                for singular_vector in norm.buffers():
+                    nn.init.normal_(singular_vector)
+                for _ in range(POWER_ITERATIONS):
+                    norm(module.original)
+        elif isinstance(module, (nn.Linear, nn.Conv2d, nn.Embedding)):
+            normalised = parametrize.is_parametrized(module)
+            weight = module.parametrizations.weight.original if normalised else module.weight
+            bound = weight[0].numel() ** -0.5
+            if not normalised:
+                nn.init.uniform_(weight, -bound, bound)
+            if getattr(module, "bias", None) is not None:
+                nn.init.uniform_(module.bias, -bound, bound)
+        else:
+            super()._init_weights(module)  # BatchNorm: scale 1, shift 0, the statistics of standardised inputs
+
+
+class GANModel(GANPreTrainedModel):
+    """
+    A generator and a discriminator that were trained against each other.
+
+    Pixels are float32 in [0, 1], shape (batch, num_channels, image_size, image_size).
+
+    Attributes:
+        generator: `Generator`, (latents, labels) -> images that are not clamped to [0, 1].
+        discriminator: `Discriminator`, (pixel_values, labels) -> logits.
+    """
+
+    def __init__(self, config: GANConfig):
+        super().__init__(config)
+        self.generator = Generator(config)
+        self.discriminator = Discriminator(config)
+        self.post_init()
+
+    def forward(self, pixel_values: Tensor, labels: Tensor | None = None, *, noise: Tensor | None = None) -> GANOutput:
+        """
+        Both losses on the given images and as many generated ones; other losses are in `LOSSES`. In training mode
+        BatchNorm takes the statistics of the generated batch, of at least 2 images, and keeps their average.
+
+        Args:
+            pixel_values: (batch, channels, height, width) in [0, 1].
+            labels: int64, (batch,), of the images and of the generated ones; for a conditional model only.
+            noise: standard normal latents, (batch, latent_size); drawn when not given.
+
+        Raises:
+            ValueError: for labels to an unconditional model, or none, or wrong ones, to a conditional one.
+        """
+        self._check_labels(labels, len(pixel_values))
+        if noise is None:
+            noise = self._latents(len(pixel_values))
+        fake = self.generator(noise, labels)
+        logits_real = self.discriminator(pixel_values, labels)
+        logits_fake = self.discriminator(fake, labels)
+        discriminator_loss = cross_entropy(logits_real, self.discriminator(fake.detach(), labels))
+        return GANOutput(discriminator_loss, non_saturating(logits_fake), logits_real, logits_fake)
+
+    def discriminate(self, pixel_values: Tensor, labels: Tensor | None = None) -> Tensor:
+        """
+        Logits of the images' being of the data, (batch,): sigmoid gives the probability where a cross-entropy loss
+        trained the model.
+
+        Args:
+            pixel_values: (batch, channels, height, width) in [0, 1].
+            labels: int64, (batch,); for a conditional model only.
+
+        Raises:
+            ValueError: for labels to an unconditional model, or none, or wrong ones, to a conditional one.
+        """
+        self._check_labels(labels, len(pixel_values))
+        return self.discriminator(pixel_values, labels)
+
+    @torch.no_grad()
+    def sample(
+        self, num_samples: int, *, labels: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """
+        Images of the generator, (num_samples, channels, height, width), clamped to [0, 1].
+
+        BatchNorm always takes its running statistics, in training mode too: an image depends on its own latents
+        alone, not on the others of its batch.
+
+        Args:
+            num_samples: how many.
+            labels: int64, (num_samples,), for a conditional model only; each class is as likely when not given.
+            generator: of the latents and labels; torch's global one when not given.
+
+        Raises:
+            ValueError: for labels to an unconditional model, or wrong ones to a conditional one.
+        """
+        latents = self._latents(num_samples, generator)
+        if labels is None and self.config.num_classes:
+            device = self.device if generator is None else generator.device
+            labels = torch.randint(self.config.num_classes, (num_samples,), generator=generator, device=device)
+        self._check_labels(labels, num_samples)
+        training = self.generator.training
+        self.generator.eval()
+        try:
+            return self.generator(latents, None if labels is None else labels.to(self.device)).clamp(0, 1)
+        finally:
+            self.generator.train(training)
+
+    def _latents(self, num: int, generator: torch.Generator | None = None) -> Tensor:
+        # A generator draws on its own device only: the same CPU generator gives the same noise wherever the model is.
+        device = self.device if generator is None else generator.device
+        return torch.randn(num, self.config.latent_size, generator=generator, device=device).to(self.device)
+
+    def _check_labels(self, labels: Tensor | None, num: int):
+        num_classes = self.config.num_classes
+        if not num_classes:
+            if labels is not None:
+                raise ValueError("labels were given, but this GAN is unconditional: leave labels at None")
+            return
+        allowed = f"one of 0 to {num_classes - 1} for each of the {num} images"
+        if labels is None:
+            raise ValueError(f"labels is None, but this GAN is conditional: give {allowed}")
+        if labels.shape != (num,):
+            raise ValueError(f"labels has shape {tuple(labels.shape)}; it must be {allowed}")
+        wrong = labels[(labels < 0) | (labels >= num_classes)]
+        if len(wrong):
+            raise ValueError(f"labels holds {wrong[0].item()}; it must be {allowed}")
+
+
+def _run(network: nn.Module, inputs: Tensor) -> Tensor:
+    """A network's output as float32, or float64 where the weights are, also in bfloat16 or mixed precision."""
+    output = network(inputs.to(next(network.parameters()).dtype))
+    return output.to(torch.promote_types(output.dtype, torch.float32))
+
+
+__all__ = ["GANModel", "GANPreTrainedModel"]

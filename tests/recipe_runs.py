@@ -1,0 +1,72 @@
+"""What the tests of recipes share: processes that run one, and comparisons of what two runs left."""
+
+import contextlib
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from safetensors.torch import load_file
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+TIMES = {"train_runtime", "train_samples_per_second", "seconds_per_phase"}
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+LAUNCHED: list[subprocess.Popen] = []
+
+
+def load_recipe(name: str) -> ModuleType:
+    """A recipe as a module: they are scripts and stand in no package."""
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, RECIPES / f"{name}.py")
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+def same_weights(first: Path, second: Path, file: str = "model.safetensors"):
+    first, second = load_file(first / file), load_file(second / file)
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+def results_but_times(folder: Path) -> dict:
+    results = json.loads((folder / "all_results.json").read_text())
+    return {name: value for name, value in results.items() if name not in TIMES}
+
+
+def launch(recipe: Path, folder: Path, *arguments: str, command=(sys.executable,), **kwargs) -> subprocess.Popen:
+    """Starts a recipe on an output folder."""
+    return start([*command, str(recipe), f"--output_dir={folder}", *arguments], **kwargs)
+
+
+def start(command: list[str], **kwargs) -> subprocess.Popen:
+    """Starts a process in a group of its own, which `end_all` ends."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    LAUNCHED.append(subprocess.Popen(command, start_new_session=True, **pipes, **kwargs))
+    return LAUNCHED[-1]
+
+
+def end_all():
+    while LAUNCHED:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(LAUNCHED.pop().pid, signal.SIGKILL)
+
+
+def wait_for_checkpoint(folder: Path, process: subprocess.Popen, after: int = 0) -> Path:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        found = [path for path in (folder / "checkpoints").glob("step-*") if int(path.name[5:]) > after]
+        if found:
+            return max(found)
+        if process.poll() is not None:
+            break
+        time.sleep(0.02)
+    process.kill()
+    raise TimeoutError(f"no checkpoint: {process.communicate()}")

@@ -1,0 +1,358 @@
+"""The scores of all that makes images: zoo models, diffusers' pipelines and folders; and what it refuses."""
+
+import json
+import re
+from hashlib import sha256
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from recipe_runs import load_recipe
+from transformers import ResNetConfig, ResNetForImageClassification
+
+from hwzoo import ContinualConfig, ContinualForImageClassification, VAEConfig, VAEModel, hub
+from hwzoo.data import ImageSet, ImageSplits, load_images
+
+SCORES = {
+    "test_fid", "test_fid_floor", "test_precision", "test_recall", "test_class_histogram", "test_label_entropy",
+    "test_classes_covered",
+}  # fmt: skip
+
+
+@pytest.fixture
+def recipe():
+    return load_recipe("evaluate_generator")
+
+
+def save_classifier(folder, **changes):
+    torch.manual_seed(0)
+    config = {"image_size": 28, "num_channels": 1, "backbone": "mlp", "hidden_sizes": [8], "num_labels": 10}
+    hub.save(ContinualForImageClassification(ContinualConfig(**config | changes)), folder)
+    return str(folder)
+
+
+def save_vae(folder, **changes):
+    torch.manual_seed(0)
+    config = {"encoder_hidden_sizes": [8], "decoder_hidden_sizes": [8], "latent_size": 2}
+    hub.save(VAEModel(VAEConfig(**config | changes)), folder)
+    return str(folder)
+
+
+def save_pipeline(folder, image_size=28, steps=3):
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
+    torch.manual_seed(0)
+    unet = UNet2DModel(
+        sample_size=image_size,
+        in_channels=1,
+        out_channels=1,
+        layers_per_block=1,
+        block_out_channels=(4, 4),
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+        norm_num_groups=2,
+        attention_head_dim=2,
+    )
+    DDPMPipeline(unet, DDPMScheduler(num_train_timesteps=steps)).save_pretrained(folder)
+    return str(folder)
+
+
+def save_images(folder, images, mode="L"):
+    """uint8 images, (num, channels, height, width), as PNG files of one folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, image in enumerate(images):
+        Image.fromarray(image[0].numpy()).convert(mode).save(folder / f"{index:05}.png")
+    return str(folder)
+
+
+@pytest.fixture
+def evaluate(recipe, tmp_path):
+    """Evaluates on the digits with a tiny classifier, in a folder of its own; gives the results."""
+
+    def run(model, folder="scores", **settings):
+        if "classifier" not in settings:
+            settings["classifier"] = save_classifier(tmp_path / "classifier")
+        settings = {"dataset_name": "digits", "output_dir": str(tmp_path / folder), **settings}
+        return recipe.main(recipe.Settings(model_name_or_path=model, **settings))
+
+    return run
+
+
+def test_a_model_of_the_zoo(evaluate, tmp_path, capsys):
+    vae = save_vae(tmp_path / "vae")
+    results = evaluate(vae, num_samples=60, seed=3, eval_batch_size=25)
+    assert json.loads((tmp_path / "scores" / "scores.json").read_text()) == results
+    assert SCORES <= results.keys() and "test_inception_fid" not in results
+    weights = sha256((tmp_path / "classifier" / "model.safetensors").read_bytes()).hexdigest()
+    assert results["classifier_sha256"] == weights
+    for part in (
+        f"digits: 60 samples of {vae} (VAEModel in eval mode: BatchNorm", "seed 3, against all 297 test images",
+        "k = 3", "8 features of the classifier", weights, "only under the same classifier and the same number",
+        "the FID of 60 training images, drawn with seed 0",
+    ):  # fmt: skip
+        assert part in results["protocol"], part
+    assert "singular" not in results["protocol"]
+    assert Image.open(tmp_path / "scores" / "samples.png").size == (20 * 30, 3 * 30)
+    printed = capsys.readouterr().out
+    assert re.search(r"test_fid_floor \d+\.\d{4}\n", printed) and results["protocol"] in printed
+    assert re.search(rf"share of 7 {results['test_class_histogram'][7]:.4f}\n", printed)
+
+    # The same again, and other samples from another seed.
+    assert evaluate(vae, "again", num_samples=60, seed=3, eval_batch_size=25) == results
+    other = evaluate(vae, "other", num_samples=60, seed=4, eval_batch_size=25)
+    assert other["test_fid"] != results["test_fid"] and other["test_fid_floor"] == results["test_fid_floor"]
+
+
+def test_the_training_images_of_the_floor_score_as_the_floor(recipe, evaluate, tmp_path):
+    data = load_images("digits")
+    order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(recipe.FLOOR_SEED))
+    images = save_images(tmp_path / "images", data.train.images[order[:300]])
+    results = evaluate(images)
+    assert results["num_samples"] == 300
+    assert results["test_fid"] == pytest.approx(results["test_fid_floor"], rel=1e-6)
+    assert results["test_precision"] > 0.5 and results["test_recall"] > 0.5
+    assert f"300 samples of 300 PNG images in {images}, seed 0" in results["protocol"]
+
+
+def test_the_test_images_themselves_score_best(evaluate, tmp_path):
+    data = load_images("digits")
+    # In folders by class, and more of them than samples: these are spread over all.
+    for label in range(10):
+        save_images(tmp_path / "images" / str(label), data.test.images[data.test.labels == label], mode="1")
+        save_images(tmp_path / "images" / str(label), data.test.images[data.test.labels == label])
+    results = evaluate(str(tmp_path / "images"))
+    assert results["num_samples"] == 297
+    assert results["test_fid"] < 1e-4 < results["test_fid_floor"]
+    assert results["test_precision"] == results["test_recall"] == 1
+    fewer = evaluate(str(tmp_path / "images"), "fewer", num_samples=100)
+    assert fewer["num_samples"] == 100 and fewer["test_precision"] == 1
+    histograms = [np.array(each["test_class_histogram"]) for each in (results, fewer)]
+    assert np.abs(histograms[0] - histograms[1]).max() < 0.05
+
+
+def test_a_pipeline_of_diffusers(evaluate, tmp_path):
+    pipeline = save_pipeline(tmp_path / "ddpm")
+    results = evaluate(pipeline, num_samples=9, eval_batch_size=5)
+    assert SCORES <= results.keys()
+    # Its own default of 1,000 steps is more than it was trained with.
+    assert f"{pipeline} (DDPMPipeline, DDPMScheduler with 3 steps; eval mode), seed 0" in results["protocol"]
+    assert evaluate(pipeline, "again", num_samples=9, eval_batch_size=5)["test_fid"] == results["test_fid"]
+    fewer = evaluate(pipeline, "fewer", num_samples=9, num_inference_steps=1)
+    assert "with 1 steps" in fewer["protocol"] and fewer["test_fid"] != results["test_fid"]
+
+
+def test_images_that_are_padded_can_be_cut(recipe, evaluate, tmp_path):
+    data = load_images("digits")
+    padded = torch.nn.functional.pad(data.train.images[:50], (2, 2, 2, 2), value=255)
+    cut = evaluate(save_images(tmp_path / "padded", padded), center_crop=True)
+    plain = evaluate(save_images(tmp_path / "not_padded", data.train.images[:50]), "plain")
+    assert {name: cut[name] for name in SCORES} == {name: plain[name] for name in SCORES}
+    assert "their edges cut off" in cut["protocol"] and "cut off" not in plain["protocol"]
+
+
+def test_fewer_images_than_features_are_told(evaluate, tmp_path):
+    classifier = save_classifier(tmp_path / "wide", hidden_sizes=[40])
+    results = evaluate(save_vae(tmp_path / "vae"), num_samples=40, classifier=classifier)
+    assert "the covariances are singular" in results["protocol"]
+
+
+def test_the_classifier_of_the_data_set_is_the_default(recipe, evaluate, tmp_path, monkeypatch):
+    monkeypatch.setattr(hub, "CLASSIFIERS", tmp_path / "classifiers")
+    save_classifier(tmp_path / "classifiers" / "digits")
+    vae = save_vae(tmp_path / "vae")
+    results = evaluate(vae, num_samples=20, classifier=None)
+    assert results["classifier"] == "digits"
+    assert "the classifier digits of hwzoo (sha256" in results["protocol"]
+    assert str(tmp_path / "classifiers") not in json.dumps(results)
+
+
+def test_a_recipe_ends_with_the_same_scores(recipe, evaluate, tmp_path):
+    vae = save_vae(tmp_path / "vae")
+    results = evaluate(vae, num_samples=30, eval_batch_size=30)
+    data = load_images("digits")
+    classifier = recipe.load_classifier(data, str(tmp_path / "classifier"))
+    samples = VAEModel.from_pretrained(vae).sample(30, generator=torch.Generator().manual_seed(0))
+    scores = recipe.score(samples, data, classifier, made_by="this model")
+    assert scores.keys() == SCORES | {"classifier", "classifier_sha256", "protocol"}
+    assert {name: results[name] for name in SCORES} == {name: scores[name] for name in SCORES}
+    assert scores["protocol"].startswith("digits: 30 samples of this model, against")
+
+
+def test_inception_is_asked_for_before_anything_is_sampled(evaluate, tmp_path, monkeypatch):
+    from torchmetrics.image import fid
+
+    monkeypatch.setattr(fid, "_TORCH_FIDELITY_AVAILABLE", False)
+    with pytest.raises(hub.UsageError, match="pip install torch-fidelity"):
+        evaluate(save_vae(tmp_path / "vae"), inception_fid=True)
+
+
+def test_inception_scores_stand_beside(evaluate, tmp_path, monkeypatch):
+    from hwzoo import metrics
+
+    class Inception(torch.nn.Module):
+        num_features = 2
+
+        def forward(self, pixel_values):
+            return pixel_values.mean((2, 3))[:, :2]
+
+    load = metrics.load_inception
+    monkeypatch.setattr(metrics, "load_inception", lambda: load(Inception()))
+    results = evaluate(save_vae(tmp_path / "vae"), num_samples=20, inception_fid=True)
+    assert results["test_inception_fid"] > results["test_inception_fid_floor"] >= 0
+    assert "test_inception_fid: on Inception's" in results["protocol"]
+
+
+def colour_data(*arguments):
+    images = ImageSet(torch.zeros(8, 3, 28, 28, dtype=torch.uint8), torch.arange(8), tuple("abcdefgh"))
+    return ImageSplits("colours", images, images)
+
+
+def broken_png(folder):
+    save_images(folder, torch.zeros(5, 1, 28, 28, dtype=torch.uint8))
+    (folder / "00003.png").write_bytes((folder / "00003.png").read_bytes()[:50])
+    return folder
+
+
+def two_sizes(folder):
+    save_images(folder, torch.zeros(5, 1, 28, 28, dtype=torch.uint8))
+    save_images(folder / "z", torch.zeros(1, 1, 20, 20, dtype=torch.uint8))
+    return folder
+
+
+def sixteen_bits(folder):
+    folder.mkdir()
+    for index in range(5):
+        Image.fromarray(np.zeros((28, 28), np.uint16)).save(folder / f"{index}.png")
+    return folder
+
+
+def resnet(folder):
+    config = ResNetConfig(num_channels=1, embedding_size=4, hidden_sizes=[4], depths=[1])
+    ResNetForImageClassification(config).save_pretrained(folder)
+    return folder
+
+
+def images(folder, num=5, size=28, mode="L"):
+    return save_images(folder, torch.zeros(num, 1, size, size, dtype=torch.uint8), mode)
+
+
+# name: (status, what the line names, the arguments for a folder of the test's own)
+CASES = {
+    "no model": (2, "--model_name_or_path is missing", lambda tmp: []),
+    "not a flag": (2, "'outputs/vae' is not expected; every argument is a flag", lambda tmp: ["outputs/vae"]),
+    "model that is not there": (
+        2, "nothere: no such folder, and not a Hub id", lambda tmp: [f"--model_name_or_path={tmp / 'nothere'}"],
+    ),
+    "id that is none": (2, "a/b/c: no such folder, and not a Hub id", lambda tmp: ["--model_name_or_path=a/b/c"]),
+    "Hub id without Hub": (1, "nobody/nothing cannot be loaded", lambda tmp: ["--model_name_or_path=nobody/nothing"]),
+    "folder without images": (
+        2, "it holds no model_index.json, config.json or PNG images",
+        lambda tmp: (tmp / "e").mkdir() or [f"--model_name_or_path={tmp / 'e'}"],
+    ),
+    "model without sample": (
+        2, "classifier cannot be loaded", lambda tmp: [f"--model_name_or_path={tmp / 'classifier'}"],
+    ),
+    "colour images": (
+        2, "its images are 3 x 28 x 28 (channels x height x width), those of --dataset_name digits 1 x 28 x 28",
+        lambda tmp: [f"--model_name_or_path={images(tmp / 'rgb', mode='RGB')}"],
+    ),
+    "images of another size": (
+        2, "its images are 1 x 20 x 20", lambda tmp: [f"--model_name_or_path={images(tmp / 's', size=20)}"],
+    ),
+    "images too small to cut": (
+        2, "its images are 1 x 20 x 20",
+        lambda tmp: [f"--model_name_or_path={images(tmp / 's', size=20)}", "--center_crop"],
+    ),
+    "images of two sizes": (
+        2, "z/00000.png is 1 x 20 x 20", lambda tmp: [f"--model_name_or_path={two_sizes(tmp / 'two')}"],
+    ),
+    "broken image": (1, "00003.png cannot be read", lambda tmp: [f"--model_name_or_path={broken_png(tmp / 'b')}"]),
+    "16 bits a pixel": (2, "0.png has the mode I;16", lambda tmp: [f"--model_name_or_path={sixteen_bits(tmp / 'd')}"]),
+    "model of another size": (
+        2, "its images are 1 x 16 x 16", lambda tmp: [f"--model_name_or_path={save_vae(tmp / 'v', image_size=16)}"],
+    ),
+    "too few samples for neighbours": (2, "--num_samples is 3; it must be in [4", lambda tmp: ["--num_samples=3"]),
+    "too few images for neighbours": (
+        2, "3 images have no 3-th nearest neighbours", lambda tmp: [f"--model_name_or_path={images(tmp / 'i', 3)}"],
+    ),
+    "more samples than training images": (
+        2, "--num_samples is 1501; there are 1500 training images for the floor",
+        lambda tmp: [f"--model_name_or_path={save_vae(tmp / 'v')}", "--num_samples=1501"],
+    ),
+    "more samples than images": (
+        2, "--num_samples is 6; there are 1500 training images for the floor and 5 PNG images",
+        lambda tmp: [f"--model_name_or_path={images(tmp / 'i')}", "--num_samples=6"],
+    ),
+    "output among the images": (
+        2, "is in the folder of images",
+        lambda tmp: [f"--model_name_or_path={images(tmp / 'i')}", f"--output_dir={tmp / 'i' / 'scores'}"],
+    ),
+    "output that cannot be written": (
+        1, "--output_dir",
+        lambda tmp: [
+            f"--model_name_or_path={images(tmp / 'i')}", f"--output_dir={tmp / 'classifier' / 'config.json' / 'x'}",
+        ],
+    ),
+    "classifier that is not there": (
+        1, "nobody/nothing cannot be loaded",
+        lambda tmp: [f"--model_name_or_path={images(tmp / 'i')}", "--classifier=nobody/nothing"],
+    ),
+    "classifier that is none": (
+        2, "--classifier", lambda tmp: [
+            f"--model_name_or_path={images(tmp / 'i')}", f"--classifier={save_vae(tmp / 'v')}",
+        ],
+    ),
+    "classifier of another library": (
+        2, "a ResNetForImageClassification is no classifier of the zoo", lambda tmp: [
+            f"--model_name_or_path={images(tmp / 'i')}", f"--classifier={resnet(tmp / 'r')}",
+        ],
+    ),
+    "classifier of other images": (
+        2, "it has image_size 16, the data 28",
+        lambda tmp: [
+            f"--model_name_or_path={images(tmp / 'i')}", f"--classifier={save_classifier(tmp / 'c', image_size=16)}",
+        ],
+    ),
+    "classifier of other classes": (
+        2, "it has num_labels 4, the data 10",
+        lambda tmp: [
+            f"--model_name_or_path={images(tmp / 'i')}", f"--classifier={save_classifier(tmp / 'c', num_labels=4)}",
+        ],
+    ),
+    "unknown data set": (2, "--dataset_name mnits", lambda tmp: ["--model_name_or_path=x", "--dataset_name=mnits"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_line_and_status(name, recipe, command_line, tmp_path):
+    status, named, arguments = CASES[name]
+    defaults = [f"--classifier={save_classifier(tmp_path / 'classifier')}", f"--output_dir={tmp_path / 'output'}"]
+    got, error = command_line(recipe, "--dataset_name=digits", *defaults, *arguments(tmp_path))
+    lines = [line for line in error.splitlines() if line.startswith("error:")]
+    assert got == status, error
+    assert len(lines) == 1 and named in lines[0] and "Traceback" not in error, error
+    assert not list(tmp_path.rglob("scores.json"))
+
+
+def test_a_data_set_without_classifier_needs_one(recipe, command_line, tmp_path):
+    status, error = command_line(recipe, "--dataset_name=digits", f"--model_name_or_path={images(tmp_path / 'i')}")
+    assert status == 2
+    assert error.startswith("error: --classifier is not given, and none comes with the package for digits")
+
+
+def test_grey_images_do_not_score_a_model_of_colours(recipe, monkeypatch, tmp_path):
+    monkeypatch.setattr(recipe, "load_images", colour_data)
+    classifier = save_classifier(tmp_path / "classifier", num_channels=3, num_labels=8)
+    settings = {"classifier": classifier, "output_dir": str(tmp_path / "output")}
+    with pytest.raises(hub.UsageError, match="its images are 1 x 28 x 28 .* 3 x 28 x 28"):
+        recipe.main(recipe.Settings(model_name_or_path=save_vae(tmp_path / "vae"), **settings))
+
+
+def test_scores_are_not_overwritten_unasked(recipe, command_line, evaluate, tmp_path):
+    vae = save_vae(tmp_path / "vae")
+    first = evaluate(vae, num_samples=10)
+    with pytest.raises(hub.UsageError, match="holds scores.json; give --overwrite_output_dir"):
+        evaluate(vae, num_samples=20)
+    assert json.loads((tmp_path / "scores" / "scores.json").read_text()) == first
+    assert evaluate(vae, num_samples=20, overwrite_output_dir=True)["num_samples"] == 20

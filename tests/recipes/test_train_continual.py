@@ -1,0 +1,407 @@
+"""What a run of train_continual.py leaves, and that it goes on in the middle of any task as if nothing had been."""
+
+import functools
+import json
+import math
+import os
+import shutil
+import signal
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import recipe_runs
+import torch
+import yaml
+from PIL import Image
+from recipe_runs import TORCHRUN, results_but_times, same_weights, wait_for_checkpoint
+from safetensors.torch import load_file
+from transformers import AutoModelForImageClassification
+
+from hwzoo import training
+from hwzoo.data import load_images
+from hwzoo.errors import UsageError
+from hwzoo.training import parse_arguments
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "train_continual.py"
+# Those of compare_continual.py have flags of their own.
+PRESETS = sorted(
+    path for path in (RECIPE.parent / "configs" / "continual").glob("*.yaml") if not path.name.startswith("compare")
+)
+launch = functools.partial(recipe_runs.launch, RECIPE)
+SMALL = {"max_train_steps": 4, "train_batch_size": 20, "num_tasks": 2, "hidden_sizes": [16], "dropout": 0.25}
+STRATEGIES = {
+    "naive": {"strategy": "naive"},
+    "joint": {"strategy": "joint"},
+    "rehearsal": {"strategy": "rehearsal"},
+    "reservoir": {"strategy": "replay", "memory_policy": "reservoir", "memory_size": 30},
+    "balanced": {"strategy": "replay", "memory_policy": "balanced", "memory_size": 30},
+    "ewc": {"strategy": "ewc", "fisher_estimator": "sampled", "fisher_samples": 50},
+    "online ewc": {"strategy": "ewc", "ewc_online": True, "ewc_decay": 0.5, "fisher_samples": 50},
+    "si": {"strategy": "si"},
+    "lwf": {"strategy": "lwf"},
+}
+
+
+def types_of(recipe) -> list[type]:
+    return [recipe.Run, recipe.Tasks, recipe.Model, recipe.Method]
+
+
+def run(recipe, folder: Path, **settings) -> dict:
+    """A small run; flags by name, whichever dataclass holds them."""
+    settings = {**SMALL, "output_dir": str(folder), **settings}
+    arguments = [
+        kind(**{field.name: settings.pop(field.name) for field in fields(kind) if field.name in settings})
+        for kind in types_of(recipe)
+    ]
+    assert not settings
+    return recipe.main(*arguments)
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Drawing them is half of a small run's time."""
+    for name in ("save_accuracy_matrix", "save_task_curves"):
+        monkeypatch.setattr(training, name, lambda *args: None)
+
+
+def checkpoint(folder: Path, step: int) -> Path:
+    return folder / "checkpoints" / f"step-{step:08d}"
+
+
+def state_of(path: Path) -> dict:
+    """What a checkpoint holds besides weights, without times."""
+    state = torch.load(path / "state.pt", weights_only=True)
+    for times in (state["objects"]["scores"], state["progress"]):
+        for name in ("seconds", "elapsed", "runtime"):
+            times.pop(name, None)
+    return state
+
+
+def same(first, second) -> bool:
+    """Equal bit for bit, whatever is nested in it."""
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same(first[name], second[name]) for name in first)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(same, first, second))
+    return first == second
+
+
+# What a run leaves
+
+
+def test_what_a_run_leaves(train_continual, tmp_path):
+    settings = {"strategy": "ewc", "stream": "permuted", "scenario": "domain", "num_tasks": 3, "eval_steps": 3}
+    results = run(train_continual, tmp_path, **settings)
+    assert json.loads((tmp_path / "all_results.json").read_text()) == results
+    matrix = torch.tensor(results["accuracy_matrix"])
+    assert matrix.shape == (3, 3) and (matrix >= 0).all() and (matrix <= 1).all()
+    assert results["average_accuracy"] == pytest.approx(matrix[-1].mean().item())
+    assert -1 <= results["average_forgetting"] <= 1 and -1 <= results["forward_transfer"] <= 1
+    assert results["backward_transfer"] == pytest.approx((matrix[2, :2] - matrix.diagonal()[:2]).mean().item())
+    assert len(results["untrained_accuracy"]) == len(results["seconds_per_phase"]) == 3
+    assert all(seconds > 0 for seconds in [*results["seconds_per_phase"], results["train_runtime"]])
+    assert sum(results["seconds_per_phase"]) == pytest.approx(results["train_runtime"], abs=0.5)
+    assert results["train_steps"] == 12
+    assert results["memory_held"] == 2 * 4 * (784 * 16 + 16 + 16 * 10 + 10)
+    orders = torch.tensor(results["permutations"])
+    assert torch.equal(orders[0], torch.arange(784)) and (orders.sort().values == orders[0]).all()
+    for words in ("digits", "3 tasks", "permuted", "domain-incremental", "all 891 test images"):
+        assert words in results["protocol"]
+
+    model = AutoModelForImageClassification.from_pretrained(tmp_path)
+    assert model.config.hidden_sizes == [16] and model.config.num_labels == 10
+    mean, std = load_images("digits").train.mean_and_std()
+    assert (model.config.image_mean, model.config.image_std) == (mean, std)
+    assert json.loads((tmp_path / "preprocessor_config.json").read_text())["image_size"] == 28
+    assert (tmp_path / "modeling_continual.py").exists() and (tmp_path / "README.md").exists()
+    assert Image.open(tmp_path / "accuracy_matrix.png").width > 100
+    assert Image.open(tmp_path / "curves.png").width > 500
+    again = parse_arguments(types_of(train_continual), [f"--config={tmp_path / 'preset.yaml'}"])
+    assert again[0].max_train_steps == 4 and again[0].num_train_epochs is None
+    assert again[1] == train_continual.Tasks(stream="permuted", scenario="domain", num_tasks=3)
+    assert not list(tmp_path.glob(".unfinished*"))
+
+
+@pytest.mark.parametrize("scenario", ["task", "class"])
+def test_the_saved_model_has_the_accuracies_of_the_last_row(scenario, train_continual, no_pictures, tmp_path):
+    results = run(train_continual, tmp_path, scenario=scenario, max_train_steps=10)
+    model = AutoModelForImageClassification.from_pretrained(tmp_path)
+    test = load_images("digits").test
+    with torch.inference_mode():
+        logits = model(test.pixel_values(), task_ids=test.labels // 5 if scenario == "task" else None).logits
+    correct = logits.argmax(-1) == test.labels
+    expected = [correct[test.labels // 5 == task].double().mean().item() for task in range(2)]
+    assert results["accuracy_matrix"][-1] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_plain_classifier(train_continual, tmp_path):
+    settings = {"strategy": "joint", "num_tasks": 1, "backbone": "wide_cnn", "max_train_steps": 2}
+    results = run(train_continual, tmp_path, **settings)
+    assert results["accuracy_matrix"] == [[results["average_accuracy"]]]
+    assert not {"average_forgetting", "backward_transfer", "forward_transfer", "permutations"} & set(results)
+    assert AutoModelForImageClassification.from_pretrained(tmp_path).config.backbone == "wide_cnn"
+    assert Image.open(tmp_path / "accuracy_matrix.png").height > 50
+
+
+def test_joint_training_has_one_row_and_all_curves(train_continual, no_pictures, tmp_path):
+    results = run(train_continual, tmp_path, strategy="joint", num_tasks=5, logging_steps=1, eval_steps=None)
+    assert len(results["accuracy_matrix"]) == len(results["seconds_per_phase"]) == 1
+    assert len(results["accuracy_matrix"][0]) == 5 and results["train_steps"] == 4
+    history = state_of(checkpoint(tmp_path, 4))["progress"]["history"]
+    assert [history[-1][f"eval_accuracy_task_{task}"] for task in range(1, 6)] == results["accuracy_matrix"][0]
+
+
+@pytest.mark.parametrize("stream", ["split", "permuted"])
+@pytest.mark.parametrize("scenario", ["task", "domain", "class"])
+def test_every_scenario_of_both_streams(scenario, stream, train_continual, no_pictures, tmp_path):
+    for name in ("ewc", "lwf", "balanced"):
+        results = run(train_continual, tmp_path / name, stream=stream, scenario=scenario, **STRATEGIES[name])
+        assert results["average_accuracy"] > 0
+        assert stream in results["protocol"] and f"{scenario}-incremental" in results["protocol"]
+        assert ("permutations" in results) == (stream == "permuted")
+        assert AutoModelForImageClassification.from_pretrained(tmp_path / name).config.num_heads == (
+            2 if scenario == "task" else 1
+        )
+        if scenario == "class":  # a task that is not learned yet has no output of its own
+            assert results["accuracy_matrix"][0][1] == 0
+
+
+def test_strategies_do_what_they_are_for(train_continual, no_pictures, tmp_path):
+    """After two tasks of five classes each: all learned, and all forgotten or not."""
+    accuracy = {}
+    for name in ("naive", "rehearsal", "joint", "balanced"):
+        settings = {**STRATEGIES[name], "max_train_steps": 60, "memory_size": 200}
+        accuracy[name] = run(train_continual, tmp_path / name, **settings)
+    assert [accuracy["naive"]["accuracy_matrix"][task][task] > 0.8 for task in range(2)] == [True, True]
+    assert accuracy["naive"]["accuracy_matrix"][1][0] < 0.2 and accuracy["naive"]["average_forgetting"] > 0.6
+    for name in ("rehearsal", "joint", "balanced"):
+        assert accuracy[name]["average_accuracy"] > 0.7, name
+
+
+def test_permutations_are_those_of_the_stream_whatever_the_seed(train_continual, no_pictures, tmp_path):
+    def permutations(name, **settings):
+        return run(train_continual, tmp_path / name, stream="permuted", scenario="domain", **settings)["permutations"]
+
+    first = permutations("a", seed=1)
+    assert first == permutations("b", seed=2)
+    assert first != permutations("c", seed=1, stream_seed=1)
+    weights = [load_file(tmp_path / name / "model.safetensors")["classifier.weight"] for name in "ab"]
+    assert not torch.equal(*weights)
+
+
+# Flags of the run
+
+
+def test_the_average_is_what_is_tested_and_saved(train_continual, no_pictures, tmp_path):
+    run(train_continual, tmp_path, use_ema=True)
+    last = checkpoint(tmp_path, 8)
+    saved, averaged = load_file(tmp_path / "model.safetensors"), load_file(last / "ema.safetensors")
+    assert all(torch.equal(saved[name], averaged[f"module.{name}"]) for name in saved)
+    trained = load_file(last / "model.safetensors")
+    assert not any(torch.equal(saved[name], trained[name]) for name in saved)
+
+
+@pytest.mark.parametrize("name", ["naive", "balanced", "lwf"])
+def test_accumulated_batches_equal_one_batch(name, train_continual, no_pictures, tmp_path):
+    settings = {**STRATEGIES[name], "optimizer": "sgd", "learning_rate": 0.05, "logging_steps": 1}
+    run(train_continual, tmp_path / "a", train_batch_size=60, **settings)
+    run(train_continual, tmp_path / "b", train_batch_size=20, gradient_accumulation_steps=3, **settings)
+    whole, parts = (state_of(checkpoint(tmp_path / name, 8))["progress"]["history"] for name in "ab")
+    losses = [record["loss"] for record in whole if "loss" in record]
+    assert len(losses) == 8
+    assert [record["loss"] for record in parts if "loss" in record] == pytest.approx(losses, rel=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_the_optimiser_is_reset_at_each_task_when_asked_for(optimizer, train_continual, no_pictures, tmp_path):
+    states, weights = {}, {}
+    for reset in (False, True):
+        folder = tmp_path / str(reset)
+        settings = {"optimizer": optimizer, "momentum": 0.5, "reset_optimizer": reset, "checkpointing_steps": 4}
+        run(train_continual, folder, **settings)
+        states[reset] = state_of(checkpoint(folder, 4))["objects"]["optimizer"]["state"]
+        weights[reset] = load_file(folder / "model.safetensors")["classifier.weight"]
+    buffer = {"sgd": "momentum_buffer", "adam": "exp_avg"}[optimizer]
+    assert not states[True] and states[False][0][buffer].any()
+    assert not torch.equal(weights[False], weights[True])
+
+
+@pytest.mark.parametrize("strategy", ["ewc", "si"])
+@pytest.mark.parametrize("warmup", [0, 6])
+def test_sgd_holds_at_any_strength(warmup, strategy, train_continual, no_pictures, tmp_path):
+    """Where an explicit step would end in NaN; also while the rate still rises."""
+    settings = {"optimizer": "sgd", "learning_rate": 0.1, "ewc_lambda": 1e12, "si_lambda": 1e12, "strategy": strategy}
+    settings |= {"lr_scheduler": "constant_with_warmup", "lr_warmup_steps": warmup, "scenario": "domain"}
+    settings |= {"checkpointing_steps": 4, "max_grad_norm": 1.0}
+    results = run(train_continual, tmp_path, **settings)
+    assert math.isfinite(results["average_accuracy"])
+    # The bias, which matters to all tasks, hardly moves in the second.
+    steps = (load_file(checkpoint(tmp_path, step) / "model.safetensors")["classifier.bias"] for step in (4, 8))
+    torch.testing.assert_close(*steps, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("backbone", ["mlp", "cnn"])
+def test_mixed_precision_trains(backbone, train_continual, no_pictures, tmp_path):
+    settings = {"strategy": "ewc", "backbone": backbone, "max_train_steps": 8, "mixed_precision": "bf16"}
+    results = run(train_continual, tmp_path / "bf16", **settings, fisher_samples=40)
+    assert results["average_accuracy"] > 0
+
+
+def test_no_steps_only_test_a_model(train_continual, no_pictures, tmp_path):
+    trained = run(train_continual, tmp_path / "trained", max_train_steps=10)
+    for strategy in ("naive", "ewc", "replay"):
+        settings = {"max_train_steps": 0, "model_name_or_path": str(tmp_path / "trained"), "strategy": strategy}
+        tested = run(train_continual, tmp_path / strategy, **settings)
+        assert tested["train_steps"] == 0
+        assert tested["accuracy_matrix"] == [trained["accuracy_matrix"][-1]]
+        assert "average_forgetting" not in tested
+        same_weights(tmp_path / "trained", tmp_path / strategy)
+
+
+def test_a_trained_model_goes_on(train_continual, no_pictures, tmp_path):
+    run(train_continual, tmp_path / "a", max_train_steps=30, scenario="domain")
+    run(train_continual, tmp_path / "b", max_train_steps=1, scenario="domain", learning_rate=1e-6)
+    name = str(tmp_path / "a")
+    settings = {"max_train_steps": 1, "scenario": "domain", "learning_rate": 1e-6, "model_name_or_path": name}
+    results = run(train_continual, tmp_path / "c", hidden_sizes=[9], **settings)  # it brings its own architecture
+    before, after, fresh = (load_file(tmp_path / each / "model.safetensors") for each in "acb")
+    for each in before:
+        torch.testing.assert_close(before[each], after[each], atol=1e-5, rtol=0)
+        assert not torch.allclose(before[each], fresh[each], atol=1e-3)
+    assert results["untrained_accuracy"][1] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [({"scenario": "task"}, "num_heads 1, the data 2"), ({"scenario": "domain"}, "num_labels 10, the data 5")],
+)
+def test_a_model_for_another_stream_is_refused(changed, named, train_continual, no_pictures, tmp_path):
+    run(train_continual, tmp_path / "trained", max_train_steps=1)
+    with pytest.raises(UsageError, match=rf"^--model_name_or_path \S+: it has {named}$"):
+        settings = {"max_train_steps": 0, "model_name_or_path": str(tmp_path / "trained"), **changed}
+        run(train_continual, tmp_path / "tested", **settings)
+
+
+def test_evaluating_and_logging_leave_the_training_alone(train_continual, no_pictures, tmp_path):
+    settings = {"backbone": "cnn", "max_train_steps": 3, "strategy": "lwf"}
+    run(train_continual, tmp_path / "a", eval_steps=None, **settings)
+    run(train_continual, tmp_path / "b", eval_steps=2, logging_steps=1, checkpointing_steps=1, **settings)
+    same_weights(tmp_path / "a", tmp_path / "b")
+
+
+# Stopped, killed, shared
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_resumed_equals_straight(name, train_continual, no_pictures, tmp_path):
+    """In the middle of the third of five tasks and right at the end of the second, with all that has a state."""
+    settings = {
+        "num_tasks": 5, "use_ema": True, "gradient_accumulation_steps": 2, "lr_scheduler": "cosine",
+        "lr_warmup_steps": 3, "max_grad_norm": 1.0, "logging_steps": 3, "eval_steps": 5,
+    }  # fmt: skip
+    settings = {**settings, **STRATEGIES[name]}
+    straight = tmp_path / "straight"
+    run(train_continual, straight, checkpointing_steps=2, checkpoints_total_limit=None, **settings)
+    total = 4 if name == "joint" else 20  # all tasks at once are one phase
+    for step in (2, 4) if name == "joint" else (10, 8):
+        resumed = tmp_path / f"from {step}"
+        shutil.copytree(checkpoint(straight, step), checkpoint(resumed, step))  # what a run killed then leaves
+        run(train_continual, resumed, resume_from_checkpoint="latest", **settings)
+        assert results_but_times(straight) == results_but_times(resumed)
+        same_weights(straight, resumed)
+        ends = [checkpoint(folder, total) for folder in (straight, resumed)]
+        for file in ("model.safetensors", "ema.safetensors"):
+            same_weights(*ends, file)
+        assert same(*map(state_of, ends))
+
+
+def test_killed_and_resumed_equals_uninterrupted(train_continual, no_pictures, tmp_path):
+    """SIGKILL, wherever the run happens to be, with dropout in training and in the Fisher information."""
+    settings = {
+        "strategy": "ewc", "backbone": "cnn", "num_tasks": 5, "max_train_steps": 60, "checkpointing_steps": 7,
+        "fisher_mode": "train", "fisher_estimator": "sampled", "fisher_samples": 40, "eval_steps": 50,
+    }  # fmt: skip
+    flags = [f"--{name}={value}" for name, value in (SMALL | settings).items() if name != "hidden_sizes"]
+    run(train_continual, tmp_path / "straight", **settings, hidden_sizes=[400, 400])
+    killed = launch(tmp_path / "killed", *flags)
+    wait_for_checkpoint(tmp_path / "killed", killed, after=70)
+    killed.kill()
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL and not (tmp_path / "killed" / "model.safetensors").exists()
+    settings |= {"hidden_sizes": [400, 400], "resume_from_checkpoint": "latest"}
+    run(train_continual, tmp_path / "killed", **settings)
+    assert results_but_times(tmp_path / "straight") == results_but_times(tmp_path / "killed")
+    same_weights(tmp_path / "straight", tmp_path / "killed")
+
+
+# Several runs in two processes: one launch, as its imports take longer than they do.
+TWO_PROCESSES = """
+import json, sys
+from accelerate.state import PartialState
+from hwzoo.training import parse_arguments
+sys.path.insert(0, sys.argv[1])
+import train_continual as recipe
+PartialState.destroy_process_group = lambda self, group=None: None  # each run would end them for the next
+for argv in json.loads(sys.argv[2]):
+    recipe.main(*parse_arguments([recipe.Run, recipe.Tasks, recipe.Model, recipe.Method], argv))
+"""
+
+
+def test_two_processes_equal_one(train_continual, no_pictures, tmp_path):
+    common = {
+        "stream": "permuted", "scenario": "class", "hidden_sizes": [16], "logging_steps": 1, "eval_batch_size": 40,
+        "max_train_steps": 10, "num_tasks": 2, "learning_rate": 0.05, "optimizer": "sgd",
+    }  # fmt: skip
+    strategies = ("balanced", "ewc", "si", "lwf")
+    commands = []
+    for name in strategies:
+        settings = {**common, **STRATEGIES[name], "hidden_sizes": 16, "train_batch_size": 30}
+        flags = [f"--{flag}={value}" for flag, value in settings.items()]
+        commands.append([*flags, f"--output_dir={tmp_path / 'two' / name}"])
+    script = tmp_path / "two_processes.py"
+    script.write_text(TWO_PROCESSES)
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "1"}
+    command = [*TORCHRUN, str(script), str(RECIPE.parent), json.dumps(commands)]
+    two = recipe_runs.start(command, env=environment)
+    _, error = two.communicate(timeout=240)
+    assert two.returncode == 0, error[-3000:]
+    for name in strategies:
+        one = run(train_continual, tmp_path / "one" / name, train_batch_size=60, **{**common, **STRATEGIES[name]})
+        ends = [checkpoint(tmp_path / folder / name, 20) for folder in ("one", "two")]
+        histories = [state_of(path)["progress"]["history"] for path in ends]
+        assert len(histories[0]) == len(histories[1]) == 22
+        for first, second in zip(*histories, strict=True):
+            assert first == pytest.approx(second, rel=1e-3, abs=0.01), name
+            if "loss" in first:
+                assert first["loss"] == pytest.approx(second["loss"], rel=1e-4), name
+        other = results_but_times(tmp_path / "two" / name)
+        for result in ("permutations", "memory_held", "train_steps"):
+            assert one[result] == other[result]
+        assert one["average_accuracy"] == pytest.approx(other["average_accuracy"], abs=0.01)
+
+
+# Presets
+
+
+def test_there_are_presets():
+    assert PRESETS
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_every_preset_parses(path, train_continual):
+    parse_arguments(types_of(train_continual), [f"--config={path}"])
+    expected = yaml.safe_load(path.read_text()).get("expected", {})
+    assert all(low < high for low, high in expected.values())
+
+
+@pytest.mark.reproduce
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_presets_give_the_numbers_they_promise(path, train_continual, tmp_path):
+    expected = yaml.safe_load(path.read_text())["expected"]
+    arguments = [f"--config={path}", f"--output_dir={tmp_path}"]
+    results = train_continual.main(*parse_arguments(types_of(train_continual), arguments))
+    outside = {name: results[name] for name, (low, high) in expected.items() if not low <= results[name] <= high}
+    assert not outside

@@ -1,0 +1,428 @@
+"""What a run of train_gan.py leaves, and that it goes on at any step as if nothing had been."""
+
+import functools
+import json
+import math
+import os
+import signal
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import recipe_runs
+import torch
+from PIL import Image
+from recipe_runs import TORCHRUN, results_but_times, same_weights, wait_for_checkpoint
+from safetensors.torch import load_file
+from transformers import AutoModel
+
+from hwzoo import training
+from hwzoo.data import load_images
+from hwzoo.errors import UsageError
+from hwzoo.models.gan.losses_gan import LOSSES
+from hwzoo.training import NonFiniteLoss, parse_arguments
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "train_gan.py"
+PRESETS = sorted((RECIPE.parent / "configs" / "gan").glob("*.yaml"))
+launch = functools.partial(recipe_runs.launch, RECIPE)
+SMALL = {
+    "latent_size": 4,
+    "generator_hidden_size": 12,
+    "generator_channels": [8, 4],
+    "discriminator_channels": [4, 6],
+    "discriminator_hidden_size": 10,
+    "train_batch_size": 20,
+    "max_train_steps": 6,
+    "grid_steps": 2,
+    "logging_steps": 2,
+}
+# Everything that a resume has to bring back: both schedules, EMA with BatchNorm, singular vectors, the noise of the
+# penalty, classes, several discriminator steps of accumulated parts, the pictures so far.
+EVERYTHING = {
+    "use_ema": True,
+    "ema_decay": 0.9,
+    "loss": "wasserstein_gp",
+    "conditional": True,
+    "spectral_norm": True,
+    "num_discriminator_steps": 2,
+    "gradient_accumulation_steps": 2,
+    "discriminator_learning_rate": 2e-3,
+    "lr_scheduler": "cosine",
+    "lr_warmup_steps": 3,
+    "max_grad_norm": 5.0,
+    "logging_steps": 4,
+}
+GRID = (10 * 30, 10 * 30)
+
+
+def types_of(recipe) -> list[type]:
+    return [recipe.Run, recipe.Model, recipe.Method]
+
+
+def run(recipe, folder: Path, **settings) -> dict:
+    """A small run; flags by name, whichever dataclass holds them."""
+    settings = {**SMALL, "output_dir": str(folder), **settings}
+    arguments = [
+        kind(**{field.name: settings.pop(field.name) for field in fields(kind) if field.name in settings})
+        for kind in types_of(recipe)
+    ]
+    assert not settings
+    return recipe.main(*arguments)
+
+
+def flags(**settings) -> list[str]:
+    tokens = []
+    for name, value in (SMALL | settings).items():
+        if value is not False:
+            values = value if isinstance(value, list) else [] if value is True else [value]
+            tokens += [f"--{name}", *map(str, values)]
+    return tokens
+
+
+def checkpoint(folder: Path, step: int) -> Path:
+    return folder / "checkpoints" / f"step-{step:08d}"
+
+
+def state_of(folder: Path, step: int) -> dict:
+    """What a checkpoint holds besides weights, without times."""
+    state = torch.load(checkpoint(folder, step) / "state.pt", weights_only=True)
+    del state["progress"]["runtime"]
+    return state
+
+
+def history(folder: Path, step: int) -> list[dict]:
+    return state_of(folder, step)["progress"]["history"]
+
+
+def same(first, second) -> bool:
+    """Equal bit for bit, whatever is nested in it."""
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same(first[name], second[name]) for name in first)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(same, first, second))
+    return first == second
+
+
+def same_run(first: Path, second: Path, step: int):
+    """Equal bit for bit: weights, averages, optimisers, noise, logs, results and pictures."""
+    same_weights(first, second)
+    assert results_but_times(first) == results_but_times(second)
+    for file in checkpoint(first, step).glob("*.safetensors"):
+        same_weights(checkpoint(first, step), checkpoint(second, step), file.name)
+    assert same(state_of(first, step), state_of(second, step))
+    pictures = [
+        {p.name: p.read_bytes() for p in folder.iterdir() if p.suffix in (".png", ".gif")}
+        for folder in (first, second)
+    ]
+    assert pictures[0].keys() == pictures[1].keys()
+    assert all(pictures[0][name] == pictures[1][name] for name in pictures[0])
+
+
+@pytest.fixture
+def no_curves(monkeypatch):
+    """Drawing them is most of a small run's time."""
+    monkeypatch.setattr(training, "save_panels", lambda *args: None)
+
+
+# What a run leaves
+
+
+def test_what_a_run_leaves(train_gan, tmp_path):
+    results = run(train_gan, tmp_path)
+    assert json.loads((tmp_path / "all_results.json").read_text()) == results
+    assert results["train_steps"] == 6 and results["train_runtime"] > 0
+    for words in ("digits", "running statistics of BatchNorm", "unconditional", "last weights", "the last step"):
+        assert words in results["protocol"]
+    assert Image.open(tmp_path / "samples.png").size == (20 * 30, 10 * 30)
+    assert Image.open(tmp_path / "curves.png").width > 500
+    grids = sorted(path.name for path in tmp_path.glob("fake_*"))
+    assert grids == ["fake_0002.png", "fake_0004.png", "fake_0006.png"]
+    assert all(Image.open(tmp_path / name).size == GRID for name in grids)
+    with Image.open(tmp_path / "training.gif") as animation:
+        assert (animation.n_frames, animation.size, animation.info["loop"]) == (3, GRID, 0)
+    names = {"discriminator_loss", "generator_loss", "accuracy_real", "accuracy_fake"}
+    names |= {"discriminator_gradient_norm", "generator_gradient_norm"}
+    records = history(tmp_path, 6)
+    assert [record.keys() for record in records] == [names | {"step"}] * 3
+    assert all(
+        math.isfinite(value) and value > 0
+        for name in names - {"accuracy_real", "accuracy_fake"}
+        for value in [records[0][name]]
+    )
+    assert all(0 <= record[name] <= 1 for record in records for name in ("accuracy_real", "accuracy_fake"))
+
+    model = AutoModel.from_pretrained(tmp_path)
+    assert model.config.latent_size == 4 and model.config.num_classes == 0
+    assert model.sample(3).shape == (3, 1, 28, 28)
+    assert model.generator.network[1].num_batches_tracked == 2 * 6  # both networks' steps
+    card = (tmp_path / "README.md").read_text()
+    assert "unconditional" in card and "training.gif" in card and "after 3 steps, from 2 to 6" in card
+    again = parse_arguments(types_of(train_gan), [f"--config={tmp_path / 'preset.yaml'}"])
+    assert again[0].max_train_steps == 6 and again[1].generator_channels == [8, 4] and again[2].grid_steps == 2
+    assert not list(tmp_path.glob(".unfinished*"))
+
+
+def test_the_grids_show_the_same_latents_and_the_saved_model(train_gan, no_curves, tmp_path):
+    run(train_gan, tmp_path, conditional=True, seed=3)
+    model = AutoModel.from_pretrained(tmp_path)
+    expected = model.sample(
+        100, labels=torch.arange(10).repeat_interleave(10), generator=torch.Generator().manual_seed(3)
+    )
+    images = state_of(tmp_path, 6)["objects"]["grids"]["images"]
+    assert list(images) == [2, 4, 6]
+    assert (images[6] / 255 - expected).abs().max() < 0.51 / 255
+    assert not torch.equal(images[4], images[6])
+
+
+def test_without_grids_there_is_no_animation(train_gan, no_curves, tmp_path):
+    (tmp_path / "fake_0950.png").write_bytes(b"of an earlier run")
+    run(train_gan, tmp_path, grid_steps=None, overwrite_output_dir=True)
+    assert not list(tmp_path.glob("fake_*")) and not (tmp_path / "training.gif").exists()
+    assert "training.gif" not in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_trains(loss, conditional, train_gan, no_curves, tmp_path):
+    settings = {"loss": loss, "conditional": conditional, "num_discriminator_steps": 2}
+    results = run(train_gan, tmp_path, **settings)
+    assert ("classes drawn uniformly" if conditional else "unconditional") in results["protocol"]
+    record = history(tmp_path, 6)[-1]
+    if loss == "wasserstein_gp":
+        assert not {"accuracy_real", "accuracy_fake"} & set(record)
+        expected = -record["wasserstein_estimate"] + 10 * record["gradient_penalty"]
+        assert record["discriminator_loss"] == pytest.approx(expected, rel=1e-4)
+        assert 0.5 < record["gradient_penalty"] < 1.5  # of an untrained critic: its slope is near 0
+    assert (record["generator_loss"] > 0) == (loss == "non_saturating") or loss == "wasserstein_gp"
+    model = AutoModel.from_pretrained(tmp_path)
+    assert model.config.num_classes == (10 if conditional else 0)
+    assert model.sample(3).isfinite().all()
+
+
+def test_networks_are_built_as_asked(train_gan, no_curves, tmp_path):
+    settings = {"spectral_norm": True, "pixel_range": "unit", "discriminator_activation": "relu"}
+    run(train_gan, tmp_path, **settings)
+    config = AutoModel.from_pretrained(tmp_path).config
+    expected = settings | {name: SMALL[name] for name in ("generator_channels", "discriminator_channels")}
+    assert {name: getattr(config, name) for name in expected} == expected
+
+
+def test_a_game_between_the_two_is_played(train_gan, no_curves, tmp_path):
+    """The discriminator learns, and the generator against it: its samples are dark and light where digits are."""
+    sizes = {"generator_hidden_size": 64, "generator_channels": [16, 16], "discriminator_hidden_size": 32}
+    run(train_gan, tmp_path, max_train_steps=150, grid_steps=75, train_batch_size=50, **sizes)
+    assert max(record["accuracy_real"] + record["accuracy_fake"] for record in history(tmp_path, 150)) > 1.8
+    samples = state_of(tmp_path, 150)["objects"]["grids"]["images"][150]
+    real = load_images("digits").train.pixel_values()
+    assert samples.float().mean() / 255 == pytest.approx(real.mean().item(), abs=0.1)
+    assert torch.corrcoef(torch.stack([real.mean(0).flatten(), samples.float().mean(0).flatten()]))[0, 1] > 0.8
+
+
+# Flags of the run
+
+
+def test_the_averaged_generator_is_tested_and_saved_with_its_statistics(train_gan, no_curves, tmp_path):
+    results = run(train_gan, tmp_path, use_ema=True)
+    assert "weights of the generator averaged with decay 0.999" in results["protocol"]
+    last = checkpoint(tmp_path, 6)
+    saved, averaged = load_file(tmp_path / "model.safetensors"), load_file(last / "ema.safetensors")
+    trained = load_file(last / "model.safetensors")
+    assert any("running_var" in name for name in saved)
+    for name in saved:
+        network, rest = name.split(".", 1)
+        assert torch.equal(saved[name], averaged[f"module.{rest}"] if network == "generator" else trained[name]), name
+    changed = {name for name in saved if not torch.equal(saved[name], trained[name])}
+    floats = {name for name in saved if name.startswith("generator") and "num_batches" not in name}
+    assert changed == floats
+
+
+def test_mixed_precision_trains_and_tests_in_float32(train_gan, no_curves, tmp_path):
+    run(train_gan, tmp_path / "a", loss="wasserstein_gp")
+    run(train_gan, tmp_path / "b", loss="wasserstein_gp", mixed_precision="bf16")
+    first, second = history(tmp_path / "a", 6)[-1], history(tmp_path / "b", 6)[-1]
+    assert first != second and first == pytest.approx(second, rel=0.1, abs=0.05)
+    model = AutoModel.from_pretrained(tmp_path / "b")
+    images = state_of(tmp_path / "b", 6)["objects"]["grids"]["images"][6]
+    expected = model.sample(100, generator=torch.Generator().manual_seed(0))
+    assert (images / 255 - expected).abs().max() < 0.51 / 255  # bfloat16 has 256 steps in [0.5, 1] at best
+
+
+def test_the_discriminator_has_a_learning_rate_of_its_own(train_gan, no_curves, tmp_path):
+    run(train_gan, tmp_path, learning_rate=1e-3, discriminator_learning_rate=4e-3, adam_beta1=0.1, adam_beta2=0.9)
+    objects = state_of(tmp_path, 6)["objects"]
+    for name, rate in (("generator", 1e-3), ("discriminator", 4e-3)):
+        (group,) = objects[f"{name}_optimizer"]["param_groups"]
+        assert group["lr"] == rate and tuple(group["betas"]) == (0.1, 0.9)
+
+
+def test_several_discriminator_steps_are_counted(train_gan, no_curves, tmp_path):
+    run(train_gan, tmp_path, num_discriminator_steps=3)
+    objects = state_of(tmp_path, 6)["objects"]
+    steps = {name: objects[f"{name}_optimizer"]["state"][0]["step"].item() for name in ("generator", "discriminator")}
+    assert steps == {"generator": 6, "discriminator": 18}
+    assert objects["batches"]["epoch"] * 25 + objects["batches"]["batch"] == 6  # of 60 images each
+
+
+def test_the_limit_of_the_gradient_norm_holds(train_gan, no_curves, tmp_path):
+    run(train_gan, tmp_path / "a", max_train_steps=1, logging_steps=1)
+    run(train_gan, tmp_path / "b", max_train_steps=1, logging_steps=1, max_grad_norm=1e-9, adam_beta1=0.0)
+    norms = [history(tmp_path / name, 1)[0]["discriminator_gradient_norm"] for name in ("a", "b")]
+    assert norms[0] == norms[1] > 1e-3  # logged as it was
+    averages = state_of(tmp_path / "b", 1)["objects"]["discriminator_optimizer"]["state"]
+    assert sum(each["exp_avg"].square().sum() for each in averages.values()).sqrt() <= 1.01e-9
+
+
+def test_watching_leaves_the_training_alone(train_gan, no_curves, tmp_path):
+    run(train_gan, tmp_path / "a", grid_steps=None)
+    run(train_gan, tmp_path / "b", grid_steps=1, logging_steps=1, checkpointing_steps=2)
+    same_weights(tmp_path / "a", tmp_path / "b")
+
+
+def test_the_seed_decides(train_gan, no_curves, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        run(train_gan, tmp_path / name, seed=seed)
+    same_run(tmp_path / "a", tmp_path / "b", 6)
+    assert not same(state_of(tmp_path / "a", 6)["objects"], state_of(tmp_path / "c", 6)["objects"])
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(train_gan, no_curves, tmp_path):
+    with pytest.raises(NonFiniteLoss, match=r"is (nan|inf) at step \d+"):
+        run(train_gan, tmp_path, learning_rate=1e30, max_train_steps=20)
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_a_trained_model_goes_on_and_is_tested(train_gan, no_curves, tmp_path):
+    run(train_gan, tmp_path / "a", conditional=True)
+    results = run(train_gan, tmp_path / "b", model_name_or_path=str(tmp_path / "a"), max_train_steps=0)
+    same_weights(tmp_path / "a", tmp_path / "b")
+    assert "classes drawn uniformly" in results["protocol"]
+    assert "Tested on digits without further training" in (tmp_path / "b" / "README.md").read_text()
+    run(train_gan, tmp_path / "c", model_name_or_path=str(tmp_path / "a"))
+    model = AutoModel.from_pretrained(tmp_path / "c")
+    assert model.generator.network[1].num_batches_tracked == 4 * 6  # in training mode again
+    run(train_gan, tmp_path / "d")
+    with pytest.raises(UsageError, match="it has num_classes 0, digits has 10, as --conditional needs"):
+        run(train_gan, tmp_path / "e", conditional=True, model_name_or_path=str(tmp_path / "d"))
+
+
+# Resume
+
+
+@pytest.mark.parametrize("settings", [{}, EVERYTHING], ids=["plain", "everything"])
+def test_interrupted_and_resumed_equals_uninterrupted(settings, train_gan, no_curves, tmp_path):
+    settings = settings | {"max_train_steps": 9}
+    run(train_gan, tmp_path / "straight", **settings)
+    with recipe_interrupted(train_gan, after=5):
+        run(train_gan, tmp_path / "resumed", **settings, checkpointing_steps=3)
+    run(train_gan, tmp_path / "resumed", **settings, checkpointing_steps=100, resume_from_checkpoint="latest")
+    same_run(tmp_path / "straight", tmp_path / "resumed", 9)
+
+
+class recipe_interrupted:
+    """Within it a run raises after some steps, between two checkpoints."""
+
+    def __init__(self, recipe, after: int):
+        self.recipe, self.after = recipe, after
+
+    def __enter__(self):
+        self.noise = self.recipe.training.GlobalNoise
+        calls = []
+
+        class Noise(self.noise):
+            def uniform(noise, *shape):  # called once a step
+                calls.append(shape)
+                if len(calls) > self.after:
+                    raise KeyboardInterrupt
+                return super().uniform(*shape)
+
+        self.recipe.training.GlobalNoise = Noise
+
+    def __exit__(self, kind, *rest):
+        self.recipe.training.GlobalNoise = self.noise
+        return kind is KeyboardInterrupt
+
+
+def test_a_run_resumed_elsewhere_has_all_pictures(train_gan, no_curves, tmp_path):
+    run(train_gan, tmp_path / "a", checkpointing_steps=4)
+    resumed = {"resume_from_checkpoint": str(checkpoint(tmp_path / "a", 4))}
+    run(train_gan, tmp_path / "b", **resumed)
+    same_run(tmp_path / "a", tmp_path / "b", 6)
+    run(train_gan, tmp_path / "c", **resumed, grid_steps=5)  # they may come at other steps: training goes on alike
+    same_weights(tmp_path / "a", tmp_path / "c")
+    assert [int(path.stem[5:]) for path in sorted((tmp_path / "c").glob("fake_*.png"))] == [2, 4, 5]
+
+
+def test_killed_and_resumed_equals_uninterrupted(train_gan, no_curves, tmp_path):
+    """SIGKILL, wherever the run happens to be, against one run straight: bit for bit."""
+    settings = EVERYTHING | {"max_train_steps": 60, "checkpointing_steps": 7, "grid_steps": 20}
+    arguments = flags(**settings)
+    straight = launch(tmp_path / "straight", *arguments)
+    killed = launch(tmp_path / "killed", *arguments)
+    wait_for_checkpoint(tmp_path / "killed", killed, after=7)
+    killed.kill()
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL and not (tmp_path / "killed" / "model.safetensors").exists()
+    resumed = launch(tmp_path / "killed", *arguments, "--resume_from_checkpoint=latest")
+    for process in (resumed, straight):
+        out, error = process.communicate(timeout=240)
+        assert process.returncode == 0, error
+    same_run(tmp_path / "straight", tmp_path / "killed", 60)
+
+
+# Several processes
+
+
+# A run of which each process leaves the weights that it ended with.
+RANKED = """
+import os, torch
+from recipe_runs import load_recipe
+recipe = load_recipe("train_gan")
+fit = recipe.training.fit
+
+def watched_fit(run, *arguments, state, **keywords):
+    fitted = fit(run, *arguments, state=state, **keywords)
+    torch.save(state["model"].state_dict(), f"{run.output_dir}/weights_{os.environ.get('RANK', 0)}.pt")
+    return fitted
+
+recipe.training.fit = watched_fit
+recipe.training.launch(recipe.main, recipe.Run, recipe.Model, recipe.Method)
+"""
+
+
+@pytest.mark.parametrize("settings", [{}, EVERYTHING], ids=["plain", "everything"])
+def test_two_processes_train_one_model(settings, tmp_path):
+    """Noise and images are those of one batch, gradients are exchanged; only BatchNorm sees its own rows."""
+    program, tests = tmp_path / "ranked.py", Path(recipe_runs.__file__).parent
+    program.write_text(RANKED)
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "1", "PYTHONPATH": str(tests)}
+    settings = {**settings, "max_train_steps": 4, "logging_steps": 1}
+    for name, size, command in (("two", 20, TORCHRUN), ("one", 40, [sys.executable])):
+        arguments = [f"--output_dir={tmp_path / name}", *flags(**settings, train_batch_size=size)]
+        process = recipe_runs.start([*command, str(program), *arguments], env=environment)
+        _, error = process.communicate(timeout=240)
+        assert process.returncode == 0, error[-3000:]
+    first, second = (torch.load(tmp_path / "two" / f"weights_{rank}.pt") for rank in (0, 1))
+    own = {name for name in first if not torch.equal(first[name], second[name])}
+    assert own == {name for name in first if "running" in name}
+    assert results_but_times(tmp_path / "one") == results_but_times(tmp_path / "two")
+    assert same(*(state_of(tmp_path / name, 4)["objects"]["noise"] for name in ("one", "two")))
+    records = [history(tmp_path / name, 4)[0] for name in ("one", "two")]
+    assert records[0] == pytest.approx(records[1], rel=0.1, abs=0.1)
+    assert Image.open(tmp_path / "two" / "training.gif").n_frames == 2
+
+
+# Presets
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_every_preset_parses(path, train_gan):
+    settings = parse_arguments(types_of(train_gan), [f"--config={path}"])
+    assert settings[0].output_dir == f"outputs/gan-{path.stem.replace('_', '-')}"
+    assert f"--config recipes/configs/gan/{path.name}" in path.read_text().replace("\n# ", " ")
+
+
+def test_the_presets_are_the_ones_that_are_told_of():
+    assert [path.stem for path in PRESETS] == ["best", "conditional", "cs274e", "eecs182", "wgan_gp"]
