@@ -68,6 +68,10 @@ def main(compare: Compare) -> list[dict]:
             results.append(finished(*parsed[name, seed]))
             print(f"{name} seed={seed}: average accuracy {results[-1]['average_accuracy']:.4f}", flush=True)
         rows.append({"run": name, "flags": cell, "seeds": compare.seeds, **summary(results)})
+    for row in rows:  # a row is called by what the rows do not share
+        others = [other["flags"] for other in rows]
+        own = {key: value for key, value in row["flags"].items() if any(flags.get(key) != value for flags in others)}
+        row["label"] = " ".join(f"{key}={value}" for key, value in own.items()).replace("strategy=", "") or row["run"]
     write_json(folder / "comparison.json", rows)
     write_bytes(folder / "comparison.md", table(rows).encode())
     draw(rows, folder)
@@ -135,7 +139,7 @@ def table(rows: list[dict]) -> str:
         forgetting = per_cent(row["average_forgetting"]) if "average_forgetting" in row else "-"
         seconds, memory = row["train_runtime"]["mean"], row["memory_held"]["mean"] / 1e6
         average = per_cent(row["average_accuracy"])
-        lines.append(f"| {row['run']} | {average} | {forgetting} | {by_task} | {seconds:.0f} | {memory:.1f} |")
+        lines.append(f"| {row['label']} | {average} | {forgetting} | {by_task} | {seconds:.0f} | {memory:.1f} |")
     seeds = ", ".join(map(str, rows[0]["seeds"]))
     note = "Accuracies in per cent after the last task, mean ± standard error"
     return "\n".join(lines) + f"\n\n{note} over the seeds {seeds}. {rows[0]['protocol']}.\n"
@@ -148,7 +152,7 @@ def per_cent(number: dict) -> str:
 
 def draw(rows: list[dict], folder: Path):
     """Bars of the average accuracy, and lines over the strength for runs that differ in nothing else."""
-    names = [row["run"].replace("strategy=", "") for row in rows]
+    names = [row["label"] for row in rows]
     average = [row["average_accuracy"] for row in rows]
     training.save_bars(
         names,

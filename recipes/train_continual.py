@@ -155,6 +155,8 @@ def main(run: Run, tasks: Tasks, architecture: Model, method: Method) -> dict:
             return round(mean["accuracy"], 6)  # float32 gives no more digits
 
         def watch():
+            if batches.phase_done:
+                return {}  # just told by `after_step`
             return {f"accuracy_task_{task + 1}": accuracy_on(task) for task in range(strategy.task + 1)}
 
         def after_step(step):

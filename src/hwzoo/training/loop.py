@@ -162,8 +162,7 @@ class _Loop:
                 record = self.after_step(self.step) if self.after_step is not None else None
                 if self.step % self.run.logging_steps == 0 or self.step == self.total:
                     self._log(bar)
-                if record:
-                    self._record(record)
+                self._record(record or {})
                 if self._due(self.run.eval_steps) and self.evaluate is not None:
                     self._record({f"eval_{name}": value for name, value in self.evaluate().items()})
                 if self._due(self.run.checkpointing_steps) or self.step == self.total:
@@ -197,6 +196,8 @@ class _Loop:
         self._record(record)
 
     def _record(self, record: dict[str, float]):
+        if not record:
+            return
         self.history.append({"step": self.step, **record})
         self.accelerator.log(record, step=self.step)
 

@@ -188,7 +188,7 @@ def save_bars(names: Sequence[str], values: Sequence[float], errors: Sequence[fl
     figure = Figure(figsize=(8, 0.9 + 0.3 * len(names)), layout="constrained")
     axis = figure.subplots()
     axis.barh(range(len(names)), values, xerr=errors, capsize=3, color="tab:blue", alpha=0.8)
-    axis.set_yticks(range(len(names)), names, fontsize=8)
+    axis.set_yticks(range(len(names)), [name if len(name) < 64 else f"{name[:60]} ..." for name in names], fontsize=8)
     axis.invert_yaxis()
     axis.set(xlabel=label, xlim=(0, 1))
     axis.grid(axis="x", alpha=0.3)
@@ -214,7 +214,7 @@ def save_strength_curves(groups: dict[str, dict[str, list[tuple[float, float, fl
             strengths, means, errors = zip(*sorted(points), strict=True)
             axis.errorbar(strengths, means, errors, marker=".", capsize=3, label=name.replace("_", " "))
         axis.set_xscale("symlog" if min(strengths) == 0 else "log")
-        axis.set_title(title, fontsize=8)
+        axis.set_title(title if len(title) < 64 else f"{title[:60]} ...", fontsize=8)
         axis.set(xlabel="strength", ylabel="accuracy", ylim=(-0.02, 1.02))
         axis.legend(fontsize=8)
     for axis in axes[len(groups) :]:

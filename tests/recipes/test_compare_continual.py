@@ -1,0 +1,87 @@
+"""Comparing strategies: the grid of runs, the tables, and going on after an interruption."""
+
+import json
+from types import ModuleType
+
+import pytest
+from recipe_runs import load_recipe
+
+from hwzoo.errors import UsageError
+from hwzoo.training import Stopped
+
+TINY = "hidden_sizes=16 num_tasks=2 scenario=domain max_train_steps=3 train_batch_size=20"
+RUNS = [f"strategy=naive {TINY}", f"strategy=ewc ewc_lambda=1,1e4 fisher_samples=20 {TINY}"]
+
+
+@pytest.fixture
+def compare() -> ModuleType:
+    load_recipe("train_continual")
+    return load_recipe("compare_continual")
+
+
+def test_values_with_commas_make_a_run_each(compare):
+    assert compare.expand("strategy=ewc ewc_lambda=1,10 backbone=mlp,cnn") == [
+        {"strategy": "ewc", "ewc_lambda": strength, "backbone": backbone}
+        for strength in ("1", "10")
+        for backbone in ("mlp", "cnn")
+    ]
+
+
+@pytest.mark.parametrize("spec", ["strategy", "strategy=", "=ewc"])
+def test_what_is_no_flag_is_refused(compare, spec):
+    with pytest.raises(UsageError, match=f"--runs '{spec}' is not name=value"):
+        compare.expand(spec)
+
+
+def test_a_wrong_run_is_told_before_any_is_started(compare, tmp_path):
+    for runs, words in ((["strategy=gem"], "invalid choice: 'gem'"), (["lambda=1"], "--lambda is not a flag")):
+        with pytest.raises(UsageError, match=words):
+            compare.main(compare.Compare(runs=[RUNS[0], *runs], seeds=[0], output_dir=str(tmp_path / "run")))
+    assert not (tmp_path / "run").exists()
+
+
+def test_tables_pictures_and_no_run_twice(compare, tmp_path, monkeypatch):
+    settings = {"runs": RUNS, "seeds": [0, 1], "output_dir": str(tmp_path)}
+    train, started = compare.train_continual.main, []
+
+    def interrupted(run, *others):
+        started.append(run)
+        if len(started) == 4:
+            raise Stopped("", 15)
+        return train(run, *others)
+
+    monkeypatch.setattr(compare.train_continual, "main", interrupted)
+    with pytest.raises(Stopped):
+        compare.main(compare.Compare(**settings))
+    rows = compare.main(compare.Compare(**settings))
+    assert len(started) == 7  # six runs, the fourth twice
+    assert compare.main(compare.Compare(**settings)) == rows and len(started) == 7
+
+    assert json.loads((tmp_path / "comparison.json").read_text()) == rows
+    for row in rows:
+        folder = tmp_path / "runs" / row["run"].replace(" ", ",")
+        results = [json.loads((folder / f"seed={seed}" / "all_results.json").read_text()) for seed in (0, 1)]
+        first, second = (result["average_accuracy"] for result in results)
+        assert row["average_accuracy"]["mean"] == pytest.approx((first + second) / 2)
+        assert row["average_accuracy"]["standard_error"] == pytest.approx(abs(first - second) / 2)
+        matrices = [result["accuracy_matrix"] for result in results]
+        assert row["stability"]["mean"] == pytest.approx(sum(matrix[1][0] for matrix in matrices) / 2)
+        plasticity = sum(matrix[0][0] + matrix[1][1] for matrix in matrices) / 4
+        assert row["plasticity"]["mean"] == pytest.approx(plasticity)
+        assert not (folder / "seed=0" / "checkpoints").exists()
+    table = (tmp_path / "comparison.md").read_text()
+    labels = [row["label"] for row in rows]
+    assert labels[0] == "naive" and labels[1] == "ewc ewc_lambda=1 fisher_samples=20"
+    assert all(f"\n| {label} | " in table for label in labels) and "over the seeds 0, 1. digits, 2 tasks" in table
+    assert all((tmp_path / name).stat().st_size > 1000 for name in ("comparison.png", "strength.png"))
+
+
+def test_another_setting_is_another_run(compare, tmp_path, monkeypatch):
+    """Also where the folder has the same name: what `--base` says has changed."""
+    base = tmp_path / "base.yaml"
+    train, started = compare.train_continual.main, []
+    monkeypatch.setattr(compare.train_continual, "main", lambda *args: started.append(1) or train(*args))
+    for rate in ("1e-3", "1e-2"):
+        base.write_text(f"learning_rate: {rate}\n")
+        compare.main(compare.Compare(base=str(base), runs=RUNS[:1], seeds=[0], output_dir=str(tmp_path / "run")))
+    assert len(started) == 2
