@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from evaluate_generator import load_classifier, score
 from transformers import get_scheduler
 
 from hwzoo import GANConfig, GANModel, cards, hub, training
@@ -69,6 +70,10 @@ class Method(training.Flags):
     adam_beta1: float = flag(0.5, "decay of Adam's average gradient", "[0, 1)")
     adam_beta2: float = flag(0.999, "decay of Adam's average squared gradient", "[0, 1)")
     grid_steps: int | None = flag(50, "steps between pictures of the same 100 latents, fake_0050.png ...", "[1, inf)")
+    num_test_samples: int = flag(10_000, "samples that are scored, at most as many as training images", "[4, inf)")
+    classifier: str | None = flag(
+        None, "folder or Hub id of the classifier that scores them; the data set's own, if any, when not given"
+    )
 
 
 def main(run: Run, architecture: Model, method: Method) -> dict:
@@ -81,6 +86,9 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
         parts, turns = run.gradient_accumulation_steps, method.num_discriminator_steps
         batches = ImageBatches(data.train.to(device), run.train_batch_size * parts * turns, run.seed, *process)
         noise = training.GlobalNoise(run.seed, device, *process)
+
+        own_classifier = (hub.CLASSIFIERS / data.name).is_dir()
+        classifier = load_classifier(data, method.classifier) if method.classifier or own_classifier else None
 
         # 3. model; the average is of the generator alone
         image = {"image_size": data.train.image_size, "num_channels": data.train.num_channels}
@@ -185,21 +193,30 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
         state |= {f"{name}_lr_scheduler": lr_scheduler for name, lr_scheduler in lr_schedulers.items()}
         identity = {name: getattr(model.config, name) for name in ("num_classes", *asdict(architecture))}
         identity |= {"recipe": "train_gan", "dataset": data.name}
-        identity |= {name: value for name, value in asdict(method).items() if name != "grid_steps"}
+        only_seen = {"grid_steps", "num_test_samples", "classifier"}  # of no influence on the training
+        identity |= {name: value for name, value in asdict(method).items() if name not in only_seen}
         fitted = training.fit(
             run, accelerator, batches, train_step, state=state, identity=identity, after_step=after_step
         )
 
-        # 7. test
+        # 7. test: each process has statistics of BatchNorm of its own, those of the first are saved and tested
         tested.eval()
-        results = fitted.results  # the scores of the samples belong here
-        sentence = (
-            f"{data.name}",
+        results = fitted.results
+        sentence = [
             "samples with the running statistics of BatchNorm, pixels clamped to [0, 1]",
             "classes drawn uniformly" if model.config.num_classes else "unconditional",
             f"weights of the generator averaged with decay {run.ema_decay}" if ema else "last weights",
             "the last step, not one chosen by test numbers",
-        )
+        ]
+        if accelerator.is_main_process and classifier is not None:
+            generator = torch.Generator().manual_seed(run.seed)
+            places = torch.arange(min(method.num_test_samples, len(data.train))).split(run.eval_batch_size)
+            scored = torch.cat([tested.sample(len(part), generator=generator).cpu() for part in places])
+            scores = score(scored, data, classifier.to(device), f"this generator, seed {run.seed}")
+            sentence.insert(0, scores.pop("protocol"))
+            results |= scores
+        else:
+            sentence.insert(0, f"{data.name}: not scored, no classifier for it comes with the package")
         results["protocol"] = "; ".join(sentence)
 
         # 8. save

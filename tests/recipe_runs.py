@@ -22,6 +22,8 @@ LAUNCHED: list[subprocess.Popen] = []
 
 def load_recipe(name: str) -> ModuleType:
     """A recipe as a module: they are scripts and stand in no package."""
+    if str(RECIPES) not in sys.path:
+        sys.path.append(str(RECIPES))  # as for a script that is run: some import another
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, RECIPES / f"{name}.py")
         sys.modules[name] = importlib.util.module_from_spec(spec)
