@@ -109,7 +109,7 @@ def test_filled_cards(path):
     assert data.datasets and "hwzoo" in data.tags and data.eval_results
     for result in data.eval_results:
         assert type(result.metric_value) is float and math.isfinite(result.metric_value)
-        printed = re.search(rf"\| `{result.metric_type}` \| ([\d.]+) \|", card.text)[1]
+        printed = re.search(rf"\| `{result.metric_type}` \| (-?[\d.]+) \|", card.text)[1]
         assert float(printed) == pytest.approx(result.metric_value, abs=0.006)
     for part in ("from_pretrained(", "accelerate launch recipes/", "\nProtocol: ", "\n## What it is not good for\n"):
         assert part in card.text
