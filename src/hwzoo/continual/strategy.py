@@ -49,12 +49,13 @@ class Strategy:
     def cross_entropy(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """`loss` and `accuracy` (a fraction) among the outputs seen so far."""
         logits = self.seen(logits)
-        accuracy = (logits.detach().argmax(-1) == labels).float().mean()
+        accuracy = (logits.detach().argmax(-1) == labels).mean(dtype=torch.float32)
         return {"loss": F.cross_entropy(logits, labels), "accuracy": accuracy}
 
     def seen(self, logits: Tensor) -> Tensor:
         """The outputs that compete: in the class scenario those of the tasks up to now."""
-        return logits[:, : self.stream.num_active(self.task)]
+        num_active = self.stream.num_active(self.task)
+        return logits if num_active == logits.shape[1] else logits[:, :num_active]
 
     def after_step(self, optimizer: torch.optim.Optimizer):
         """After an optimiser step, with the gradients of `loss` still there."""
