@@ -107,6 +107,9 @@ def start(run: RunArguments) -> Iterator[Accelerator]:
             _start_trackers(accelerator, run)
         try:
             yield accelerator
+            # Together out of it: torch may hang where a group of processes is taken down while its last exchange is
+            # still being tidied up, as it can be in a process that has nothing to save.
+            accelerator.wait_for_everyone()
         finally:
             accelerator.end_training()
 
