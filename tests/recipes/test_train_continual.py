@@ -339,7 +339,8 @@ def test_killed_and_resumed_equals_uninterrupted(train_continual, no_pictures, t
 
 # Several runs in two processes: one launch, as its imports take longer than they do.
 TWO_PROCESSES = """
-import json, sys
+import gc, json, sys
+import torch.distributed
 from accelerate.state import PartialState
 from hwzoo.training import parse_arguments
 sys.path.insert(0, sys.argv[1])
@@ -347,6 +348,8 @@ import train_continual as recipe
 PartialState.destroy_process_group = lambda self, group=None: None  # each run would end them for the next
 for argv in json.loads(sys.argv[2]):
     recipe.main(*parse_arguments([recipe.Run, recipe.Tasks, recipe.Model, recipe.Method], argv))
+gc.collect()
+torch.distributed.destroy_process_group()  # a process that ends with them may be aborted
 """
 
 
