@@ -6,7 +6,7 @@ Runs `train_continual.py` over strategies, strengths, backbones, scenarios and s
     python recipes/compare_continual.py --runs "strategy=naive,rehearsal" "strategy=ewc ewc_lambda=1,10" --seeds 0 1
 
 Each of `--runs` gives flags of `train_continual.py` as name=value; several values with commas between them make a run
-each. The first command compares on scikit-learn's digits, offline, in two minutes on 2 CPU cores. The output folder
+each. The first command compares on scikit-learn's digits, offline, in a few minutes on 2 CPU cores. The output folder
 gets comparison.md and comparison.json (mean and standard error over the seeds), comparison.png (bars), strength.png
 (stability and plasticity over the strength of a penalty), and each run's own folder. Run again after an interruption,
 it goes on with the run that was interrupted and repeats none that is done.
