@@ -17,7 +17,6 @@ import argparse
 import contextlib
 import io
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -30,9 +29,10 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
 
 import train_continual as recipe
+from bench_train_vae import images
 
 from hwzoo import ContinualConfig, ContinualForImageClassification, continual
-from hwzoo.data import ImageSet, ImageSplits, load_images
+from hwzoo.data import ImageSplits
 
 BATCH = 128
 STRATEGIES = {
@@ -40,18 +40,6 @@ STRATEGIES = {
     "ewc": {"strategy": "ewc", "fisher_estimator": "sampled", "fisher_samples": 1000},
     "replay": {"strategy": "replay", "memory_size": 1000},
 }
-
-
-def images() -> ImageSplits:
-    folder = os.environ.get("HWZOO_DATA_DIR")
-    if folder and (Path(folder) / "mnist").is_dir():
-        return load_images("mnist", folder)
-    generator = torch.Generator().manual_seed(0)
-    sets = []
-    for num in (60_000, 10_000):
-        pixels = torch.randint(0, 256, (num, 1, 28, 28), dtype=torch.uint8, generator=generator)
-        sets.append(ImageSet(pixels, torch.arange(num) % 10, tuple("0123456789")))
-    return ImageSplits("random", *sets)
 
 
 def bare(stream: continual.Stream) -> float:

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel
 
 from hwzoo import VAEModel
-from hwzoo.training import Checkpoint, NonFiniteLoss, parse_arguments
+from hwzoo.training import Checkpoint, Checkpoints, NonFiniteLoss, parse_arguments
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "train_vae.py"
 PRESETS = sorted((RECIPE.parent / "configs" / "vae").glob("*.yaml"))
@@ -300,3 +300,34 @@ def test_presets_give_the_numbers_they_promise(path, train_vae, tmp_path):
     results = train_vae.main(*parse_arguments([train_vae.Run, train_vae.Model, train_vae.Protocol], arguments))
     outside = {name: results[name] for name, (low, high) in expected.items() if not low <= results[name] <= high}
     assert not outside
+
+
+def test_a_checkpoint_of_the_first_version_resumes(train_vae, tmp_path):
+    """It named fewer of the flags that must agree, and no number of images."""
+    run(train_vae, tmp_path / "straight", max_train_steps=20)
+    run(train_vae, tmp_path / "old", max_train_steps=10)
+    (path,) = (tmp_path / "old" / "checkpoints").glob("step-00000010")
+    checkpoint = Checkpoint(path)
+    state = torch.load(path / "state.pt", weights_only=True)
+    del state["objects"]["batches"]["images"]
+    for name in ("learning_rate", "lr_scheduler", "max_grad_norm", "mixed_precision"):
+        del checkpoint.identity[name]
+    weights = {file.stem: load_file(file) for file in path.glob("*.safetensors")}
+
+    class Saved(dict):
+        def state_dict(self):
+            return dict(self)
+
+    class Weights(torch.nn.Module):
+        def __init__(self, tensors):
+            super().__init__()
+            self.tensors = tensors
+
+        def state_dict(self):
+            return self.tensors
+
+    objects = {name: Saved(item) for name, item in state["objects"].items()}
+    objects |= {name: Weights(tensors) for name, tensors in weights.items()}
+    Checkpoints(path.parent).save(10, objects, state["progress"], checkpoint.identity, state["rng"])
+    run(train_vae, tmp_path / "old", max_train_steps=20, resume_from_checkpoint="latest")
+    same_weights(tmp_path / "straight", tmp_path / "old")

@@ -143,6 +143,6 @@ class ImageBatches:
         return {"epoch": self.epoch, "batch": self.batch, "images": len(self.data)}
 
     def load_state_dict(self, state: dict[str, Any]):
-        if state["images"] != len(self.data):
+        if state.get("images", len(self.data)) != len(self.data):  # the first version did not save it
             raise ValueError(f"the data set has {len(self.data)} images, it had {state['images']}")
         self.epoch, self.batch, self._order = state["epoch"], state["batch"], None

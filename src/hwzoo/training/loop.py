@@ -256,8 +256,9 @@ class _Loop:
                 checkpoint = Checkpoint(Path(where))
             except CorruptCheckpoint as error:
                 raise UsageError(f"--resume_from_checkpoint {where} is not a whole checkpoint: {error}") from None
-        for name in {**checkpoint.identity, **self.identity}:
-            saved, given = checkpoint.identity.get(name), self.identity.get(name)
+        # A checkpoint of an earlier version may lack a name that is compared today.
+        for name, saved in checkpoint.identity.items():
+            given = self.identity.get(name)
             if saved != given:
                 raise UsageError(
                     f"--resume_from_checkpoint {checkpoint.path}: it is of a run with {name} {saved!r}, this one has "
