@@ -46,10 +46,10 @@ from hwzoo.data import ImageSet, ImageSplits, load_images
 BATCH = 100
 
 
-def images() -> ImageSplits:
+def images(name: str = "mnist") -> ImageSplits:
     folder = os.environ.get("HWZOO_DATA_DIR")
-    if folder and (Path(folder) / "mnist").is_dir():
-        return load_images("mnist", folder)
+    if folder and (Path(folder) / name).is_dir():
+        return load_images(name, folder)
     generator = torch.Generator().manual_seed(0)
     sets = []
     for num in (60_000, 10_000):
@@ -83,33 +83,37 @@ class Bare:
         return steps / (time.perf_counter() - start)
 
 
-class Recipe:
-    """The recipe's own `main`, up to the end of its loop."""
+def recipe_speed(recipe, data: ImageSplits, *arguments, **flags) -> float:
+    """Steps a second of a recipe's own `main`, up to the end of its loop; `flags` are those of its `Run`."""
+    recipe.load_images = lambda *args: data
+    fit = recipe.training.fit
 
+    class Done(Exception):
+        pass
+
+    def fit_and_leave(*args, **kwargs):
+        raise Done(fit(*args, **kwargs))
+
+    recipe.training.fit = fit_and_leave
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
+        run = recipe.Run(output_dir=folder, **flags)
+        try:
+            recipe.main(run, *arguments)
+        except Done as done:
+            return run.max_train_steps / done.args[0].results["train_runtime"]
+        finally:
+            recipe.training.fit = fit
+    raise RuntimeError("the recipe ended without its loop")
+
+
+class Recipe:
     def __init__(self, data: ImageSplits, mixed_precision: str = "no"):
         self.data = data
         self.mixed_precision = mixed_precision
 
     def run(self, steps: int) -> float:
-        train_vae.load_images = lambda *args: self.data
-        fit = train_vae.training.fit
-
-        class Done(Exception):
-            pass
-
-        def fit_and_leave(*args, **kwargs):
-            raise Done(fit(*args, **kwargs))
-
-        train_vae.training.fit = fit_and_leave
-        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
-            run = train_vae.Run(output_dir=folder, max_train_steps=steps, mixed_precision=self.mixed_precision)
-            try:
-                train_vae.main(run, train_vae.Model(), train_vae.Protocol())
-            except Done as done:
-                return steps / done.args[0].results["train_runtime"]
-            finally:
-                train_vae.training.fit = fit
-        raise RuntimeError("the recipe ended without its loop")
+        others = train_vae.Model(), train_vae.Protocol()
+        return recipe_speed(train_vae, self.data, *others, max_train_steps=steps, mixed_precision=self.mixed_precision)
 
 
 class UsualScript:

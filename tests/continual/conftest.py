@@ -25,6 +25,7 @@ SETTINGS = {
     "lwf_temperature": 2.0,
     "memory_size": 10,
     "memory_policy": "balanced",
+    "replay_ratio": 1,
 }
 
 

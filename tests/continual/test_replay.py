@@ -98,10 +98,11 @@ def test_memory_is_by_the_seed(policy, stream_of_sizes, make_strategy):
     assert sorted(first[0]) != sorted(other[0]) and sorted(first[1]) != sorted(other[1])
 
 
+@pytest.mark.parametrize("ratio", [1, 3])
 @policies
-def test_replay_adds_as_many_images_of_past_tasks_only(policy, make_stream, make_strategy):
+def test_replay_adds_images_of_past_tasks_only(policy, ratio, make_stream, make_strategy):
     stream = make_stream()
-    strategy = make_strategy("replay", stream, memory_size=6, memory_policy=policy)
+    strategy = make_strategy("replay", stream, memory_size=6, memory_policy=policy, replay_ratio=ratio)
     for task in range(3):
         strategy.task = task
         batch = stream.train.batch(torch.arange(8) + stream.train_places(task, task).start)
@@ -112,7 +113,7 @@ def test_replay_adds_as_many_images_of_past_tasks_only(policy, make_stream, make
             assert extended.keys() == batch.keys()
             replayed = {name: values[8:] for name, values in extended.items()}
             assert all(torch.equal(extended[name][:8], batch[name]) for name in batch)
-            assert all(len(values) == 8 for values in replayed.values())
+            assert all(len(values) == 8 * ratio for values in replayed.values())
             assert replayed["task_ids"].max() < task
             # Whole images of the memory, with their own labels.
             stored = stream.train.batch(strategy.places)
@@ -130,9 +131,10 @@ def test_replay_draws_all_of_its_memory(make_stream, make_strategy):
     assert len(drawn.unique(dim=0)) == 6
 
 
-def test_processes_replay_together_what_one_would(make_stream, make_strategy):
+@pytest.mark.parametrize("ratio", [1, 2])
+def test_processes_replay_together_what_one_would(ratio, make_stream, make_strategy):
     stream = make_stream()
-    one, *two = (make_strategy("replay", stream, memory_size=9) for _ in range(3))
+    one, *two = (make_strategy("replay", stream, memory_size=9, replay_ratio=ratio) for _ in range(3))
     for index, strategy in enumerate(two):
         strategy.noise = GlobalNoise(0, process_index=index, num_processes=2)
     assert fill(one) == fill(two[0]) == fill(two[1])

@@ -157,6 +157,9 @@ CONTINUAL_CASES = {
     "no memory for replay": (
         2, "--memory_size is 0; it must be in [1, inf)", lambda tmp: ["--strategy", "replay", "--memory_size", "0"],
     ),
+    "no stored image a step": (
+        2, "--replay_ratio is 0; it must be in [1, inf)", lambda tmp: ["--strategy", "replay", "--replay_ratio", "0"],
+    ),
     "no task": (2, "--num_tasks is 0; it must be in [1, inf)", lambda tmp: ["--num_tasks", "0"]),
     "more tasks than classes": (
         2, "--num_tasks is 20; it must divide the 10 classes of the data set", lambda tmp: ["--num_tasks", "20"],

@@ -10,11 +10,11 @@ from .strategy import Strategy
 
 class Replay(Strategy):
     """
-    From the second task on, a step sees its batch and as many images drawn with replacement from a memory of past
-    tasks, with equal weight.
+    From the second task on, a step sees its batch and images drawn with replacement from a memory of past tasks, each
+    with equal weight.
 
     The memory is filled at the end of a task, from all its training images. Settings: `memory_size`, the images held
-    at most; `memory_policy`:
+    at most; `replay_ratio`, how many of them come to a step for each of its own; `memory_policy`:
 
     - "reservoir" (Vitter, 1985): every image seen so far is in the memory with the same probability, so that a large
       task has a large share;
@@ -30,7 +30,7 @@ class Replay(Strategy):
     def extend(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         if not len(self.places):
             return batch
-        drawn = self.noise.integers(len(self.places), len(batch["labels"]))
+        drawn = self.noise.integers(len(self.places), self.settings.replay_ratio * len(batch["labels"]))
         replayed = self.stream.train.batch(self.places[drawn])
         return {name: torch.cat([values, replayed[name]]) for name, values in batch.items()}
 
