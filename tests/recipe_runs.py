@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 
@@ -29,6 +30,32 @@ def load_recipe(name: str) -> ModuleType:
         sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[name])
     return sys.modules[name]
+
+
+def run_with(recipe: ModuleType, types: list[type], settings: dict) -> dict:
+    """The results of a recipe's `main`; flags by name, whichever dataclass holds them."""
+    settings = dict(settings)
+    arguments = [
+        kind(**{field.name: settings.pop(field.name) for field in fields(kind) if field.name in settings})
+        for kind in types
+    ]
+    assert not settings
+    return recipe.main(*arguments)
+
+
+def checkpoint(folder: Path, step: int) -> Path:
+    return folder / "checkpoints" / f"step-{step:08d}"
+
+
+def same(first, second) -> bool:
+    """Equal bit for bit, whatever is nested in it."""
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same(first[name], second[name]) for name in first)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(same, first, second))
+    return first == second
 
 
 def same_weights(first: Path, second: Path, file: str = "model.safetensors"):

@@ -6,7 +6,6 @@ import math
 import os
 import shutil
 import signal
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ import recipe_runs
 import torch
 import yaml
 from PIL import Image
-from recipe_runs import TORCHRUN, results_but_times, same_weights, wait_for_checkpoint
+from recipe_runs import TORCHRUN, checkpoint, results_but_times, run_with, same, same_weights, wait_for_checkpoint
 from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification
 
@@ -48,14 +47,8 @@ def types_of(recipe) -> list[type]:
 
 
 def run(recipe, folder: Path, **settings) -> dict:
-    """A small run; flags by name, whichever dataclass holds them."""
-    settings = {**SMALL, "output_dir": str(folder), **settings}
-    arguments = [
-        kind(**{field.name: settings.pop(field.name) for field in fields(kind) if field.name in settings})
-        for kind in types_of(recipe)
-    ]
-    assert not settings
-    return recipe.main(*arguments)
+    """A small run."""
+    return run_with(recipe, types_of(recipe), {**SMALL, "output_dir": str(folder), **settings})
 
 
 @pytest.fixture
@@ -65,10 +58,6 @@ def no_pictures(monkeypatch):
         monkeypatch.setattr(training, name, lambda *args: None)
 
 
-def checkpoint(folder: Path, step: int) -> Path:
-    return folder / "checkpoints" / f"step-{step:08d}"
-
-
 def state_of(path: Path) -> dict:
     """What a checkpoint holds besides weights, without times."""
     state = torch.load(path / "state.pt", weights_only=True)
@@ -76,17 +65,6 @@ def state_of(path: Path) -> dict:
         for name in ("seconds", "elapsed", "runtime"):
             times.pop(name, None)
     return state
-
-
-def same(first, second) -> bool:
-    """Equal bit for bit, whatever is nested in it."""
-    if isinstance(first, torch.Tensor):
-        return torch.equal(first, second)
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(same(first[name], second[name]) for name in first)
-    if isinstance(first, list | tuple):
-        return len(first) == len(second) and all(map(same, first, second))
-    return first == second
 
 
 # What a run leaves

@@ -6,14 +6,13 @@ import math
 import os
 import signal
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import recipe_runs
 import torch
 from PIL import Image
-from recipe_runs import TORCHRUN, results_but_times, same_weights, wait_for_checkpoint
+from recipe_runs import TORCHRUN, checkpoint, results_but_times, run_with, same, same_weights, wait_for_checkpoint
 from safetensors.torch import load_file
 from transformers import AutoModel
 
@@ -61,14 +60,8 @@ def types_of(recipe) -> list[type]:
 
 
 def run(recipe, folder: Path, **settings) -> dict:
-    """A small run; flags by name, whichever dataclass holds them."""
-    settings = {**SMALL, "output_dir": str(folder), **settings}
-    arguments = [
-        kind(**{field.name: settings.pop(field.name) for field in fields(kind) if field.name in settings})
-        for kind in types_of(recipe)
-    ]
-    assert not settings
-    return recipe.main(*arguments)
+    """A small run."""
+    return run_with(recipe, types_of(recipe), {**SMALL, "output_dir": str(folder), **settings})
 
 
 def flags(**settings) -> list[str]:
@@ -80,10 +73,6 @@ def flags(**settings) -> list[str]:
     return tokens
 
 
-def checkpoint(folder: Path, step: int) -> Path:
-    return folder / "checkpoints" / f"step-{step:08d}"
-
-
 def state_of(folder: Path, step: int) -> dict:
     """What a checkpoint holds besides weights, without times."""
     state = torch.load(checkpoint(folder, step) / "state.pt", weights_only=True)
@@ -93,17 +82,6 @@ def state_of(folder: Path, step: int) -> dict:
 
 def history(folder: Path, step: int) -> list[dict]:
     return state_of(folder, step)["progress"]["history"]
-
-
-def same(first, second) -> bool:
-    """Equal bit for bit, whatever is nested in it."""
-    if isinstance(first, torch.Tensor):
-        return torch.equal(first, second)
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(same(first[name], second[name]) for name in first)
-    if isinstance(first, list | tuple):
-        return len(first) == len(second) and all(map(same, first, second))
-    return first == second
 
 
 def same_run(first: Path, second: Path, step: int):
