@@ -2,8 +2,8 @@
 Scores what makes images, by the features and labels of a classifier: any zoo model with `sample`, any pipeline of
 diffusers, or any folder of PNG images.
 
-    python recipes/evaluate_generator.py --model_name_or_path outputs/vae --dataset_name mnist
-    python recipes/evaluate_generator.py --model_name_or_path images --dataset_name digits --classifier outputs/digits
+    python recipes/evaluate_generator.py outputs/vae --dataset_name mnist
+    python recipes/evaluate_generator.py images --dataset_name digits --classifier outputs/digits
 
 Writes scores.json and samples.png: FID (Heusel et al., arXiv:1706.08500) with its floor, the FID of as many training
 images, precision and recall (Kynkäänniemi et al., arXiv:1904.06991), and which classes the samples show. mnist and
@@ -17,6 +17,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from tqdm.auto import tqdm
 from transformers import AutoModel, AutoModelForImageClassification
 from transformers.utils import cached_file, has_file
 
-from hwzoo import ContinualForImageClassification, hub, metrics, training
+from hwzoo import ContinualForImageClassification, diffusion, hub, metrics, training
 from hwzoo.data import ImageSplits, load_images
 from hwzoo.errors import HwzooError, UsageError
 from hwzoo.files import sha256, write_json
@@ -39,6 +40,8 @@ MOST_SAMPLES = 10_000
 
 @dataclass
 class Settings(training.Flags):
+    FIRST = "model_name_or_path"
+
     config: str | None = flag(None, "YAML file with these flags as keys; the command line wins")
     model_name_or_path: str | None = flag(None, "folder or Hub id of a model or pipeline, or a folder of PNG images")
     dataset_name: str = flag("mnist", "what the images are compared with; as in the other recipes")
@@ -49,6 +52,7 @@ class Settings(training.Flags):
     seed: int = flag(0, "of the samples", "[0, 4294967295]")
     classifier: str | None = flag(None, "folder or Hub id of a classifier; the data set's own when not given")
     inception_fid: bool = flag(False, "also FID on Inception's features; needs torch-fidelity and its weights")
+    scheduler: Literal[diffusion.SCHEDULERS] | None = flag(None, "of a pipeline; its own when not given")
     num_inference_steps: int | None = flag(None, "of a pipeline; its own default when not given", "[1, inf)")
     center_crop: bool = flag(False, "cut samples that are larger than the data (a model of padded images)")
     eval_batch_size: int = flag(500, "samples a batch", "[1, inf)")
@@ -202,7 +206,7 @@ def open_generator(settings: Settings, device: torch.device) -> tuple[Callable[.
         raise UsageError(f"--model_name_or_path {name}: no such folder, and not a Hub id (owner/name)")
     try:
         if has_file(name, "model_index.json"):
-            return open_pipeline(name, settings.num_inference_steps, device)
+            return open_pipeline(settings, device)
         model = hub.load(AutoModel, name, trust_remote_code=False).to(device).eval()
     except (OSError, ValueError) as error:
         raise UsageError(f"--model_name_or_path {name} cannot be loaded: {str(error).splitlines()[0]}") from error
@@ -212,27 +216,38 @@ def open_generator(settings: Settings, device: torch.device) -> tuple[Callable[.
     return lambda places, num_samples, generator: model.sample(len(places), generator=generator), what, math.inf
 
 
-def open_pipeline(name: str, num_steps: int | None, device: torch.device):
-    """`open_generator` for a pipeline of diffusers that makes images from nothing."""
+def open_pipeline(settings: Settings, device: torch.device):
+    """`open_generator` for a pipeline of diffusers that makes images from nothing, or of classes drawn uniformly."""
     from diffusers import DiffusionPipeline
     from diffusers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # of loading
-    pipeline = DiffusionPipeline.from_pretrained(name).to(device)
+    name, index = settings.model_name_or_path, DiffusionPipeline.load_config(settings.model_name_or_path)
+    own = index.get("unet", [None] * 2)[1] == "UNet2DModel"  # others have schedulers of other kinds
+    pipeline = (diffusion.load_pipeline if own else DiffusionPipeline.from_pretrained)(name).to(device)
     pipeline.set_progress_bar_config(disable=True)
     parameters = inspect.signature(pipeline.__call__).parameters
     if "batch_size" not in parameters:
         raise UsageError(f"--model_name_or_path {name}: a {type(pipeline).__name__} makes no images from nothing")
+    kind, num_classes = index["_class_name"], getattr(pipeline, "num_classes", 0)
+    kind = kind if isinstance(kind, str) else kind[1]
+    if settings.scheduler is not None:
+        pipeline.scheduler = diffusion.make_scheduler(settings.scheduler, pipeline.scheduler.config)
     # The default of 1,000 steps is refused by schedulers that were trained with fewer.
-    steps = num_steps or min(parameters["num_inference_steps"].default, pipeline.scheduler.config.num_train_timesteps)
+    most = pipeline.scheduler.config.num_train_timesteps
+    steps = settings.num_inference_steps or min(parameters["num_inference_steps"].default or most, most)
+    if steps > most:
+        raise UsageError(f"--num_inference_steps is {steps}; {name} was trained with {most} timesteps")
 
     def sample(places, num_samples, generator):
-        made = pipeline(
-            batch_size=len(places), generator=generator, num_inference_steps=steps, output_type="np"
-        ).images
+        asked = {"batch_size": len(places)}
+        if num_classes:
+            asked["labels"] = torch.randint(num_classes, (len(places),), generator=generator)
+        made = pipeline(**asked, generator=generator, num_inference_steps=steps, output_type="np").images
         return torch.from_numpy(made).permute(0, 3, 1, 2)  # it had the channels last
 
-    kind = f"{type(pipeline).__name__}, {type(pipeline.scheduler).__name__} with {steps} steps"
+    kind = f"{kind}, {type(pipeline.scheduler).__name__} with {steps} steps"
+    kind += ", classes drawn uniformly" if num_classes else ""
     return sample, f"{name} ({kind}; eval mode)", math.inf
 
 

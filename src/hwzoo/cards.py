@@ -19,6 +19,8 @@ def write_card(
     dataset: str,
     pipeline_tag: str = "unconditional-image-generation",
     metrics: Sequence[str] | None = None,
+    library_name: str = "transformers",
+    base_model: str | None = None,
     **variables: Any,
 ) -> ModelCard:
     """
@@ -33,6 +35,8 @@ def write_card(
         dataset: Hub id of the data set, or its name.
         pipeline_tag: the Hub's name of the task.
         metrics: names of the test numbers in `results`; those that start with `test_` when not given.
+        library_name: the library whose `from_pretrained` loads it.
+        base_model: Hub id of the model that it was trained from, or that it is an adapter of.
         variables: further ones of the template.
 
     Raises:
@@ -44,7 +48,8 @@ def write_card(
     metrics = {name: numbers[name] for name in names if name in numbers and math.isfinite(numbers[name])}
     data = {"dataset_type": dataset, "dataset_name": dataset.split("/")[-1], "dataset_split": "test"}
     card_data = ModelCardData(
-        library_name="transformers",
+        library_name=library_name,
+        base_model=base_model,
         license="apache-2.0",
         datasets=[dataset] if "/" in dataset else None,
         tags=["hwzoo", title.split("-")[0]],

@@ -1,13 +1,14 @@
 """Saving models with the code that defines them, loading them with every weight accounted for, and pushing them."""
 
 import argparse
+import itertools
 import math
 import re
 import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from json import JSONDecodeError
 from pathlib import Path
@@ -40,10 +41,11 @@ def register(model: PreTrainedModel):
                 family.image_processor_class.register_for_auto_class()
 
 
-def save(model: PreTrainedModel, folder: Path, results: dict[str, Any] | None = None):
+def save(model: PreTrainedModel, folder: Path, results: dict[str, Any] | None = None, also: Sequence[Any] = ()):
     """
     Writes config.json, model.safetensors, the family's code and, where it has an image processor,
-    preprocessor_config.json, and the results as all_results.json; each file appears whole or not at all.
+    preprocessor_config.json, and the results as all_results.json; each file appears whole or not at all. `also` are
+    further objects with `save_pretrained` that belong to the model: a tokenizer, how it is to generate.
 
     Raises:
         HwzooError: when the folder cannot be written (the files it held stay), or, once the model is saved, when a
@@ -51,15 +53,26 @@ def save(model: PreTrainedModel, folder: Path, results: dict[str, Any] | None = 
     """
     register(model)
     with adding_to(Path(folder)) as beside:
-        model.save_pretrained(beside)
+        for each in (model, *also):
+            each.save_pretrained(beside)
         for family in FAMILIES:
             if type(model) is family.model_class and family.image_processor_class is not None:
                 family.image_processor_class.from_config(model.config).save_pretrained(beside)
     if results is not None:
-        bad = [name for name, value in results.items() if isinstance(value, float) and not math.isfinite(value)]
-        if bad:
-            raise HwzooError(f"{', '.join(bad)} is not finite: {folder} holds the model, but no new all_results.json")
-        write_json(Path(folder) / "all_results.json", results)
+        save_results(results, folder)
+
+
+def save_results(results: dict[str, Any], folder: Path):
+    """
+    Writes all_results.json into a folder that holds the model already.
+
+    Raises:
+        HwzooError: when a result is not finite, or the file cannot be written.
+    """
+    bad = [name for name, value in results.items() if isinstance(value, float) and not math.isfinite(value)]
+    if bad:
+        raise HwzooError(f"{', '.join(bad)} is not finite: {folder} holds the model, but no new all_results.json")
+    write_json(Path(folder) / "all_results.json", results)
 
 
 def load(model_class: type[PreTrainedModel], model_name_or_path: str, **kwargs) -> PreTrainedModel:
@@ -85,6 +98,9 @@ def load(model_class: type[PreTrainedModel], model_name_or_path: str, **kwargs) 
         if loading[kind]:
             names = ", ".join(sorted(str(key[0] if isinstance(key, tuple) else key) for key in loading[kind]))
             raise HwzooError(f"{model_name_or_path} has {kind.replace('_keys', '')} weights: {names}")
+    # They lie in the mapped file, at whatever address: matrix products round by alignment, and the file may change.
+    for tensor in itertools.chain(model.parameters(), model.buffers()):
+        tensor.data = tensor.data.clone()
     return model
 
 
@@ -169,7 +185,8 @@ def push(folder: Path, repo_id: str, private: bool = False) -> str:
             is lost; the card's examples name `repo_id` from then on.
     """
     folder = Path(folder)
-    if not any(folder.glob("*.safetensors")):
+    weights = (path.relative_to(folder) for path in folder.rglob("*.safetensors"))  # a pipeline's: a folder further
+    if all(_is_private(path) for path in weights):
         raise UsageError(f"{folder} holds no model to push (no .safetensors file)")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
         raise UsageError(f"{repo_id} is not a repository id, owner/name; nothing was pushed, {folder} is safe")

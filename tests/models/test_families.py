@@ -234,7 +234,10 @@ def test_a_saved_model_comes_back(family, saved):
         assert not loaded.training
         assert architecture(loaded.config) == architecture(model.config)
         assert same_tensors(loaded.state_dict(), model.state_dict())
-        assert same_tensors(seeded_forward(loaded, inputs), seeded_forward(model, inputs))
+        # Weights in a mapped file lie at any address, and some matrix products round by it.
+        torch.testing.assert_close(seeded_forward(loaded, inputs), seeded_forward(model, inputs))
+    assert all(tensor.data_ptr() % 64 == 0 for tensor in loaded.state_dict().values())  # by `hub.load`, in their own
+    assert same_tensors(seeded_forward(loaded, inputs), seeded_forward(model, inputs))
 
 
 def drop(weights, name):

@@ -172,7 +172,7 @@ def test_a_recipe_ends_with_the_same_scores(recipe, evaluate, tmp_path):
     results = evaluate(vae, num_samples=30, eval_batch_size=30)
     data = load_images("digits")
     classifier = recipe.load_classifier(data, str(tmp_path / "classifier"))
-    samples = VAEModel.from_pretrained(vae).sample(30, generator=torch.Generator().manual_seed(0))
+    samples = hub.load(VAEModel, vae).sample(30, generator=torch.Generator().manual_seed(0))
     scores = recipe.score(samples, data, classifier, made_by="this model")
     assert scores.keys() == SCORES | {"classifier", "classifier_sha256", "protocol"}
     assert {name: results[name] for name in SCORES} == {name: scores[name] for name in SCORES}

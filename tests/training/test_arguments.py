@@ -94,3 +94,21 @@ def test_a_negative_number_is_a_value(value):
 def test_an_unknown_flag_suggests_the_nearest():
     with pytest.raises(UsageError, match="--learning_rat is not a flag .* did you mean --learning_rate?"):
         parse("--learning_rat", "1")
+
+
+@dataclass
+class OfAModel(Flags):
+    FIRST = "model_name_or_path"
+
+    model_name_or_path: str | None = flag(None, "folder or Hub id")
+    num_samples: int = flag(1, "how many")
+
+
+def test_what_a_recipe_is_about_may_come_first():
+    for argv in (["me/vae", "--num_samples", "3"], ["--num_samples", "3", "--model_name_or_path", "me/vae"]):
+        (parsed,) = parse_arguments([OfAModel], argv)
+        assert (parsed.model_name_or_path, parsed.num_samples) == ("me/vae", 3)
+    with pytest.raises(UsageError, match="--model_name_or_path is given twice, as me/vae"):
+        parse_arguments([OfAModel], ["me/vae", "--model_name_or_path=me/gan"])
+    with pytest.raises(UsageError, match="'me/gan' is not expected"):
+        parse_arguments([OfAModel], ["me/vae", "me/gan"])

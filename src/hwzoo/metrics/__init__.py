@@ -1,6 +1,14 @@
 """Tensors in, numbers out."""
 
 from .continual import continual_metrics
+from .divergence import (
+    jensen_shannon_divergence,
+    normal_log_density,
+    penalised_wasserstein,
+    unwarp,
+    warp,
+    warped_normal_log_density,
+)
 from .generation import (
     NUM_NEIGHBORS,
     classes_covered,
@@ -24,8 +32,14 @@ __all__ = [
     "frechet_distance",
     "generator_scores",
     "inception_scores",
+    "jensen_shannon_divergence",
     "label_entropy",
     "label_histogram",
     "load_inception",
+    "normal_log_density",
+    "penalised_wasserstein",
     "precision_recall",
+    "unwarp",
+    "warp",
+    "warped_normal_log_density",
 ]

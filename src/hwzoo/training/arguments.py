@@ -7,7 +7,7 @@ import sys
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, RawDescriptionHelpFormatter
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import yaml
 from transformers import HfArgumentParser
@@ -21,7 +21,7 @@ OF_ONE_TRY = {"config", "data_dir", "output_dir", "overwrite_output_dir", "resum
 OF_ONE_TRY |= {"push_to_hub", "hub_model_id", "hub_private_repo"}
 TRACKERS = ("tensorboard", "trackio", "wandb")
 # Of these the one that is given displaces the other's default or preset.
-EXCLUSIVE = ("num_train_epochs", "max_train_steps")
+EXCLUSIVE = ("num_train_epochs", "max_train_steps", "max_steps")
 
 
 def flag(default: Any, help: str, allowed: str | None = None) -> Any:
@@ -45,9 +45,14 @@ class Flags:
     """
     Base of the dataclasses of flags: checks each number against the interval that its `flag` allows; None passes.
 
+    Attributes:
+        FIRST: the flag whose value may come first, without its name: `evaluate_generator.py outputs/vae --seed 1`.
+
     Raises:
         UsageError: naming the flag, the value and the interval.
     """
+
+    FIRST: ClassVar[str | None] = None
 
     def __post_init__(self):
         for each in fields(self):
@@ -115,27 +120,42 @@ class RunArguments(Flags):
 
     def __post_init__(self):
         super().__post_init__()
-        given = [name for name in EXCLUSIVE if getattr(self, name) is not None]
-        if len(given) > 1:  # a recipe's default gives way to the other
-            for each in fields(self):
-                if each.name in given and getattr(self, each.name) == each.default:
-                    setattr(self, each.name, None)
-                    break
-        for name in self.report_to:
-            if name not in ("none", *TRACKERS):
-                raise UsageError(f"--report_to is {name}; it must be none or some of {', '.join(TRACKERS)}")
+        one_length(self)
         if self.max_train_steps == 0 and self.model_name_or_path is None:
             raise UsageError("--max_train_steps is 0 without --model_name_or_path: there is nothing to test")
-        if self.push_to_hub and self.hub_model_id is None:
-            raise UsageError("--push_to_hub is given without --hub_model_id owner/name")
-        if self.hub_model_id is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", self.hub_model_id):
-            raise UsageError(f"--hub_model_id is {self.hub_model_id}; it must be owner/name")
+        check_destinations(self)
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Optimiser steps of the whole run, for an epoch of so many."""
         if self.num_train_epochs is not None:
             return max(1, math.ceil(self.num_train_epochs * steps_per_epoch))
         return self.max_train_steps if self.max_train_steps is not None else steps_per_epoch
+
+
+def one_length(run: Flags):
+    """Of two flags for the length of a run one may be given: a recipe's default gives way to the other."""
+    given = [name for name in EXCLUSIVE if getattr(run, name, None) is not None]
+    if len(given) > 1:
+        for each in fields(run):
+            if each.name in given and getattr(run, each.name) == each.default:
+                setattr(run, each.name, None)
+                break
+
+
+def check_destinations(run: Flags):
+    """
+    Checks where a run is to report and to be pushed to.
+
+    Raises:
+        UsageError: for an unknown tracker, or a push to nowhere.
+    """
+    for name in run.report_to:
+        if name not in ("none", *TRACKERS):
+            raise UsageError(f"--report_to is {name}; it must be none or some of {', '.join(TRACKERS)}")
+    if run.push_to_hub and run.hub_model_id is None:
+        raise UsageError("--push_to_hub is given without --hub_model_id owner/name")
+    if run.hub_model_id is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", run.hub_model_id):
+        raise UsageError(f"--hub_model_id is {run.hub_model_id}; it must be owner/name")
 
 
 class _HelpFormatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
@@ -163,6 +183,11 @@ def parse_arguments(types: list[type], argv: list[str] | None = None, descriptio
             of range; one line that names it.
     """
     argv = _join_negative_numbers(sys.argv[1:] if argv is None else argv)
+    first = _first(types)
+    if first and argv and not argv[0].startswith("-"):
+        if first in _names(argv):
+            raise UsageError(f"--{first} is given twice, as {argv[0]} and by its name")
+        argv[0] = f"--{first}={argv[0]}"
     finder = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     finder.add_argument("--config", nargs="?", default=None)
     path = finder.parse_known_args(argv)[0].config
@@ -189,7 +214,7 @@ def settings(*arguments: Any) -> dict[str, Any]:
     """The flags of a run by name, without what belongs to one machine or one try."""
     values = {name: value for each in arguments for name, value in vars(each).items() if name not in OF_ONE_TRY}
     if values.get("num_train_epochs") is not None:
-        del values["max_train_steps"]
+        values = {name: value for name, value in values.items() if name not in EXCLUSIVE[1:]}
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -198,11 +223,12 @@ def _parse(types: list[type], tokens: list[str], description: str | None) -> lis
         types,
         description=description,
         allow_abbrev=False,
-        usage="%(prog)s [--flag value ...]",
+        usage=f"%(prog)s {f'[{_first(types)}] ' if _first(types) else ''}[--flag value ...]",
         formatter_class=_HelpFormatter,
     )
-    if len(_names(tokens) & set(EXCLUSIVE)) > 1:
-        raise UsageError(f"--{EXCLUSIVE[0]} and --{EXCLUSIVE[1]} are given; give one of them")
+    given = [name for name in EXCLUSIVE if name in _names(tokens)]
+    if len(given) > 1:
+        raise UsageError(f"--{given[0]} and --{given[1]} are given; give one of them")
     *parsed, unknown = parser.parse_args_into_dataclasses(
         tokens, return_remaining_strings=True, look_for_args_file=False
     )
@@ -252,6 +278,10 @@ def _join_negative_numbers(argv: list[str]) -> list[str]:
         else:
             joined.append(token)
     return joined
+
+
+def _first(types: list[type]) -> str | None:
+    return next((cls.FIRST for cls in types if getattr(cls, "FIRST", None)), None)
 
 
 def _names(tokens: list[str]) -> set[str]:

@@ -7,6 +7,8 @@ import os
 import random
 import re
 import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,21 +67,40 @@ class Checkpoints:
         buffer = io.BytesIO()
         torch.save({"objects": rest, "progress": progress, "rng": rng}, buffer)
         files["state.pt"] = buffer.getvalue()
-        manifest = {
-            "step": step,
-            "identity": identity,
-            "files": {name: {"size": len(data), "sha256": sha256(data)} for name, data in files.items()},
-        }
-        manifest["sha256"] = _digest(manifest)
-        files[MANIFEST] = json.dumps(manifest, indent=2).encode()
-
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_unfinished(self.folder)  # of a run that was killed while it wrote one
-        path = self.folder / f"step-{step:08d}"
-        with replacing(path) as beside:
+        with self._at(step) as beside:
             beside.mkdir()
             for name, data in files.items():
                 (beside / name).write_bytes(data)
+            _write_manifest(beside, step, identity)
+
+    def adopt(
+        self, written: Path, step: int, progress: dict[str, Any], identity: dict[str, Any], keep: Collection[int] = ()
+    ):
+        """
+        Makes a folder of files that something else wrote (transformers' Trainer) the checkpoint of a step, by a
+        manifest and a rename, then removes the oldest ones beyond the limit.
+
+        Args:
+            written: the folder, beside the checkpoints.
+            progress: JSON values that the manifest holds; a checkpoint's `progress`.
+            keep: steps whose checkpoints stay, beyond the limit.
+
+        Raises:
+            HwzooError: when it cannot be written; the earlier ones stay.
+        """
+        remove_unfinished(self.folder)
+        with self._at(step, keep) as beside:
+            os.replace(written, beside)
+            _write_manifest(beside, step, identity, progress)
+
+    @contextmanager
+    def _at(self, step: int, keep: Collection[int] = ()) -> Iterator[Path]:
+        """Yields where to write the folder of a step; then it replaces an old one, and those in excess are removed."""
+        path = self.folder / f"step-{step:08d}"
+        with replacing(path) as beside:
+            yield beside
             if path.exists():  # after going back: a folder that holds something cannot be replaced in one step
                 os.replace(path, path.with_name(f"{UNFINISHED}old-{path.name}"))
         remove_unfinished(self.folder)
@@ -89,7 +110,8 @@ class Checkpoints:
                 shutil.rmtree(newer)
         if self.limit is not None:
             for old in self.paths()[: -self.limit]:
-                shutil.rmtree(old)
+                if _step_of(old) not in keep:
+                    shutil.rmtree(old)
 
     def paths(self) -> list[Path]:
         """The checkpoint folders, oldest first."""
@@ -125,6 +147,7 @@ class Checkpoint:
         manifest = self._manifest()
         self.step: int = manifest["step"]
         self.identity: dict[str, Any] = manifest["identity"]
+        self.progress: dict[str, Any] = manifest.get("progress", {})
         # The bytes that were verified are the bytes that are loaded: the files are read once.
         self._files = {name: self._verified(name, entry) for name, entry in manifest["files"].items()}
 
@@ -162,6 +185,10 @@ class Checkpoint:
                 reason = " ".join(str(error).split())[:300]
                 raise UsageError(f"{self.path}: {name} does not fit this run: {reason}") from error
         return progress, rng
+
+    def unnamed_files(self) -> list[str]:
+        """Files of its folder that its manifest does not name."""
+        return sorted({path.name for path in self.path.iterdir()} - {*self._files, MANIFEST})
 
     def _manifest(self) -> dict[str, Any]:
         path = self.path / MANIFEST
@@ -216,6 +243,15 @@ def set_random_state(state: dict[str, Any]):
 
 def _step_of(path: Path) -> int:
     return int(path.name.removeprefix("step-"))
+
+
+def _write_manifest(folder: Path, step: int, identity: dict[str, Any], progress: dict[str, Any] | None = None):
+    manifest = {"step": step, "identity": identity, "progress": progress or {}, "files": {}}
+    for path in sorted(folder.iterdir()):
+        data = path.read_bytes()
+        manifest["files"][path.name] = {"size": len(data), "sha256": sha256(data)}
+    manifest["sha256"] = _digest(manifest)
+    (folder / MANIFEST).write_bytes(json.dumps(manifest, indent=2).encode())
 
 
 def _digest(manifest: dict[str, Any]) -> str:

@@ -50,11 +50,13 @@ class ImageSeries:
     Args:
         folder: for the files.
         columns: of a grid.
+        name: of the files, before the step.
     """
 
-    def __init__(self, folder: Path, columns: int):
+    def __init__(self, folder: Path, columns: int, name: str = "fake"):
         self.folder = Path(folder)
         self.columns = columns
+        self.name = name
         self.images: dict[int, Tensor] = {}  # uint8, by step
 
     def add(self, step: int, pixel_values: Tensor):
@@ -67,15 +69,13 @@ class ImageSeries:
         Writes the grids as a GIF that never ends, those of a resumed run that this folder lacks, and removes those of
         an earlier run. Without any grid there is no GIF.
         """
-        for stale in set(self.folder.glob("fake_*.png")) - {self._path(step) for step in self.images}:
+        for stale in set(self.folder.glob(f"{self.name}_*.png")) - {self._path(step) for step in self.images}:
             stale.unlink()
         for step, images in self.images.items():
             if not self._path(step).exists():
                 save_image_grid(images / 255, self._path(step), self.columns)
-        first, *others = [_grid(images / 255, self.columns) for images in self.images.values()] or [None]
-        if first is not None:
-            with replacing(Path(path)) as beside:
-                first.save(beside, format="GIF", save_all=True, append_images=others, duration=FRAME_TIME, loop=0)
+        if self.images:
+            save_animation([images / 255 for images in self.images.values()], path, self.columns)
 
     def state_dict(self) -> dict[str, Any]:
         return {"images": dict(self.images)}
@@ -84,7 +84,14 @@ class ImageSeries:
         self.images = dict(state["images"])
 
     def _path(self, step: int) -> Path:
-        return self.folder / f"fake_{step:04d}.png"
+        return self.folder / f"{self.name}_{step:04d}.png"
+
+
+def save_animation(frames: Sequence[Tensor], path: Path, columns: int):
+    """Writes grids of images in [0, 1], (num, channels, height, width) each, one after the other as an endless GIF."""
+    first, *others = [_grid(frame, columns) for frame in frames]
+    with replacing(Path(path)) as beside:
+        first.save(beside, format="GIF", save_all=True, append_images=others, duration=FRAME_TIME, loop=0)
 
 
 def save_panels(history: list[dict[str, float]], path: Path, panels: Mapping[str, Sequence[str]]):
@@ -219,6 +226,33 @@ def save_strength_curves(groups: dict[str, dict[str, list[tuple[float, float, fl
         axis.legend(fontsize=8)
     for axis in axes[len(groups) :]:
         axis.set_visible(False)
+    _save_figure(figure, path)
+
+
+def save_functions(
+    panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float], str]]],
+    path: Path,
+    xlabel: str,
+    scale: str = "linear",
+):
+    """
+    Plots functions of one number, a panel for each group.
+
+    Args:
+        panels: label of the vertical axis -> label of the curve -> (x, y, matplotlib's format string: "-", "o").
+        path: of the PNG.
+        xlabel: of the horizontal axes.
+        scale: of both axes, as matplotlib names it.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6 * len(panels), 4), layout="constrained")
+    for axis, (ylabel, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        for label, (x, y, style) in curves.items():
+            axis.plot(x, y, style, label=label, markersize=5)
+        axis.set(xlabel=xlabel, ylabel=ylabel, xscale=scale, yscale=scale)
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
     _save_figure(figure, path)
 
 

@@ -1,0 +1,48 @@
+"""
+What diffusers lacks for a DDPM on small images: closed forms, loss, bound, and a class-conditional pipeline.
+
+`UNet2DModel` and the schedulers are diffusers' own; the pipeline stands in `pipeline_class_conditional`, which imports
+diffusers.
+"""
+
+from .bound import VariationalBound, discretized_log_likelihood, gaussian_kl, strata, variational_bound
+from .loss import WEIGHTINGS, diffusion_loss
+from .pipelines import (
+    BETA_SCHEDULES,
+    SCHEDULERS,
+    denoising_strips,
+    load_pipeline,
+    make_pipeline,
+    make_scheduler,
+    reverse_process,
+    save_pipeline,
+    train_scheduler,
+)
+from .process import PREDICTION_TYPES, alphas_cumprod, predicted_clean, prediction_target, q_posterior, q_sample
+from .unet import build_unet
+
+__all__ = [
+    "BETA_SCHEDULES",
+    "PREDICTION_TYPES",
+    "SCHEDULERS",
+    "WEIGHTINGS",
+    "VariationalBound",
+    "alphas_cumprod",
+    "build_unet",
+    "denoising_strips",
+    "diffusion_loss",
+    "discretized_log_likelihood",
+    "gaussian_kl",
+    "load_pipeline",
+    "make_pipeline",
+    "make_scheduler",
+    "predicted_clean",
+    "prediction_target",
+    "q_posterior",
+    "q_sample",
+    "reverse_process",
+    "save_pipeline",
+    "strata",
+    "train_scheduler",
+    "variational_bound",
+]

@@ -1,0 +1,60 @@
+"""The training loss of a diffusion model."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from .process import prediction_target, q_sample
+
+WEIGHTINGS = ("uniform", "min_snr")
+
+
+def diffusion_loss(
+    unet: Callable[..., Any],
+    clean: Tensor,
+    noise: Tensor,
+    timesteps: Tensor,
+    alphas_cumprod: Tensor,
+    *,
+    labels: Tensor | None = None,
+    prediction_type: str = "epsilon",
+    weighting: str = "uniform",
+    snr_gamma: float = 5.0,
+) -> Tensor:
+    """
+    The mean squared error of a network's prediction of what `prediction_type` names; with `epsilon` and `uniform` the
+    L_simple of Ho et al., arXiv:2006.11239, equation 14.
+
+    Args:
+        unet: a `UNet2DModel` of diffusers, or what is called like one.
+        clean: images in [-1, 1], (batch, channels, height, width).
+        noise: standard normal, of the same shape.
+        timesteps: int64, (batch,), from 0 to T - 1.
+        alphas_cumprod: (T,), of `hwzoo.diffusion.alphas_cumprod`.
+        labels: int64, (batch,), classes for a conditional network.
+        prediction_type: `epsilon`, `v_prediction` or `sample`; see `prediction_target`.
+        weighting: of the timesteps. `uniform`: all alike, in the units of the prediction. `min_snr`: the error of x_0
+            is weighted with min(SNR, snr_gamma) (Hang et al., arXiv:2303.09556, equation 9), which is min(SNR,
+            snr_gamma) / SNR of the error of the noise, and / (SNR + 1) of that of v.
+        snr_gamma: the most weight that min_snr gives to the error of x_0.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: for a prediction type or weighting that is none of these.
+    """
+    noisy = q_sample(clean, noise, timesteps, alphas_cumprod)
+    target = prediction_target(clean, noise, timesteps, alphas_cumprod, prediction_type)
+    prediction = unet(noisy, timesteps, class_labels=labels, return_dict=False)[0]
+    if weighting == "uniform":
+        return F.mse_loss(prediction.float(), target)
+    if weighting != "min_snr":
+        raise ValueError(f"weighting is {weighting!r}; it must be one of {', '.join(WEIGHTINGS)}")
+    alpha_bar = alphas_cumprod.to(clean.device)[timesteps]
+    snr = alpha_bar / (1 - alpha_bar)
+    of_clean = {"epsilon": snr, "v_prediction": snr + 1, "sample": 1}[prediction_type]
+    weights = (snr.clamp(max=snr_gamma) / of_clean).to(clean)
+    return (weights * (prediction.float() - target).square().flatten(1).mean(1)).mean()

@@ -1,0 +1,149 @@
+"""
+A pipeline of diffusers that draws images with a `UNet2DModel`: of given classes, with classifier-free guidance.
+
+This file needs torch and diffusers only; it is saved beside the weights, for users without hwzoo.
+"""
+
+import inspect
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline, ImagePipelineOutput, UNet2DModel
+from diffusers.utils.torch_utils import randn_tensor
+
+
+class ClassConditionalPipeline(DiffusionPipeline):
+    """
+    Draws images of given classes, or of none where the network knows none, by any scheduler of diffusers that takes
+    discrete timesteps.
+
+    Args:
+        unet: of square images. With `num_class_embeds` it is conditional; the last embedding is that of no class.
+        scheduler: DDPMScheduler, DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler ...
+        image_size: height and width that the images are cut to, from the middle, where those of the network are
+            larger (it was trained on padded ones).
+    """
+
+    model_cpu_offload_seq = "unet"
+
+    def __init__(self, unet: UNet2DModel, scheduler: Any, image_size: int | None = None):
+        super().__init__()
+        self.register_modules(unet=unet, scheduler=scheduler)
+        self.register_to_config(image_size=image_size)
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes the network knows; 0 for an unconditional one."""
+        return (self.unet.config.num_class_embeds or 1) - 1
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        labels: Sequence[int] | torch.Tensor | None = None,
+        batch_size: int | None = None,
+        guidance_scale: float = 1.0,
+        num_inference_steps: int | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: Callable[..., Any] | None = None,
+    ) -> ImagePipelineOutput | tuple:
+        """
+        Args:
+            labels: the class of each image, from 0 to `num_classes` - 1; None draws `batch_size` images of no given
+                class.
+            batch_size: how many images are drawn, where there are no labels; 1 when not given.
+            guidance_scale: s of s * conditional + (1 - s) * unconditional prediction: 1 is the conditional model, 0
+                the unconditional one, more than 1 classifier-free guidance (Ho and Salimans, arXiv:2207.12598,
+                equation 6 with w = s - 1). Other values than 1 cost two evaluations of the network a step.
+            num_inference_steps: of the scheduler; as many as it was trained with when not given.
+            generator: of the noise; a list has one for each image.
+            output_type: `pil`; `np`, float32 in [0, 1], (batch, height, width, channels); or `pt`, float32 in [0, 1],
+                (batch, channels, height, width).
+            return_dict: False gives a tuple.
+            callback_on_step_end: called after each step as `callback(pipeline, step, timestep, {"latents": x})` with x
+                in [-1, 1] and noise, before it is cut; what it returns is not used.
+
+        Raises:
+            ValueError: for labels that are no classes of the network, of an unconditional network, or beside another
+                `batch_size`; for guidance without labels, or more steps than there are timesteps.
+        """
+        # 0. what is asked for
+        config, device = self.unet.config, self._execution_device
+        num_timesteps = self.scheduler.config.num_train_timesteps
+        steps = num_timesteps if num_inference_steps is None else num_inference_steps
+        if not 1 <= steps <= num_timesteps:
+            raise ValueError(f"num_inference_steps is {steps}; it must be from 1 to {num_timesteps}")
+        if output_type not in ("pil", "np", "pt"):
+            raise ValueError(f"output_type is {output_type!r}; it must be pil, np or pt")
+        none = self.num_classes  # the label of no class
+        if labels is not None:
+            if not self.num_classes:
+                raise ValueError("labels are given, but this model is unconditional")
+            labels = torch.as_tensor(labels, device=device)
+            if labels.ndim != 1 or labels.is_floating_point() or not len(labels):
+                raise ValueError(f"labels must be one integer for each image, not {labels.tolist()}")
+            if labels.min() < 0 or labels.max() >= none:
+                raise ValueError(f"labels are from {labels.min()} to {labels.max()}; there are 0 to {none - 1}")
+            if batch_size not in (None, len(labels)):
+                raise ValueError(f"batch_size is {batch_size}, but there are {len(labels)} labels")
+            batch_size = len(labels)
+        elif guidance_scale != 1:
+            raise ValueError(f"guidance_scale is {guidance_scale}; without labels there is no guidance, give 1")
+        elif self.num_classes:
+            labels = torch.full((batch_size or 1,), none, device=device)
+        guided = guidance_scale != 1
+        if guided:
+            labels = torch.cat([labels, torch.full_like(labels, none)])
+
+        # 1. noise
+        size = config.sample_size if isinstance(config.sample_size, int) else config.sample_size[0]
+        shape = (batch_size or 1, config.in_channels, size, size)
+        images = randn_tensor(shape, generator=generator, device=device, dtype=self.unet.dtype)
+        self.scheduler.set_timesteps(steps, device=device)
+        if hasattr(self.scheduler, "set_begin_index"):
+            # Where two of its sigmas share a timestep it would take the first step for the second.
+            self.scheduler.set_begin_index(0)
+        images = images * self.scheduler.init_noise_sigma
+
+        # 2. from noise to images
+        takes_generator = "generator" in inspect.signature(self.scheduler.step).parameters
+        noise_of_step = {"generator": generator} if takes_generator else {}
+        for step, timestep in enumerate(self.progress_bar(self.scheduler.timesteps)):
+            inputs = self.scheduler.scale_model_input(images, timestep)
+            inputs = torch.cat([inputs, inputs]) if guided else inputs
+            prediction = self.unet(inputs, timestep, class_labels=labels, return_dict=False)[0]
+            if guided:
+                conditional, unconditional = prediction.chunk(2)
+                prediction = unconditional + guidance_scale * (conditional - unconditional)
+            images = self.scheduler.step(prediction, timestep, images, **noise_of_step, return_dict=False)[0]
+            if callback_on_step_end is not None:
+                callback_on_step_end(self, step, timestep, {"latents": images})
+
+        # 3. pixels
+        images = self.to_pixel_values(images)
+        if output_type != "pt":
+            images = images.cpu().permute(0, 2, 3, 1).numpy()
+            if output_type == "pil":
+                images = self.numpy_to_pil(images)
+        self.maybe_free_model_hooks()
+        return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def to_pixel_values(self, latents: torch.Tensor) -> torch.Tensor:
+        """What a step of the scheduler leaves as pixels, cut to the size of the images and clamped to [0, 1]."""
+        size = self.config.image_size or latents.shape[-1]
+        start = (latents.shape[-1] - size) // 2
+        cut = latents[..., start : start + size, start : start + size]
+        return (cut / 2 + 0.5).clamp(0, 1).float()
+
+    def save_config(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any):
+        """Writes model_index.json and this file: both are needed where hwzoo is not installed."""
+        # The last that every way of saving and pushing does before its upload.
+        super().save_config(save_directory, push_to_hub=False, **kwargs)
+        file, index = Path(__file__), Path(save_directory) / self.config_name
+        (Path(save_directory) / file.name).write_bytes(file.read_bytes())
+        content = json.loads(index.read_text(encoding="utf-8")) | {"_class_name": [file.stem, type(self).__name__]}
+        index.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

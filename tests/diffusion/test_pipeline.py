@@ -1,0 +1,404 @@
+"""The class-conditional pipeline, the schedulers, and that what is saved loads everywhere."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDPMPipeline, DiffusionPipeline
+from PIL import Image
+
+from hwzoo import diffusion
+from hwzoo.diffusion.pipeline_class_conditional import ClassConditionalPipeline
+from hwzoo.errors import HwzooError, UsageError
+
+INDEX = "model_index.json"
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def conditional(tiny_unet):
+    return diffusion.make_pipeline(tiny_unet(num_classes=3), diffusion.train_scheduler(30))
+
+
+@pytest.fixture
+def unconditional(tiny_unet):
+    return diffusion.make_pipeline(tiny_unet(), diffusion.train_scheduler(30))
+
+
+def draw(pipeline, labels=None, seed=0, **settings):
+    settings = {"num_inference_steps": 5, "output_type": "pt", **settings}
+    return pipeline(labels, generator=seeded(seed), **settings).images
+
+
+# What the pipeline draws
+
+
+def test_the_same_seed_draws_the_same_images(conditional):
+    first, second, other = (draw(conditional, [0, 1, 2, 1], seed) for seed in (0, 0, 1))
+    assert first.shape == (4, 1, 8, 8) and first.dtype == torch.float32 and 0 <= first.min() < first.max() <= 1
+    assert torch.equal(first, second) and not torch.equal(first, other)
+    state = torch.get_rng_state()
+    draw(conditional, [0])
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_labels_decide(conditional):
+    first, second = draw(conditional, [0, 0]), draw(conditional, torch.tensor([0, 2]))
+    assert torch.allclose(first[0], second[0], atol=1e-6) and not torch.allclose(first[1], second[1], atol=1e-3)
+
+
+def test_guidance_is_its_formula(conditional):
+    """s * conditional + (1 - s) * unconditional: the schedulers get what this gives, for every s."""
+    plain = draw(conditional, [0, 1, 2])
+    unet, seen = conditional.unet, []
+
+    def reference(scale):
+        scheduler = diffusion.train_scheduler(30)
+        scheduler.set_timesteps(5)
+        generator = seeded()
+        x = torch.randn(3, 1, 8, 8, generator=generator)
+        with torch.no_grad():
+            for t in scheduler.timesteps:
+                of_class = unet(x, t, class_labels=torch.tensor([0, 1, 2])).sample
+                of_none = unet(x, t, class_labels=torch.tensor([3, 3, 3])).sample
+                x = scheduler.step(scale * of_class + (1 - scale) * of_none, t, x, generator=generator).prev_sample
+        return (x / 2 + 0.5).clamp(0, 1)
+
+    for scale in (0.0, 1.0, 1.3, 4.0):
+        images = draw(conditional, [0, 1, 2], guidance_scale=scale)
+        seen.append(images)
+        assert torch.allclose(images, reference(scale), atol=1e-4)
+    assert torch.equal(seen[1], plain)
+    assert not torch.allclose(seen[3], plain, atol=1e-3)
+
+
+def test_guidance_zero_and_no_labels_draw_of_no_class(conditional):
+    images = draw(conditional, batch_size=3)
+    assert torch.allclose(images, draw(conditional, [0, 1, 2], guidance_scale=0.0), atol=1e-5)
+    assert not torch.allclose(images, draw(conditional, [0, 1, 2]), atol=1e-3)
+
+
+def test_without_guidance_the_network_is_asked_once_a_step(conditional):
+    batches = []
+    conditional.unet.register_forward_pre_hook(lambda module, args: batches.append(len(args[0])))
+    draw(conditional, [0, 1])
+    assert batches == [2] * 5
+    batches.clear()
+    draw(conditional, [0, 1], guidance_scale=2.0)
+    assert batches == [4] * 5
+
+
+def test_it_draws_what_diffusers_pipeline_draws(unconditional):
+    theirs = DDPMPipeline(unconditional.unet, unconditional.scheduler)
+    theirs.set_progress_bar_config(disable=True)
+    expected = theirs(batch_size=2, generator=seeded(), num_inference_steps=7, output_type="np").images
+    images = unconditional(batch_size=2, generator=seeded(), num_inference_steps=7, output_type="np").images
+    assert images.shape == (2, 8, 8, 1) and np.array_equal(images, expected)
+
+
+def test_output_types(unconditional):
+    tensor = draw(unconditional, batch_size=2)
+    array = draw(unconditional, batch_size=2, output_type="np")
+    pictures = draw(unconditional, batch_size=2, output_type="pil")
+    assert np.array_equal(array, tensor.permute(0, 2, 3, 1).numpy())
+    assert isinstance(pictures[0], Image.Image) and pictures[0].size == (8, 8) and pictures[0].mode == "L"
+    assert np.array_equal(np.array(pictures[1]), (array[1, :, :, 0] * 255).round().astype(np.uint8))
+    (plain,) = unconditional(
+        batch_size=2, generator=seeded(), num_inference_steps=5, output_type="pt", return_dict=False
+    )
+    assert torch.equal(plain, tensor)
+
+
+def test_a_generator_for_each_image(unconditional):
+    generators = [seeded(1), seeded(2)]
+    both = unconditional(batch_size=2, generator=generators, num_inference_steps=5, output_type="pt").images
+    alone = draw(unconditional, batch_size=1, seed=2)
+    assert torch.allclose(both[1:], alone, atol=1e-5)
+
+
+def test_padded_images_are_cut_in_the_middle(tiny_unet):
+    unet = tiny_unet()
+    whole, cut = (diffusion.make_pipeline(unet, diffusion.train_scheduler(30), size) for size in (8, 5))
+    assert whole.config.image_size is None
+    images = draw(cut, batch_size=2)
+    assert images.shape == (2, 1, 5, 5) and torch.equal(images, draw(whole, batch_size=2)[:, :, 1:6, 1:6])
+
+
+def test_all_steps_are_taken_when_their_number_is_not_given(unconditional):
+    calls = []
+    unconditional.unet.register_forward_pre_hook(lambda module, args: calls.append(0))
+    unconditional(generator=seeded())
+    assert len(calls) == 30
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"labels": [0, 3]}, "labels are from 0 to 3; there are 0 to 2"),
+        ({"labels": [-1]}, "labels are from -1 to -1; there are 0 to 2"),
+        ({"labels": [0.5]}, "labels must be one integer for each image"),
+        ({"labels": []}, "labels must be one integer for each image"),
+        ({"labels": [0, 1], "batch_size": 3}, "batch_size is 3, but there are 2 labels"),
+        ({"guidance_scale": 2.0}, "guidance_scale is 2.0; without labels there is no guidance"),
+        ({"labels": [0], "num_inference_steps": 31}, "num_inference_steps is 31; it must be from 1 to 30"),
+        ({"labels": [0], "num_inference_steps": 0}, "num_inference_steps is 0; it must be from 1 to 30"),
+        ({"labels": [0], "output_type": "latent"}, "output_type is 'latent'; it must be pil, np or pt"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(arguments, named, conditional):
+    with pytest.raises(ValueError, match=named):
+        conditional(**arguments)
+
+
+def test_an_unconditional_model_has_no_labels(unconditional):
+    with pytest.raises(ValueError, match="labels are given, but this model is unconditional"):
+        unconditional([0])
+
+
+# Schedulers
+
+
+class Gaussian(torch.nn.Module):
+    """The exact prediction of the noise for pixels from N(0, std^2), called as a UNet."""
+
+    dtype = torch.float32
+
+    def __init__(self, scheduler, std):
+        super().__init__()
+        self.abar, self.std = diffusion.alphas_cumprod(scheduler), std
+
+    def forward(self, noisy, timestep):
+        abar = self.abar[timestep]
+        return ((1 - abar).sqrt() * noisy / (abar * self.std**2 + 1 - abar)).float()
+
+
+@pytest.mark.parametrize("name", diffusion.SCHEDULERS)
+def test_the_schedulers_keep_the_variance(name):
+    """The standard deviation of what is drawn, by the exact score: the fast ones keep it in 20 steps."""
+    scheduler = diffusion.train_scheduler(1000)
+    network = Gaussian(scheduler, std=0.2)
+    made = diffusion.make_scheduler(name, scheduler.config)
+    made.set_timesteps(1000 if name == "ddpm" else 20)
+    generator = seeded()
+    x = torch.randn(20, 1, 64, 64, generator=generator)
+    noise = {"generator": generator} if name == "ddpm" else {}
+    for t in made.timesteps:
+        x = made.step(network(x, t), t, x, **noise).prev_sample
+    assert x.std().item() == pytest.approx(0.2, abs={"ddpm": 0.005, "ddim": 0.06}.get(name, 0.013))
+
+
+@pytest.mark.parametrize("name", diffusion.SCHEDULERS)
+@pytest.mark.parametrize("prediction_type", diffusion.PREDICTION_TYPES)
+def test_every_scheduler_takes_every_prediction(name, prediction_type, conditional):
+    scheduler = diffusion.train_scheduler(30, "cosine", prediction_type)
+    conditional.scheduler = diffusion.make_scheduler(name, scheduler.config)
+    assert conditional.scheduler.config.prediction_type == prediction_type
+    assert torch.equal(conditional.scheduler.betas, scheduler.betas)
+    images = draw(conditional, [0, 1], guidance_scale=1.5)
+    assert images.isfinite().all() and torch.equal(images, draw(conditional, [0, 1], guidance_scale=1.5))
+
+
+def test_a_fresh_and_a_reloaded_config_give_the_same_timesteps(unconditional, tmp_path):
+    diffusion.save_pipeline(unconditional, tmp_path)
+    reloaded = diffusion.load_pipeline(str(tmp_path))
+    for name in diffusion.SCHEDULERS:
+        timesteps = []
+        for pipeline in (unconditional, reloaded):
+            scheduler = diffusion.make_scheduler(name, pipeline.scheduler.config)
+            scheduler.set_timesteps(7)
+            timesteps.append(scheduler.timesteps)
+        assert torch.equal(*timesteps)
+        # A scheduler made of another one, too.
+        again = diffusion.make_scheduler(name, diffusion.make_scheduler("unipc", reloaded.scheduler.config).config)
+        again.set_timesteps(7)
+        assert torch.equal(again.timesteps, timesteps[0])
+
+
+def test_an_unknown_scheduler_is_told_the_known_ones(unconditional):
+    with pytest.raises(UsageError, match="--scheduler is pndm; it must be one of ddpm, ddim, dpm_solver, unipc"):
+        diffusion.make_scheduler("pndm", unconditional.scheduler.config)
+
+
+def test_too_few_timesteps_are_refused():
+    with pytest.raises(ValueError, match="num_train_timesteps is 20; it must be 25 or more"):
+        diffusion.train_scheduler(20)
+
+
+# The network
+
+
+def test_networks_are_built_as_asked():
+    unet = diffusion.build_unet(
+        28, 3, block_out_channels=[8, 16, 24], layers_per_block=2, attention=True, norm_num_groups=4, dropout=0.1,
+        num_classes=10,
+    )  # fmt: skip
+    config = unet.config
+    assert (config.sample_size, config.in_channels, config.out_channels, config.num_class_embeds) == (28, 3, 3, 11)
+    assert config.down_block_types == ("DownBlock2D", "DownBlock2D", "AttnDownBlock2D")
+    assert unet(torch.zeros(2, 3, 28, 28), 5, class_labels=torch.tensor([0, 10])).sample.shape == (2, 3, 28, 28)
+    plain = diffusion.build_unet(28, 1, block_out_channels=[8, 8], norm_num_groups=4, attention=False)
+    assert not [name for name, _ in plain.named_parameters() if "to_q" in name]
+
+
+@pytest.mark.parametrize(
+    ("channels", "groups", "named"),
+    [
+        (
+            [8, 8, 8, 8],
+            4,
+            "--block_out_channels has 4 resolutions: images of 28 pixels cannot be halved 3 times; .* 32",
+        ),
+        ([8, 12], 8, "--norm_num_groups is 8; it must divide each of --block_out_channels 8 12"),
+    ],
+)
+def test_networks_that_cannot_be_are_refused(channels, groups, named):
+    with pytest.raises(UsageError, match=named):
+        diffusion.build_unet(28, 1, block_out_channels=channels, norm_num_groups=groups)
+
+
+# Frames
+
+
+def test_the_reverse_process_ends_in_the_images(conditional):
+    call = {"labels": [0, 1, 2], "guidance_scale": 2.0, "num_inference_steps": 6}
+    frames = diffusion.reverse_process(conditional, 4, generator=seeded(), **call)
+    assert frames.shape == (4, 3, 1, 8, 8) and 0 <= frames.min() and frames.max() <= 1
+    assert torch.equal(frames[-1], conditional(generator=seeded(), output_type="pt", **call).images)
+    every = diffusion.reverse_process(conditional, 100, generator=seeded(), **call)
+    assert len(every) == 6 and torch.equal(frames, every[torch.tensor([0, 2, 3, 5])])
+
+
+def test_strips_show_some_images_from_noise_to_the_end():
+    frames = torch.arange(12 * 6).view(12, 6, 1, 1, 1).float()
+    strips = diffusion.denoising_strips(frames, rows=3, columns=4).view(3, 4)
+    assert strips.tolist() == [[12 + 6 * i * 3 + image for i in range(4)] for image in (0, 2, 4)]
+    assert len(diffusion.denoising_strips(frames[:2], rows=6, columns=4)) == 24
+
+
+# Saving and loading
+
+
+def test_an_unconditional_model_is_a_plain_pipeline_of_diffusers(unconditional, tmp_path):
+    diffusion.save_pipeline(unconditional, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [INDEX, "scheduler", "unet"]
+    theirs = DDPMPipeline.from_pretrained(tmp_path)
+    theirs.set_progress_bar_config(disable=True)
+    images = theirs(batch_size=2, generator=seeded(), num_inference_steps=5, output_type="np").images
+    assert np.array_equal(images, draw(unconditional, batch_size=2, output_type="np"))
+
+
+def test_a_conditional_model_comes_back(conditional, tmp_path):
+    diffusion.save_pipeline(conditional, tmp_path)
+    assert json.loads((tmp_path / INDEX).read_text())["_class_name"] == [
+        "pipeline_class_conditional", "ClassConditionalPipeline",
+    ]  # fmt: skip
+    loaded = diffusion.load_pipeline(str(tmp_path))
+    assert type(loaded) is ClassConditionalPipeline and not loaded.unet.training
+    assert torch.equal(draw(loaded, [0, 2], guidance_scale=3.0), draw(conditional, [0, 2], guidance_scale=3.0))
+
+
+WITHOUT_HWZOO = """
+import sys
+sys.modules["hwzoo"] = None  # importing it fails
+import torch
+from diffusers import DiffusionPipeline
+
+folder, again = sys.argv[1:]
+pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
+images = []
+for turn in range(2):
+    pipeline.set_progress_bar_config(disable=True)
+    generator = torch.Generator().manual_seed(0)
+    call = {"guidance_scale": 3.0, "num_inference_steps": 5, "output_type": "pt"}
+    images.append(pipeline([0, 2], generator=generator, **call).images)
+    pipeline.save_pretrained(again)  # what was loaded can be saved and loaded again
+    pipeline = DiffusionPipeline.from_pretrained(again, trust_remote_code=True)
+torch.save(images, again + "/images.pt")
+"""
+
+
+def test_it_loads_where_hwzoo_is_not_installed(tiny_unet, tmp_path):
+    pipeline = diffusion.make_pipeline(tiny_unet(num_classes=3), diffusion.train_scheduler(30), image_size=6)
+    diffusion.save_pipeline(pipeline, tmp_path / "model")
+    program = tmp_path / "program.py"
+    program.write_text(WITHOUT_HWZOO)
+    done = subprocess.run(
+        [sys.executable, program, tmp_path / "model", tmp_path / "again"], capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    expected = draw(pipeline, [0, 2], guidance_scale=3.0)
+    assert expected.shape == (2, 1, 6, 6)
+    for images in torch.load(tmp_path / "again" / "images.pt"):
+        assert torch.equal(images, expected)
+
+
+def test_a_strangers_code_is_not_run(conditional, tmp_path):
+    diffusion.save_pipeline(conditional, tmp_path)
+    (tmp_path / "pipeline_class_conditional.py").write_text("raise SystemExit('run')")
+    assert torch.equal(draw(diffusion.load_pipeline(str(tmp_path)), [1, 2]), draw(conditional, [1, 2]))
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        DiffusionPipeline.from_pretrained(tmp_path)
+
+
+def test_the_library_saves_it_as_well(conditional, tmp_path):
+    """diffusers' own `save_pretrained`, which `push_to_hub` calls, leaves the same files."""
+    diffusion.save_pipeline(conditional, tmp_path / "ours")
+    conditional.save_pretrained(tmp_path / "theirs")
+    contents = [
+        {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for folder in (tmp_path / "ours", tmp_path / "theirs")
+    ]
+    assert contents[0] == contents[1] and "pipeline_class_conditional.py" in contents[0]
+
+
+def missing_weight(folder):
+    from safetensors.torch import load_file, save_file
+
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    del weights["conv_in.bias"]
+    save_file(weights, path)
+
+
+def truncated(folder):
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def no_weights(folder):
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+
+
+def pickled_weights(folder):
+    no_weights(folder)
+    (folder / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
+
+
+def other_pipeline(folder):
+    (folder / INDEX).write_text(json.dumps({"_class_name": "StableDiffusionPipeline", "vae": ["diffusers", "VQ"]}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "kind", "named"),
+    [
+        (lambda folder: (folder / INDEX).unlink(), UsageError, "is no pipeline of diffusers"),
+        (lambda folder: (folder / INDEX).write_text("{"), UsageError, "is no pipeline of diffusers"),
+        (other_pipeline, UsageError, "is a StableDiffusionPipeline; it must be a pipeline of a UNet2DModel"),
+        (missing_weight, HwzooError, "missing weights: conv_in.bias"),
+        (truncated, HwzooError, "cannot be loaded"),
+        (no_weights, HwzooError, "cannot be loaded"),
+        (pickled_weights, HwzooError, "cannot be loaded"),
+    ],
+)
+def test_what_is_no_pipeline_is_refused(damage, kind, named, unconditional, tmp_path):
+    diffusion.save_pipeline(unconditional, tmp_path)
+    damage(tmp_path)
+    with pytest.raises(kind, match=named) as error:
+        diffusion.load_pipeline(str(tmp_path))
+    assert str(tmp_path) in str(error.value) and type(error.value) is kind
