@@ -16,9 +16,9 @@ and 0 at phi = 0; |phi|), `density_jsd` (truth: 0.0875 nats), V(G, D) of the bes
 TIMES
 
 As in the course: Adam at 1e-3, 1,000 steps. Other than there: 256 samples a step, not 512, for half the time, but
-2,048 of the one pair with densities, and a rate that falls to 0, for a density without bumps; a penalty of weight 50, as
-the best penalised critic says |phi| + phi^2 / (2 weight), 0.05 too much with 10; and this weight rises from 0 over the
-first half of the steps: with 50 from the start, critics whose first slope has a wrong direction may keep it for 900.
+2,048 of the one pair with densities, and a rate that falls to 0, for a density without bumps; a penalty of weight 50,
+as the best penalised critic says |phi| + phi^2 / (2 weight), 0.05 too much with 10; and this weight rises from 0 over
+the first half of the steps: with 50 from the start, some critics keep a wrong slope for 900.
 """
 
 import math

@@ -23,7 +23,6 @@ from hwzoo.models.gan.losses_gan import LOSSES
 from hwzoo.training import NonFiniteLoss, parse_arguments
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "train_gan.py"
-PRESETS = sorted((RECIPE.parent / "configs" / "gan").glob("*.yaml"))
 launch = functools.partial(recipe_runs.launch, RECIPE)
 SMALL = {
     "latent_size": 4,
@@ -390,17 +389,3 @@ def test_two_processes_train_one_model(settings, tmp_path):
     records = [history(tmp_path / name, 4)[0] for name in ("one", "two")]
     assert records[0] == pytest.approx(records[1], rel=0.1, abs=0.1)
     assert Image.open(tmp_path / "two" / "training.gif").n_frames == 2
-
-
-# Presets
-
-
-@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
-def test_every_preset_parses(path, train_gan):
-    settings = parse_arguments(types_of(train_gan), [f"--config={path}"])
-    assert settings[0].output_dir == f"outputs/gan-{path.stem.replace('_', '-')}"
-    assert f"--config recipes/configs/gan/{path.name}" in path.read_text().replace("\n# ", " ")
-
-
-def test_the_presets_are_the_ones_that_are_told_of():
-    assert [path.stem for path in PRESETS] == ["best", "conditional", "cs274e", "eecs182", "wgan_gp"]
