@@ -70,7 +70,7 @@ def test_what_a_run_leaves(recipe, tmp_path, capsys):
     phis = [f"{phi:.1f}" for phi in torch.linspace(-1, 1, 21).tolist()]
     assert [phi.replace("-0.0", "0.0") for phi in phis] == list(results["jsd"]) == list(results["wasserstein"])
     numbers = numbers_in(results)
-    assert len(numbers) == 21 + 21 + 2 + 9 and all(map(math.isfinite, numbers))
+    assert len(numbers) == 21 + 21 + 2 + 10 and all(map(math.isfinite, numbers))
     for words in (
         "on 50 fresh samples of each of the two distributions (400 for density_jsd", "after 3 steps of 8 samples",
         "(64), seed 3", "penalty of weight 50", "quadrature on 3201 points",

@@ -10,6 +10,7 @@ from .loss import WEIGHTINGS, diffusion_loss
 from .pipelines import (
     BETA_SCHEDULES,
     SCHEDULERS,
+    SPACINGS,
     denoising_strips,
     load_pipeline,
     make_pipeline,
@@ -25,6 +26,7 @@ __all__ = [
     "BETA_SCHEDULES",
     "PREDICTION_TYPES",
     "SCHEDULERS",
+    "SPACINGS",
     "WEIGHTINGS",
     "VariationalBound",
     "alphas_cumprod",

@@ -9,7 +9,16 @@ from torch import Tensor
 from ..errors import HwzooError, UsageError
 from ..files import adding_to
 
-SCHEDULERS = ("ddpm", "ddim", "dpm_solver", "unipc")
+# Spacings of the timesteps that diffusers gives each scheduler; the first is our default. Trailing: the first timestep
+# is the last of training, whatever the number of steps (arXiv:2305.08891).
+TIMESTEP_SPACINGS = ("trailing", "leading", "linspace")
+SPACINGS = {
+    "ddpm": TIMESTEP_SPACINGS,
+    "ddim": TIMESTEP_SPACINGS,
+    "dpm_solver": ("karras", "lu", *TIMESTEP_SPACINGS),
+    "unipc": ("karras", *TIMESTEP_SPACINGS),
+}
+SCHEDULERS = tuple(SPACINGS)
 # diffusers' word for a schedule that courses call otherwise.
 BETA_SCHEDULES = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
 
@@ -42,7 +51,7 @@ def train_scheduler(num_train_timesteps: int, beta_schedule: str = "linear", pre
     )
 
 
-def make_scheduler(name: str, config: Any) -> Any:
+def make_scheduler(name: str, config: Any, spacing: str | None = None) -> Any:
     """
     A scheduler to sample with, from the config of any other.
 
@@ -53,27 +62,34 @@ def make_scheduler(name: str, config: Any) -> Any:
 
     Args:
         name: `ddpm` (arXiv:2006.11239), `ddim` (arXiv:2010.02502), `dpm_solver` (DPM-Solver++ of second order,
-            arXiv:2211.01095) or `unipc` (arXiv:2302.04867); the last two with the sigmas of Karras et al.,
-            arXiv:2206.00364, equation 5.
+            arXiv:2211.01095) or `unipc` (arXiv:2302.04867).
         config: `scheduler.config`.
+        spacing: of the steps, one of `SPACINGS[name]`, the first when not given: `karras` has the noise levels of
+            Karras et al., arXiv:2206.00364, equation 5; `lu` even steps of log SNR (arXiv:2206.00927); `trailing`,
+            `leading` and `linspace` even steps of t (arXiv:2305.08891, table 2).
 
     Raises:
-        UsageError: for another name.
+        UsageError: for another name, or a spacing that it does not know.
     """
     import diffusers
 
     if name not in SCHEDULERS:
         raise UsageError(f"--scheduler is {name}; it must be one of {', '.join(SCHEDULERS)}")
+    spacing = SPACINGS[name][0] if spacing is None else spacing
+    if spacing not in SPACINGS[name]:
+        raise UsageError(f"--spacing is {spacing}; for {name} it must be one of {', '.join(SPACINGS[name])}")
+    # Where the spacing is of noise levels, that of timesteps has no effect.
+    settings = {"timestep_spacing": spacing if spacing in TIMESTEP_SPACINGS else "trailing"}
     if name in ("ddpm", "ddim"):
-        kind, settings = {"ddpm": diffusers.DDPMScheduler, "ddim": diffusers.DDIMScheduler}[name], {}
-    else:
-        fast = {"dpm_solver": diffusers.DPMSolverMultistepScheduler, "unipc": diffusers.UniPCMultistepScheduler}
-        kind, settings = fast[name], {"use_karras_sigmas": True, "solver_order": 2}
-        if config.get("clip_sample", True):
-            # Their dynamic threshold between 1 and 1 is the clipping to [-1, 1] that they have no word for.
-            settings |= {"thresholding": True, "sample_max_value": 1.0}
-    # Trailing: the first timestep is the last of training, whatever the number of steps (arXiv:2305.08891).
-    return kind.from_config(config, timestep_spacing="trailing", **settings)
+        kind = {"ddpm": diffusers.DDPMScheduler, "ddim": diffusers.DDIMScheduler}[name]
+        return kind.from_config(config, **settings)
+    settings |= {"use_karras_sigmas": spacing == "karras", "solver_order": 2}
+    if config.get("clip_sample", True):
+        # Their dynamic threshold between 1 and 1 is the clipping to [-1, 1] that they have no word for.
+        settings |= {"thresholding": True, "sample_max_value": 1.0}
+    if name == "unipc":
+        return diffusers.UniPCMultistepScheduler.from_config(config, **settings)
+    return diffusers.DPMSolverMultistepScheduler.from_config(config, **settings, use_lu_lambdas=spacing == "lu")
 
 
 def make_pipeline(unet: Any, scheduler: Any, image_size: int | None = None) -> Any:

@@ -31,7 +31,34 @@ def frechet_distance(features: Tensor, other: Tensor) -> float:
     Raises:
         UsageError: for fewer than 2 points, which have no covariance.
     """
-    (mean, root), (other_mean, other_root) = _moments(features), _moments(other)
+    return _distance(_moments(features), _moments(other))
+
+
+def frechet_standard_error(features: Tensor, other: Tensor, *, num_groups: int = 50) -> float:
+    """
+    The standard error of `frechet_distance` over the draw of `features`, with `other` as it is: by the jackknife
+    (Efron and Stein, 1981), which leaves out one group of the points after the other. That the distance is larger for
+    fewer points shifts all of these alike.
+
+    Args:
+        features, other: (num, feature_size) each; the points of `features` are independent of each other.
+        num_groups: of points; at most as many as there are.
+
+    Raises:
+        UsageError: for fewer than 4 points.
+    """
+    if len(features) < 4:
+        raise UsageError(f"{len(features)} images give no standard error of a Fréchet distance; it needs at least 4")
+    other_moments, distances = _moments(other), []
+    for group in torch.arange(len(features)).tensor_split(min(num_groups, len(features))):
+        kept = torch.cat([features[: group[0]], features[group[-1] + 1 :]])
+        distances.append(_distance(_moments(kept), other_moments))
+    distances = torch.tensor(distances, dtype=torch.float64)
+    return ((len(distances) - 1) * distances.var(correction=0)).sqrt().item()
+
+
+def _distance(moments: tuple[Tensor, Tensor], other_moments: tuple[Tensor, Tensor]) -> float:
+    (mean, root), (other_mean, other_root) = moments, other_moments
     cross = torch.linalg.svdvals(root @ other_root.T).sum()
     distance = (mean - other_mean).square().sum() + root.square().sum() + other_root.square().sum() - 2 * cross
     return max(0.0, distance.item())  # rounding may leave -1e-13

@@ -256,6 +256,40 @@ def save_functions(
     _save_figure(figure, path)
 
 
+def save_error_curves(
+    curves: Mapping[str, Sequence[tuple[float, float, float]]],
+    path: Path,
+    *,
+    xlabel: str,
+    ylabel: str,
+    levels: Mapping[str, tuple[float, float]],
+):
+    """
+    Plots positive numbers with their standard errors on logarithmic axes.
+
+    Args:
+        curves: label -> points (x, y, standard error).
+        path: of the PNG.
+        xlabel, ylabel: of the axes.
+        levels: label -> (y, standard error) of horizontal lines, in a band of two standard errors.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axis = figure.subplots()
+    for label, points in curves.items():
+        x, y, errors = zip(*sorted(points), strict=True)
+        axis.errorbar(x, y, errors, marker=".", capsize=3, label=label)
+    for place, (label, (y, error)) in enumerate(levels.items()):
+        grey = str(0.3 * place)
+        axis.axhline(y, color=grey, linestyle="--", linewidth=1, label=label)
+        axis.axhspan(y - 2 * error, y + 2 * error, color=grey, alpha=0.15)
+    axis.set(xlabel=xlabel, ylabel=ylabel, xscale="log", yscale="log")
+    axis.grid(alpha=0.3, which="both")
+    axis.legend(fontsize=8)
+    _save_figure(figure, path)
+
+
 def _save_figure(figure, path: Path):
     with replacing(Path(path)) as beside:
         figure.savefig(beside, format="png", dpi=80)
