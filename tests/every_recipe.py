@@ -1,0 +1,122 @@
+"""Small runs of every recipe that trains, each in a process of its own that can be killed at any of its moments."""
+
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+from recipe_runs import load_recipe
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+# Twelve steps, a checkpoint every third, and everything that a resume has to bring back.
+STEPS, INTERVAL = 12, 3
+FLAGS = {
+    "train_vae": """
+        --max_train_steps 12 --checkpointing_steps 3 --eval_steps 4 --logging_steps 2 --train_batch_size 20 --use_ema
+        --encoder_hidden_sizes 12 --decoder_hidden_sizes 12 --latent_size 3 --num_importance_samples 2
+        --lr_scheduler cosine --lr_warmup_steps 3 --prior mixture --num_mixture_components 3
+        --gradient_accumulation_steps 2""",
+    "train_gan": """
+        --max_train_steps 12 --checkpointing_steps 3 --logging_steps 2 --grid_steps 4 --train_batch_size 10
+        --latent_size 4 --generator_hidden_size 12 --generator_channels 8 4 --discriminator_channels 4 6
+        --discriminator_hidden_size 10 --use_ema --ema_decay 0.9 --loss wasserstein_gp --conditional --spectral_norm
+        --num_discriminator_steps 2""",
+    "train_ddpm": """
+        --max_train_steps 12 --checkpointing_steps 3 --logging_steps 2 --eval_steps 6 --train_batch_size 10
+        --block_out_channels 8 8 --norm_num_groups 4 --dropout 0.2 --num_train_timesteps 30 --num_inference_steps 2
+        --num_bound_images 4 --num_bound_timesteps 2 --conditional --ema_decay 0.9""",
+    "train_continual": """
+        --max_train_steps 3 --num_tasks 5 --checkpointing_steps 3 --logging_steps 2 --train_batch_size 20
+        --hidden_sizes 16 --dropout 0.25 --strategy replay --memory_size 30""",
+    "train_t5": """
+        --max_steps 12 --save_steps 3 --logging_steps 2 --eval_steps 6 --per_device_train_batch_size 8
+        --config_d_model 16 --config_d_ff 16 --config_num_layers 1 --config_num_decoder_layers 1 --config_num_heads 2
+        --config_dropout_rate 0.1 --max_eval_samples 8 --max_predict_samples 8 --generation_max_new_tokens 4""",
+}
+WEIGHTS = {"train_ddpm": "unet/diffusion_pytorch_model.safetensors"}
+# What an event is: a step of an optimiser, and each change of a file below the output folder, just before it happens.
+AUDITED = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"}
+
+
+def weights_of(recipe: str, folder: Path) -> Path:
+    return folder / WEIGHTS.get(recipe, "model.safetensors")
+
+
+class Ended(NamedTuple):
+    """
+    Args:
+        status: of the process; -9 for one that was killed.
+        error: what it wrote to standard error.
+        events: how many happened.
+    """
+
+    status: int
+    error: str
+    events: int
+
+
+def run(
+    recipe: str,
+    folder: Path,
+    *arguments: str,
+    signals: dict[int, int] | None = None,
+    full_at: int | None = None,
+    flags: str | None = None,
+) -> Ended:
+    """
+    Runs a recipe as from the command line.
+
+    Args:
+        recipe: its name.
+        folder: of its output.
+        arguments: further ones.
+        signals: which signal it sends itself at which event.
+        full_at: the event from which on the disk is full.
+        flags: in place of FLAGS.
+    """
+    context = multiprocessing.get_context("forkserver")  # what a run imports takes longer than the run
+    context.set_forkserver_preload(["every_recipe_preloaded"])
+    with mock.patch.dict(os.environ, PYTHONPATH=str(Path(__file__).parent)):  # it does not get this process's path
+        forkserver.ensure_running()
+    events, (reader, writer) = context.Value("q", 0), context.Pipe(duplex=False)
+    argv = [f"--output_dir={folder}", *(FLAGS[recipe] if flags is None else flags).split(), *arguments]
+    process = context.Process(target=_run, args=(recipe, argv, str(folder), writer, events, signals or {}, full_at))
+    process.start()
+    writer.close()
+    with open(os.dup(reader.fileno()), "rb") as pipe:  # to its end, which is the process's
+        error = pipe.read().decode()
+    process.join()
+    return Ended(process.exitcode, error, events.value)
+
+
+def _run(recipe, argv, folder, writer, events, signals, full_at):
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(writer.fileno(), 2)
+    writer.close()
+    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", buffering=1, closefd=False)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # an error of the write, as on a full disk
+
+    def happens(*_):
+        events.value += 1
+        if events.value in signals:
+            os.kill(os.getpid(), signals[events.value])
+        if events.value == full_at:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+
+    def hook(event: str, args: tuple[Any, ...]):
+        if event in AUDITED and str(args[0]).startswith(folder):
+            if event != "open" or (isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)):
+                happens()
+
+    sys.addaudithook(hook)
+    register_optimizer_step_post_hook(happens)
+    sys.argv = [f"recipes/{recipe}.py", *argv]
+    module = load_recipe(recipe)
+    types = [kind for kind in module.main.__annotations__.values() if kind is not dict]
+    module.training.launch(module.main, *types)

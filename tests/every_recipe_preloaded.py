@@ -1,0 +1,17 @@
+"""What the processes of `every_recipe` share: everything that a run imports, and nothing that has run."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import matplotlib.figure  # noqa: E402, F401
+import sklearn.datasets  # noqa: E402, F401
+import torchmetrics.image.fid  # noqa: E402, F401
+from diffusers import DDPMPipeline, DPMSolverMultistepScheduler, UNet2DModel  # noqa: E402, F401
+from every_recipe import FLAGS  # noqa: E402
+from recipe_runs import load_recipe  # noqa: E402
+from transformers import Seq2SeqTrainer, T5ForConditionalGeneration  # noqa: E402, F401
+
+for recipe in FLAGS:
+    load_recipe(recipe)

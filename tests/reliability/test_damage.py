@@ -1,0 +1,104 @@
+"""Checkpoints whose files were damaged or exchanged are skipped by name or refused; nothing of them is executed."""
+
+import json
+import logging
+import pickle
+import shutil
+from pathlib import Path
+
+import every_recipe
+
+from hwzoo.files import sha256
+from hwzoo.training import Checkpoints
+from hwzoo.training.checkpoint import _digest
+
+RESUME = "--resume_from_checkpoint=latest"
+
+
+class Payload:
+    """A pickle of it makes a file when it is loaded."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def flipped(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 16]) + data[middle + 1 :]
+
+
+DAMAGES = {
+    "missing": None,
+    "emptied": lambda data: b"",
+    "truncated": lambda data: data[:-7],
+    "flipped": flipped,
+    "lengthened": lambda data: data + b"\0",
+}
+
+
+def damaged(path: Path, damage):
+    path.unlink() if damage is None else path.write_bytes(damage(path.read_bytes()))
+
+
+def test_a_damaged_file_is_named_and_the_checkpoint_before_it_taken(recipe, straight, tmp_path, caplog):
+    """Every file of a checkpoint in every way."""
+    before, last = Checkpoints(straight[0] / "checkpoints").paths()[-2:]
+    names = [path.name for path in last.iterdir()]
+    assert len(names) >= 3
+    for name in names:
+        for damage in DAMAGES.values():
+            folder = tmp_path / "checkpoints"
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(straight[0] / "checkpoints", folder)
+            damaged(folder / last.name / name, damage)
+            caplog.clear()
+            with caplog.at_level(logging.WARNING, "hwzoo"):
+                found = Checkpoints(folder).read_latest()
+            assert found.path.name == before.name, (name, damage)
+            assert last.name in caplog.text and name in caplog.text
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_the_damaged_one(recipe, straight, tmp_path):
+    shutil.copytree(straight[0], tmp_path / "run")
+    before, last = Checkpoints(tmp_path / "run" / "checkpoints").paths()[-2:]
+    name = max((path for path in last.iterdir()), key=lambda path: path.stat().st_size).name
+    damaged(last / name, flipped)
+    ended = every_recipe.run(recipe, tmp_path / "run", RESUME)
+    assert ended.status == 0, ended.error
+    assert "WARNING" in ended.error and name in ended.error and last.name in ended.error
+    assert Checkpoints(tmp_path / "run" / "checkpoints").read_latest().path.name == last.name  # written anew
+
+
+def test_a_pickle_in_place_of_any_file_is_not_executed(recipe, straight, tmp_path):
+    """Even where somebody has made the digests fit."""
+    (last,) = Checkpoints(straight[0] / "checkpoints").paths()[-1:]
+    marker = tmp_path / "executed"
+    payload = pickle.dumps(Payload(marker))
+    pickle.loads(payload)
+    assert marker.exists()
+    marker.unlink()
+    for name in sorted(path.name for path in last.iterdir() if path.name != "manifest.json"):
+        folder = tmp_path / name
+        shutil.copytree(straight[0], folder)
+        path = folder / "checkpoints" / last.name
+        (path / name).write_bytes(payload)
+        manifest = json.loads((path / "manifest.json").read_text())
+        manifest["files"][name] = {"size": len(payload), "sha256": sha256(payload)}
+        del manifest["sha256"]
+        manifest["sha256"] = _digest(manifest)
+        (path / "manifest.json").write_text(json.dumps(manifest))
+        ended = every_recipe.run(recipe, folder, f"--resume_from_checkpoint={path}")
+        assert not marker.exists(), name
+        if ended.status == 0:  # a file that nothing of a resumed run is read from
+            assert name in {
+                "training_args.bin",
+                "tokenizer_config.json",
+                "added_tokens.json",
+                "generation_config.json",
+            }
+        else:
+            assert ended.status in (1, 2) and "Traceback" not in ended.error, ended.error
+            assert ended.error.splitlines()[-1].startswith("error: ")

@@ -1,0 +1,142 @@
+"""A run that is killed, stopped or out of disk at any moment, and resumed, ends with the bits of one that was not."""
+
+import random
+import shutil
+import signal
+from pathlib import Path
+
+import every_recipe
+import pytest
+import torch
+from every_recipe import weights_of
+from recipe_runs import results_but_times, same
+
+from hwzoo.training import Checkpoint, Checkpoints
+
+RESUME = "--resume_from_checkpoint=latest"
+HOLD_TIMES = {"README.md", "all_results.json", "curves.png"}  # and so differ
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """What a run leaves besides its checkpoints and times."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.parts[len(folder.parts)] != "checkpoints" and path.name not in HOLD_TIMES
+    }
+
+
+def state_of(path: Path) -> dict:
+    """What a checkpoint holds, without times: tensors of its safetensors and of what torch serialised."""
+    state = {}
+    for name in sorted(file.name for file in path.iterdir()):
+        if name.endswith(".safetensors"):
+            state[name] = (path / name).read_bytes()
+        elif name.endswith((".pt", ".pth")):
+            state[name] = torch.load(path / name, weights_only=False)  # this test's own run
+    if "progress" in state.get("state.pt", {}):
+        del state["state.pt"]["progress"]["runtime"]
+    return state
+
+
+def assert_same_run(folder: Path, straight: Path):
+    assert content(folder) == content(straight)
+    assert results_but_times(folder) == results_but_times(straight)
+    first, second = (Checkpoints(each / "checkpoints").paths() for each in (folder, straight))
+    assert first[-1].name == second[-1].name
+    assert same(state_of(first[-1]), state_of(second[-1]))
+    assert not [path for path in folder.rglob("*") if "unfinished" in path.name]
+
+
+def killed_and_resumed(recipe: str, folder: Path, straight: tuple[Path, int], kills: int, seed: str):
+    """Runs with kills at random events, of the first run or of one that was resumed, until there were so many."""
+    generator = random.Random(f"{recipe} {seed}")
+    while kills > 0:
+        shutil.rmtree(folder, ignore_errors=True)
+        ended = None
+        while ended is None or ended.status != 0:
+            signals = {generator.randint(1, straight[1]): signal.SIGKILL} if kills > 0 else {}
+            ended = every_recipe.run(recipe, folder, RESUME, signals=signals)
+            assert ended.status in (0, -signal.SIGKILL), ended.error
+            kills -= ended.status != 0
+        assert_same_run(folder, straight[0])
+
+
+def test_killed_twice(recipe, straight, tmp_path):
+    killed_and_resumed(recipe, tmp_path / "run", straight, 2, "0")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", "1234")
+def test_killed_often(recipe, seed, straight, tmp_path):
+    killed_and_resumed(recipe, tmp_path / "run", straight, 10, seed)
+
+
+@pytest.mark.slow
+def test_killed_at_every_event_of_the_second_half(recipe, straight, tmp_path):
+    """Writing the last checkpoints, the model, the results, the card: nothing that was there before is lost."""
+    for event in range(straight[1] // 2, straight[1] + 1):
+        folder = tmp_path / str(event)
+        assert every_recipe.run(recipe, folder, signals={event: signal.SIGKILL}).status == -signal.SIGKILL
+        assert Checkpoints(folder / "checkpoints").read_latest() is not None
+        if weights_of(recipe, folder).exists():
+            assert weights_of(recipe, folder).read_bytes() == weights_of(recipe, straight[0]).read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_tells_how_to_go_on(number, recipe, straight, tmp_path):
+    first_save = 12  # by then three steps were done by any recipe, and the first checkpoint is being written
+    ended = every_recipe.run(recipe, tmp_path / "run", signals={straight[1] // 3 + first_save: number})
+    assert ended.status == 128 + number, ended.error
+    line = ended.error.splitlines()[-1]
+    assert line.startswith(f"error: stopped by {signal.Signals(number).name} after step")
+    assert "--resume_from_checkpoint latest" in line and "Traceback" not in ended.error
+    assert f"after step {Checkpoints(tmp_path / 'run' / 'checkpoints').read_latest().step};" in line
+    ended = every_recipe.run(recipe, tmp_path / "run", RESUME)
+    assert ended.status == 0, ended.error
+    assert_same_run(tmp_path / "run", straight[0])
+
+
+def test_a_second_signal_leaves_at_once(recipe, straight, tmp_path):
+    event = straight[1] // 3
+    ended = every_recipe.run(
+        recipe, tmp_path / "run", signals={event: signal.SIGTERM, event + 1: signal.SIGTERM, event + 2: signal.SIGKILL}
+    )
+    assert ended.status == 128 + signal.SIGTERM and ended.events == event + 1
+
+
+def out_of_disk(recipe: str, folder: Path, straight: tuple[Path, int], event: int):
+    before = every_recipe.run(recipe, folder, signals={straight[1] // 2: signal.SIGKILL})
+    assert before.status == -signal.SIGKILL
+    saved = Checkpoints(folder / "checkpoints").read_latest()
+    ended = every_recipe.run(recipe, folder, RESUME, full_at=event)
+    assert ended.status == 1, ended.error
+    line = ended.error.splitlines()[-1]
+    assert line.startswith("error: cannot write ") and str(folder) in line and "File too large" in line
+    assert "Traceback" not in ended.error
+    latest = Checkpoints(folder / "checkpoints").read_latest()
+    assert latest.step >= saved.step and Checkpoint(latest.path)
+    ended = every_recipe.run(recipe, folder, RESUME)
+    assert ended.status == 0, ended.error
+    assert_same_run(folder, straight[0])
+
+
+def test_a_full_disk_costs_nothing_that_was_saved(recipe, straight, tmp_path):
+    out_of_disk(recipe, tmp_path / "run", straight, event=5)
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_at_any_moment(recipe, straight, tmp_path):
+    for event in range(1, straight[1] // 4, 2):
+        out_of_disk(recipe, tmp_path / str(event), straight, event)
+
+
+def test_a_run_keeps_its_folder_for_itself(recipe, straight, tmp_path):
+    """A lock, which a run that was killed does not leave behind, as the other tests show."""
+    fcntl = pytest.importorskip("fcntl")
+    (tmp_path / "run").mkdir()
+    with open(tmp_path / "run" / ".lock", "ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        ended = every_recipe.run(recipe, tmp_path / "run", "--overwrite_output_dir")
+    assert ended.status == 1 and len(ended.error.splitlines()) == 1
+    assert f"error: --output_dir {tmp_path / 'run'} is in use by another run" in ended.error

@@ -1,0 +1,78 @@
+"""Several processes give what one gives. That they train as one does is tested beside each recipe."""
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+from accelerate.commands.config.config_args import load_config_from_file
+from every_recipe import FLAGS, weights_of
+from recipe_runs import RECIPES, TORCHRUN, end_all, results_but_times, start
+
+CPU = {**os.environ, "ACCELERATE_USE_CPU": "1"}
+CONFIGS = sorted((RECIPES / "accelerate").glob("*.yaml"))
+# A pipeline draws its samples batch by batch on the main process, in float32: the last digits depend on the threads.
+CLOSE = 1e-4
+
+
+@pytest.fixture(autouse=True)
+def nothing_runs_on():
+    yield
+    end_all()
+
+
+def finished(process):
+    _, error = process.communicate(timeout=400)
+    assert process.returncode == 0, error[-3000:]
+
+
+@pytest.mark.slow
+def test_two_processes_test_a_model_as_one_does(recipe, straight, tmp_path):
+    """On a test set that they cannot divide: each example counts once."""
+    steps = "--max_steps" if recipe == "train_t5" else "--max_train_steps"
+    flags = FLAGS[recipe].replace(f"{steps} 12", "").replace(f"{steps} 3", "").split()
+    flags += [f"--model_name_or_path={straight[0]}", f"{steps}=0"]
+    for name, command in (("two", TORCHRUN), ("one", [sys.executable])):
+        script = str(RECIPES / f"{recipe}.py")
+        finished(start([*command, script, f"--output_dir={tmp_path / name}", *flags], env=CPU))
+    one, two = (results_but_times(tmp_path / name) for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        assert two[name] == (pytest.approx(value, rel=CLOSE) if isinstance(value, float | list) else value), name
+    assert weights_of(recipe, tmp_path / "two").read_bytes() == weights_of(recipe, tmp_path / "one").read_bytes()
+
+
+@pytest.mark.slow
+def test_two_nodes_train_as_one_process(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    flags = [
+        "--max_train_steps=20", "--encoder_hidden_sizes=16", "--decoder_hidden_sizes=16", "--latent_size=3",
+        "--num_importance_samples=2",
+    ]  # fmt: skip
+    script = str(RECIPES / "train_vae.py")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=1"]
+    torchrun += ["--master_addr=127.0.0.1", f"--master_port={port}"]
+    nodes = [
+        start(
+            [*torchrun, f"--node_rank={rank}", script, f"--output_dir={tmp_path / 'two'}", "--train_batch_size=10"]
+            + flags,
+            env=CPU,
+        )
+        for rank in (0, 1)
+    ]
+    for node in nodes:
+        finished(node)
+    finished(start([sys.executable, script, f"--output_dir={tmp_path / 'one'}", "--train_batch_size=20", *flags]))
+    one, two = (results_but_times(tmp_path / name) for name in ("one", "two"))
+    for name in ("test_negative_elbo", "test_iwae_2", "train_steps"):
+        assert two[name] == pytest.approx(one[name], rel=1e-3), name
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_accelerate_reads_the_launcher_configs(path):
+    config = load_config_from_file(str(path))
+    assert config.num_processes == 2 * config.num_machines and config.mixed_precision == "no"
+    assert f"--config_file recipes/accelerate/{Path(path).name}" in path.read_text()
