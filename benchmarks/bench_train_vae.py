@@ -28,6 +28,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -86,23 +87,30 @@ class Bare:
 def recipe_speed(recipe, data: ImageSplits, *arguments, **flags) -> float:
     """Steps a second of a recipe's own `main`, up to the end of its loop; `flags` are those of its `Run`."""
     recipe.load_images = lambda *args: data
-    fit = recipe.training.fit
+    with tempfile.TemporaryDirectory() as folder:
+        run = recipe.Run(output_dir=folder, **flags)
+        fitted = result_of_loop(recipe.training, "fit", lambda: recipe.main(run, *arguments))
+    return run.max_train_steps / fitted.results["train_runtime"]
+
+
+def result_of_loop(holder, name: str, main: Callable[[], object]):
+    """What the loop that `holder` has under a name gives, where `main` comes to it; nothing after it is run."""
+    loop = getattr(holder, name)
 
     class Done(Exception):
         pass
 
-    def fit_and_leave(*args, **kwargs):
-        raise Done(fit(*args, **kwargs))
+    def loop_and_leave(*args, **kwargs):
+        raise Done(loop(*args, **kwargs))
 
-    recipe.training.fit = fit_and_leave
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
-        run = recipe.Run(output_dir=folder, **flags)
-        try:
-            recipe.main(run, *arguments)
-        except Done as done:
-            return run.max_train_steps / done.args[0].results["train_runtime"]
-        finally:
-            recipe.training.fit = fit
+    setattr(holder, name, loop_and_leave)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            main()
+    except Done as done:
+        return done.args[0]
+    finally:
+        setattr(holder, name, loop)
     raise RuntimeError("the recipe ended without its loop")
 
 

@@ -193,7 +193,7 @@ def push(folder: Path, repo_id: str, private: bool = False) -> str:
     card = folder / "README.md"
     if card.exists():  # its examples load from where it now goes
         text = card.read_text(encoding="utf-8")
-        text = re.sub(r'(from_pretrained\(|model=)"[^"]*"', rf'\1"{repo_id}"', text)
+        text = re.sub(r'(from_pretrained\(|load_pipeline\(|model=)"[^"]*"', rf'\1"{repo_id}"', text)
         write_bytes(card, text.encode())
     api = HfApi()
     files = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}

@@ -1,6 +1,7 @@
 """The class-conditional pipeline, the schedulers, and that what is saved loads everywhere."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDPMPipeline, DiffusionPipeline
+from loopback_hub import LoopbackHub
 from PIL import Image
 
 from hwzoo import diffusion
@@ -186,7 +188,7 @@ def test_the_schedulers_keep_the_variance(name):
     made = diffusion.make_scheduler(name, scheduler.config)
     made.set_timesteps(1000 if name == "ddpm" else 20)
     generator = seeded()
-    x = torch.randn(20, 1, 64, 64, generator=generator)
+    x = torch.randn(5, 1, 64, 64, generator=generator)
     noise = {"generator": generator} if name == "ddpm" else {}
     for t in made.timesteps:
         x = made.step(network(x, t), t, x, **noise).prev_sample
@@ -223,6 +225,30 @@ def test_a_fresh_and_a_reloaded_config_give_the_same_timesteps(unconditional, tm
 def test_an_unknown_scheduler_is_told_the_known_ones(unconditional):
     with pytest.raises(UsageError, match="--scheduler is pndm; it must be one of ddpm, ddim, dpm_solver, unipc"):
         diffusion.make_scheduler("pndm", unconditional.scheduler.config)
+
+
+@pytest.mark.parametrize("name", diffusion.SCHEDULERS)
+def test_every_spacing_is_diffusers(name):
+    """Each gives other steps, the first is the default, and the config of one does not leave its own in another."""
+    config, seen = diffusion.train_scheduler(1000).config, []
+    for spacing in diffusion.SPACINGS[name]:
+        scheduler = diffusion.make_scheduler(name, config, spacing)
+        scheduler.set_timesteps(5)
+        seen.append(scheduler.timesteps.tolist())
+        config = scheduler.config
+    assert len({tuple(timesteps) for timesteps in seen}) == len(seen)
+    default = diffusion.make_scheduler(name, config)
+    default.set_timesteps(5)
+    assert default.timesteps.tolist() == seen[0]
+    assert [999, 799, 599, 399, 199] in seen  # trailing
+
+
+def test_an_unknown_spacing_is_told_the_known_ones():
+    config = diffusion.train_scheduler(30).config
+    with pytest.raises(
+        UsageError, match="--spacing is lu; for unipc it must be one of karras, trailing, leading, lin"
+    ):
+        diffusion.make_scheduler("unipc", config, "lu")
 
 
 def test_too_few_timesteps_are_refused():
@@ -355,6 +381,45 @@ def test_the_library_saves_it_as_well(conditional, tmp_path):
         for folder in (tmp_path / "ours", tmp_path / "theirs")
     ]
     assert contents[0] == contents[1] and "pipeline_class_conditional.py" in contents[0]
+
+
+PUSH = """
+import sys
+from hwzoo import diffusion, hub
+
+hub.push(sys.argv[1], "me/ours")
+diffusion.load_pipeline(sys.argv[1]).push_to_hub("me/theirs")
+"""
+LOAD = """
+import sys
+sys.modules["hwzoo"] = None  # importing it fails
+import torch
+from diffusers import DiffusionPipeline
+
+for name in ("me/ours", "me/theirs"):
+    pipeline = DiffusionPipeline.from_pretrained(name, trust_remote_code=True)
+    call = {"guidance_scale": 3.0, "num_inference_steps": 5, "output_type": "pt"}
+    images = pipeline([0, 2], generator=torch.Generator().manual_seed(0), **call).images
+    torch.save(images, f"{sys.argv[1]}/{name[3:]}.pt")
+"""
+
+
+@pytest.mark.slow
+def test_it_is_pushed_and_loads_by_its_id(tiny_unet, tmp_path):
+    """By our push and by diffusers' own; where it is loaded hwzoo is not installed."""
+    pipeline = diffusion.make_pipeline(tiny_unet(num_classes=3), diffusion.train_scheduler(30), image_size=6)
+    diffusion.save_pipeline(pipeline, tmp_path / "model")
+    card = 'DiffusionPipeline.from_pretrained("here"); diffusion.load_pipeline("here")'
+    (tmp_path / "model" / "README.md").write_text(card)
+    with LoopbackHub(token="hf_right", users=("me",)) as server:
+        environment = os.environ | server.environment(tmp_path / "cache") | {"HF_TOKEN": "hf_right"}
+        for program, folder in ((PUSH, tmp_path / "model"), (LOAD, tmp_path)):
+            command = [sys.executable, "-c", program, folder]
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
+            assert done.returncode == 0, done.stderr
+        assert server.repos["me/ours"].files["README.md"].decode() == card.replace("here", "me/ours")
+    for name in ("ours", "theirs"):
+        assert torch.equal(torch.load(tmp_path / f"{name}.pt"), draw(pipeline, [0, 2], guidance_scale=3.0))
 
 
 def missing_weight(folder):

@@ -12,6 +12,7 @@ from hwzoo.errors import HwzooError, UsageError
 from hwzoo.metrics import (
     classes_covered,
     frechet_distance,
+    frechet_standard_error,
     generation,
     generator_scores,
     inception_scores,
@@ -101,6 +102,22 @@ def test_single_precision_features_lose_nothing_to_their_mean():
     features = (1000 + normal(300, 5)).float()
     shifted = features + 0.5  # exact in float32
     assert frechet_distance(features, shifted) == pytest.approx(5 * 0.25, rel=1e-9)
+
+
+@pytest.mark.parametrize(("num", "num_groups"), [(300, 50), (30, 50)])
+def test_the_standard_error_is_the_spread_over_draws(num, num_groups):
+    """Of the distance between `num` points and fixed ones, drawn again and again."""
+    generator = torch.Generator().manual_seed(0)
+    fixed = torch.randn(1000, 3, generator=generator, dtype=torch.float64) * torch.tensor([1.0, 2.0, 0.5])
+    draws = [torch.randn(num, 3, generator=generator, dtype=torch.float64) + 0.5 for _ in range(100)]
+    spread = torch.tensor([frechet_distance(points, fixed) for points in draws]).std().item()
+    errors = [frechet_standard_error(points, fixed, num_groups=num_groups) for points in draws[:20]]
+    assert np.mean(errors) == pytest.approx(spread, rel=0.2)  # its own error: 0.07
+
+
+def test_three_points_have_no_standard_error():
+    with pytest.raises(UsageError, match="3 images give no standard error"):
+        frechet_standard_error(torch.randn(3, 2), torch.randn(9, 2))
 
 
 def test_collapsed_samples_are_precise_and_recall_little():
