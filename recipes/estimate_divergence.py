@@ -13,7 +13,8 @@ tanh(2 z + 1) + 0.75 z against z, z normal. all_results.json gets `jsd` in nats 
 and 0 at phi = 0; |phi|), `density_jsd` (truth: 0.0875 nats), V(G, D) of the best and of the trained discriminator
 (truth: -ln 4 + 2 JSD = -1.2114), and the gradients of two losses of the generator. docs/gan.md explains the pictures.
 
-TIMES
+Takes a minute on one core of an AMD EPYC (Zen 4), two to three where other work shares it. Seeds 0, 1, 2: `jsd` is off
+by 0.0006 at most, `wasserstein` by 0.0104 (0.01 of it the penalty's bias), `density_jsd` is 0.0872 to 0.0877.
 
 As in the course: Adam at 1e-3, 1,000 steps. Other than there: 256 samples a step, not 512, for half the time, but
 2,048 of the one pair with densities, and a rate that falls to 0, for a density without bumps; a penalty of weight 50,

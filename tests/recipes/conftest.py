@@ -24,6 +24,11 @@ def train_gan() -> ModuleType:
     return load_recipe("train_gan")
 
 
+@pytest.fixture
+def train_t5() -> ModuleType:
+    return load_recipe("train_t5")
+
+
 @pytest.fixture(autouse=True)
 def nothing_runs_on():
     yield

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from recipe_runs import load_recipe
 
-from hwzoo import GANConfig, GANModel, hub, training
+from hwzoo import GANConfig, GANModel, hub, text, training
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "train_vae.py"
 
@@ -258,11 +258,95 @@ GAN_CASES = {
     ),
     "unknown key in YAML": (2, "preset.yaml: los is not a flag", lambda tmp: [preset(tmp, "los: minimax")]),
 }  # fmt: skip
+
+
+def text_file(folder: Path, content: str = '{"text": "a", "target": "b"}\n', name: str = "rows.jsonl") -> str:
+    """A file of pairs, to be tested on."""
+    (folder / name).write_text(content)
+    return f"--test_file={folder / name}"
+
+
+def t5_model(folder: Path) -> str:
+    """A saved T5 with its tokenizer."""
+    tokenizer = text.new_tokenizer(None, None, [])
+    sizes = {"d_model": 4, "d_ff": 4, "num_layers": 1, "num_decoder_layers": 1, "num_heads": 1}
+    hub.save(text.build_t5(tokenizer, **sizes), folder / "model", also=[tokenizer])
+    return f"--model_name_or_path={folder / 'model'}"
+
+
+def adapter_without_base(folder: Path) -> str:
+    (folder / "adapter").mkdir()
+    (folder / "adapter" / "adapter_config.json").write_text(
+        '{"peft_type": "LORA", "task_type": "SEQ_2_SEQ_LM", "base_model_name_or_path": "nothere/base"}'
+    )
+    return f"--model_name_or_path={folder / 'adapter'}"
+
+
+# The same for train_t5.py.
+T5_CASES = {
+    "half precision": (
+        2, "--fp16 is refused: activations of T5 overflow in float16 and the loss becomes NaN", lambda tmp: ["--fp16"],
+    ),
+    "no token of the source": (
+        2, "--max_source_length is 0; it must be in [1, inf)", lambda tmp: ["--max_source_length", "0"],
+    ),
+    "no new token": (2, "--generation_max_new_tokens is 0", lambda tmp: ["--generation_max_new_tokens", "0"]),
+    "no beam": (2, "--num_beams is 0; it must be in [1, inf)", lambda tmp: ["--num_beams", "0"]),
+    "infinite length penalty": (2, "--length_penalty is inf", lambda tmp: ["--length_penalty", "inf"]),
+    "too small a vocabulary": (
+        2, "--config_vocab_size is 9; it must be in [260, inf)", lambda tmp: ["--config_vocab_size", "9"],
+    ),
+    "heads that do not fit": (
+        2, "--config_d_model is 8; it must be a multiple of 3 heads", lambda tmp: ["--config_num_heads", "3"],
+    ),
+    "a decoder deeper than the encoder": (
+        2, "--config_num_decoder_layers is 2; it must be at most --config_num_layers, 1",
+        lambda tmp: ["--config_num_decoder_layers", "2"],
+    ),
+    "dropout 1": (2, "--config_dropout_rate is 1.0; it must be in [0, 1)", lambda tmp: ["--config_dropout_rate=1"]),
+    "unknown adapter": (2, "--peft_method: invalid choice: 'ia3'", lambda tmp: ["--peft_method", "ia3"]),
+    "adapter of a new model": (
+        2, "--peft_method lora needs --model_name_or_path of a model that is no adapter",
+        lambda tmp: ["--peft_method", "lora"],
+    ),
+    "prompt of a text that is not given": (
+        2, "--prompt_tuning_init text needs --prompt_tuning_init_text",
+        lambda tmp: [t5_model(tmp), "--peft_method=prompt_tuning", "--prompt_tuning_init=text"],
+    ),
+    "adapter whose base is missing": (
+        1, "is an adapter whose base is missing: nothere/base cannot be loaded",
+        lambda tmp: [adapter_without_base(tmp)],
+    ),
+    "a model that is not there": (
+        1, "nothere cannot be loaded", lambda tmp: ["--model_name_or_path", str(tmp / "nothere")],
+    ),
+    "steps 0 without a model": (2, "--max_steps is 0 without --model_name_or_path", lambda tmp: ["--max_steps=0"]),
+    "steps and epochs": (2, "--max_steps", lambda tmp: ["--max_steps=2", "--num_train_epochs=2"]),
+    "test file alone": (2, "--test_file is given without --train_file", lambda tmp: [text_file(tmp)]),
+    "missing column": (
+        2, "rows.jsonl has the columns text, target", lambda tmp: [text_file(tmp), "--text_column=article"],
+    ),
+    "empty file": (1, "rows.jsonl is empty", lambda tmp: [text_file(tmp, "")]),
+    "broken JSON line": (1, "rows.jsonl, line 2 is not valid JSON", lambda tmp: [text_file(tmp, '{"a": 1}\n{"a"\n')]),
+    "broken CSV line": (
+        1, "rows.csv, line 3 is not valid CSV", lambda tmp: [text_file(tmp, 'text,target\na,b\n"c,d\n', "rows.csv")],
+    ),
+    "missing file": (2, "--test_file nothere.jsonl: No such file", lambda tmp: ["--test_file", "nothere.jsonl"]),
+    "unknown data set": (2, "--dataset_name wrds is neither words", lambda tmp: ["--dataset_name", "wrds"]),
+    "unknown task": (2, "--tasks past: the word tasks has", lambda tmp: ["--tasks", "past"]),
+    "prefix of a column that is not there": (
+        2, "--source_prefix '{lang}: ': 'lang' is no column", lambda tmp: ["--source_prefix", "{lang}: "],
+    ),
+    "resume from an empty folder": (2, "manifest.json", lambda tmp: ["--resume_from_checkpoint", str(tmp)]),
+    "unknown key in YAML": (2, "preset.yaml: num_beam is not a flag", lambda tmp: [preset(tmp, "num_beam: 3")]),
+}  # fmt: skip
 ALL_CASES = [
     (recipe, name)
-    for recipe, cases in (("train_vae", CASES), ("train_continual", CONTINUAL_CASES), ("train_gan", GAN_CASES))
+    for recipe, cases in (
+        ("train_vae", CASES), ("train_continual", CONTINUAL_CASES), ("train_gan", GAN_CASES), ("train_t5", T5_CASES),
+    )
     for name in cases
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("recipe", "name"), ALL_CASES, ids=["-".join(case) for case in ALL_CASES])
@@ -271,6 +355,7 @@ def test_one_line_and_status(recipe, name, request, command_line, tmp_path):
         "train_vae": (CASES, SMALL_WITHOUT_STEPS),
         "train_continual": (CONTINUAL_CASES, SMALL_CONTINUAL),
         "train_gan": (GAN_CASES, SMALL_GAN),
+        "train_t5": (T5_CASES, SMALL_T5),
     }[recipe]
     status, named, arguments = cases[name]
     output = tmp_path / "output"
@@ -287,6 +372,7 @@ def test_one_line_and_status(recipe, name, request, command_line, tmp_path):
 SMALL_WITHOUT_STEPS = [argument for argument in SMALL if "steps" not in argument]
 SMALL_CONTINUAL = ["--hidden_sizes=8", "--train_batch_size=20", "--num_tasks=2"]
 SMALL_GAN = ["--generator_hidden_size=8", "--discriminator_hidden_size=8", "--train_batch_size=20"]
+SMALL_T5 = ["--config_d_model=8", "--config_d_ff=8", "--config_num_layers=1", "--config_num_decoder_layers=1"]
 
 
 def small(train_vae, command_line, folder: Path, *arguments: str) -> tuple[int, str]:

@@ -1,0 +1,178 @@
+"""
+How much a cache of keys and values saves in generation, and how fast the T5 recipe's loop is beside a bare loop.
+
+    python benchmarks/bench_generation.py
+    python benchmarks/bench_generation.py --model_name_or_path google-t5/t5-small
+
+Generation: a T5 of t5-small's sizes that reads bytes, with new weights (the work is the same), or the named model;
+sources of 64 random tokens, exactly as many new tokens as told, greedy and with beams. With the cache a step computes
+the newest token only, without it all tokens so far again; the texts are the same. generation.png shows tokens a second
+over the length.
+
+Training: recipes/train_t5.py's own `main` on its word tasks as it is run, with log lines and a checkpoint at the end,
+against a loop by hand over the same padded batches in the same order: model, gradients scaled to norm 1, fused AdamW
+with the same schedule; no progress, log or check.
+
+The contenders take turns, so that a change of the machine's speed meets all of them, and medians over the rounds are
+compared; the first round warms up.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from transformers import get_scheduler
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
+
+import train_t5
+from bench_train_vae import result_of_loop
+
+from hwzoo import hub, text, training
+from hwzoo.training.seq2seq import EpochSampler
+
+T5_SMALL = {
+    "d_model": 512,
+    "d_ff": 2048,
+    "num_layers": 6,
+    "num_decoder_layers": 6,
+    "num_heads": 8,
+    "dropout_rate": 0.1,
+}
+SOURCE_LENGTH = 64
+
+
+def tokens_per_second(model, sources: torch.Tensor, num_new: int, num_beams: int, use_cache: bool) -> float:
+    """Of all texts together, the beams of one text counted as one."""
+    start = time.perf_counter()
+    with torch.no_grad():
+        ids = model.generate(
+            input_ids=sources, attention_mask=torch.ones_like(sources), max_new_tokens=num_new, min_new_tokens=num_new,
+            do_sample=False, num_beams=num_beams, use_cache=use_cache,
+        )  # fmt: skip
+    seconds = time.perf_counter() - start
+    if ids.shape != (len(sources), num_new + 1):  # the start token
+        raise RuntimeError(f"{tuple(ids.shape)} tokens were generated, not {num_new} for each of {len(sources)}")
+    return ids[:, 1:].numel() / seconds
+
+
+def bench_generation(arguments) -> dict[str, float]:
+    torch.manual_seed(0)
+    if arguments.model_name_or_path is None:
+        model = text.build_t5(text.new_tokenizer(None, None, ()), **T5_SMALL)
+    else:
+        model, _ = text.load_base(arguments.model_name_or_path, hub.load)
+        if not model.config.is_encoder_decoder:
+            raise SystemExit("--model_name_or_path must be a sequence-to-sequence model")
+    model.eval()
+    sources = torch.randint(3, 200, (arguments.batch_size, SOURCE_LENGTH))
+    cells = [(num, beams, cache) for num in arguments.lengths for beams in arguments.beams for cache in (True, False)]
+    speeds = {cell: [] for cell in cells}
+    for round_number in range(arguments.rounds + 1):
+        for cell in cells:
+            speed = tokens_per_second(model, sources, *cell)
+            if round_number:
+                speeds[cell].append(speed)
+    medians = {cell: statistics.median(values) for cell, values in speeds.items()}
+    print(f"generation, {arguments.batch_size} texts at once, tokens/s with and without cache:")
+    ratios = {}
+    for num, beams, _ in cells[::2]:
+        with_cache, without = (medians[num, beams, cache] for cache in (True, False))
+        pairs = zip(speeds[num, beams, True], speeds[num, beams, False], strict=True)
+        ratios[f"{num} tokens, {beams} beams"] = statistics.median(a / b for a, b in pairs)
+        print(f"{num:>5} new tokens, {beams} beams: {with_cache:8.1f} {without:8.1f}")
+    curves = {
+        f"{beams} beams, {'with' if cache else 'without'} cache": (
+            arguments.lengths,
+            [medians[num, beams, cache] for num in arguments.lengths],
+            f"C{colour}{'o-' if cache else 's--'}",
+        )
+        for colour, beams in enumerate(arguments.beams)
+        for cache in (True, False)
+    }
+    training.save_functions({"tokens a second": curves}, arguments.plot, xlabel="new tokens", scale="log")
+    return {f"cached / uncached, {name}": value for name, value in ratios.items()}
+
+
+class Bare:
+    """The loop that one would write by hand."""
+
+    def __init__(self, run: train_t5.Run):
+        model, data, pairs = train_t5.Model(), train_t5.Data(), text.load_text()
+        tokenizer = text.new_tokenizer(None, None, ())
+        sizes = {name: getattr(model, f"config_{name}") for name in train_t5.SIZES}
+        self.start = lambda: text.build_t5(tokenizer, **sizes).train()
+        self.dataset = text.TokenizedPairs(pairs.train, tokenizer, data.max_source_length, data.max_target_length)
+        self.collate = text.PadBatch(tokenizer.pad_token_id)
+        self.settings = run
+
+    def batches(self):
+        size = self.settings.per_device_train_batch_size
+        sampler = EpochSampler(len(self.dataset), self.settings.seed, None, size)
+        epoch = 0
+        while True:
+            sampler.set_epoch(epoch)
+            order, epoch = list(sampler), epoch + 1
+            for start in range(0, len(order), size):  # the short last one too, as the Trainer
+                yield self.collate([self.dataset[index] for index in order[start : start + size]])
+
+    def run(self) -> float:
+        run, model = self.settings, self.start()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=run.learning_rate, weight_decay=0.0, fused=True)
+        lr_scheduler = get_scheduler(run.lr_scheduler_type, optimizer, run.warmup_steps, run.max_steps)
+        start = time.perf_counter()
+        for _, batch in zip(range(run.max_steps), self.batches(), strict=False):
+            model(**batch).loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), run.max_grad_norm)
+            optimizer.step()
+            lr_scheduler.step()
+            optimizer.zero_grad()
+        return run.max_steps / (time.perf_counter() - start)
+
+
+def recipe_speed(steps: int) -> float:
+    """Steps a second of train_t5.py, up to the end of its Trainer's loop."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = train_t5.Run(output_dir=folder, max_steps=steps)
+        others = train_t5.Model(), train_t5.Data(), train_t5.Generation()
+        fitted = result_of_loop(train_t5.ZooSeq2SeqTrainer, "fit", lambda: train_t5.main(run, *others))
+    return steps / fitted.results["train_runtime"]
+
+
+def bench_training(steps: int, rounds: int) -> dict[str, float]:
+    bare, speeds = Bare(train_t5.Run(max_steps=steps)), {"bare": [], "recipe": []}
+    for round_number in range(rounds + 1):
+        times = {"bare": bare.run(), "recipe": recipe_speed(steps)}
+        if round_number:
+            for name, speed in times.items():
+                speeds[name].append(speed)
+    for name, values in speeds.items():
+        print(f"{name:>7}: {statistics.median(values):6.2f} steps/s (min {min(values):.2f}, max {max(values):.2f})")
+    ratio = statistics.median(a / b for a, b in zip(speeds["recipe"], speeds["bare"], strict=True))
+    return {"recipe / bare": ratio}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model_name_or_path", help="folder or Hub id of the model that generates")
+    parser.add_argument("--lengths", type=int, nargs="+", default=[16, 32, 64, 128, 256], help="new tokens")
+    parser.add_argument("--beams", type=int, nargs="+", default=[1, 4], help="beams")
+    parser.add_argument("--batch_size", type=int, default=8, help="texts generated at once")
+    parser.add_argument("--steps", type=int, default=100, help="steps of training a round; 0 leaves training out")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds; the medians over them are compared")
+    parser.add_argument("--plot", default="generation.png", help="file of the plot")
+    arguments = parser.parse_args()
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {arguments.rounds} rounds")
+    ratios = bench_generation(arguments)
+    if arguments.steps:
+        ratios |= bench_training(arguments.steps, arguments.rounds)
+    print(json.dumps({name: round(value, 3) for name, value in ratios.items()}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""
+Classifies texts by the labels' log-probabilities in a language model, without training: zero- and few-shot; by the sum
+over a label's tokens, by their mean, and calibrated with texts without content (Zhao et al., arXiv:2102.09690).
+
+    python recipes/classify_by_prompt.py
+    python recipes/classify_by_prompt.py --model_name_or_path openai-community/gpt2 --train_file train.csv
+        --test_file test.csv --text_column sentence --label_column label --labels "0=negative" "1=positive"
+        --template "Review: {text} Sentiment:"
+
+The first trains a small byte-level T5 to say of an English word whether it is a noun or a verb, on three nouns for
+each verb, so that it prefers nouns whatever the word, and tests what calibration makes of that. The output
+folder gets all_results.json, failures.jsonl, reliability.png (accuracy over confidence) and accuracy.png;
+docs/text_prompts.md says what they mean.
+"""
+
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from compare_prompts import check_format, output_folder, with_shots
+from transformers import set_seed
+
+from hwzoo import hub, text, training
+from hwzoo.errors import HwzooError, UsageError
+from hwzoo.files import write_bytes, write_json
+from hwzoo.text.words import NOUNS, VERBS
+from hwzoo.training import flag
+
+NOUNS_PER_VERB = 3  # in the training of the embedded base
+
+
+@dataclass
+class Settings(training.Flags):
+    config: str | None = flag(None, "YAML file with these flags as keys; the command line wins")
+    output_dir: str = flag("outputs/classify_by_prompt", "folder for results, failures and pictures")
+    overwrite_output_dir: bool = flag(False, "start anew in a folder that is not empty, over its files")
+    seed: int = flag(0, "of new weights, the order of the data and the choice of examples", "[0, 4294967295]")
+    dataset_name: str | None = flag(
+        None, "a folder with train.csv and so on, or a Hub id; noun or verb when not given"
+    )
+    data_dir: str | None = flag(None, "folder that holds the data set's; HWZOO_DATA_DIR when not given")
+    train_file: str | None = flag(None, "json, jsonl or csv, plain or .gz; in place of --dataset_name")
+    test_file: str | None = flag(None, "the same for the test")
+    text_column: str | None = flag(None, "column of the texts; document, article, text or source when not given")
+    label_column: str = flag("label", "column of the labels")
+    labels: list[str] | None = flag(None, "value=words for each label; the values themselves when not given")
+    max_predict_samples: int | None = flag(None, "test texts that are used, the first", "[1, inf)")
+    per_device_eval_batch_size: int = flag(128, "pairs of a text and a label at once", "[1, inf)")
+    max_source_length: int = flag(512, "tokens of a prompt; of longer ones the last stay", "[1, inf)")
+
+
+@dataclass
+class Prompts(training.Flags):
+    template: str = flag("{text} is a", "of a question, with {text}; the label follows")
+    shots: list[int] = flag([0, 2, 4], "numbers of examples in prompts, drawn at random", "[0, 64]")
+    content_free: list[str] = flag(list(text.CONTENT_FREE), "texts without content, to calibrate with")
+
+
+@dataclass
+class Base(training.Flags):
+    model_name_or_path: str | None = flag(None, "folder or Hub id of the model; a small one is trained when not given")
+    base: Literal[text.KINDS] = flag("seq2seq", "kind of the model that is trained here: a T5 or a GPT-2")
+    config_d_model: int = flag(64, "its width", "[1, inf)")
+    config_num_layers: int = flag(3, "its blocks", "[1, inf)")
+    pretrain_steps: int = flag(300, "optimiser steps of its training", "[1, inf)")
+    pretrain_learning_rate: float = flag(3e-3, "peak learning rate of its training", "(0, inf)")
+    pretrain_shots: int = flag(2, "examples before a question in its training, at most", "[0, 9]")
+    per_device_train_batch_size: int = flag(64, "questions a step of its training", "[1, inf)")
+
+
+def main(settings: Settings, prompts: Prompts, base: Base) -> dict:
+    # 1. output folder, seed, device
+    folder = output_folder(settings.output_dir, settings.overwrite_output_dir)
+    set_seed(settings.seed)
+    draw = random.Random(settings.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    # 2. data: texts, and labels in words
+    given = settings.dataset_name or settings.train_file or settings.test_file
+    if base.model_name_or_path is None and given:
+        raise UsageError("--model_name_or_path is needed: the base that is trained here knows nouns and verbs only")
+    if not given:
+        pairs = nouns_and_verbs()
+    else:
+        columns = text.Columns(settings.text_column, settings.label_column, source_prefix="")
+        files = {"train": settings.train_file, "test": settings.test_file}
+        try:
+            pairs = text.load_text(settings.dataset_name or "", settings.data_dir, files, columns)
+        except UsageError as error:
+            raise UsageError(str(error).replace("--summary_column", "--label_column")) from error
+    test = pairs.test[: settings.max_predict_samples]
+    values = sorted({each.target for each in [*pairs.train, *test]})
+    words = words_of(values, settings.labels)
+    labels = list(words.values())
+    if len(labels) < 2:
+        raise HwzooError(f"{pairs.name}: all texts have the label {values[0]}; two or more are needed")
+    most = max(prompts.shots, default=0)
+    if len(pairs.train) < most:
+        raise UsageError(f"--shots is {most}; {pairs.name} has {len(pairs.train)} training texts")
+    check_format("template", prompts.template, "hold {text}", needed="{text}", text="")
+
+    # 3. the model
+    if base.model_name_or_path is not None:
+        model, tokenizer = text.load_base(base.model_name_or_path, hub.load)
+        model.to(device)
+    else:
+        model, tokenizer = text.new_base(base.base, base.config_d_model, base.config_num_layers)
+        seen = pairs.train + [each for each in pairs.train if each.target == "noun"] * (NOUNS_PER_VERB - 1)
+        asked = [with_shots(each, seen, prompts.template, draw.randint(0, base.pretrain_shots), draw) for each in seen]
+        rows = text.encode(tokenizer, asked, [each.target for each in seen], model.config.is_encoder_decoder)
+        text.tune(
+            model.to(device), rows, tokenizer.pad_token_id, steps=base.pretrain_steps, seed=settings.seed, name="base",
+            learning_rate=base.pretrain_learning_rate, batch_size=base.per_device_train_batch_size,
+        )  # fmt: skip
+        hub.save(model, folder / "base", also=(tokenizer,))
+
+    # 4. log-probabilities of all labels after each prompt, and after those whose text says nothing
+    def scores(contexts: list[str]) -> text.LabelScores:
+        limits = {"batch_size": settings.per_device_eval_batch_size, "max_source_length": settings.max_source_length}
+        return text.score_labels(model, tokenizer, contexts, labels, **limits)
+
+    examples = [(shot, words[shot.target]) for shot in draw.sample(pairs.train, most)]
+    truth = torch.tensor([values.index(each.target) for each in test])
+    free = [text.Example("", "", (), text=each) for each in prompts.content_free]
+    results, failures = {}, []
+    for num in sorted(set(prompts.shots)):
+        contexts = [text.hard_prompt(each, prompts.template, examples[:num]) for each in test]
+        found = scores(contexts)
+        prior = scores([text.hard_prompt(each, prompts.template, examples[:num]) for each in free]).raw()
+        results[f"content_free_{num}_shot"] = dict(zip(labels, prior.mean(0).tolist(), strict=True))
+        ways = {"raw": found.raw(), "normalized": found.normalized(), "calibrated": text.calibrate(found.raw(), prior)}
+        for way, probabilities in ways.items():
+            name = f"{num}_shot_{way}"
+            results[name] = text.confidence_scores(probabilities, truth)
+            results[f"test_accuracy_{name}"] = results[name].pop("accuracy")
+            print(f"{name:>20}: accuracy {results[f'test_accuracy_{name}']:.3f}", flush=True)
+            for context, row, right in zip(contexts, probabilities, truth.tolist(), strict=True):
+                if (answer := row.argmax().item()) != right:
+                    told = {"prediction": labels[answer], "label": labels[right], "confidence": row[answer].item()}
+                    failures.append({"prompt": name, "source": context} | told)
+
+    # 5. save
+    what = base.model_name_or_path or f"a {base.base} model trained here for {base.pretrain_steps} steps"
+    sentence = [
+        f"{pairs.name}: {len(test)} test texts, labels {', '.join(labels)}",
+        *([pairs.note] if pairs.note else []),
+        f"model: {what}",
+        f"prompts from {prompts.template!r}, the same examples in all prompts of so many shots, seed {settings.seed}",
+        "raw: the label with the largest sum of log-probabilities of its tokens; normalized: with the largest mean; "
+        f"calibrated: raw, divided by the mean for the texts {prompts.content_free}; confidence: the probability of "
+        "the answer among the labels; calibration error over 10 bins",
+    ]
+    results["protocol"] = "; ".join(sentence)
+    write_json(folder / "all_results.json", results)
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in failures]
+    write_bytes(folder / "failures.jsonl", "".join(lines).encode())
+    training.save_settings(folder / "preset.yaml", settings, prompts, base)
+    draw_all(folder, results, sorted(set(prompts.shots)), len(test))
+    print(f"results, failures and pictures are in {folder}")
+    return results
+
+
+def nouns_and_verbs() -> text.TextSplits:
+    """English words that the word tasks have as a noun or as a verb, but not as both."""
+    kinds = {"noun": set(NOUNS.split()), "verb": set(VERBS.split())}
+    both = set.intersection(*kinds.values())
+    parts: dict[str, list[text.Example]] = {"train": [], "validation": [], "test": []}
+    for label, own in kinds.items():
+        for word in sorted(own - both):
+            parts[text.hash_split(word)].append(text.Example(word, label, (label,), text=word))
+    return text.TextSplits("noun or verb", **parts, note="split by the hash of the word, 8 : 1 : 1")
+
+
+def words_of(values: list[str], given: list[str] | None) -> dict[str, str]:
+    """The words that stand for each value of the label."""
+    if given is None:
+        return {value: value for value in values}
+    words = dict(each.split("=", 1) for each in given if "=" in each)
+    if len(words) != len(given) or set(words) != set(values) or not all(map(str.strip, words.values())):
+        raise UsageError(f"--labels is {' '.join(given)}; it must be value=words for each of {', '.join(values)}")
+    return words
+
+
+def draw_all(folder: Path, results: dict, shots: list[int], num: int):
+    names = [f"{each}_shot_{way}" for each in shots for way in ("raw", "normalized", "calibrated")]
+    shares = [results[f"test_accuracy_{name}"] for name in names]
+    errors = [(share * (1 - share) / num) ** 0.5 for share in shares]  # standard error of a share
+    training.save_bars(names, shares, errors, folder / "accuracy.png", label="accuracy on test texts")
+    panels = {}
+    for each in shots:
+        curves = {"as sure as right": ([0, 1], [0, 1], "k:")}
+        for way, style in (("raw", "o-"), ("normalized", "s-"), ("calibrated", "^-")):
+            bins = results[f"{each}_shot_{way}"]["reliability"]
+            curves[way] = ([row["confidence"] for row in bins], [row["accuracy"] for row in bins], style)
+        panels[f"accuracy, {each} shots"] = curves
+    if panels:
+        training.save_functions(panels, folder / "reliability.png", xlabel="confidence")
+
+
+if __name__ == "__main__":
+    training.launch(main, Settings, Prompts, Base, description=__doc__)

@@ -1,0 +1,79 @@
+"""How far texts agree with their references."""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+ROUGE = Path(__file__).parent / "rouge"  # for `evaluate.load`
+ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+
+
+def rouge_scores(predictions: Sequence[str], references: Sequence[Sequence[str]], **kwargs) -> dict[str, list[float]]:
+    """
+    ROUGE of each prediction, in [0, 1], with stemming and, for rougeLsum, a line for each sentence.
+
+    Args:
+        predictions: texts.
+        references: the right texts for each.
+        kwargs: further ones of the metric in `ROUGE`: `multi_reference` ("max", the default, or "mean"),
+            `rouge_types`.
+    """
+    return _rouge().compute(
+        predictions=list(predictions),
+        references=[list(each) for each in references],
+        use_aggregator=False,
+        use_stemmer=True,
+        newline_split=True,
+        **kwargs,
+    )
+
+
+def text_scores(
+    predictions: Sequence[str], references: Sequence[Sequence[str]], tasks: Sequence[str] | None = None
+) -> dict[str, float]:
+    """
+    Scores of predicted texts.
+
+    Args:
+        predictions: texts.
+        references: the right texts for each; the first is the one that ROUGE compares with.
+        tasks: the name of the task of each, for data with several.
+
+    Returns:
+        `rouge1`, `rouge2`, `rougeL`, `rougeLsum` in [0, 100], the mean over the predictions; where a prediction has
+        several references also `rouge1_max` and so on, against the best of them, and `rouge1_mean`, the average over
+        them. `exact_match` in [0, 1]: the share that equals a reference, white space at both ends aside; with several
+        tasks also `exact_match_<task>` and `exact_match_mean_of_tasks`.
+
+    Raises:
+        ValueError: without predictions, or when their number is not that of the references.
+    """
+    if not predictions or len(predictions) != len(references):
+        raise ValueError(f"{len(predictions)} predictions and {len(references)} lists of references")
+    kinds = {"": [each[:1] for each in references]}
+    if any(len(each) > 1 for each in references):
+        kinds |= {"_max": references, "_mean": references}
+    scores = {}
+    for suffix, right in kinds.items():
+        by_type = rouge_scores(predictions, right, multi_reference="mean" if suffix == "_mean" else "max")
+        scores |= {f"{name}{suffix}": 100 * _mean(by_type[name]) for name in ROUGE_TYPES}
+    pairs = zip(predictions, references, strict=True)
+    matches = [text.strip() in {each.strip() for each in right} for text, right in pairs]
+    scores["exact_match"] = _mean(matches)
+    names = sorted(set(tasks or ()) - {""})
+    for name in names if len(names) > 1 else ():
+        scores[f"exact_match_{name}"] = _mean([m for m, task in zip(matches, tasks, strict=True) if task == name])
+    if len(names) > 1:
+        scores["exact_match_mean_of_tasks"] = _mean([scores[f"exact_match_{name}"] for name in names])
+    return scores
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(sum(values) / len(values))
+
+
+@cache
+def _rouge():
+    import evaluate
+
+    return evaluate.load(str(ROUGE), keep_in_memory=True)

@@ -1,0 +1,101 @@
+"""Parameter-efficient training of a frozen sequence-to-sequence model, by PEFT's own classes."""
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..errors import UsageError
+
+PEFT_METHODS = ("prompt_tuning", "prefix_tuning", "p_tuning", "lora")
+PROMPT_INITS = ("random", "text", "vocab")
+
+
+def add_adapter(
+    model: PreTrainedModel,
+    method: str,
+    *,
+    num_virtual_tokens: int = 20,
+    prompt_tuning_init: str = "random",
+    prompt_tuning_init_text: str | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    lora_rank: int = 8,
+):
+    """
+    Freezes a model and puts a trainable adapter on it.
+
+    Args:
+        model: the base; its `name_or_path` is what the adapter will name.
+        method: `prompt_tuning` (Lester et al., arXiv:2104.08691: embeddings before those of the source),
+            `prefix_tuning` (Li and Liang, arXiv:2101.00190: keys and values before those of each layer of the decoder,
+            without their network), `p_tuning` (Liu et al., arXiv:2103.10385: embeddings that a small network makes),
+            `lora` (Hu et al., arXiv:2106.09685: updates of low rank to the queries and values).
+        num_virtual_tokens: of the first three.
+        prompt_tuning_init: of `prompt_tuning`: `random` (standard normal), `vocab` (the embeddings of tokens drawn
+            from the vocabulary), `text` (those of the tokens of `prompt_tuning_init_text`, from the first again when
+            they are too few).
+        tokenizer: for `text`.
+        lora_rank: of `lora`; the update is scaled by 2, whatever the rank.
+
+    Returns:
+        A `peft.PeftModel`.
+
+    Raises:
+        UsageError: for an unknown method or initialisation, or `text` without a text or tokenizer.
+    """
+    import peft
+
+    task: dict[str, Any] = {"task_type": peft.TaskType.SEQ_2_SEQ_LM}
+    prompt = task | {"num_virtual_tokens": num_virtual_tokens}
+    # One set of embeddings, for the encoder: PEFT's second one, for the decoder, never gets a gradient.
+    embeddings = prompt | {"num_transformer_submodules": 1}
+    config = model.config
+    if method == "lora":
+        adapter = peft.LoraConfig(**task, r=lora_rank, lora_alpha=2 * lora_rank)
+    elif method == "prompt_tuning":
+        ids = _initial_tokens(prompt_tuning_init, prompt_tuning_init_text, tokenizer, num_virtual_tokens, model)
+        adapter = peft.PromptTuningConfig(**embeddings)
+    elif method == "p_tuning":
+        adapter = peft.PromptEncoderConfig(**embeddings, encoder_hidden_size=config.hidden_size)
+    elif method == "prefix_tuning":
+        # PEFT would take the encoder's number of layers, and the width of the model for that of its heads together.
+        heads = getattr(config, "decoder_attention_heads", None) or config.num_attention_heads
+        width = getattr(config, "d_kv", config.hidden_size // heads)
+        layers = getattr(config, "num_decoder_layers", None) or getattr(config, "decoder_layers", None)
+        adapter = peft.PrefixTuningConfig(
+            **prompt, num_layers=layers or config.num_hidden_layers, num_attention_heads=heads, token_dim=heads * width
+        )
+    else:
+        raise UsageError(f"--peft_method is {method}; it must be none or one of {', '.join(PEFT_METHODS)}")
+    wrapped = peft.get_peft_model(model, adapter)
+    if method == "prompt_tuning" and ids is not None:
+        # Ours, as PEFT would load a tokenizer by name for this, and again wherever the adapter is loaded.
+        with torch.no_grad():
+            wrapped.prompt_encoder[wrapped.active_adapter].embedding.weight.copy_(model.get_input_embeddings()(ids))
+    return wrapped
+
+
+def count_trainable(model: nn.Module) -> int:
+    """Numbers that training changes."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def _initial_tokens(init: str, text: str | None, tokenizer, num: int, model: PreTrainedModel) -> torch.Tensor | None:
+    """Ids of the tokens whose embeddings the prompt starts with, (num,); None for random numbers."""
+    if init == "random":
+        return None
+    embeddings = model.get_input_embeddings()
+    if init == "vocab":
+        return torch.randint(embeddings.num_embeddings, (num,), device=embeddings.weight.device)
+    if init != "text":
+        raise UsageError(f"--prompt_tuning_init is {init}; it must be one of {', '.join(PROMPT_INITS)}")
+    if not text:
+        raise UsageError("--prompt_tuning_init text needs --prompt_tuning_init_text")
+    if tokenizer is None:
+        raise UsageError("--prompt_tuning_init text needs a tokenizer, and none is given")
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    if not ids:
+        raise UsageError(f"--prompt_tuning_init_text is {text!r}; it has no tokens")
+    return torch.tensor((ids * math.ceil(num / len(ids)))[:num], device=embeddings.weight.device)

@@ -1,0 +1,77 @@
+"""Pairs of texts as token ids, and batches of them."""
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from .sources import Example
+
+IGNORED_LABEL = -100  # what the loss of transformers' models leaves out
+
+
+class TokenizedPairs(Dataset):
+    """
+    Examples as token ids, kept in 4 bytes each.
+
+    Args:
+        examples: to be tokenised.
+        tokenizer: of the model.
+        max_source_length: tokens of a source, its end token included; longer ones are cut.
+        max_target_length: tokens of a target, its end token included.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        tokenizer: PreTrainedTokenizerBase,
+        max_source_length: int,
+        max_target_length: int,
+    ):
+        sources, targets = [each.source for each in examples], [each.target for each in examples]
+        self.input_ids, self.labels = [], []
+        if examples:
+            self.input_ids = _ids(tokenizer(sources, max_length=max_source_length, truncation=True))
+            self.labels = _ids(tokenizer(text_target=targets, max_length=max_target_length, truncation=True))
+
+    def digest(self) -> str:
+        """SHA-256 of all ids, with which a resumed run is told from one on other data."""
+        hashed = hashlib.sha256()
+        for ids in (each for pair in zip(self.input_ids, self.labels, strict=True) for each in pair):
+            hashed.update(len(ids).to_bytes(4, "little") + ids.numpy().tobytes())
+        return hashed.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {"input_ids": self.input_ids[index], "labels": self.labels[index]}
+
+
+class PadBatch:
+    """
+    Puts examples of `TokenizedPairs` together: `input_ids` (batch, source length) padded with `pad_token_id`,
+    `attention_mask` of the same shape, 1 where there is text, and `labels` (batch, target length) padded with -100.
+    """
+
+    def __init__(self, pad_token_id: int):
+        self.pad_token_id = pad_token_id
+
+    def __call__(self, rows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+        sources = [row["input_ids"] for row in rows]
+        lengths = torch.tensor([len(source) for source in sources])
+        input_ids = pad_sequence(sources, batch_first=True, padding_value=self.pad_token_id).long()
+        return {
+            "input_ids": input_ids,
+            # By length, not by value: a pad token in the middle of a text is text.
+            "attention_mask": (torch.arange(input_ids.shape[1]) < lengths[:, None]).long(),
+            "labels": pad_sequence([row["labels"] for row in rows], True, IGNORED_LABEL).long(),
+        }
+
+
+def _ids(encoded) -> list[Tensor]:
+    return [torch.tensor(ids, dtype=torch.int32) for ids in encoded["input_ids"]]

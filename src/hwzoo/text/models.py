@@ -1,0 +1,220 @@
+"""Sequence-to-sequence models and their tokenizers: built from sizes, or loaded, with or without an adapter."""
+
+import copy
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import (
+    AutoTokenizer,
+    ByT5Tokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+from ..errors import HwzooError, UsageError
+
+PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"  # ids 0, 1, 2 as in every T5
+
+
+def build_t5(tokenizer: PreTrainedTokenizerBase, **sizes: Any) -> T5ForConditionalGeneration:
+    """
+    A T5 (Raffel et al., arXiv:1910.10683) with new weights.
+
+    Args:
+        tokenizer: decides the vocabulary.
+        sizes: `d_model`, `d_ff`, `num_layers`, `num_decoder_layers`, `num_heads`, `dropout_rate`, as in `T5Config`.
+
+    Raises:
+        UsageError: when `num_heads` does not divide `d_model`, or the decoder is deeper than the encoder.
+    """
+    if sizes["d_model"] % sizes["num_heads"]:
+        raise UsageError(
+            f"--config_d_model is {sizes['d_model']}; it must be a multiple of {sizes['num_heads']} heads"
+        )
+    if sizes["num_decoder_layers"] > sizes["num_layers"]:
+        # The key-value cache of `generate` (transformers 5) has as many layers as the encoder.
+        raise UsageError(
+            f"--config_num_decoder_layers is {sizes['num_decoder_layers']}; it must be at most --config_num_layers, "
+            f"{sizes['num_layers']}: transformers' cache for generation is of that depth"
+        )
+    config = T5Config(
+        vocab_size=len(tokenizer),  # ByT5Tokenizer's own vocab_size leaves the special tokens out
+        d_kv=sizes["d_model"] // sizes["num_heads"],
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=tokenizer.pad_token_id,
+        **sizes,
+    )
+    return T5ForConditionalGeneration(config)
+
+
+def load_seq2seq(model_name_or_path: str, load: Callable[..., PreTrainedModel], trainable: bool) -> PreTrainedModel:
+    """
+    A trained sequence-to-sequence model in float32, or a PEFT adapter on its base.
+
+    Args:
+        model_name_or_path: folder or Hub id of a model or of an adapter.
+        load: gives a model of a class and a name, and refuses missing weights (`hwzoo.hub.load`).
+        trainable: whether an adapter is to be trained further.
+
+    Raises:
+        UsageError: for a model of another kind, or an adapter that cannot be trained further.
+        HwzooError: when it, or the base that an adapter names, cannot be loaded.
+    """
+    from transformers import AutoModelForSeq2SeqLM
+    from transformers.utils.peft_utils import find_adapter_config_file
+
+    what = f"--model_name_or_path {model_name_or_path}"
+    try:
+        adapter = find_adapter_config_file(model_name_or_path)
+    except OSError:  # neither a folder nor a Hub id, which `load` tells
+        adapter = None
+    if adapter is None:
+        try:
+            return load(AutoModelForSeq2SeqLM, model_name_or_path, dtype=torch.float32)
+        except ValueError as error:
+            kind = str(error).split(" for this kind")[0].splitlines()[0]
+            raise UsageError(f"{what} is no sequence-to-sequence model: {kind}") from error
+
+    from peft import PeftConfig, PeftModel
+
+    config = PeftConfig.from_pretrained(model_name_or_path)
+    if trainable and config.is_prompt_learning:
+        raise UsageError(
+            f"{what}: PEFT does not train an adapter of {config.peft_type.value.lower()} further; --max_steps 0 tests "
+            "it, --peft_method on its base makes a new one"
+        )
+    base = config.base_model_name_or_path
+    if base is None:
+        raise HwzooError(f"{what} is an adapter that names no base model")
+    try:
+        model = load(AutoModelForSeq2SeqLM, base, dtype=torch.float32)
+    except (HwzooError, ValueError) as error:
+        raise HwzooError(f"{what} is an adapter whose base is missing: {error}") from error
+    return PeftModel.from_pretrained(model, model_name_or_path, is_trainable=trainable)
+
+
+def load_tokenizer(name_or_path: str, flag: str = "tokenizer_name") -> PreTrainedTokenizerBase:
+    """
+    The tokenizer of a folder or a Hub id.
+
+    Raises:
+        HwzooError: when there is none.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise HwzooError(f"--{flag} {name_or_path}: its tokenizer cannot be loaded: {reason}") from error
+    if tokenizer.pad_token_id is None or tokenizer.eos_token_id is None:
+        raise UsageError(f"--{flag} {name_or_path}: its tokenizer has no pad token or no end token")
+    return tokenizer
+
+
+def new_tokenizer(name_or_path: str | None, vocab_size: int | None, texts: Iterable[str]) -> PreTrainedTokenizerBase:
+    """
+    The tokenizer of a new model: the named one, else one of `vocab_size` tokens learned from `texts`, else that of
+    ByT5 (Xue et al., arXiv:2105.13626): 256 bytes and 128 special tokens, no files.
+    """
+    if name_or_path is not None:
+        return load_tokenizer(name_or_path)
+    return ByT5Tokenizer() if vocab_size is None else train_tokenizer(texts, vocab_size)
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:
+    """
+    A tokenizer of pieces of words (byte-level BPE) learned from texts, with T5's special tokens and end token.
+
+    Args:
+        texts: of training.
+        vocab_size: number of tokens, at least 260: the 256 bytes and the special ones.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[PAD, END, UNKNOWN],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {END}", special_tokens=[(END, 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=PAD, eos_token=END, unk_token=UNKNOWN, clean_up_tokenization_spaces=False
+    )
+
+
+def base_of(model: PreTrainedModel) -> str | None:
+    """Folder or Hub id of the model that an adapter is of; None for a whole model."""
+    return getattr(getattr(model, "active_peft_config", None), "base_model_name_or_path", None)
+
+
+def tokenizer_of(folder: str, model: PreTrainedModel) -> str:
+    """Where the tokenizer of a loaded model is: with it, or, for an adapter without one, with its base."""
+    base = base_of(model)
+    if base is not None and Path(folder).is_dir() and not (Path(folder) / "tokenizer_config.json").is_file():
+        return base
+    return folder
+
+
+def adapter_of(model: PreTrainedModel) -> str | None:
+    """The kind of adapter that a model has, in lower case (`prompt_tuning`, `lora`, ...); None for a whole model."""
+    config = getattr(model, "active_peft_config", None)
+    return None if config is None else config.peft_type.value.lower()
+
+
+def generation_config(
+    model: PreTrainedModel, generation_max_new_tokens: int, num_beams: int = 1, length_penalty: float = 1.0
+) -> GenerationConfig:
+    """
+    How a model generates, stated in full: also set on the model, so that `generate()` without arguments does the same.
+
+    Args:
+        model: or adapter; what its own configuration says beyond these arguments stays (forbidden repetitions, say).
+        generation_max_new_tokens: at most so many tokens, the start token not counted.
+        num_beams: 1 for greedy decoding.
+        length_penalty: exponent of the length by which the score of a beam is divided.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    config = copy.deepcopy(base.generation_config)
+    # `max_length` would count the start token, and the rest is for sampling or for beams alone.
+    config.max_length = None
+    config.max_new_tokens, config.num_beams = generation_max_new_tokens, num_beams
+    config.length_penalty = length_penalty if num_beams > 1 else None
+    if num_beams == 1:
+        config.early_stopping = None
+    config._from_model_config = False
+    base.generation_config = config
+    return copy.deepcopy(config)
+
+
+def describe(config: GenerationConfig) -> str:
+    """A generation's settings in words, for protocols."""
+    own = {"max_new_tokens", "num_beams", "length_penalty", "transformers_version", "use_cache"}
+    own |= {name for name in config.to_diff_dict() if name.endswith("_token_id") or name.startswith("_")}
+    words = [f"at most {config.max_new_tokens} new tokens"]
+    words.append(
+        "greedy" if config.num_beams == 1 else f"{config.num_beams} beams, length penalty {config.length_penalty}"
+    )
+    others = {name: value for name, value in config.to_diff_dict().items() if name not in own and value is not False}
+    return ", ".join(words + [f"{name} {value}" for name, value in others.items()])
+
+
+def decode(ids: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Texts of generated ids, (num, length), padded with the pad token or -100."""
+    return tokenizer.batch_decode(np.where(ids < 0, tokenizer.pad_token_id, ids), skip_special_tokens=True)
+
+
+def mean_length(ids: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> float:
+    """Mean number of generated tokens, the end token counted, start and padding not."""
+    return float(((ids >= 0) & (ids != tokenizer.pad_token_id)).sum(1).mean())

@@ -1,0 +1,310 @@
+"""Prompting a language model, sequence-to-sequence or causal: prompts of words, trained prompts, what it answers."""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    ByT5Tokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from ..errors import HwzooError, UsageError
+from .adapters import add_adapter
+from .batches import IGNORED_LABEL, PadBatch
+from .models import build_t5, load_seq2seq
+from .sources import Example
+
+KINDS = ("seq2seq", "causal")
+
+
+def load_base(
+    model_name_or_path: str, load: Callable[..., PreTrainedModel]
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """
+    A trained sequence-to-sequence or causal language model in float32, and its tokenizer.
+
+    Args:
+        model_name_or_path: folder or Hub id of a whole model.
+        load: gives a model of a class and a name, and refuses missing weights (`hwzoo.hub.load`).
+
+    Raises:
+        UsageError: for an adapter, or a model of another kind.
+        HwzooError: when model or tokenizer cannot be loaded.
+    """
+    what = f"--model_name_or_path {model_name_or_path}"
+    try:
+        model = load_seq2seq(model_name_or_path, load, trainable=False)
+    except UsageError:  # it is of another kind
+        try:
+            model = load(AutoModelForCausalLM, model_name_or_path, dtype=torch.float32)
+        except ValueError as error:
+            raise UsageError(f"{what} is neither a sequence-to-sequence nor a causal language model") from error
+    if hasattr(model, "peft_config"):
+        raise UsageError(f"{what} is an adapter; a whole model is needed")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model_name_or_path)
+    except (OSError, ValueError, KeyError) as error:
+        raise HwzooError(f"{what}: its tokenizer cannot be loaded: {str(error).splitlines()[0]}") from error
+    if tokenizer.eos_token_id is None:
+        raise UsageError(f"{what}: its tokenizer has no end token")
+    if tokenizer.pad_token_id is None:  # GPT-2's: masked wherever it stands, so that any token will do
+        tokenizer.pad_token = tokenizer.eos_token
+    return model, tokenizer
+
+
+def new_base(kind: str, d_model: int, num_layers: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """
+    A small model with new weights that reads bytes: a T5 (`seq2seq`) or a GPT-2 (`causal`, of at most 1,024 bytes).
+
+    Args:
+        kind: one of KINDS.
+        d_model: width, a multiple of 4 heads.
+        num_layers: blocks; a T5's decoder has one less than its encoder, at least one.
+
+    Raises:
+        UsageError: when 4 heads do not divide the width.
+    """
+    if d_model % 4:
+        raise UsageError(f"--config_d_model is {d_model}; it must be a multiple of 4 heads")
+    tokenizer = ByT5Tokenizer()
+    if kind == "seq2seq":
+        layers = {"num_layers": num_layers, "num_decoder_layers": max(1, num_layers - 1)}
+        sizes = {"d_model": d_model, "d_ff": 4 * d_model, "num_heads": 4, "dropout_rate": 0.0}
+        return build_t5(tokenizer, **sizes, **layers), tokenizer
+    if kind != "causal":
+        raise ValueError(f"kind is {kind!r}; it must be one of {', '.join(KINDS)}")
+    ends = dict.fromkeys(("bos_token_id", "eos_token_id"), tokenizer.eos_token_id)
+    dropout = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_embd=d_model, n_layer=num_layers, n_head=4,
+        pad_token_id=tokenizer.pad_token_id, **ends, **dropout,
+    )  # fmt: skip
+    return GPT2LMHeadModel(config), tokenizer
+
+
+def prompt_adapter(model: PreTrainedModel, method: str, **settings: Any):
+    """`add_adapter` for both kinds of models; the same arguments, result and errors."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what PEFT itself does with deprecated names, and with GPT-2's layers
+        if model.config.is_encoder_decoder:
+            return add_adapter(model, method, **settings)
+        return _causal_adapter(model, method, **settings)
+
+
+def _causal_adapter(model, method: str, *, num_virtual_tokens: int, prompt_tuning_init: str, lora_rank: int, **_):
+    import peft
+
+    task: dict[str, Any] = {"task_type": peft.TaskType.CAUSAL_LM}
+    prompt = task | {"num_virtual_tokens": num_virtual_tokens}
+    if method == "lora":
+        return peft.get_peft_model(model, peft.LoraConfig(**task, r=lora_rank, lora_alpha=2 * lora_rank))
+    if method == "prefix_tuning":
+        return peft.get_peft_model(model, peft.PrefixTuningConfig(**prompt))
+    if method == "p_tuning":
+        size = {"encoder_hidden_size": model.config.hidden_size}
+        return peft.get_peft_model(model, peft.PromptEncoderConfig(**prompt, **size))
+    wrapped = peft.get_peft_model(model, peft.PromptTuningConfig(**prompt))
+    if prompt_tuning_init == "vocab":
+        table = model.get_input_embeddings().weight
+        with torch.no_grad():
+            ids = torch.randint(len(table), (num_virtual_tokens,), device=table.device)
+            wrapped.prompt_encoder[wrapped.active_adapter].embedding.weight.copy_(table[ids])
+    return wrapped
+
+
+def hard_prompt(
+    example: Example,
+    template: str,
+    shots: Sequence[tuple[Example, str]] = (),
+    instruction: str = "",
+) -> str:
+    """
+    A prompt in words: the instruction, a line for each shot with its answer, and the question.
+
+    Args:
+        example: to be answered.
+        template: of a question, with `{text}` and, if wanted, `{task}`.
+        shots: examples with the answers to be shown for them, right or wrong.
+        instruction: first line; `{task}` stands for the task.
+    """
+    lines = [instruction.format(task=example.task)] if instruction else []
+    lines += [f"{template.format(text=shot.text, task=shot.task)} {answer}" for shot, answer in shots]
+    return "\n".join([*lines, template.format(text=example.text, task=example.task)])
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase,
+    contexts: Sequence[str],
+    answers: Sequence[str],
+    is_encoder_decoder: bool,
+    end: bool = True,
+    max_source_length: int | None = None,
+) -> list[dict[str, Tensor]]:
+    """
+    Contexts and their answers as rows for `PadBatch`: `input_ids` and `labels`, (length,) each.
+
+    A sequence-to-sequence model reads the context and writes the answer, both with the special tokens of its
+    tokenizer. For a causal model the answer follows the context, after a space unless the context ends in white
+    space; the tokens of the context, which loses the end token that some tokenizers give it, have the label -100.
+
+    Args:
+        end: whether a causal model's answer is followed by the end token, as it is for training.
+        max_source_length: tokens of a context; of longer ones the last stay.
+
+    Raises:
+        UsageError: for an answer without tokens.
+    """
+    rows = []
+    for context, answer in zip(contexts, answers, strict=True):
+        source = source_ids(tokenizer, context, is_encoder_decoder, max_source_length)
+        if is_encoder_decoder:
+            target = tokenizer(text_target=answer)["input_ids"]
+        else:
+            spaced = answer if context[-1:].isspace() else f" {answer}"
+            target = tokenizer(spaced, add_special_tokens=False)["input_ids"] if answer else []
+        if not answer.strip() or not target:
+            raise UsageError(f"the answer {answer!r} has no tokens")
+        if not is_encoder_decoder:
+            target = target + [tokenizer.eos_token_id] * end
+            source, target = source + target, [IGNORED_LABEL] * len(source) + target
+        rows.append({"input_ids": torch.tensor(source), "labels": torch.tensor(target)})
+    return rows
+
+
+def source_ids(
+    tokenizer: PreTrainedTokenizerBase, context: str, is_encoder_decoder: bool, max_source_length: int | None = None
+) -> list[int]:
+    """The tokens of a context, as `encode` explains; at least one."""
+    ids = tokenizer(context)["input_ids"]
+    if not is_encoder_decoder and ids[-1:] == [tokenizer.eos_token_id]:
+        ids = ids[:-1]
+    return ids[-max_source_length:] if ids and max_source_length else ids or [tokenizer.eos_token_id]
+
+
+def tune(
+    model: nn.Module,
+    rows: Sequence[dict[str, Tensor]],
+    pad_token_id: int,
+    *,
+    steps: int,
+    learning_rate: float,
+    batch_size: int,
+    seed: int,
+    name: str,
+    before_step: Callable[[int], None] = lambda step: None,
+):
+    """
+    Trains what can be trained of a model: AdamW without weight decay, the rate rising over the first tenth of the
+    steps and falling to 0, gradients scaled down to norm 1.
+
+    Args:
+        rows: of `encode`.
+        seed: of their order; each epoch has its own.
+        name: for the progress bar and the error.
+        before_step: gets the number of steps done, from 0 to `steps`, before each step and after the last.
+
+    Raises:
+        HwzooError: with the first step whose loss is not finite.
+    """
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    device, collate = parameters[0].device, PadBatch(pad_token_id)
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0, fused=True)
+    rise = max(1, steps // 10)
+    lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / rise, (steps - step) / max(1, steps - rise))
+    )
+    batches = _batches(len(rows), batch_size, seed)
+    for step in tqdm(range(steps), desc=name, unit="step", disable=None):
+        before_step(step)
+        model.train()
+        batch = collate([rows[index] for index in next(batches)])
+        loss = model(**{key: value.to(device) for key, value in batch.items()}).loss
+        if not loss.isfinite():
+            raise HwzooError(f"{name}: the loss is {loss.item()} at step {step + 1}; a smaller learning rate may help")
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        lr_scheduler.step()
+    before_step(steps)
+    model.eval()
+
+
+def _batches(num: int, batch_size: int, seed: int) -> Iterator[list[int]]:
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        order = torch.randperm(num, generator=generator).tolist()
+        # The short last batch of an epoch is left out, unless it is the only one.
+        for start in range(0, max(1, num - batch_size + 1), batch_size):
+            yield order[start : start + batch_size]
+
+
+@torch.no_grad()
+def generate_answers(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    contexts: Sequence[str],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    max_source_length: int | None = None,
+) -> list[str]:
+    """
+    What a model, or an adapter on it, answers: greedy, up to the first line break, without white space at both ends.
+
+    A batch holds contexts of one length, so that nothing is padded: with an adapter of prompts before padded texts the
+    positions of a causal model would be wrong.
+    """
+    model.eval()
+    device, seq2seq = next(model.parameters()).device, model.config.is_encoder_decoder
+    sources = [source_ids(tokenizer, context, seq2seq, max_source_length) for context in contexts]
+    line_break = tokenizer("\n", add_special_tokens=False)["input_ids"]
+    ends = [tokenizer.eos_token_id, *(line_break if len(line_break) == 1 else [])]
+    answers = [""] * len(sources)
+    order = sorted(range(len(sources)), key=lambda index: len(sources[index]))
+    for length, group in groupby(order, key=lambda index: len(sources[index])):
+        same = list(group)
+        for chosen in (same[start : start + batch_size] for start in range(0, len(same), batch_size)):
+            input_ids = torch.tensor([sources[index] for index in chosen], device=device)
+            with warnings.catch_warnings():
+                # PEFT counts the positions itself: right, as nothing is padded.
+                warnings.filterwarnings("ignore", "Position ids are not supported")
+                ids = model.generate(
+                    input_ids=input_ids, attention_mask=torch.ones_like(input_ids), max_new_tokens=max_new_tokens,
+                    do_sample=False, num_beams=1, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id,
+                )  # fmt: skip
+            texts = tokenizer.batch_decode(ids if seq2seq else ids[:, length:], skip_special_tokens=True)
+            for index, text in zip(chosen, texts, strict=True):
+                answers[index] = text.strip(" ").split("\n")[0].strip()
+    return answers
+
+
+@torch.no_grad()
+def first_token_probabilities(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    context: str,
+    num: int,
+    max_source_length: int | None = None,
+) -> list[tuple[str, float]]:
+    """The `num` most probable first tokens of the answer to a context, with their probabilities."""
+    model.eval()
+    device, seq2seq = next(model.parameters()).device, model.config.is_encoder_decoder
+    input_ids = torch.tensor([source_ids(tokenizer, context, seq2seq, max_source_length)], device=device)
+    inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+    # A label of one token, whichever, makes the decoder write one position.
+    labels = {"labels": torch.full((1, 1), tokenizer.eos_token_id, device=device)} if seq2seq else {}
+    probabilities = model(**inputs, **labels).logits[0, -1].float().softmax(-1)
+    top = probabilities.topk(min(num, len(probabilities)))
+    pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+    return [(tokenizer.convert_ids_to_tokens(index), value) for index, value in pairs]

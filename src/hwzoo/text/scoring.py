@@ -1,0 +1,136 @@
+"""
+Classification without training: how probable a language model holds each label, as words, after a text.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from .batches import IGNORED_LABEL, PadBatch
+from .prompts import encode
+
+CONTENT_FREE = ("N/A", "", "[MASK]")  # texts without content, those of arXiv:2102.09690
+
+
+@dataclass(frozen=True)
+class LabelScores:
+    """
+    Log-probabilities of labels given contexts.
+
+    Args:
+        log_probs: float32 (num, labels), in nats, summed over the tokens of a label.
+        num_tokens: int64 (num, labels), how many tokens that were.
+    """
+
+    log_probs: Tensor
+    num_tokens: Tensor
+
+    def raw(self) -> Tensor:
+        """Probabilities among the labels, (num, labels), by the sums: long labels lose."""
+        return self.log_probs.softmax(-1)
+
+    def normalized(self) -> Tensor:
+        """Probabilities among the labels, (num, labels), by the mean log-probability of a label's token."""
+        return (self.log_probs / self.num_tokens).softmax(-1)
+
+
+@torch.no_grad()
+def score_labels(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    contexts: Sequence[str],
+    labels: Sequence[str],
+    *,
+    batch_size: int = 64,
+    max_source_length: int | None = None,
+) -> LabelScores:
+    """
+    Scores each label after each context.
+
+    For a sequence-to-sequence model a label is a whole answer, its end token counted; for a causal model it is what
+    follows the context, whatever comes after it. Which special tokens there are is explained at `encode`.
+
+    Args:
+        model: of either kind, or an adapter on it.
+        contexts: texts up to where the label stands.
+        labels: in words.
+        batch_size: of pairs of context and label.
+        max_source_length: tokens of a context; of longer ones the last stay.
+
+    Raises:
+        UsageError: for a label without tokens.
+    """
+    model.eval()
+    device, seq2seq = next(model.parameters()).device, model.config.is_encoder_decoder
+    pairs = [(context, label) for context in contexts for label in labels]
+    rows = encode(tokenizer, *zip(*pairs, strict=True), seq2seq, end=False, max_source_length=max_source_length)
+    collate = PadBatch(tokenizer.pad_token_id)
+    sums, counts = torch.empty(len(rows)), torch.empty(len(rows), dtype=torch.long)
+    order = sorted(range(len(rows)), key=lambda index: len(rows[index]["input_ids"]))  # little padding
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        batch = {name: value.to(device) for name, value in collate([rows[index] for index in chosen]).items()}
+        logits, targets = model(**batch).logits, batch["labels"]
+        if not seq2seq:
+            # A position tells the next token; a prompt that an adapter puts before the text has no labels.
+            logits, targets = logits[:, -targets.shape[1] : -1], targets[:, 1:]
+        counted = targets != IGNORED_LABEL
+        log_probs = logits.float().log_softmax(-1).gather(-1, targets.clamp(min=0)[..., None]).squeeze(-1)
+        sums[chosen] = (log_probs * counted).sum(-1).cpu()
+        counts[chosen] = counted.sum(-1).cpu()
+    return LabelScores(sums.view(-1, len(labels)), counts.view(-1, len(labels)))
+
+
+def calibrate(probabilities: Tensor, content_free: Tensor) -> Tensor:
+    """
+    Contextual calibration (Zhao et al., arXiv:2102.09690, section 5): probabilities divided by those that the same
+    prompt gives for texts without content, so that such a text gets all labels alike.
+
+    The paper takes a softmax of the quotients, which keeps their order; here they are divided by their sum, which also
+    keeps them probabilities: a uniform `content_free` changes nothing.
+
+    Args:
+        probabilities: (num, labels), each row with the sum 1.
+        content_free: (texts, labels), the same for texts without content; their mean is taken.
+
+    Returns:
+        Probabilities, (num, labels).
+    """
+    # By logarithms, as a label that the prompt all but rules out would be 0 / 0.
+    tiny = torch.finfo(probabilities.dtype).tiny
+    prior = content_free.mean(0).clamp(min=tiny).log()
+    return (probabilities.clamp(min=tiny).log() - prior).softmax(-1)
+
+
+def confidence_scores(probabilities: Tensor, labels: Tensor, num_bins: int = 10) -> dict:
+    """
+    How sure a classifier is when it is right and when it is wrong.
+
+    Args:
+        probabilities: (num, classes), each row with the sum 1.
+        labels: int64 (num,).
+        num_bins: of equal width over [0, 1].
+
+    Returns:
+        `accuracy`; `confidence_right` and `confidence_wrong`, the mean probability of the answer where it is right
+        and wrong (absent where there is no such answer); `calibration_error`, the mean over the texts of
+        |accuracy - confidence| of their bin (Guo et al., arXiv:1706.04599, eq. 5); `reliability`, for each bin with
+        texts its `confidence` and `accuracy`, means, and its `num`.
+    """
+    confidence, answers = probabilities.max(-1)
+    right = answers == labels
+    scores = {"accuracy": right.double().mean().item()}
+    for name, where in (("right", right), ("wrong", ~right)):
+        if where.any():
+            scores[f"confidence_{name}"] = confidence[where].double().mean().item()
+    bins = (confidence * num_bins).long().clamp(max=num_bins - 1)
+    rows = []
+    for index in bins.unique().tolist():
+        inside = bins == index
+        means = {"confidence": confidence[inside].double().mean().item(), "accuracy": right[inside].double().mean()}
+        rows.append({name: float(value) for name, value in means.items()} | {"num": int(inside.sum())})
+    gaps = [abs(row["accuracy"] - row["confidence"]) * row["num"] for row in rows]
+    return scores | {"calibration_error": sum(gaps) / len(labels), "reliability": rows}

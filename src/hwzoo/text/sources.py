@@ -1,0 +1,337 @@
+"""Where pairs of texts come from: the word tasks, files of JSON lines or CSV, a folder of them, or the Hub."""
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+import os
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import HwzooError, UsageError
+
+SPLITS = ("train", "validation", "test")
+SUFFIXES = (".jsonl", ".json", ".csv")
+HUB_IDS = {"scitldr": "allenai/scitldr"}
+# Columns taken when no flag names one: the first that is there.
+TEXT_COLUMNS = ("document", "article", "text", "source")
+SUMMARY_COLUMNS = ("summary", "highlights", "target")
+REFERENCES_COLUMNS = ("summaries", "references")
+TASK_COLUMN = "task"
+# The irregular plurals that the course tests; they are kept out of training.
+COURSE_WORDS = ("foot", "man", "person", "self", "wife", "wolf", "woman")
+
+
+@dataclass(frozen=True)
+class Example:
+    """
+    One pair of texts.
+
+    Args:
+        source: the text as the model is to see it, with its prefix.
+        target: what it is to be turned into; the first of the references.
+        references: all texts that are right.
+        task: name of the task that it belongs to; empty for data with one task.
+        text: the source without its prefix.
+    """
+
+    source: str
+    target: str
+    references: tuple[str, ...]
+    task: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class TextSplits:
+    """
+    Args:
+        name: of the data set, for protocols and cards.
+        train, validation, test: lists of examples.
+        note: how they were split, when the data set did not come in these splits; for the protocol.
+    """
+
+    name: str
+    train: list[Example]
+    validation: list[Example]
+    test: list[Example]
+    note: str = ""
+
+    @property
+    def source(self) -> str:
+        """The Hub id of the data set if it has one, else its name."""
+        return HUB_IDS.get(self.name, self.name)
+
+    @property
+    def tasks(self) -> list[str]:
+        """The names of the test set's tasks, sorted; none for data with one task."""
+        return sorted({example.task for example in self.test} - {""})
+
+
+@dataclass(frozen=True)
+class Columns:
+    """
+    Names of the columns, as the flags of the same names give them; the usual ones when None.
+
+    Args:
+        text_column: of the source.
+        summary_column: of the target.
+        references_column: of a list of all right targets.
+        source_prefix: put before each source; `{task}` and so on stand for the columns of a row. When None it is
+            "{task}: " for rows that have a task, else empty.
+        tasks: rows of these tasks only, by their column `task`.
+    """
+
+    text_column: str | None = None
+    summary_column: str | None = None
+    references_column: str | None = None
+    source_prefix: str | None = None
+    tasks: Sequence[str] | None = None
+
+
+def load_text(
+    dataset_name: str = "words",
+    data_dir: str | None = None,
+    files: Mapping[str, str | None] | None = None,
+    columns: Columns | None = None,
+    dataset_config_name: str | None = None,
+) -> TextSplits:
+    """
+    Loads pairs of texts.
+
+    Args:
+        dataset_name: `words` (the word tasks of `words.py`, no download); `inflections` or `scitldr`, folders in
+            `data_dir`; a folder that holds `train`, `validation` and `test` as .jsonl, .json or .csv, plain or .gz;
+            any Hub id with two columns of text.
+        data_dir: where `inflections/` and `scitldr/` are; `HWZOO_DATA_DIR` when None.
+        files: a file for each of the names train, validation, test; they take the place of `dataset_name`.
+        columns: which columns, prefix and tasks are taken.
+        dataset_config_name: configuration of a Hub data set that has several.
+
+    Without a test split the validation split is tested; without both, a tenth of the rows by a hash of the source is
+    the test and another the validation set. Rows with one of COURSE_WORDS as their source stand in the test set.
+
+    Raises:
+        UsageError: for a name that is none of these, a file or a column that is missing (names those there), a task
+            that no row has.
+        HwzooError: for a file that is empty, cut off or broken (names the line), a row without text, a Hub that fails.
+    """
+    columns = columns or Columns()
+    files = {split: path for split, path in (files or {}).items() if path is not None}
+    if files:
+        if "train" not in files and "test" not in files:
+            raise UsageError("--validation_file is given alone; give --train_file, or --test_file to test only")
+        name = Path(files.get("train") or files["test"]).name.split(".")[0]
+        rows = {split: (f"--{split}_file {path}", _read_file(split, Path(path))) for split, path in files.items()}
+    elif dataset_name == "words":
+        from .words import word_rows
+
+        name, rows = "words", {"train": ("the word tasks", word_rows())}
+    else:
+        name, rows = _named(dataset_name, data_dir, dataset_config_name)
+    examples = {split: _examples(what, records, columns) for split, (what, records) in rows.items()}
+    return _split(name, examples)
+
+
+def hash_split(text: str) -> str:
+    """The split of a text by its SHA-256 digest: a tenth `test`, a tenth `validation`, the rest `train`."""
+    tenth = int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) % 10
+    return {0: "test", 1: "validation"}.get(tenth, "train")
+
+
+def _split(name: str, examples: dict[str, list[Example]]) -> TextSplits:
+    train, validation, test = (examples.get(split) for split in SPLITS)
+    note = ""
+    if train is None:
+        train = []
+    elif validation is None and test is None:
+        parts: dict[str, list[Example]] = {split: [] for split in SPLITS}
+        for example in train:
+            parts[hash_split(example.text)].append(example)
+        train, validation, test = (parts[split] for split in SPLITS)
+        note = "split by the hash of the source, 8 : 1 : 1"
+        if not (train and validation and test):
+            raise HwzooError(f"{name}: {sum(map(len, parts.values()))} rows are too few to be split into three sets")
+    elif test is None:
+        test, note = validation, "tested on the validation split, there is no other"
+    if validation is None:
+        validation = [] if train else test
+    moved = [example for example in [*train, *validation] if _is_course_word(example)]
+    if moved and validation is not test:
+        train, validation = ([each for each in part if not _is_course_word(each)] for part in (train, validation))
+        test = [*test, *moved]
+        note += ("; " if note else "") + f"all rows of the words {', '.join(COURSE_WORDS)} in the test set"
+    return TextSplits(name, train, validation, test, note)
+
+
+def is_irregular_plural(example: Example, answers: Mapping[str, str]) -> bool:
+    """Whether it asks for a plural that is one of the course's irregular ones, or that the rules of endings miss."""
+    by_rules = answers.get("suffix_rules", example.target)
+    return example.task == "plural" and (example.text in COURSE_WORDS or by_rules not in example.references)
+
+
+def _is_course_word(example: Example) -> bool:
+    return bool(example.task) and example.text in COURSE_WORDS
+
+
+def _named(name: str, data_dir: str | None, config: str | None) -> tuple[str, dict[str, tuple[str, list[dict]]]]:
+    what = f"--dataset_name {name}"
+    root = data_dir or os.environ.get("HWZOO_DATA_DIR") or None
+    if root is not None and not Path(root).is_dir():
+        raise UsageError(f"{'--data_dir' if data_dir else 'HWZOO_DATA_DIR'} {root}: there is no such folder")
+    for folder in (Path(name), *([Path(root) / name] if root is not None else [])):
+        if name and folder.is_dir():
+            found = {split: _file_of(folder, split) for split in SPLITS}
+            rows = {split: (str(file), _read_file(split, file)) for split, file in found.items() if file is not None}
+            if "train" not in rows:
+                there = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
+                raise UsageError(f"{what}: it holds no train.jsonl, train.json or train.csv (or .gz), but {there}")
+            return folder.name, rows
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) or Path(name).is_absolute():
+        where = f" and {root} has no such folder" if root is not None else "; --data_dir names the folder that has it"
+        raise UsageError(f"{what} is neither words, a folder nor a Hub id, owner/name{where}")
+    return name, _from_hub(what, name, config)
+
+
+def _file_of(folder: Path, split: str) -> Path | None:
+    names = [f"{split}{suffix}{packed}" for suffix in SUFFIXES for packed in ("", ".gz")]
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _from_hub(what: str, repo_id: str, config: str | None) -> dict[str, tuple[str, list[dict]]]:
+    from datasets import disable_progress_bars, load_dataset
+    from datasets.exceptions import DatasetNotFoundError, DatasetsError
+
+    disable_progress_bars()
+    try:
+        splits = load_dataset(repo_id, config)
+    except DatasetNotFoundError as error:
+        raise UsageError(f"{what}: {_first_line(error)}") from error
+    except (DatasetsError, OSError, ValueError, EOFError, RuntimeError) as error:
+        raise HwzooError(f"{what} cannot be loaded: {_first_line(error)}") from error
+    if "train" not in splits:
+        raise UsageError(f"{what} has the splits {sorted(splits)}; it must have train")
+    return {split: (f"{what} ({split})", list(splits[split])) for split in SPLITS if split in splits}
+
+
+def _read_file(split: str, path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON, JSON lines or CSV file, plain or .gz."""
+    kind = next((suffix for suffix in path.suffixes[-2:] if suffix in SUFFIXES), None)
+    if kind is None:
+        raise UsageError(f"--{split}_file {path}: its name must end in {', '.join(SUFFIXES)}, or one of these and .gz")
+    try:
+        data = path.read_bytes()
+        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise HwzooError(f"{path} is cut off or no gzip file: {_first_line(error)}") from None
+    except UnicodeDecodeError as error:
+        raise HwzooError(f"{path} is not UTF-8 text: {_first_line(error)}") from None
+    except OSError as error:
+        raise UsageError(f"--{split}_file {path}: {error.strerror}") from None
+    rows = _csv_rows(path, text) if kind == ".csv" else _json_rows(path, text)
+    if not rows:
+        raise HwzooError(f"{path} is empty")
+    return rows
+
+
+def _json_rows(path: Path, text: str) -> list[dict[str, Any]]:
+    numbered = enumerate(text.split("\n"), 1)  # not splitlines: a JSON string may hold U+2028
+    lines = [(number, line) for number, line in numbered if line.strip()]
+    if text.lstrip().startswith("["):
+        lines, parsed = [], _parse(path, None, text)
+        rows = [(index, row) for index, row in enumerate(parsed, 1)]
+    else:
+        rows = [(number, _parse(path, number, line)) for number, line in lines]
+    for number, row in rows:
+        if not isinstance(row, dict):
+            raise HwzooError(f"{path}, line {number}: it must be an object, {{...}}, not {type(row).__name__}")
+    return [row for _, row in rows]
+
+
+def _parse(path: Path, number: int | None, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        number = getattr(error, "lineno", 1) if number is None else number
+        raise HwzooError(f"{path}, line {number} is not valid JSON: {_first_line(error)}") from None
+
+
+def _csv_rows(path: Path, text: str) -> list[dict[str, Any]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        rows = list(reader)
+    except csv.Error as error:
+        raise HwzooError(f"{path}, line {reader.reader.line_num} is not valid CSV: {error}") from None
+    for number, row in enumerate(rows, 1):
+        if None in row or None in row.values():
+            raise HwzooError(f"{path}, row {number} has not as many values as the header has columns")
+    return rows
+
+
+def _examples(what: str, rows: Iterable[Mapping[str, Any]], columns: Columns) -> list[Example]:
+    rows = list(rows)
+    if not rows:
+        raise HwzooError(f"{what} holds no rows")
+    there = list(rows[0])
+    text = _column(what, there, "text_column", columns.text_column, TEXT_COLUMNS)
+    summary = _column(what, there, "summary_column", columns.summary_column, SUMMARY_COLUMNS)
+    references = _column(what, there, "references_column", columns.references_column, REFERENCES_COLUMNS, False)
+    if columns.tasks is not None:
+        known = Counter(str(row.get(TASK_COLUMN, "")) for row in rows)
+        missing = [task for task in columns.tasks if task not in known]
+        if missing:
+            raise UsageError(f"--tasks {missing[0]}: {what} has {', '.join(sorted(set(known) - {''})) or 'no tasks'}")
+        rows = [row for row in rows if str(row.get(TASK_COLUMN, "")) in columns.tasks]
+    prefix = columns.source_prefix
+    if prefix is None:
+        prefix = f"{{{TASK_COLUMN}}}: " if TASK_COLUMN in there else ""
+    examples = []
+    for number, row in enumerate(rows, 1):
+        target = _text_of(what, number, row, summary)
+        right = [target]
+        if references is not None:
+            if not isinstance(row.get(references), list) or not row[references]:
+                raise HwzooError(f"{what}, row {number}: {references} must be a list of texts")
+            right += [each for each in row[references] if each != target]
+        source = _text_of(what, number, row, text)
+        try:
+            before = prefix.format_map({name: row[name] for name in there})
+        except (KeyError, ValueError, IndexError) as error:
+            raise UsageError(
+                f"--source_prefix {prefix!r}: {error} is no column of {what}, which has {there}"
+            ) from None
+        task = str(row.get(TASK_COLUMN) or "")
+        examples.append(Example(before + source, target, tuple(map(str, right)), task, source))
+    return examples
+
+
+def _column(what: str, there: list[str], flag: str, given: str | None, usual: Sequence[str], needed: bool = True):
+    if given is not None and given not in there:
+        raise UsageError(f"--{flag} {given}: {what} has the columns {', '.join(there)}")
+    found = given or next((name for name in usual if name in there), None)
+    if found is None and needed:
+        raise UsageError(f"--{flag} is needed: {what} has the columns {', '.join(there)}")
+    return found
+
+
+def _text_of(what: str, number: int, row: Mapping[str, Any], column: str) -> str:
+    value = row.get(column)
+    if not isinstance(value, str) or not value.strip():
+        raise HwzooError(f"{what}, row {number}: {column} is {value!r}; it must be a text")
+    return value
+
+
+def limited(splits: TextSplits, train: int | None, validation: int | None, test: int | None) -> TextSplits:
+    """The splits with at most so many of the first examples of each; None leaves one as it is."""
+    parts = {"train": train, "validation": validation, "test": test}
+    return replace(splits, **{name: getattr(splits, name)[:limit] for name, limit in parts.items()})
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

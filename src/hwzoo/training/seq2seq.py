@@ -1,0 +1,409 @@
+"""
+transformers' `Seq2SeqTrainer` in the frame of the zoo: its checkpoints check themselves, a signal saves and ends it, a
+loss that is not finite stops it. Imported by name, as transformers' trainer loads much that image recipes never need.
+"""
+
+import contextlib
+import logging
+import math
+import shutil
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import safetensors.torch
+import torch
+import transformers
+from accelerate import Accelerator
+from torch.utils.data import Dataset, Sampler
+from transformers import PreTrainedModel, Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback
+
+from ..errors import HwzooError, UsageError
+from ..files import sha256
+from .arguments import Flags, check_destinations, flag, one_length
+from .checkpoint import Checkpoint, Checkpoints, CorruptCheckpoint
+from .loop import FitResult, NonFiniteLoss, Stopped, _Signals
+
+logger = logging.getLogger(__name__)
+
+# What the Trainer writes, in whole or in part, before its folder becomes a checkpoint of ours.
+WRITTEN = "checkpoint-"
+# Of an adapter, all that is trained: PEFT's own file lacks the network that makes a prompt of p-tuning.
+TRAINED = "trained.safetensors"
+# A resumed run may have other values of these; whatever else a run is given decides its weights.
+OF_NO_WEIGHT = {"save_steps", "save_total_limit", "logging_steps", "per_device_eval_batch_size", "hub_model_id"}
+
+
+@dataclass
+class Seq2SeqRunArguments(Flags):
+    """The flags of a run of the Trainer, with the names of transformers' `run_summarization.py`."""
+
+    config: str | None = flag(None, "YAML file with flags as keys (a preset); the command line wins")
+    output_dir: str = flag("outputs", "folder for the model, results, pictures and checkpoints")
+    overwrite_output_dir: bool = flag(False, "start anew in a folder that is not empty, over its files")
+    seed: int = flag(0, "seed of new weights, the order of the data and dropout", "[0, 4294967295]")
+    per_device_train_batch_size: int = flag(32, "pairs a step, for each process and accumulated batch", "[1, inf)")
+    per_device_eval_batch_size: int = flag(128, "pairs a batch when evaluating", "[1, inf)")
+    num_train_epochs: float | None = flag(None, "passes over the training set; in place of --max_steps", "(0, inf)")
+    max_steps: int | None = flag(None, "optimiser steps, 0 to test only; in place of --num_train_epochs", "[0, inf)")
+    optim: Literal["adamw_torch_fused", "adafactor"] = flag(
+        "adamw_torch_fused", "optimiser: AdamW without weight decay, or Adafactor (Shazeer and Stern, 1804.04235)"
+    )
+    learning_rate: float = flag(1e-3, "peak learning rate; Adafactor's in absolute terms", "(0, inf)")
+    lr_scheduler_type: Literal["constant", "linear", "cosine", "inverse_sqrt"] = flag(
+        "constant", "constant (with adafactor and 1e-3: fine-tuning of the T5 paper); linear or cosine down to 0; "
+        "inverse_sqrt: the rate times sqrt(w / max(step, w)), w = --warmup_steps (0.01 and 10000: the paper's "
+        "pre-training)",
+    )  # fmt: skip
+    warmup_steps: int = flag(0, "steps over which linear and cosine rise from 0", "[0, inf)")
+    group_by_length: bool = flag(False, "pairs of similar length in a batch: less padding, faster")
+    max_grad_norm: float | None = flag(1.0, "gradients are scaled down to this norm; no limit when 0", "[0, inf)")
+    gradient_accumulation_steps: int = flag(1, "batches whose gradients are averaged into one step", "[1, inf)")
+    bf16: bool = flag(False, "matrix products in bfloat16")
+    fp16: bool = flag(False, "refused: T5 overflows in float16")
+    logging_steps: int = flag(50, "steps between log lines, each the average over them", "[1, inf)")
+    eval_steps: int | None = flag(
+        None, "steps between evaluations on the validation set; the best by ROUGE-L is kept", "[1, inf)"
+    )
+    save_steps: int = flag(500, "steps between checkpoints; one is always taken at the end", "[1, inf)")
+    save_total_limit: int | None = flag(2, "checkpoints kept, the newest; the best one besides", "[1, inf)")
+    resume_from_checkpoint: str | None = flag(
+        None, "'latest' for the newest whole checkpoint in the output folder, or the path of a checkpoint"
+    )
+    push_to_hub: bool = flag(False, "send the results to the Hub, with the token of HF_TOKEN or the login")
+    hub_model_id: str | None = flag(None, "repository to push to, owner/name")
+    hub_private_repo: bool = flag(False, "push to a private repository")
+    report_to: list[str] = flag(["none"], "experiment trackers: tensorboard, trackio, wandb, or none")
+
+    def __post_init__(self):
+        super().__post_init__()
+        one_length(self)
+        check_destinations(self)
+        if self.fp16:
+            raise UsageError(
+                "--fp16 is refused: activations of T5 overflow in float16 and the loss becomes NaN (transformers "
+                "#10956); give --bf16, or neither"
+            )
+        if self.lr_scheduler_type == "inverse_sqrt" and self.warmup_steps == 0:
+            raise UsageError("--warmup_steps is 0; --lr_scheduler_type inverse_sqrt needs at least 1")
+
+    @property
+    def mixed_precision(self) -> str:
+        """As `start` reads it."""
+        return "bf16" if self.bf16 else "no"
+
+    def training_arguments(self, device: torch.device) -> Seq2SeqTrainingArguments:
+        """transformers' own arguments for a run on a device; nothing that a push would need is among them."""
+        same = ("seed", "per_device_train_batch_size", "per_device_eval_batch_size", "optim", "learning_rate")
+        same += ("warmup_steps", "gradient_accumulation_steps", "bf16", "logging_steps", "save_steps")
+        evaluated = self.eval_steps is not None
+        scheduler = "constant" if self.lr_scheduler_type == "inverse_sqrt" else self.lr_scheduler_type
+        return Seq2SeqTrainingArguments(
+            output_dir=str(Path(self.output_dir) / "checkpoints"),
+            use_cpu=device.type == "cpu",  # else it refuses bf16 there
+            max_steps=self.max_steps or -1,
+            num_train_epochs=self.num_train_epochs or 1.0,
+            lr_scheduler_type=scheduler,
+            max_grad_norm=self.max_grad_norm or 0.0,
+            eval_strategy="steps" if evaluated else "no",
+            eval_steps=self.eval_steps,
+            metric_for_best_model="rougeL" if evaluated else None,
+            greater_is_better=True if evaluated else None,
+            save_strategy="steps",
+            save_total_limit=None,  # ours are counted by `Checkpoints`
+            predict_with_generate=True,
+            logging_nan_inf_filter=False,  # it would hide what has to stop the run
+            remove_unused_columns=False,
+            label_names=["labels"],
+            dataloader_pin_memory=torch.cuda.is_available(),
+            report_to="none",  # the accelerator of `start` logs
+            **{name: getattr(self, name) for name in same},
+        )
+
+
+class ZooSeq2SeqTrainer(Seq2SeqTrainer):
+    """
+    Trains exactly resumably: N steps straight equal k steps, a kill, a resume and N - k steps, bit for bit on a CPU.
+
+    Args:
+        run: the flags of the run.
+        accelerator: of `start`; its trackers get what is logged.
+        identity: what a resumed run must share with its checkpoint besides the flags of the run; JSON values by name.
+        kwargs: further ones of `Seq2SeqTrainer`: model, data, collator, metrics.
+    """
+
+    def __init__(self, run: Seq2SeqRunArguments, accelerator: Accelerator, identity: dict[str, Any], **kwargs):
+        super().__init__(args=run.training_arguments(accelerator.device), **kwargs)
+        self.run = run
+        self.trackers = accelerator
+        free = OF_NO_WEIGHT | {"config", "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "report_to"}
+        free |= {"push_to_hub", "hub_private_repo"}
+        self.identity = identity | {name: value for name, value in asdict(run).items() if name not in free}
+        self.identity["processes"] = self.args.world_size
+        if frozen := _digest_of_frozen(self.model):
+            self.identity["frozen weights"] = frozen
+        self.checkpoints = Checkpoints(Path(run.output_dir) / "checkpoints", run.save_total_limit)
+        self.resumed_from: Path | None = None
+        self.runtime = 0.0  # seconds of the parts of this run before the last resume
+        self.started = time.perf_counter()
+        self.stopped_by = 0
+        self.losses: list[tuple[int, torch.Tensor]] = []  # not yet looked at
+        self.add_callback(_Frame(self))
+
+    def fit(self) -> FitResult:
+        """
+        Trains to the end; then the model has the best weights by ROUGE-L on the validation set where `eval_steps` is
+        given, else the last.
+
+        Raises:
+            NonFiniteLoss: with the first step whose loss was not finite; later checkpoints are not written.
+            Stopped: after SIGINT or SIGTERM and the checkpoint that follows.
+            UsageError: when the checkpoint to resume from is none, or of another run.
+        """
+        checkpoint = self._checkpoint()
+        if self.is_world_process_zero():
+            for unfinished in self.checkpoints.folder.glob(WRITTEN + "*"):
+                shutil.rmtree(unfinished)
+            if self.run.resume_from_checkpoint is None:
+                self.checkpoints.clear()  # of an earlier run: a later resume would take them for this one's
+        self.accelerator.wait_for_everyone()
+        if checkpoint is not None:
+            self.resumed_from, self.runtime = checkpoint.path, checkpoint.progress["runtime"]
+        self.started = time.perf_counter()
+        if checkpoint is not None and checkpoint.progress["finished"]:
+            self.state = self.state.load_from_json(str(checkpoint.path / "trainer_state.json"))
+            load_trained(self.model, checkpoint.path)
+        else:
+            with _Signals(self.accelerator) as self.signals, _quiet():
+                self.train(resume_from_checkpoint=checkpoint and str(checkpoint.path))
+            self.runtime += time.perf_counter() - self.started
+        if self.stopped_by:
+            raise Stopped(
+                f"stopped by {signal.Signals(self.stopped_by).name} after step {self.state.global_step}; saved in "
+                f"{self.checkpoints.folder}: go on with --resume_from_checkpoint latest",
+                self.stopped_by,
+            )
+        best = self._load_best()
+        samples = self.state.global_step * self.get_total_train_batch_size(self.args)
+        results = {
+            "train_steps": self.state.global_step,
+            "train_runtime": round(self.runtime, 2),
+            "train_samples_per_second": round(samples / self.runtime, 1),
+        }
+        if best:
+            results["best_step"] = best
+        return FitResult(results, self.state.log_history)
+
+    def generate_for(self, dataset: Dataset) -> np.ndarray:
+        """
+        Generated ids for a data set, (num, length), padded with the pad token or -100; the same on all ranks. In
+        float32 whatever the training had, as for whoever loads the model.
+        """
+        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)  # `forward` ran in bfloat16 in training
+        before = self.compute_metrics, self.accelerator.native_amp
+        self.compute_metrics, self.accelerator.native_amp = None, False  # the metrics are the validation set's
+        try:
+            with _quiet():
+                return self.predict(dataset).predictions
+        finally:
+            self.compute_metrics, self.accelerator.native_amp = before
+
+    def create_scheduler(self, num_training_steps: int, optimizer=None):
+        """The schedule; `inverse_sqrt` is the T5 paper's, flat before it falls: transformers' own rises or falls."""
+        if self.lr_scheduler is None and self.run.lr_scheduler_type == "inverse_sqrt":
+            flat = self.run.warmup_steps
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+                self.optimizer if optimizer is None else optimizer, lambda step: math.sqrt(flat / max(step, flat))
+            )
+            self._created_lr_scheduler = True
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        batch_size = self.args.train_batch_size * self.args.world_size
+        lengths = [len(ids) for ids in dataset.input_ids] if self.run.group_by_length else None
+        return EpochSampler(len(dataset), self.run.seed, lengths, batch_size)
+
+    def training_step(self, *args, **kwargs) -> torch.Tensor:
+        loss = super().training_step(*args, **kwargs)
+        self.losses.append((self.state.global_step + 1, loss))
+        return loss
+
+    def check_losses(self):
+        """Looks at the losses since the last look; the one wait for the device."""
+        steps, losses = [step for step, _ in self.losses], [loss for _, loss in self.losses]
+        self.losses = []
+        for step, loss in zip(steps, torch.stack(losses).tolist() if losses else [], strict=True):
+            if not math.isfinite(loss):
+                raise NonFiniteLoss(
+                    f"the loss is {loss} at step {step}; the run stops (a smaller --learning_rate may help)"
+                )
+
+    def adopt_checkpoint(self):
+        """Turns what the Trainer has just written into a checkpoint of ours."""
+        step = self.state.global_step
+        written = self.checkpoints.folder / f"{WRITTEN}{step}"
+        self.accelerator.wait_for_everyone()  # each process has written its random state
+        if self.is_world_process_zero():
+            # A pickle of all arguments; nothing of ours reads it.
+            (written / "training_args.bin").unlink(missing_ok=True)
+            for name, parameter in self.model.named_parameters():
+                if parameter.requires_grad and not parameter.isfinite().all():
+                    shutil.rmtree(written)
+                    raise HwzooError(f"{name} is not finite after step {step}; the checkpoint is not written")
+            if not isinstance(self.model, PreTrainedModel):
+                safetensors.torch.save_file(
+                    {name: each.detach().cpu().contiguous() for name, each in _trained(self.model).items()},
+                    written / TRAINED,
+                )
+            runtime = self.runtime + time.perf_counter() - self.started
+            progress = {"runtime": runtime, "finished": step >= self.state.max_steps}
+            keep = {self.state.best_global_step} if self.state.best_global_step else set()
+            self.checkpoints.adopt(written, step, progress, self.identity, keep)
+        self.accelerator.wait_for_everyone()
+
+    def _load_best(self) -> int | None:
+        """The step of the best weights, which the model then has; None without evaluations."""
+        best = self.state.best_global_step
+        if not best or best == self.state.global_step:
+            return best
+        folders = {self.checkpoints.folder, *([self.resumed_from.parent] if self.resumed_from else [])}
+        for path in (folder / f"step-{best:08d}" for folder in folders):
+            try:
+                load_trained(self.model, Checkpoint(path).path)
+                return best
+            except CorruptCheckpoint as error:
+                problem = error
+        logger.warning("%s; it has the best weights, the last ones are taken", problem)
+        return self.state.global_step
+
+    def _checkpoint(self) -> Checkpoint | None:
+        where = self.run.resume_from_checkpoint
+        if where is None:
+            return None
+        if where == "latest":
+            checkpoint = self.checkpoints.read_latest()
+            if checkpoint is None:
+                self.accelerator.print(f"no whole checkpoint in {self.checkpoints.folder}: starting from step 0")
+                return None
+        else:
+            try:
+                checkpoint = Checkpoint(Path(where))
+            except CorruptCheckpoint as error:
+                raise UsageError(f"--resume_from_checkpoint {where} is not a whole checkpoint: {error}") from None
+        # The Trainer loads whatever file of a known name is there; all of them must be those that were verified.
+        if strange := checkpoint.unnamed_files():
+            raise UsageError(f"--resume_from_checkpoint {checkpoint.path}: {strange[0]} is not in its manifest")
+        for name, saved in checkpoint.identity.items():
+            if saved != self.identity.get(name):
+                raise UsageError(
+                    f"--resume_from_checkpoint {checkpoint.path}: it is of a run with {name} {saved!r}, this one has "
+                    f"{self.identity.get(name)!r}"
+                )
+        self.accelerator.print(f"resumed from {checkpoint.path} at step {checkpoint.step}")
+        return checkpoint
+
+
+class EpochSampler(Sampler):
+    """
+    Indices in an order that seed and epoch alone decide, so that a resumed run finds it again.
+
+    Args:
+        num: of the examples.
+        seed: of the run.
+        lengths: of the examples, to put those of similar length into one batch: within 50 batches drawn at random the
+            examples are sorted, and the batches then drawn in random order. None leaves the order random.
+        batch_size: of the whole step, over the processes.
+    """
+
+    def __init__(self, num: int, seed: int, lengths: Sequence[int] | None, batch_size: int):
+        self.num, self.seed, self.lengths, self.batch_size = num, seed, lengths, batch_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int):
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.num
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        order = torch.randperm(self.num, generator=generator).tolist()
+        if self.lengths is None:
+            return iter(order)
+        pool = 50 * self.batch_size
+        pools = [sorted(order[i : i + pool], key=self.lengths.__getitem__) for i in range(0, self.num, pool)]
+        ordered = [index for each in pools for index in each]
+        batches = [ordered[i : i + self.batch_size] for i in range(0, self.num, self.batch_size)]
+        *whole, last = batches  # the short one stays last
+        return iter(
+            [index for place in torch.randperm(len(whole), generator=generator).tolist() for index in whole[place]]
+            + last
+        )
+
+
+class _Frame(TrainerCallback):
+    """What has to happen at the Trainer's own events."""
+
+    def __init__(self, trainer: ZooSeq2SeqTrainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if self.trainer.resumed_from is not None and (self.trainer.resumed_from / TRAINED).exists():
+            load_trained(self.trainer.model, self.trainer.resumed_from)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if control.should_log or control.should_evaluate or control.should_save:
+            self.trainer.check_losses()
+        if number := self.trainer.signals.received():
+            if state.global_step < state.max_steps:
+                self.trainer.stopped_by = number
+            control.should_training_stop = control.should_save = True
+
+    def on_evaluate(self, args, state, control, metrics, **kwargs):
+        if state.best_metric is None or metrics["eval_rougeL"] > state.best_metric:
+            control.should_save = True  # the best weights are those of a checkpoint
+
+    def on_log(self, args, state, control, logs, **kwargs):
+        if self.trainer.is_in_train and "train_runtime" not in logs:
+            self.trainer.trackers.log(dict(logs), step=state.global_step)
+
+    def on_save(self, args, state, control, **kwargs):
+        self.trainer.check_losses()
+        self.trainer.adopt_checkpoint()
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Without transformers' warnings of what the Trainer does itself: lengths given twice, tied weights not saved."""
+    before = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(before)
+
+
+def load_trained(model: torch.nn.Module, folder: Path):
+    """Gives a model, or an adapter, the weights of a checkpoint."""
+    if isinstance(model, PreTrainedModel):
+        safetensors.torch.load_model(model, folder / "model.safetensors")
+        return
+    weights = safetensors.torch.load_file(folder / TRAINED)
+    for name, parameter in _trained(model).items():
+        parameter.data.copy_(weights[name])
+
+
+def _trained(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _digest_of_frozen(model: torch.nn.Module) -> str:
+    """Of the weights that no checkpoint holds; empty when all are trained."""
+    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    parts = [sha256(each.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()) for each in frozen]
+    return sha256("".join(parts).encode()) if parts else ""

@@ -1,0 +1,187 @@
+"""What compare_prompts.py leaves, and what it refuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from recipe_runs import load_recipe, run_with
+
+from hwzoo import hub, text, training
+from hwzoo.training import parse_arguments
+
+WORDS = [
+    "fox",
+    "cat",
+    "dog",
+    "bee",
+    "ant",
+    "owl",
+    "cow",
+    "hen",
+    "pig",
+    "rat",
+    "bat",
+    "elk",
+    "emu",
+    "yak",
+    "cod",
+    "gnu",
+]
+TINY = {
+    "config_d_model": 16, "config_num_layers": 1, "pretrain_steps": 2, "max_steps": 3, "num_virtual_tokens": 2,
+    "lora_rank": 1, "per_device_train_batch_size": 4, "generation_max_new_tokens": 3, "tasks": ["plural", "past"],
+    "shots": [0, 2],
+}  # fmt: skip
+PROMPTS = ["no_prompt", "0_shot", "2_shot", "2_shot_wrong", "instruction"]
+TUNED = ["prompt_tuning", "prefix_tuning", "lora", "full"]
+
+
+@pytest.fixture
+def recipe():
+    return load_recipe("compare_prompts")
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    """Two tasks, whose answers are one letter."""
+    folder = tmp_path / "pairs"
+    folder.mkdir()
+    for split in ("train", "test"):
+        words = WORDS if split == "train" else [word + "x" for word in WORDS[:4]]
+        rows = [
+            {"task": task, "source": w, "target": a} for w in words for task, a in (("plural", "s"), ("past", "d"))
+        ]
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Drawing them is most of a small run's time."""
+    for name in ("save_bars", "save_functions"):
+        monkeypatch.setattr(training, name, lambda *args, **kwargs: None)
+
+
+def run(recipe, data: Path, folder: Path, **settings) -> dict:
+    types = list(recipe.main.__annotations__.values())[:-1]
+    return run_with(recipe, types, TINY | {"dataset_name": str(data), "output_dir": str(folder)} | settings)
+
+
+def lines_of(file: Path) -> list[dict]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_what_a_run_leaves(recipe, data, tmp_path, capsys):
+    folder = tmp_path / "out"
+    results = run(recipe, data, folder, seed=3)
+    assert json.loads((folder / "all_results.json").read_text()) == json.loads(json.dumps(results))
+    names = [f"test_accuracy_{name}" for name in [*PROMPTS, *TUNED]]
+    assert list(results) == ["trainable_params", "train_runtime", *names, "soft_prompt_first_tokens", "protocol"]
+    assert list(results["trainable_params"]) == list(results["train_runtime"]) == ["base", *TUNED]
+    assert results["trainable_params"]["prompt_tuning"] == 2 * 16
+    assert results["trainable_params"]["full"] == results["trainable_params"]["base"]
+
+    failures = lines_of(folder / "failures.jsonl")
+    for name in [*PROMPTS, *TUNED]:
+        wrong = [row for row in failures if row["prompt"] == name]
+        assert results[f"test_accuracy_{name}"] == pytest.approx(1 - len(wrong) / 4)
+        assert all(row["prediction"] != "s" and row["references"] == ["s"] for row in wrong)
+    watched = results["soft_prompt_first_tokens"]
+    assert [row["step"] for row in watched] == [step for step in (0, 1, 2, 3) for _ in range(3)]
+    assert {row["source"] for row in watched} == {"foxx", "catx", "dogx"}
+    for row in watched:
+        values = [value for _, value in row["tokens"]]
+        assert len(values) == 5 and values == sorted(values, reverse=True) and 0 < sum(values) <= 1
+    for words in ("task plural: 4 test pairs, 16 training pairs", "'{task}: {text}'", "from '{text}'", "seed 3"):
+        assert words in results["protocol"], words
+    for name in ("accuracy.png", "shots.png", "first_tokens.png"):
+        if name != "first_tokens.png" or (folder / name).exists():  # it shows what is over 10 % probable
+            with Image.open(folder / name) as image:
+                assert len(image.convert("RGB").getcolors(100_000)) > 20, name
+    types = list(recipe.main.__annotations__.values())[:-1]
+    again = parse_arguments(types, [f"--config={folder / 'preset.yaml'}"])
+    assert {name: value for each in again for name, value in vars(each).items() if name in TINY} == TINY
+    assert "prompt_tuning: accuracy" in capsys.readouterr().out
+    # The base is a model like any other.
+    assert text.load_base(str(folder / "base"), hub.load)[0].config.d_model == 16
+
+
+def test_the_prompts_are_those_told(recipe, data, no_pictures, tmp_path):
+    run(recipe, data, tmp_path / "out", instruction="Say the {task}.", tuning=["prompt_tuning"])
+    asked = {}
+    for row in lines_of(tmp_path / "out" / "failures.jsonl"):
+        asked.setdefault(row["prompt"], row["source"])
+    assert asked["no_prompt"] == asked["prompt_tuning"] == "foxx"
+    assert asked["0_shot"] == "plural: foxx" and asked["instruction"] == "Say the plural.\nplural: foxx"
+    *shots, question = asked["2_shot"].split("\n")
+    assert question == "plural: foxx" and len(set(shots)) == 2
+    assert all(shot[len("plural: ") : -len(" s")] in WORDS for shot in shots)
+
+
+def test_wrong_answers_are_those_of_other_words(recipe, tmp_path, no_pictures):
+    folder = tmp_path / "pairs"
+    folder.mkdir()
+    rows = [{"task": "plural", "source": word, "target": f"{word}s"} for word in WORDS]
+    for split in ("train", "test"):
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    run(recipe, folder, tmp_path / "out", tuning=[], tasks=["plural"], shots=[9])
+    rows = lines_of(tmp_path / "out" / "failures.jsonl")
+    for name, right in (("9_shot", True), ("9_shot_wrong", False)):
+        *shots, _ = next(row["source"] for row in rows if row["prompt"] == name).split("\n")
+        pairs = [shot.removeprefix("plural: ").split() for shot in shots]
+        assert len(pairs) == 9 and all((answer == f"{word}s") == right for word, answer in pairs)
+
+
+def test_a_causal_base_that_never_saw_the_task(recipe, data, no_pictures, tmp_path, monkeypatch):
+    contexts = []
+    encode = text.encode
+    monkeypatch.setattr(
+        text, "encode", lambda tokenizer, given, *a, **k: contexts.append(given) or encode(tokenizer, given, *a, **k)
+    )
+    results = run(recipe, data, tmp_path / "out", base="causal", hold_out=True, tuning=["prefix_tuning"])
+    first, second = contexts
+    assert len(first) == 16 and all("The past of" in each and "plural" not in each for each in first)
+    assert second[0].endswith(" is") and not second[0].startswith("The")
+    assert "without this task" in results["protocol"] and "'The {task} of {text} is'" in results["protocol"]
+
+
+def test_another_base_is_taken_and_left_as_it_is(recipe, data, no_pictures, tmp_path):
+    model, tokenizer = text.new_base("causal", 16, 1)
+    hub.save(model, tmp_path / "base", also=(tokenizer,))
+    given = {"model_name_or_path": str(tmp_path / "base"), "tuning": ["lora"]}
+    first, second = (run(recipe, data, tmp_path / name, **given) for name in ("a", "b"))
+    for results in (first, second):
+        assert results.pop("train_runtime").keys() == {"lora"}
+    assert first == second and not (tmp_path / "a" / "base").exists()
+
+
+# name: (status, what the line says, the arguments for a folder of the test's own)
+BAD = {
+    "unknown task": (2, "--task is gerund; pairs has past, plural", ["--task=gerund"]),
+    "unknown tuning": (2, "--tuning is magic; it must be some of prompt_tuning, ", ["--tuning", "lora", "magic"]),
+    "template without text": (2, "--template is 'plural'; it must hold {text}", ["--template=plural"]),
+    "template with more": (2, "--template is '{word}{text}'; it must hold {text}", ["--template={word}{text}"]),
+    "instruction": (2, "--instruction is 'Do {x}.'; it must hold {task}", ["--instruction=Do {x}."]),
+    "shots": (2, "--shots is 10; it must be in [0, 9]", ["--shots", "10"]),
+    "width": (2, "--config_d_model is 6; it must be a multiple of 4 heads", ["--config_d_model=6"]),
+    "no such task to train on": (2, "--tasks is gerund; pairs has past, plural", ["--tasks", "gerund"]),
+    "nothing left": (2, "--tasks is plural without plural", ["--tasks", "plural", "--hold_out"]),
+    "hold out of a given base": (2, "--hold_out is for the base", ["--hold_out", "--model_name_or_path=x"]),
+    "no such base": (1, "nowhere/at-all cannot be loaded", ["--model_name_or_path=nowhere/at-all"]),
+    "no such data": (2, "--dataset_name nothing is neither", ["--dataset_name=nothing"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_mistake_is_one_line(name, recipe, data, tmp_path, command_line):
+    status, words, arguments = BAD[name]
+    common = [f"--dataset_name={data}", f"--output_dir={tmp_path / 'out'}", "--pretrain_steps=1"]
+    found, printed = command_line(recipe, *common, *arguments)
+    assert found == status and words in printed and printed.startswith("error: ") and printed.count("\n") == 1
+
+
+def test_a_folder_with_results_is_kept(recipe, data, no_pictures, tmp_path, command_line):
+    (tmp_path / "kept").write_text("")
+    found, printed = command_line(recipe, f"--output_dir={tmp_path}")
+    assert found == 2 and "is not empty; give --overwrite_output_dir" in printed

@@ -1,0 +1,285 @@
+"""What a run of train_t5.py leaves, that what it saves writes the same elsewhere, and that it goes on exactly."""
+
+import functools
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import recipe_runs
+from loopback_hub import LoopbackHub
+from peft import AutoPeftModelForSeq2SeqLM
+from recipe_runs import checkpoint, results_but_times, run_with, same_weights, wait_for_checkpoint
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
+
+from hwzoo import text, training
+from hwzoo.errors import UsageError
+from hwzoo.metrics.text import ROUGE_TYPES
+from hwzoo.training import parse_arguments
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "train_t5.py"
+launch = functools.partial(recipe_runs.launch, RECIPE)
+SMALL = {
+    "config_d_model": 16, "config_d_ff": 16, "config_num_layers": 1, "config_num_decoder_layers": 1,
+    "config_num_heads": 2, "per_device_train_batch_size": 8, "max_steps": 4, "eval_steps": 2, "logging_steps": 2,
+    "generation_max_new_tokens": 5,
+}  # fmt: skip
+WORDS = "cat dog box fox man city boy wolf kiss toy baby bush car day fly".split()
+TOKEN = "hf_loopback_right"
+
+
+@pytest.fixture(scope="module")
+def train_t5():
+    return recipe_runs.load_recipe("train_t5")
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory) -> str:
+    """A folder of two word tasks."""
+    folder = tmp_path_factory.mktemp("data") / "inflected"
+    folder.mkdir()
+    for split, part in (("train", WORDS[:9]), ("validation", WORDS[9:12]), ("test", WORDS[12:])):
+        rows = [{"task": task, "source": word, "target": word + end} for word in part for task, end in TASKS]
+        write(folder / f"{split}.jsonl", rows)
+    return str(folder)
+
+
+TASKS = (("plural", "s"), ("past", "ed"))
+
+
+@pytest.fixture(scope="module")
+def papers(tmp_path_factory) -> str:
+    """A folder of documents with one or two summaries."""
+    folder = tmp_path_factory.mktemp("data") / "papers"
+    folder.mkdir()
+    rows = [
+        {"document": f"We study {word}. A {word} is red. It ends here. So.", "summary": f"The {word} is red."}
+        for word in WORDS
+    ]
+    rows = [row | {"summaries": [row["summary"], "It ends."][: 1 + i % 2]} for i, row in enumerate(rows)]
+    for split, part in (("train", rows[:9]), ("validation", rows[9:12]), ("test", rows[12:])):
+        write(folder / f"{split}.jsonl", part)
+    return str(folder)
+
+
+def write(path: Path, rows: list[dict]):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def types_of(recipe) -> list[type]:
+    return [recipe.Run, recipe.Model, recipe.Data, recipe.Generation]
+
+
+def run(recipe, folder: Path, **settings) -> dict:
+    """A small run."""
+    return run_with(recipe, types_of(recipe), {**SMALL, "output_dir": str(folder), **settings})
+
+
+def flags(**settings) -> list[str]:
+    return [f"--{name}={value}" for name, value in (SMALL | settings).items()]
+
+
+def rows_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+
+
+def written_by(model, folder: Path) -> list[str]:
+    """What a model of others' making out of a folder writes for the test set of the folder's run."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    inputs = tokenizer([row["source"] for row in rows_of(folder)], return_tensors="pt", padding=True)
+    ids = model.eval().generate(**inputs, generation_config=GenerationConfig.from_pretrained(folder))
+    return tokenizer.batch_decode(ids, skip_special_tokens=True)
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Drawing the curves is most of a small run's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "save_panels", lambda *arguments: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def base(train_t5, words, drawn, tmp_path_factory) -> Path:
+    """The folder of a model whose words depend on what it reads."""
+    folder = tmp_path_factory.mktemp("base") / "model"
+    run(train_t5, folder, dataset_name=words, max_steps=60, eval_steps=None, learning_rate=3e-2)
+    assert len({row["prediction"] for row in rows_of(folder)}) > 1
+    return folder
+
+
+# What a run leaves
+
+
+def test_the_default_run_in_small(train_t5, tmp_path):
+    """The embedded word tasks, from scratch."""
+    results = run(train_t5, tmp_path, max_eval_samples=20, max_predict_samples=30)
+    assert json.loads((tmp_path / "all_results.json").read_text()) == results
+    names = {f"test_{name}" for name in (*ROUGE_TYPES, "exact_match", "gen_len")}
+    names |= {"train_steps", "train_runtime", "train_samples_per_second", "best_step", "trainable_params"}
+    assert names | {"baselines", "protocol"} <= set(results)
+    assert (results["train_steps"], results["best_step"] in (2, 4)) == (4, True)
+    for words in (
+        "words: 30 test pairs (the first)", "split by the hash", "at most 5 new tokens, greedy;", "128 tokens",
+        "with stemming", "every 2 steps, by ROUGE-L on 20 validation pairs", "foot, man, person",
+    ):  # fmt: skip
+        assert words in results["protocol"], words
+    assert results["baselines"].keys() == {"suffix_rules"}
+    assert results["baselines"]["suffix_rules"]["exact_match"] > 0.8
+    assert len(rows_of(tmp_path)) == 30
+    assert rows_of(tmp_path)[0].keys() == {"source", "prediction", "references", "suffix_rules"}
+    pushed = {"README.md", "all_results.json", "config.json", "curves.png", "generation_config.json"}
+    pushed |= {"model.safetensors", "predictions.jsonl", "preset.yaml", "tokenizer_config.json"}
+    assert pushed <= {path.name for path in tmp_path.iterdir()} and not list(tmp_path.rglob("training_args.bin"))
+
+    model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path)
+    assert results["trainable_params"] == model.num_parameters()
+    assert model.generation_config.max_new_tokens == 5 and model.generation_config.num_beams == 1
+    card = (tmp_path / "README.md").read_text()
+    for words in ("arXiv:1910.10683", "| suffix rules | ", "](curves.png)", "pipeline_tag: text2text-generation"):
+        assert words in card, words
+    again = parse_arguments(types_of(train_t5), [f"--config={tmp_path / 'preset.yaml'}"])
+    assert again[0].max_steps == 4 and again[1].config_d_model == 16 and again[3].generation_max_new_tokens == 5
+
+
+def test_summaries_beside_leads_and_the_oracle(train_t5, papers, drawn, tmp_path):
+    settings = {"config_vocab_size": 300, "max_source_length": 9, "source_prefix": "tldr: ", "num_beams": 2}
+    results = run(train_t5, tmp_path, dataset_name=papers, **settings)
+    baselines = results["baselines"]
+    assert list(baselines) == ["lead_1", "lead_3", "oracle_sentence"]
+    assert all({"rouge1", "rouge1_max", "rouge1_mean"} <= set(each) for each in baselines.values())
+    assert baselines["oracle_sentence"]["rouge1"] > baselines["lead_3"]["rouge1"] > baselines["lead_1"]["rouge1"]
+    rows = rows_of(tmp_path)
+    assert rows[0]["lead_1"] == "We study car." and rows[0]["oracle_sentence"] == "A car is red."
+    assert rows[0]["lead_3"] == "We study car. A car is red. It ends here."
+    assert [len(row["references"]) for row in rows] == [1, 2, 1]
+    for row in rows:  # as the model saw it
+        assert row["source"].startswith("tldr: We") and len(row["source"]) < 40
+    assert "2 beams, length penalty 1.0; " in results["protocol"] and "_max against the best" in results["protocol"]
+    card = (tmp_path / "README.md").read_text()
+    assert "Lead 1 and lead 3 are" in card and "pipeline_tag: summarization" in card
+    assert len(AutoTokenizer.from_pretrained(tmp_path)) <= 300
+    assert written_by(AutoModelForSeq2SeqLM.from_pretrained(tmp_path), tmp_path) == [r["prediction"] for r in rows]
+
+
+def test_files_and_columns_are_taken_as_named(train_t5, drawn, tmp_path):
+    for split in ("train", "validation", "test"):
+        write(tmp_path / f"{split}.jsonl", [{"q": f"{split} {word}", "a": word} for word in WORDS[:6]])
+    files = {f"{split}_file": str(tmp_path / f"{split}.jsonl") for split in ("train", "validation", "test")}
+    results = run(train_t5, tmp_path / "run", **files, text_column="q", summary_column="a", source_prefix="> ")
+    assert results["protocol"].startswith("train: 6 test pairs")
+    assert rows_of(tmp_path / "run")[1]["source"] == "> test dog"
+    with pytest.raises(UsageError, match="--validation_file is needed"):
+        del files["validation_file"]
+        run(train_t5, tmp_path / "no", **files, text_column="q", summary_column="a")
+
+
+def test_a_trained_model_writes_the_same_elsewhere(train_t5, base, words, drawn, tmp_path):
+    predictions = [row["prediction"] for row in rows_of(base)]
+    assert written_by(AutoModelForSeq2SeqLM.from_pretrained(base), base) == predictions
+    tested = run(train_t5, tmp_path, dataset_name=words, model_name_or_path=str(base), max_steps=0)
+    assert [row["prediction"] for row in rows_of(tmp_path)] == predictions
+    first = json.loads((base / "all_results.json").read_text())
+    for name in (*(f"test_{kind}" for kind in ROUGE_TYPES), "test_exact_match", "baselines"):
+        assert tested[name] == first[name]
+    assert "Tested on inflected without further training." in " ".join((tmp_path / "README.md").read_text().split())
+
+
+def test_fine_tuning_is_compared_with_before(train_t5, base, words, drawn, tmp_path):
+    settings = {"model_name_or_path": str(base), "optim": "adafactor", "lr_scheduler_type": "constant"}
+    results = run(train_t5, tmp_path, dataset_name=words, **settings, learning_rate=1e-2, bf16=True, eval_steps=None)
+    assert [row["zero_shot"] for row in rows_of(tmp_path)] == [row["prediction"] for row in rows_of(base)]
+    assert "the last weights" in results["protocol"]
+    assert "Trained further from" in (tmp_path / "README.md").read_text()
+    # Tested in float32, as whoever loads it does.
+    model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path)
+    assert written_by(model, tmp_path) == [row["prediction"] for row in rows_of(tmp_path)]
+
+
+@pytest.mark.parametrize("method", text.PEFT_METHODS)
+def test_an_adapter_writes_the_same_elsewhere(method, train_t5, base, words, drawn, tmp_path):
+    settings = {"model_name_or_path": str(base), "peft_method": method, "num_virtual_tokens": 3, "tasks": ["past"]}
+    results = run(train_t5, tmp_path, dataset_name=words, **settings, source_prefix="", learning_rate=0.5)
+    assert results["baselines"].keys() == {"suffix_rules", "zero_shot"}
+    rows = rows_of(tmp_path)
+    assert [row["source"] for row in rows] == [*WORDS[12:], "man", "wolf"]  # the course's words are tested
+    assert [row["prediction"] for row in rows] != [row["zero_shot"] for row in rows]
+    assert written_by(AutoPeftModelForSeq2SeqLM.from_pretrained(tmp_path), tmp_path) == [r["prediction"] for r in rows]
+    assert not (tmp_path / "model.safetensors").exists()
+    assert results["trainable_params"] < 5000
+    card = (tmp_path / "README.md").read_text()
+    assert "library_name: peft" in card and f"looks for at `{base}`" in card
+
+
+# Resume
+
+
+@pytest.mark.parametrize("peft_method", ["none", "prompt_tuning"])
+def test_interrupted_and_resumed_equals_uninterrupted(peft_method, train_t5, base, words, drawn, tmp_path):
+    settings = {"dataset_name": words, "max_steps": 7, "eval_steps": 3, "save_steps": 2, "save_total_limit": None}
+    settings |= {"config_dropout_rate": 0.2, "learning_rate": 0.05, "group_by_length": True}
+    if peft_method != "none":
+        settings |= {"model_name_or_path": str(base), "peft_method": peft_method, "num_virtual_tokens": 3}
+    run(train_t5, tmp_path / "straight", **settings)
+    where = checkpoint(tmp_path / "straight", 4)
+    run(train_t5, tmp_path / "resumed", **settings, resume_from_checkpoint=str(where))
+    file = "adapter_model.safetensors" if peft_method != "none" else "model.safetensors"
+    same_weights(tmp_path / "straight", tmp_path / "resumed", file)
+    assert results_but_times(tmp_path / "straight") == results_but_times(tmp_path / "resumed")
+    assert rows_of(tmp_path / "straight") == rows_of(tmp_path / "resumed")
+
+
+def test_a_finished_run_is_only_tested_again(train_t5, base, words, drawn, tmp_path):
+    shutil.copytree(base, tmp_path / "run")
+    settings = {"max_steps": 60, "eval_steps": None, "learning_rate": 3e-2, "dataset_name": words}
+    run(train_t5, tmp_path / "run", **settings, resume_from_checkpoint="latest")
+    same_weights(base, tmp_path / "run")
+    assert results_but_times(base) == results_but_times(tmp_path / "run")
+
+
+@pytest.mark.slow  # the suite over all recipes does it at every moment of a run
+def test_sigterm_saves_and_the_run_can_go_on(train_t5, words, drawn, tmp_path):
+    settings = {"dataset_name": words, "max_steps": 400, "eval_steps": 400, "save_steps": 2}
+    process = launch(tmp_path, *flags(**settings))
+    wait_for_checkpoint(tmp_path, process)
+    process.terminate()
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM, error
+    assert re.search(r"error: stopped by SIGTERM after step \d+; .*--resume_from_checkpoint latest", error)
+    step = max(int(path.name[5:]) for path in (tmp_path / "checkpoints").glob("step-*"))
+    assert f"after step {step};" in error and not list(tmp_path.glob("*.safetensors"))
+
+
+# The Hub
+
+
+@pytest.mark.parametrize("method", [pytest.param("none", marks=pytest.mark.slow), "lora"])
+def test_the_model_or_the_adapter_alone_is_pushed(method, train_t5, base, words, drawn, tmp_path, monkeypatch):
+    with LoopbackHub(token=TOKEN, users=("me",)) as server:
+        folder = tmp_path / "run"
+        run(train_t5, folder, dataset_name=words, model_name_or_path=str(base), peft_method=method)
+        environment = server.environment(tmp_path / "cache") | {"HF_TOKEN": TOKEN}
+        program = "import sys; from hwzoo.hub import main; sys.exit(main(['push', sys.argv[1], 'me/t5']))"
+        done = python(environment, program, str(folder))
+        assert done.returncode == 0, done.stderr
+        pushed = server.repos["me/t5"].files
+        weights = "model.safetensors" if method == "none" else "adapter_model.safetensors"
+        assert {name for name in pushed if name.endswith(".safetensors")} == {weights}
+        assert {"README.md", "generation_config.json", "predictions.jsonl", "tokenizer_config.json"} <= set(pushed)
+        assert not [name for name in pushed if "training_args" in name or "checkpoint" in name]
+        # The card's own example, where hwzoo is not.
+        example = re.search(r"```python\n(.*?)```", pushed["README.md"].decode(), re.DOTALL)[1]
+        assert '"me/t5"' in example
+        loaded = python(environment, "import sys\nsys.modules['hwzoo'] = None\n" + example)
+        assert loaded.returncode == 0, loaded.stderr
+        assert loaded.stdout.splitlines()[-1] == rows_of(folder)[0]["prediction"]
+
+
+def python(environment: dict, program: str, *arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=300)

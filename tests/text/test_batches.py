@@ -1,0 +1,152 @@
+"""Texts as ids and back: lengths, padding, tokenizers, how a model generates, and the baselines."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import GenerationConfig
+
+from hwzoo.errors import HwzooError, UsageError
+from hwzoo.metrics.rouge.sentences import split_sentences
+from hwzoo.text import (
+    Example,
+    PadBatch,
+    SuffixRules,
+    TokenizedPairs,
+    build_t5,
+    decode,
+    describe,
+    generation_config,
+    lead,
+    load_tokenizer,
+    mean_length,
+    new_tokenizer,
+    oracle_sentence,
+)
+
+SIZES = {
+    "d_model": 16, "d_ff": 16, "num_layers": 1, "num_decoder_layers": 1, "num_heads": 2, "dropout_rate": 0.0,
+}  # fmt: skip
+BYTES = new_tokenizer(None, None, [])
+
+
+def pair(source: str, target: str, task: str = "") -> Example:
+    return Example(f"{task}: {source}" if task else source, target, (target,), task, source)
+
+
+def batch_of(*examples: Example, source: int = 128, target: int = 64) -> dict[str, torch.Tensor]:
+    pairs = TokenizedPairs(examples, BYTES, source, target)
+    return PadBatch(BYTES.pad_token_id)([pairs[index] for index in range(len(pairs))])
+
+
+def test_labels_are_padded_with_what_the_loss_leaves_out():
+    batch = batch_of(pair("ab", "xyz"), pair("abcd", "x"))
+    assert batch["labels"].tolist() == [[123, 124, 125, 1], [123, 1, -100, -100]]  # a byte's id is it + 3, the end 1
+    assert batch["input_ids"].tolist() == [[100, 101, 1, 0, 0], [100, 101, 102, 103, 1]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
+    assert {each.dtype for each in batch.values()} == {torch.int64}
+
+
+def test_padding_changes_no_loss():
+    model = build_t5(BYTES, **SIZES).eval()
+    short, long = pair("ab", "x"), pair("abcdefgh", "xyzxyzxyz")
+    both = model(**batch_of(short, long))
+    alone = model(**batch_of(short))
+    assert torch.allclose(both.logits[0, :2], alone.logits[0], atol=1e-5)
+    summed = alone.loss * 2 + model(**batch_of(long)).loss * 10  # tokens, each with its end
+    assert both.loss.item() == pytest.approx((summed / 12).item(), rel=1e-5)
+
+
+def test_long_texts_are_cut_and_still_end():
+    batch = batch_of(pair("abcdefgh", "xyzxyz"), source=4, target=3)
+    assert batch["input_ids"].tolist() == [[100, 101, 102, 1]] and batch["labels"].tolist() == [[123, 124, 1]]
+
+
+def test_the_digest_tells_other_pairs_apart():
+    digests = {
+        TokenizedPairs(examples, BYTES, 128, 64).digest()
+        for examples in ([pair("a", "b")], [pair("ab", "")], [pair("a", "c")], [pair("a", "b"), pair("a", "b")], [])
+    }
+    assert len(digests) == 5
+    assert TokenizedPairs([pair("a", "b")], BYTES, 9, 9).digest() in digests
+
+
+def test_a_tokenizer_is_learned_saved_and_loaded(tmp_path):
+    texts = ["the cat sat on the mat", "the dog sat on the log"] * 10
+    tokenizer = new_tokenizer(None, 280, texts)
+    assert 259 < len(tokenizer) <= 280
+    assert (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id) == (0, 1, 2)
+    ids = tokenizer("the cat, müde")["input_ids"]
+    assert ids[-1] == 1 and len(ids) < len("the cat, müde".encode())  # pieces, and bytes for what was never seen
+    assert tokenizer.decode(ids, skip_special_tokens=True) == "the cat, müde"
+    tokenizer.save_pretrained(tmp_path)
+    again = load_tokenizer(str(tmp_path))
+    assert again("the cat, müde")["input_ids"] == ids
+    assert new_tokenizer(str(tmp_path), None, [])("the mat")["input_ids"] == tokenizer("the mat")["input_ids"]
+
+
+def test_a_tokenizer_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(HwzooError, match=f"--tokenizer_name {tmp_path}: its tokenizer cannot be loaded"):
+        load_tokenizer(str(tmp_path))
+
+
+def test_a_new_model_has_the_sizes_and_ids_asked_for():
+    model = build_t5(BYTES, **SIZES)
+    assert model.config.vocab_size == len(BYTES) == 384 and model.config.d_kv == 8
+    assert model.generation_config.decoder_start_token_id == 0 and model.generation_config.eos_token_id == 1
+    with pytest.raises(UsageError, match="--config_d_model is 16; it must be a multiple of 3 heads"):
+        build_t5(BYTES, **SIZES | {"num_heads": 3})
+    with pytest.raises(
+        UsageError, match="--config_num_decoder_layers is 2; it must be at most --config_num_layers, 1"
+    ):
+        build_t5(BYTES, **SIZES | {"num_decoder_layers": 2})
+
+
+@pytest.mark.parametrize(
+    ("num_beams", "length_penalty", "words"),
+    [(1, 1.0, "at most 5 new tokens, greedy"), (3, 0.6, "at most 5 new tokens, 3 beams, length penalty 0.6")],
+)
+def test_generation_is_stated_and_saved(num_beams, length_penalty, words, tmp_path, recwarn):
+    torch.manual_seed(0)
+    model = build_t5(BYTES, **SIZES).eval()
+    config = generation_config(model, 5, num_beams, length_penalty)
+    assert describe(config) == words
+    config.save_pretrained(tmp_path)
+    inputs = BYTES("abc", return_tensors="pt")
+    ids = model.generate(**inputs)
+    assert ids.shape[1] <= 1 + 5
+    loaded = GenerationConfig.from_pretrained(tmp_path)
+    model.generation_config = GenerationConfig()
+    assert torch.equal(model.generate(**inputs, generation_config=loaded), ids)
+    assert not recwarn.list
+
+
+def test_generated_ids_are_decoded_and_counted():
+    ids = np.array([[0, 100, 101, 1, 0, -100], [0, 102, 103, 104, 105, 1]])
+    assert decode(ids, BYTES) == ["ab", "cdef"]
+    assert mean_length(ids, BYTES) == 4.0  # with the end, without start and padding
+
+
+# Baselines
+
+
+def test_suffix_rules_take_the_most_frequent_change_of_the_longest_ending():
+    seen = [("cat", "cats"), ("dog", "dogs"), ("box", "boxes"), ("fox", "foxes"), ("ox", "oxen"), ("city", "cities")]
+    seen += [("man", "men"), ("woman", "women"), ("toy", "toys"), ("human", "humans")]
+    rules = SuffixRules([pair(*each, "plural") for each in seen] + [pair("cat", "catted", "past")])
+    expected = {
+        "hat": "hats", "tax": "taxes", "pity": "pities", "boy": "boys", "man": "men", "superhuman": "superhumans",
+        "bird": "birds", "x": "xes",
+    }  # fmt: skip
+    assert {word: rules(pair(word, "", "plural")) for word in expected} == expected
+    assert rules(pair("hat", "", "past")) == "hatted" and rules(pair("hat", "", "gerund")) == "hat"
+
+
+def test_leads_and_the_oracle_sentence():
+    examples = [pair("One fish. Two cats sat. Red.", "two cats"), pair("Alone", "x")]
+    assert lead(examples, 1, split_sentences) == ["One fish.", "Alone"]
+    assert lead(examples, 2, split_sentences) == ["One fish. Two cats sat.", "Alone"]
+
+    def shared(predictions, targets):
+        return [len(set(a.lower().split()) & set(b.split())) for a, b in zip(predictions, targets, strict=True)]
+
+    assert oracle_sentence(examples, split_sentences, shared) == ["Two cats sat.", "Alone"]

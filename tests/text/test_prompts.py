@@ -1,0 +1,177 @@
+"""Prompts in words and trained ones, on tiny models of both kinds: what is read, what is trained, what is answered."""
+
+import pytest
+import torch
+
+from hwzoo import hub, text
+from hwzoo.errors import HwzooError, UsageError
+from hwzoo.text import Example
+
+CONTEXTS = ["plural: fox", "plural: ox", "plural: toy", "plural: catamaran"]
+METHODS = ("none", "prompt_tuning", "prefix_tuning", "p_tuning", "lora")
+SETTINGS = {"num_virtual_tokens": 3, "prompt_tuning_init": "random", "lora_rank": 2}
+
+
+def tiny(kind: str):
+    torch.manual_seed(0)
+    model, tokenizer = text.new_base(kind, d_model=16, num_layers=2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return model.eval(), tokenizer
+
+
+def adapted(kind: str, method: str):
+    """With an adapter whose weights, LoRA's zeros too, make a difference."""
+    model, tokenizer = tiny(kind)
+    if method != "none":
+        model = text.prompt_adapter(model, method, tokenizer=tokenizer, **SETTINGS)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.requires_grad:
+                    parameter.add_(torch.randn_like(parameter))
+    return model.eval(), tokenizer
+
+
+def rows_of(tokenizer, kind: str, answers=("foxes", "oxen", "toys", "catamarans")):
+    return text.encode(tokenizer, CONTEXTS, answers, kind == "seq2seq")
+
+
+# Words
+
+
+def test_a_prompt_in_words():
+    fox, man = Example("", "foxes", ("foxes",), "plural", "fox"), Example("", "men", ("men",), "plural", "man")
+    assert text.hard_prompt(fox, "{task}: {text}") == "plural: fox"
+    prompt = text.hard_prompt(fox, "The {task} of {text} is", [(man, "men"), (man, "mans")], "Give the {task}.")
+    assert prompt == "Give the plural.\nThe plural of man is men\nThe plural of man is mans\nThe plural of fox is"
+
+
+@pytest.mark.parametrize("kind", text.KINDS)
+def test_rows_of_training_end_with_the_end_token(kind):
+    model, tokenizer = tiny(kind)
+    row = text.encode(tokenizer, ["ab"], ["cd"], kind == "seq2seq")[0]
+    a, b, c, d, space, end = (*tokenizer("abcd ")["input_ids"],)
+    if kind == "seq2seq":
+        assert row["input_ids"].tolist() == [a, b, end] and row["labels"].tolist() == [c, d, end]
+    else:
+        assert row["input_ids"].tolist() == [a, b, space, c, d, end]
+        assert row["labels"].tolist() == [-100, -100, space, c, d, end]
+
+
+# What is generated
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+@pytest.mark.parametrize("kind", text.KINDS)
+def test_cached_and_uncached_generation_are_identical(kind, num_beams):
+    model, tokenizer = tiny(kind)
+    sources = torch.tensor([tokenizer("plural: fox")["input_ids"], tokenizer("gerund: dye")["input_ids"]])
+    settings = {"max_new_tokens": 40, "min_new_tokens": 40, "do_sample": False, "num_beams": num_beams}
+    ids = [
+        model.generate(input_ids=sources, attention_mask=torch.ones_like(sources), use_cache=cache, **settings)
+        for cache in (True, False)
+    ]
+    assert ids[0].shape[1] >= 40 and len(set(ids[0][0].tolist())) > 2
+    assert torch.equal(*ids)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", text.KINDS)
+def test_answers_are_the_most_probable_tokens_one_after_the_other(kind, method):
+    """Also behind a prompt or prefix of an adapter, and whatever else is in the batch."""
+    model, tokenizer = adapted(kind, method)
+    answers = text.generate_answers(model, tokenizer, CONTEXTS, max_new_tokens=6, batch_size=2)
+    line_break = tokenizer("\n", add_special_tokens=False)["input_ids"][0]
+    for context, answer in zip(CONTEXTS, answers, strict=True):
+        ids = []
+        while len(ids) < 6 and not {tokenizer.eos_token_id, line_break} & set(ids):
+            logits = logits_after(model, tokenizer, context, ids)
+            ids.append(logits.argmax().item())
+        decoded = tokenizer.decode(ids, skip_special_tokens=True)
+        assert answer == decoded.strip(" ").split("\n")[0].strip()
+    (token, probability), *_ = text.first_token_probabilities(model, tokenizer, CONTEXTS[0], 3)
+    expected = logits_after(model, tokenizer, CONTEXTS[0], []).softmax(-1)
+    assert probability == pytest.approx(expected.max().item(), rel=1e-4)
+    assert token == tokenizer.convert_ids_to_tokens(expected.argmax().item())
+
+
+def logits_after(model, tokenizer, context: str, ids: list[int]):
+    """One forward pass, by labels as in training: those of the next token."""
+    source = tokenizer(context)["input_ids"]
+    with torch.no_grad():
+        if model.config.is_encoder_decoder:
+            labels = torch.tensor([[*ids, tokenizer.eos_token_id]])
+            return model(input_ids=torch.tensor([source]), labels=labels).logits[0, -1]
+        return model(input_ids=torch.tensor([source[:-1] + ids])).logits[0, -1]
+
+
+# What is trained
+
+
+@pytest.mark.parametrize("method", [*METHODS[1:], "full"])
+@pytest.mark.parametrize("kind", text.KINDS)
+def test_training_changes_what_it_should_and_lowers_the_loss(kind, method):
+    model, tokenizer = tiny(kind)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    network, losses = model, []
+    if method != "full":
+        network = text.prompt_adapter(model, method, tokenizer=tokenizer, **SETTINGS)
+        numbers = {"prompt_tuning": 3 * 16, "prefix_tuning": 3 * 16 * 2 * (1 if kind == "seq2seq" else 2)}
+        if method in numbers:  # of a prefix: keys and values of each layer of the decoder
+            assert text.count_trainable(network) == numbers[method]
+    batch = text.PadBatch(tokenizer.pad_token_id)(rows_of(tokenizer, kind))
+
+    def measure(step):
+        with torch.no_grad():
+            losses.append(network(**batch).loss.item())
+
+    common = {"batch_size": 2, "seed": 0, "name": method, "before_step": measure}
+    text.tune(network, rows_of(tokenizer, kind), tokenizer.pad_token_id, steps=20, learning_rate=3e-2, **common)
+    assert len(losses) == 21 and losses[-1] < losses[0] - 0.05
+    kept = {name.replace(".base_layer", ""): value for name, value in model.state_dict().items() if "lora" not in name}
+    unchanged = [torch.equal(kept[name], value) for name, value in before.items()]
+    assert not any(unchanged) if method == "full" else all(unchanged)
+
+
+@pytest.mark.parametrize("kind", text.KINDS)
+def test_a_soft_prompt_starts_with_embeddings_of_the_vocabulary(kind):
+    model, tokenizer = tiny(kind)
+    network = text.prompt_adapter(
+        model, "prompt_tuning", tokenizer=tokenizer, **SETTINGS | {"prompt_tuning_init": "vocab"}
+    )
+    rows = network.get_prompt(1)[0]
+    table = model.get_input_embeddings().weight
+    assert rows.shape == (3, 16) and all((table == row).all(1).any() for row in rows)
+
+
+def test_a_loss_that_is_not_finite_ends_training():
+    model, tokenizer = tiny("causal")
+    with torch.no_grad():
+        model.lm_head.weight.fill_(float("inf"))
+    with pytest.raises(HwzooError, match="base: the loss is nan at step 1; a smaller learning rate may help"):
+        text.tune(
+            model, rows_of(tokenizer, "causal"), 0, steps=2, learning_rate=1e-3, batch_size=2, seed=0, name="base"
+        )
+
+
+# What is loaded
+
+
+@pytest.mark.parametrize("kind", text.KINDS)
+def test_a_base_of_either_kind_comes_back(kind, tmp_path):
+    model, tokenizer = tiny(kind)
+    hub.save(model, tmp_path, also=(tokenizer,))
+    loaded, own = text.load_base(str(tmp_path), hub.load)
+    assert own.pad_token_id is not None and loaded.config.is_encoder_decoder == (kind == "seq2seq")
+    answers = [text.generate_answers(each, own, CONTEXTS, max_new_tokens=5, batch_size=4) for each in (model, loaded)]
+    assert answers[0] == answers[1]
+
+
+def test_an_adapter_is_no_base(tmp_path):
+    model, tokenizer = tiny("seq2seq")
+    hub.save(model, tmp_path / "base", also=(tokenizer,))
+    model, _ = text.load_base(str(tmp_path / "base"), hub.load)
+    text.prompt_adapter(model, "lora", tokenizer=tokenizer, **SETTINGS).save_pretrained(tmp_path / "adapter")
+    with pytest.raises(UsageError, match="adapter is an adapter; a whole model is needed"):
+        text.load_base(str(tmp_path / "adapter"), hub.load)

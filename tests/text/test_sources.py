@@ -1,0 +1,222 @@
+"""Where pairs of texts come from, what is said of broken ones, and that a split stays what it was."""
+
+import csv
+import gzip
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from hwzoo.errors import HwzooError, UsageError
+from hwzoo.text import COURSE_WORDS, Columns, Example, hash_split, limited, load_text
+
+ROWS = [{"document": f"Text {i}. More.", "summary": f"short {i}", "year": i} for i in range(3)]
+
+
+def json_lines(rows: list) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def comma_separated(rows: list[dict]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, rows[0])
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def written(folder: Path, name: str, data: bytes) -> str:
+    (folder / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    return str(folder / name)
+
+
+def loaded(folder: Path, rows: list, name: str = "test.jsonl", **columns) -> list[Example]:
+    """The test set of a file of these rows."""
+    return load_text(files={"test": written(folder, name, json_lines(rows))}, columns=Columns(**columns)).test
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("rows.jsonl", json_lines(ROWS)),
+        ("rows.jsonl.gz", json_lines(ROWS)),
+        ("rows.json", json.dumps(ROWS, indent=1).encode()),
+        ("rows.csv", comma_separated(ROWS)),
+        ("rows.csv.gz", comma_separated(ROWS)),
+        ("bom.jsonl", b"\xef\xbb\xbf" + json_lines(ROWS) + b"\n\n"),
+    ],
+)
+def test_every_kind_of_file_gives_the_same_pairs(name, data, tmp_path):
+    splits = load_text(files={"test": written(tmp_path, name, data)})
+    assert splits.name == name.split(".")[0] and splits.train == [] and splits.validation == splits.test
+    assert splits.test[1] == Example("Text 1. More.", "short 1", ("short 1",), "", "Text 1. More.")
+    assert splits.tasks == []
+
+
+def test_a_line_separator_inside_a_text_ends_no_line(tmp_path):
+    (example,) = loaded(tmp_path, [{"text": "one\u2028two", "target": "a,b"}])
+    assert example.source == "one\u2028two"
+
+
+def test_columns_prefix_and_tasks(tmp_path):
+    rows = [{"task": task, "question": "cat", "answer": task[0], "lang": "en"} for task in ("plural", "past")]
+    both = {"text_column": "question", "summary_column": "answer"}
+    assert [each.source for each in loaded(tmp_path, rows, **both)] == ["plural: cat", "past: cat"]
+    (past,) = loaded(tmp_path, rows, **both, tasks=["past"], source_prefix="{lang} {task}> ")
+    assert past == Example("en past> cat", "p", ("p",), "past", "cat")
+    assert loaded(tmp_path, rows, **both, source_prefix="")[0].source == "cat"
+
+
+def test_references_hold_the_target_first_and_once(tmp_path):
+    rows = [{"text": "a", "summary": "x", "all": ["y", "x", "z"]}, {"text": "b", "summary": "x", "all": ["x"]}]
+    assert [each.references for each in loaded(tmp_path, rows)] == [("x",), ("x",)]
+    assert [each.references for each in loaded(tmp_path, rows, references_column="all")] == [("x", "y", "z"), ("x",)]
+    renamed = [{**row, "references": row["all"]} for row in rows]
+    assert [len(each.references) for each in loaded(tmp_path, renamed)] == [3, 1]
+
+
+def test_a_folder_gives_its_splits(tmp_path):
+    for split, num in (("train", 3), ("validation", 2), ("test", 1)):
+        written(tmp_path, f"{split}.jsonl.gz", json_lines(ROWS[:num]))
+    splits = load_text(str(tmp_path))
+    assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [3, 2, 1]
+    assert splits.name == tmp_path.name and splits.note == ""
+    assert load_text(tmp_path.name, data_dir=str(tmp_path.parent)) == splits
+    assert [len(part) for part in (limited(splits, 1, 1, None).train, limited(splits, 1, 1, None).test)] == [1, 1]
+    (tmp_path / "test.jsonl.gz").unlink()
+    splits = load_text(str(tmp_path))
+    assert splits.test == splits.validation and "tested on the validation split" in splits.note
+
+
+def test_the_hash_split_is_stable():
+    """Tests of different versions and machines must be of the same words."""
+    assert {word: hash_split(word) for word in SPLIT} == SPLIT
+    shares = [hash_split(str(number)) for number in range(3000)]
+    assert 240 < shares.count("test") < 360 and 240 < shares.count("validation") < 360
+
+
+SPLIT = {
+    "foot": "train",
+    "cat": "train",
+    "house": "train",
+    "müde": "validation",
+    "wolf": "validation",
+    "kitten": "validation",
+    "yak": "test",
+    "bus": "test",
+}
+
+
+def test_a_single_file_is_split_by_the_hash_of_its_sources(tmp_path):
+    rows = [{"source": str(number), "target": "x"} for number in range(200)]
+    splits = load_text(files={"train": written(tmp_path, "all.jsonl", json_lines(rows))})
+    for name, part in (("train", splits.train), ("validation", splits.validation), ("test", splits.test)):
+        assert [each.text for each in part] == [row["source"] for row in rows if hash_split(row["source"]) == name]
+    assert splits.note == "split by the hash of the source, 8 : 1 : 1"
+    with pytest.raises(HwzooError, match="all: 2 rows are too few to be split into three sets"):
+        load_text(files={"train": written(tmp_path, "all.jsonl", json_lines(rows[:2]))})
+
+
+def test_the_course_words_are_in_the_test_set_alone(tmp_path):
+    rows = [{"task": "plural", "source": word, "target": "x"} for word in (*COURSE_WORDS, "cat", "dog")]
+    for split in ("train", "validation", "test"):
+        written(tmp_path, f"{split}.jsonl", json_lines(rows if split == "train" else rows[-2:]))
+    splits = load_text(str(tmp_path))
+    assert [each.text for each in splits.train] == ["cat", "dog"]
+    assert {each.text for each in splits.test} == {"cat", "dog", *COURSE_WORDS}
+    assert splits.note == f"all rows of the words {', '.join(COURSE_WORDS)} in the test set"
+
+
+def test_the_word_tasks():
+    splits = load_text()
+    assert splits.name == "words" and splits.tasks == ["number", "ordinal", "participle", "plural"]
+    pairs = {each.source: each.target for part in (splits.train, splits.validation, splits.test) for each in part}
+    examples = {"plural: wolf": "wolves", "participle: run": "running", "number: 21": "twenty-one"}
+    assert (examples | {"ordinal: 22": "22nd"}).items() <= pairs.items() and len(pairs) > 4500
+    test = {each.text for each in splits.test}
+    assert set(COURSE_WORDS) <= test and not test & {each.text for each in splits.train}
+
+
+# What cannot be used: what the error names, and the rows or the file's bytes.
+GOOD = json_lines(ROWS)
+BAD_FILES = {
+    "empty": (HwzooError, r"rows\.jsonl is empty", "rows.jsonl", b""),
+    "blank": (HwzooError, r"rows\.jsonl is empty", "rows.jsonl", b"\n \n"),
+    "header alone": (HwzooError, r"rows\.csv is empty", "rows.csv", b"text,target\n"),
+    "broken line": (HwzooError, r"rows\.jsonl, line 2 is not valid JSON", "rows.jsonl", b'{"a": 1}\n{"a": \n'),
+    "broken line after an empty one": (HwzooError, "line 3 is not", "rows.jsonl", b'{"a": 1}\n\n{"a" 1}\n'),
+    "broken JSON": (HwzooError, r"rows\.json, line 3 is not valid", "rows.json", b'[\n{"a": 1},\n{"a" 1}]'),
+    "no objects": (HwzooError, "line 1: it must be an object, .* not str", "rows.jsonl", b'["a"]'),
+    "number for an object": (HwzooError, "line 2: it must be an object, .* not int", "rows.jsonl", b'{"a": 1}\n3\n'),
+    "short row": (HwzooError, r"rows\.csv, row 2 has not as many", "rows.csv", b"text,target\na,b\nc\n"),
+    "open quote": (HwzooError, r"rows\.csv, line 3 is not valid CSV", "rows.csv", b'text,target\na,b\n"c,d'),
+    "not UTF-8": (HwzooError, r"rows\.jsonl is not UTF-8", "rows.jsonl", b'{"a": "\xff"}\n'),
+    "unknown ending": (UsageError, r"--test_file .*rows\.txt: its name must end in", "rows.txt", GOOD),
+    "no column": (UsageError, "--text_column is needed: .* has the columns a, b", "rows.jsonl", b'{"a": 1, "b": 2}\n'),
+    "no target": (UsageError, "--summary_column is needed: .* text, b", "rows.jsonl", b'{"text": 1, "b": 2}\n'),
+    "number for a text": (
+        HwzooError, r"rows\.jsonl, row 2: target is 3; it must be a text", "rows.jsonl",
+        b'{"text": "a", "target": "b"}\n{"text": "a", "target": 3}\n',
+    ),
+    "empty text": (
+        HwzooError, "row 1: text is ' '; it must be a text", "rows.jsonl", b'{"text": " ", "target": "b"}\n',
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_a_bad_file_is_named_with_its_line(case, tmp_path):
+    kind, message, name, data = BAD_FILES[case]
+    with pytest.raises(kind, match=message):
+        load_text(files={"test": written(tmp_path, name, data)})
+
+
+@pytest.mark.parametrize("data", [gzip.compress(GOOD)[:-20], b"no gzip at all"])
+def test_a_gz_file_that_is_cut_off_or_none(data, tmp_path):
+    (tmp_path / "test.jsonl.gz").write_bytes(data)
+    with pytest.raises(HwzooError, match=r"test\.jsonl\.gz is cut off or no gzip file"):
+        load_text(files={"test": str(tmp_path / "test.jsonl.gz")})
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"text_column": "article"}, "--text_column article: .*has the columns document, summary, year"),
+        ({"summary_column": "tldr"}, "--summary_column tldr: .*has the columns document, summary, year"),
+        ({"references_column": "all"}, "--references_column all: .*has the columns document, summary, year"),
+        ({"source_prefix": "{task}: "}, r"--source_prefix '\{task\}: ': 'task' is no column"),
+        ({"source_prefix": "{"}, r"--source_prefix '\{'"),
+        ({"tasks": ["plural"]}, "--tasks plural: .*has no tasks"),
+    ],
+)
+def test_what_is_not_there_is_told_with_what_is(columns, message, tmp_path):
+    with pytest.raises(UsageError, match=message):
+        loaded(tmp_path, ROWS, **columns)
+
+
+def test_references_must_be_lists(tmp_path):
+    with pytest.raises(HwzooError, match="row 1: year must be a list of texts"):
+        loaded(tmp_path, ROWS, references_column="year")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dataset_name": "wrds"}, "--dataset_name wrds is neither words, a folder nor a Hub id"),
+        ({"dataset_name": ""}, "--dataset_name  is neither"),
+        ({"dataset_name": "scitldr", "data_dir": "/nothere"}, "--data_dir /nothere: there is no such folder"),
+        ({"files": {"validation": "a.jsonl"}}, "--validation_file is given alone"),
+        ({"files": {"train": "nothere.jsonl"}}, "--train_file nothere.jsonl: No such file"),
+    ],
+)
+def test_a_source_that_is_not_there(arguments, message, monkeypatch):
+    monkeypatch.delenv("HWZOO_DATA_DIR", raising=False)
+    with pytest.raises(UsageError, match=message):
+        load_text(**arguments)
+
+
+def test_a_folder_without_files_is_told_what_it_holds(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(UsageError, match=r"it holds no train\.jsonl, .* but notes\.txt"):
+        load_text(str(tmp_path))

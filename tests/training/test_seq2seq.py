@@ -1,0 +1,321 @@
+"""The Trainer in the zoo's frame: checkpoints that check themselves, losses that stop a run, the order of the data."""
+
+import json
+import logging
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from recipe_runs import same
+from safetensors.torch import load_file
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from hwzoo import text
+from hwzoo.errors import HwzooError, UsageError
+from hwzoo.training import NonFiniteLoss, Stopped
+from hwzoo.training.seq2seq import EpochSampler, Seq2SeqRunArguments, ZooSeq2SeqTrainer
+
+BYTES = text.new_tokenizer(None, None, [])
+SIZES = {
+    "d_model": 8, "d_ff": 8, "num_layers": 1, "num_decoder_layers": 1, "num_heads": 1, "dropout_rate": 0.2,
+}  # fmt: skip
+PAIRS = [text.Example(word, word[::-1], (word[::-1],), "", word) for word in "one two three four five six".split()]
+STEPS = 9
+
+
+def trainer_of(folder: Path, adapter: str | None = None, metrics=None, **settings) -> ZooSeq2SeqTrainer:
+    """Of a tiny T5 with dropout; two epochs and a half of six pairs."""
+    torch.manual_seed(0)
+    model = text.build_t5(BYTES, **SIZES)
+    text.generation_config(model, 4)
+    if adapter is not None:
+        model = text.add_adapter(model, adapter, num_virtual_tokens=2)
+    data = text.TokenizedPairs(PAIRS, BYTES, 16, 16)
+    defaults = {"max_steps": STEPS, "save_steps": 3, "logging_steps": 1, "per_device_train_batch_size": 2}
+    return ZooSeq2SeqTrainer(
+        Seq2SeqRunArguments(output_dir=str(folder), **{**defaults, **settings}),
+        Accelerator(),
+        {"recipe": "test"},
+        model=model,
+        train_dataset=data,
+        eval_dataset=data,
+        data_collator=text.PadBatch(BYTES.pad_token_id),
+        processing_class=BYTES,
+        compute_metrics=metrics,
+    )
+
+
+def at(folder: Path, step: int) -> Path:
+    return folder / "checkpoints" / f"step-{step:08d}"
+
+
+def state_of(folder: Path, step: int) -> dict:
+    """Everything that the future of a run depends on."""
+    files = {name: torch.load(at(folder, step) / name) for name in ("optimizer.pt", "scheduler.pt")}
+    weights = "trained.safetensors" if (at(folder, step) / "trained.safetensors").exists() else "model.safetensors"
+    rng = torch.load(at(folder, step) / "rng_state.pth", weights_only=False)
+    return files | {"weights": load_file(at(folder, step) / weights), "dropout": rng["cpu"]}
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory) -> Path:
+    """The folder of a run without interruption, with all its checkpoints."""
+    folder = tmp_path_factory.mktemp("straight")
+    trainer_of(folder, save_total_limit=None).fit()
+    return folder
+
+
+@pytest.fixture
+def copied(straight, tmp_path) -> Path:
+    shutil.copytree(straight, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def test_a_checkpoint_holds_no_pickle_of_the_arguments(straight):
+    assert sorted(path.name for path in (straight / "checkpoints").iterdir()) == [
+        f"step-{step:08d}" for step in (3, 6, 9)
+    ]
+    assert not list(straight.rglob("training_args.bin"))
+    assert {"manifest.json", "model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"} <= {
+        path.name for path in at(straight, 9).iterdir()
+    }
+
+
+@pytest.mark.parametrize("adapter", [None, "p_tuning"])
+def test_a_resumed_run_equals_one_without_interruption(adapter, straight, tmp_path):
+    if adapter is not None:
+        straight = tmp_path / "straight"
+        trainer_of(straight, adapter, save_total_limit=None).fit()
+    where = at(straight, 3)
+    resumed = trainer_of(tmp_path / "resumed", adapter, resume_from_checkpoint=str(where), save_steps=100)
+    result = resumed.fit()
+    assert same(state_of(straight, STEPS), state_of(tmp_path / "resumed", STEPS))
+    losses = [
+        [
+            record["loss"]
+            for record in json.loads((at(folder, STEPS) / "trainer_state.json").read_text())["log_history"]
+        ]
+        for folder in (straight, tmp_path / "resumed")
+    ]
+    assert losses[0] == losses[1] and len(losses[0]) == STEPS
+    assert result.results["train_steps"] == STEPS
+
+
+def missing(path: Path):
+    path.unlink()
+
+
+def emptied(path: Path):
+    path.write_bytes(b"")
+
+
+def truncated(path: Path):
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def flipped(path: Path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [missing, emptied, truncated, flipped])
+@pytest.mark.parametrize("name", ["optimizer.pt", "model.safetensors", "trainer_state.json", "manifest.json"])
+def test_a_damaged_checkpoint_is_stepped_over(damage, name, copied, caplog):
+    """The Trainer would go on with a fresh optimizer, or fail."""
+    damage(at(copied, 9) / name)
+    with caplog.at_level(logging.WARNING):
+        checkpoint = trainer_of(copied, resume_from_checkpoint="latest")._checkpoint()
+    assert checkpoint.path == at(copied, 6)
+    (warning,) = [each.getMessage() for each in caplog.records if each.name.startswith("hwzoo")]
+    assert str(at(copied, 9) / name) in warning and "the checkpoint before it is used" in warning
+
+
+def test_after_stepping_back_the_run_ends_the_same(copied, straight):
+    missing(at(copied, 9) / "optimizer.pt")
+    truncated(at(copied, 6) / "rng_state.pth")
+    trainer = trainer_of(copied, resume_from_checkpoint="latest")
+    trainer.fit()
+    assert trainer.resumed_from == at(copied, 3)
+    assert same(state_of(copied, STEPS), state_of(straight, STEPS))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda path: missing(path / "optimizer.pt"), "is not a whole checkpoint: .*optimizer.pt is missing"),
+        (lambda path: (path / "pytorch_model.bin").touch(), "pytorch_model.bin is not in its manifest"),
+    ],
+)
+def test_a_named_checkpoint_must_be_whole(spoil, message, copied, tmp_path):
+    spoil(at(copied, 6))
+    with pytest.raises(UsageError, match=message):
+        trainer_of(tmp_path / "new", resume_from_checkpoint=str(at(copied, 6))).fit()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"learning_rate": 0.5}, "learning_rate 0.001, this one has 0.5"),
+        ({"max_steps": 12}, "max_steps 9, this one has 12"),
+        ({"per_device_train_batch_size": 3}, "per_device_train_batch_size 2, this one has 3"),
+        ({"optim": "adafactor"}, "optim 'adamw_torch_fused', this one has 'adafactor'"),
+        ({"adapter": "lora"}, "it is of a run"),
+    ],
+)
+def test_another_run_is_not_resumed(changed, message, straight, tmp_path):
+    if "adapter" in changed:
+        trainer = trainer_of(tmp_path / "a", "lora", max_steps=1)
+        trainer.fit()
+        changed, where = {"adapter": "prompt_tuning", "max_steps": 1}, at(tmp_path / "a", 1)
+        frozen = trainer.model.get_base_model().lm_head.weight
+        frozen.data += 1
+        trainer = ZooSeq2SeqTrainer(trainer.run, trainer.trackers, {"recipe": "test"}, model=trainer.model)
+        trainer.run.resume_from_checkpoint = str(where)
+        message = "frozen weights"
+    else:
+        trainer = trainer_of(tmp_path, **changed, resume_from_checkpoint=str(at(straight, 6)))
+    with pytest.raises(UsageError, match=message):
+        trainer.fit()
+
+
+def test_the_best_checkpoint_by_rouge_l_stays_and_is_taken(tmp_path):
+    scores = iter([1.0, 5.0, 3.0, 2.0, 4.0])  # the last one at the end
+    trainer = trainer_of(
+        tmp_path,
+        metrics=lambda output: {"rougeL": next(scores)},
+        eval_steps=2,
+        save_steps=4,
+        save_total_limit=1,
+    )
+    result = trainer.fit()
+    assert result.results["best_step"] == 4
+    kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert kept == ["step-00000004", "step-00000009"]
+    best = load_file(at(tmp_path, 4) / "model.safetensors")
+    assert torch.equal(trainer.model.shared.weight, best["shared.weight"])
+    # A resume of the finished run finds them again; where they are lost it says so and takes the last.
+    again = trainer_of(tmp_path, eval_steps=2, save_steps=4, resume_from_checkpoint="latest")
+    assert again.fit().results["best_step"] == 4
+    assert torch.equal(again.model.shared.weight, best["shared.weight"])
+
+
+def test_lost_best_weights_are_told(tmp_path, caplog):
+    scores = iter([5.0, 1.0])
+    settings = {"max_steps": 4, "eval_steps": 2, "save_steps": 2}
+    trainer_of(tmp_path, metrics=lambda output: {"rougeL": next(scores)}, **settings).fit()
+    flipped(at(tmp_path, 2) / "model.safetensors")
+    again = trainer_of(tmp_path, **settings, resume_from_checkpoint="latest")
+    with caplog.at_level(logging.WARNING):
+        assert again.fit().results["best_step"] == 4
+    assert "step-00000002/model.safetensors is cut off or altered; it has the best weights" in caplog.text
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    with pytest.raises(NonFiniteLoss, match=r"the loss is (nan|inf) at step \d"):
+        trainer_of(tmp_path, learning_rate=1e30, logging_steps=100, save_steps=4, max_grad_norm=None).fit()
+    whole = [load_file(path / "model.safetensors") for path in (tmp_path / "checkpoints").glob("step-*")]
+    assert all(tensor.isfinite().all() for weights in whole for tensor in weights.values())
+
+
+def test_weights_that_are_not_finite_enter_no_checkpoint(tmp_path):
+    trainer = trainer_of(tmp_path)
+    hook = register_optimizer_step_post_hook(lambda *_: trainer.model.shared.weight.data.fill_(torch.nan))
+    try:
+        with pytest.raises(HwzooError, match="is nan at step|is not finite after step"):
+            trainer.fit()
+    finally:
+        hook.remove()
+    assert not list((tmp_path / "checkpoints").glob("step-*"))
+
+
+def test_a_signal_saves_and_stops(straight, tmp_path):
+    steps = []
+    hook = register_optimizer_step_post_hook(
+        lambda *_: steps.append(1) or (len(steps) == 4 and os.kill(os.getpid(), signal.SIGTERM))
+    )
+    try:
+        with pytest.raises(
+            Stopped, match="stopped by SIGTERM after step 4; .*--resume_from_checkpoint latest"
+        ) as stop:
+            trainer_of(tmp_path).fit()
+    finally:
+        hook.remove()
+    assert stop.value.status == 128 + signal.SIGTERM and at(tmp_path, 4).is_dir()
+    trainer_of(tmp_path, resume_from_checkpoint="latest").fit()
+    assert same(state_of(tmp_path, STEPS), state_of(straight, STEPS))
+
+
+def test_generation_is_in_float32_after_training_in_bfloat16(tmp_path):
+    trainer = trainer_of(tmp_path, bf16=True, max_steps=2)
+    seen = []
+    trainer.fit()
+    trainer.model.lm_head.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    ids = trainer.generate_for(trainer.eval_dataset)
+    assert len(ids) == len(PAIRS) and set(seen) == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"lr_scheduler_type": "constant"}, [0.01] * 5),
+        ({"lr_scheduler_type": "linear", "warmup_steps": 2}, [0.0, 0.005, 0.01, 0.01 * 2 / 3, 0.01 / 3]),
+        (
+            {"lr_scheduler_type": "inverse_sqrt", "warmup_steps": 2},
+            [0.01] * 3 + [0.01 * (2 / n) ** 0.5 for n in (3, 4)],
+        ),
+    ],
+    ids=["constant", "linear", "inverse_sqrt"],
+)
+@pytest.mark.parametrize("optim", ["adamw_torch_fused", "adafactor"])
+def test_schedules(settings, expected, optim, tmp_path):
+    trainer = trainer_of(tmp_path, max_steps=5, learning_rate=0.01, optim=optim, **settings)
+    rates = []
+    hook = register_optimizer_step_post_hook(lambda each, *_: rates.append(each.param_groups[0]["lr"]))
+    try:
+        trainer.fit()
+    finally:
+        hook.remove()
+    assert rates == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"fp16": True}, r"--fp16 is refused: activations of T5 overflow in float16 .*#10956"),
+        ({"lr_scheduler_type": "inverse_sqrt"}, "--warmup_steps is 0; --lr_scheduler_type inverse_sqrt needs"),
+        ({"push_to_hub": True}, "--push_to_hub is given without --hub_model_id"),
+        ({"max_grad_norm": -1.0}, r"--max_grad_norm is -1.0; it must be in \[0, inf\)"),
+    ],
+)
+def test_arguments_that_cannot_be(settings, message):
+    with pytest.raises(UsageError, match=message):
+        Seq2SeqRunArguments(**settings)
+
+
+# The order of the data
+
+
+@pytest.mark.parametrize("lengths", [None, [3, 9, 1, 7, 5, 3, 8, 2, 6, 4, 1]])
+def test_an_epoch_has_every_example_once_in_an_order_of_its_own(lengths):
+    sampler = EpochSampler(11, 5, lengths, 2)
+    orders = []
+    for epoch in (0, 1, 0):
+        sampler.set_epoch(epoch)
+        orders.append(list(sampler))
+    assert all(sorted(order) == list(range(11)) for order in orders) and len(sampler) == 11
+    assert orders[0] == orders[2] != orders[1]
+    other = EpochSampler(11, 6, lengths, 2)
+    assert list(other) != orders[0]
+
+
+def test_batches_by_length_hold_similar_lengths():
+    lengths = torch.randint(1, 100, (400,), generator=torch.Generator().manual_seed(0)).tolist()
+    order = list(EpochSampler(400, 0, lengths, 8))
+    batches = [[lengths[index] for index in order[start : start + 8]] for start in range(0, 400, 8)]
+    assert sum(max(batch) - min(batch) for batch in batches) / len(batches) < 5
+    assert [batch[0] for batch in batches] != sorted(batch[0] for batch in batches)
