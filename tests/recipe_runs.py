@@ -12,6 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 
@@ -51,6 +52,8 @@ def same(first, second) -> bool:
     """Equal bit for bit, whatever is nested in it."""
     if isinstance(first, torch.Tensor):
         return torch.equal(first, second)
+    if isinstance(first, np.ndarray):
+        return np.array_equal(first, second)
     if isinstance(first, dict):
         return first.keys() == second.keys() and all(same(first[name], second[name]) for name in first)
     if isinstance(first, list | tuple):

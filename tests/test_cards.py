@@ -105,7 +105,7 @@ def test_filled_cards(path):
     card = ModelCard.load(path)
     data = card.data
     assert ModelCard(str(card)).data.to_dict() == data.to_dict() == ModelCardData(**front_matter_of(path)).to_dict()
-    assert data.library_name == "transformers" and data.license == "apache-2.0" and data.pipeline_tag
+    assert data.library_name in {"transformers", "diffusers"} and data.license == "apache-2.0" and data.pipeline_tag
     assert data.datasets or "inflections" in path.stem  # which the Hub does not have
     assert "hwzoo" in data.tags and data.eval_results
     for result in data.eval_results:

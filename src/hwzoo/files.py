@@ -77,17 +77,27 @@ def sha256(data: bytes) -> str:
 
 
 @contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """
+    Raises:
+        HwzooError: naming `path`, where the operating system refuses (disk full, no permission).
+    """
+    try:
+        yield
+    except Exception as error:
+        # safetensors tells the operating system's errors as its own, "... (os error 28)", torch as no system's.
+        if isinstance(error, OSError) or "os error" in str(error) or "PytorchStreamWriter" in str(error):
+            raise HwzooError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
+        raise
+
+
+@contextmanager
 def _beside(path: Path) -> Iterator[Path]:
     beside = path.with_name(UNFINISHED + path.name)
     try:
-        _remove(beside)
-        yield beside
-    except Exception as error:
-        _remove(beside)
-        # safetensors tells the operating system's errors as its own, "... (os error 28)".
-        if isinstance(error, OSError) or "os error" in str(error):
-            raise HwzooError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
-        raise
+        with writing(path):
+            _remove(beside)
+            yield beside
     except BaseException:
         _remove(beside)
         raise

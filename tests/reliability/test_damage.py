@@ -74,7 +74,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_the_damaged_one(recipe, straig
 
 def test_a_pickle_in_place_of_any_file_is_not_executed(recipe, straight, tmp_path):
     """Even where somebody has made the digests fit."""
-    (last,) = Checkpoints(straight[0] / "checkpoints").paths()[-1:]
+    last = Checkpoints(straight[0] / "checkpoints").paths()[-2]  # the training goes on from it
     marker = tmp_path / "executed"
     payload = pickle.dumps(Payload(marker))
     pickle.loads(payload)
@@ -93,12 +93,7 @@ def test_a_pickle_in_place_of_any_file_is_not_executed(recipe, straight, tmp_pat
         ended = every_recipe.run(recipe, folder, f"--resume_from_checkpoint={path}")
         assert not marker.exists(), name
         if ended.status == 0:  # a file that nothing of a resumed run is read from
-            assert name in {
-                "training_args.bin",
-                "tokenizer_config.json",
-                "added_tokens.json",
-                "generation_config.json",
-            }
+            assert not name.endswith((".pt", ".pth", ".safetensors"))
         else:
             assert ended.status in (1, 2) and "Traceback" not in ended.error, ended.error
             assert ended.error.splitlines()[-1].startswith("error: ")

@@ -20,10 +20,16 @@ import torch
 import transformers
 from accelerate import Accelerator
 from torch.utils.data import Dataset, Sampler
-from transformers import PreTrainedModel, Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback
+from transformers import (
+    PreTrainedModel,
+    ProgressCallback,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    TrainerCallback,
+)
 
 from ..errors import HwzooError, UsageError
-from ..files import sha256
+from ..files import sha256, writing
 from .arguments import Flags, check_destinations, flag, one_length
 from .checkpoint import Checkpoint, Checkpoints, CorruptCheckpoint
 from .loop import FitResult, NonFiniteLoss, Stopped, _Signals
@@ -179,7 +185,10 @@ class ZooSeq2SeqTrainer(Seq2SeqTrainer):
             load_trained(self.model, checkpoint.path)
         else:
             with _Signals(self.accelerator) as self.signals, _quiet():
-                self.train(resume_from_checkpoint=checkpoint and str(checkpoint.path))
+                try:
+                    self.train(resume_from_checkpoint=checkpoint and str(checkpoint.path))
+                finally:  # an error has a line of its own
+                    self._close_progress()
             self.runtime += time.perf_counter() - self.started
         if self.stopped_by:
             raise Stopped(
@@ -232,6 +241,15 @@ class ZooSeq2SeqTrainer(Seq2SeqTrainer):
         loss = super().training_step(*args, **kwargs)
         self.losses.append((self.state.global_step + 1, loss))
         return loss
+
+    def _save_checkpoint(self, *args, **kwargs):
+        with writing(self.checkpoints.folder / f"{WRITTEN}{self.state.global_step}"):
+            super()._save_checkpoint(*args, **kwargs)
+
+    def _close_progress(self):
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, ProgressCallback) and callback.training_bar is not None:
+                callback.training_bar.close()
 
     def check_losses(self):
         """Looks at the losses since the last look; the one wait for the device."""
