@@ -292,6 +292,7 @@ def test_resumed_equals_straight(name, train_continual, no_pictures, tmp_path):
         assert same(*map(state_of, ends))
 
 
+@pytest.mark.slow  # tests/reliability kills each recipe
 def test_killed_and_resumed_equals_uninterrupted(train_continual, no_pictures, tmp_path):
     """SIGKILL, wherever the run happens to be, with dropout in training and in the Fisher information."""
     settings = {

@@ -332,6 +332,7 @@ def test_a_run_resumed_elsewhere_has_all_pictures(train_gan, no_curves, tmp_path
     assert [int(path.stem[5:]) for path in sorted((tmp_path / "c").glob("fake_*.png"))] == [2, 4, 5]
 
 
+@pytest.mark.slow  # tests/reliability kills each recipe
 def test_killed_and_resumed_equals_uninterrupted(train_gan, no_curves, tmp_path):
     """SIGKILL, wherever the run happens to be, against one run straight: bit for bit."""
     settings = EVERYTHING | {"max_train_steps": 60, "checkpointing_steps": 7, "grid_steps": 20}

@@ -176,6 +176,7 @@ def test_resume_without_a_checkpoint_starts_anew_and_says_so(train_vae, tmp_path
     assert (tmp_path / "model.safetensors").exists()
 
 
+@pytest.mark.slow  # tests/reliability kills each recipe
 def test_killed_and_resumed_equals_uninterrupted(train_vae, tmp_path):
     """SIGKILL twice, wherever the run happens to be, against one run straight: bit for bit."""
     arguments = [*EVERYTHING, "--max_train_steps=600", "--checkpointing_steps=20"]
@@ -199,6 +200,7 @@ def test_killed_and_resumed_equals_uninterrupted(train_vae, tmp_path):
     same_weights(histories[0].path, histories[1].path)
 
 
+@pytest.mark.slow  # tests/reliability kills each recipe
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_leaves_with_its_status(number, tmp_path):
     process = launch(tmp_path, *EVERYTHING, "--max_train_steps=1000000", "--checkpointing_steps=50")
