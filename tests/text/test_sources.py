@@ -172,7 +172,7 @@ def test_a_bad_file_is_named_with_its_line(case, tmp_path):
         load_text(files={"test": written(tmp_path, name, data)})
 
 
-@pytest.mark.parametrize("data", [gzip.compress(GOOD)[:-20], b"no gzip at all"])
+@pytest.mark.parametrize("data", [gzip.compress(GOOD)[:-20], b"no gzip at all"], ids=["cut off", "none"])
 def test_a_gz_file_that_is_cut_off_or_none(data, tmp_path):
     (tmp_path / "test.jsonl.gz").write_bytes(data)
     with pytest.raises(HwzooError, match=r"test\.jsonl\.gz is cut off or no gzip file"):
