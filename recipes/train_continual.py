@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from transformers import get_scheduler
 
-from hwzoo import ContinualConfig, ContinualForImageClassification, cards, continual, hub, metrics, training
+from hwzoo import ContinualConfig, ContinualForImageClassification, continual, hub, metrics, training
 from hwzoo.data import ImageBatches, load_images
 from hwzoo.training import flag
 
@@ -215,13 +215,15 @@ def main(run: Run, tasks: Tasks, architecture: Model, method: Method) -> dict:
             borders = torch.tensor(steps).cumsum(0).tolist()
             training.save_task_curves(fitted.history, folder / "curves.png", stream.num_tasks, borders)
             training.save_settings(folder / "preset.yaml", run, tasks, architecture, method)
-            about = {"preset": run.config and Path(run.config).stem, "repo_id": run.hub_model_id or str(folder)}
-            about |= {"config": tested.config, "seed": run.seed, "tasks": tasks, "method": method}
-            about |= {"pipeline_tag": "image-classification", "dataset": data.source, "metrics": SCORES}
-            cards.write_card(folder, CARD, title=f"continual-{data.name}-{method.strategy}", results=results, **about)
             training.print_results(results, folder)
-            if run.push_to_hub:
-                print("pushed:", hub.push(folder, run.hub_model_id, run.hub_private_repo))
+            about = {"title": f"continual-{data.name}-{method.strategy}", "dataset": data.source, "metrics": SCORES}
+            about |= {
+                "pipeline_tag": "image-classification",
+                "config": tested.config,
+                "tasks": tasks,
+                "method": method,
+            }
+            hub.publish(run, CARD, results=results, **about)
         return results
 
 

@@ -18,7 +18,7 @@ from evaluate_generator import load_classifier, score
 from torch.nn import functional as F
 from transformers import get_scheduler
 
-from hwzoo import cards, diffusion, hub, training
+from hwzoo import diffusion, hub, training
 from hwzoo.data import ImageBatches, load_images
 from hwzoo.errors import UsageError
 from hwzoo.training import flag
@@ -269,13 +269,15 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
                 series.finish(folder / f"training_{name}.gif")
             training.save_curves(fitted.history, folder / "curves.png", ("loss",), unit="mean squared error")
             training.save_settings(folder / "preset.yaml", run, architecture, method)
-            about = {"preset": run.config and Path(run.config).stem, "repo_id": run.hub_model_id or str(folder)}
-            about |= {"config": sampler.unet.config, "schedule": scheduler.config, "image_size": size}
-            about |= {"method": method, "seed": run.seed, "library_name": "diffusers"}
-            cards.write_card(folder, CARD, title=f"ddpm-{data.name}", results=results, dataset=data.source, **about)
             training.print_results(results, folder)
-            if run.push_to_hub:
-                print("pushed:", hub.push(folder, run.hub_model_id, run.hub_private_repo))
+            about = {
+                "title": f"ddpm-{data.name}",
+                "dataset": data.source,
+                "method": method,
+                "library_name": "diffusers",
+            }
+            about |= {"config": sampler.unet.config, "schedule": scheduler.config, "image_size": size}
+            hub.publish(run, CARD, results=results, **about)
         return results
 
 

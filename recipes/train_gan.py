@@ -19,7 +19,7 @@ import torch
 from evaluate_generator import load_classifier, score
 from transformers import get_scheduler
 
-from hwzoo import GANConfig, GANModel, cards, hub, training
+from hwzoo import GANConfig, GANModel, hub, training
 from hwzoo.data import ImageBatches, load_images
 from hwzoo.errors import UsageError
 from hwzoo.models.gan.losses_gan import LOSSES, gradient_penalty
@@ -229,12 +229,9 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
             panels = {label: names for label, names in PANELS.items() if logged & set(names)}
             training.save_panels(fitted.history, folder / "curves.png", panels or PANELS)
             training.save_settings(folder / "preset.yaml", run, architecture, method)
-            about = {"preset": run.config and Path(run.config).stem, "repo_id": run.hub_model_id or str(folder)}
-            about |= {"config": tested.config, "seed": run.seed, "method": method, "steps_shown": list(grids.images)}
-            cards.write_card(folder, CARD, title=f"gan-{data.name}", results=results, dataset=data.source, **about)
             training.print_results(results, folder)
-            if run.push_to_hub:
-                print("pushed:", hub.push(folder, run.hub_model_id, run.hub_private_repo))
+            about = {"title": f"gan-{data.name}", "dataset": data.source, "config": tested.config, "method": method}
+            hub.publish(run, CARD, results=results, steps_shown=list(grids.images), **about)
         return results
 
 

@@ -19,7 +19,7 @@ from typing import Literal
 
 import numpy as np
 
-from hwzoo import cards, hub, text, training
+from hwzoo import hub, text, training
 from hwzoo.errors import UsageError
 from hwzoo.files import write_bytes
 from hwzoo.metrics.rouge.sentences import split_sentences
@@ -214,9 +214,8 @@ def main(run: Run, model: Model, data: Data, generation: Generation) -> dict:
             panels = {label: names for label, names in PANELS.items() if logged & set(names)}
             training.save_panels(fitted.history, folder / "curves.png", panels or PANELS)
             training.save_settings(folder / "preset.yaml", run, model, data, generation)
-            about = {"preset": run.config and Path(run.config).stem, "repo_id": run.hub_model_id or str(folder)}
-            about |= {"seed": run.seed, "config": network.config, "method": model, "tasks": pairs.tasks}
-            about |= {"base": run.model_name_or_path, "adapter": text.adapter_of(network), "lengths": data}
+            about = {"config": network.config, "method": model, "tasks": pairs.tasks, "lengths": data}
+            about |= {"base": run.model_name_or_path, "adapter": text.adapter_of(network)}
             about["network_base"] = text.base_of(network)
             about["irregular"] = [
                 row for row, each in zip(rows, pairs.test, strict=True) if text.is_irregular_plural(each, row)
@@ -227,13 +226,9 @@ def main(run: Run, model: Model, data: Data, generation: Generation) -> dict:
             # The Hub takes ids only, no folders.
             local = run.model_name_or_path is None or Path(run.model_name_or_path).exists()
             base_model = None if local else run.model_name_or_path
-            cards.write_card(
-                folder, CARD, title=f"t5-{pairs.name.split('/')[-1]}", results=results, dataset=pairs.source,
-                pipeline_tag=tag, library_name=library, base_model=base_model, **about,
-            )  # fmt: skip
             training.print_results(results, folder)
-            if run.push_to_hub:
-                print("pushed:", hub.push(folder, run.hub_model_id, run.hub_private_repo))
+            about |= {"pipeline_tag": tag, "library_name": library, "base_model": base_model, "dataset": pairs.source}
+            hub.publish(run, CARD, results=results, title=f"t5-{pairs.name.split('/')[-1]}", **about)
         return results
 
 

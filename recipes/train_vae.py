@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from transformers import get_scheduler
 
-from hwzoo import VAEConfig, VAEModel, cards, hub, metrics, training
+from hwzoo import VAEConfig, VAEModel, hub, metrics, training
 from hwzoo.data import ImageBatches, binarize, load_images
 from hwzoo.errors import UsageError
 from hwzoo.training import flag
@@ -171,12 +171,9 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
             training.save_pairs(originals, tested.reconstruct(originals), folder / "reconstructions.png", columns=20)
             training.save_curves(fitted.history, folder / "curves.png", BOUNDS, unit="nats per image")
             training.save_settings(folder / "preset.yaml", run, architecture, protocol)
-            about = {"preset": run.config and Path(run.config).stem, "repo_id": run.hub_model_id or str(folder)}
-            about |= {"config": tested.config, "seed": run.seed}
-            cards.write_card(folder, CARD, title=f"vae-{data.name}", results=results, dataset=data.source, **about)
             training.print_results(results, folder)
-            if run.push_to_hub:
-                print("pushed:", hub.push(folder, run.hub_model_id, run.hub_private_repo))
+            about = {"title": f"vae-{data.name}", "dataset": data.source, "config": tested.config}
+            hub.publish(run, CARD, results=results, **about)
         return results
 
 

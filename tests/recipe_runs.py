@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from hwzoo import ContinualConfig, ContinualForImageClassification, hub
+
 RECIPES = Path(__file__).parents[1] / "recipes"
 TIMES = {"train_runtime", "train_samples_per_second", "seconds_per_phase"}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
@@ -66,6 +68,50 @@ def same_weights(first: Path, second: Path, file: str = "model.safetensors"):
     assert first.keys() == second.keys()
     for name in first:
         assert torch.equal(first[name], second[name]), name
+
+
+def as_flags(settings: dict) -> list[str]:
+    """Settings by name as a command line holds them."""
+    tokens = []
+    for name, value in settings.items():
+        if value is not False:
+            values = value if isinstance(value, list) else [] if value is True else [value]
+            tokens += [f"--{name}", *map(str, values)]
+    return tokens
+
+
+def state_of(folder: Path, step: int) -> dict:
+    """What a checkpoint holds besides weights, without times."""
+    state = torch.load(checkpoint(folder, step) / "state.pt", weights_only=True)
+    del state["progress"]["runtime"]
+    return state
+
+
+def history(folder: Path, step: int) -> list[dict]:
+    return state_of(folder, step)["progress"]["history"]
+
+
+def same_run(first: Path, second: Path, step: int, file: str = "model.safetensors"):
+    """Equal bit for bit: weights, averages, optimisers, noise, logs, results and pictures."""
+    same_weights(first, second, file)
+    assert results_but_times(first) == results_but_times(second)
+    for path in checkpoint(first, step).glob("*.safetensors"):
+        same_weights(checkpoint(first, step), checkpoint(second, step), path.name)
+    assert same(state_of(first, step), state_of(second, step))
+    pictures = [
+        {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".png", ".gif")}
+        for folder in (first, second)
+    ]
+    assert pictures[0].keys() == pictures[1].keys()
+    assert all(pictures[0][name] == pictures[1][name] for name in pictures[0])
+
+
+def save_classifier(folder: Path, **changes) -> str:
+    """A small untrained one, of ten classes of 28 x 28 images but for `changes` of its configuration."""
+    torch.manual_seed(0)
+    config = {"image_size": 28, "num_channels": 1, "backbone": "mlp", "hidden_sizes": [8], "num_labels": 10}
+    hub.save(ContinualForImageClassification(ContinualConfig(**config | changes)), folder)
+    return str(folder)
 
 
 def results_but_times(folder: Path) -> dict:

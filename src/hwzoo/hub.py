@@ -18,6 +18,7 @@ from huggingface_hub import CommitOperationAdd, HfApi, constants, get_session
 from huggingface_hub.errors import HFValidationError, HTTPError
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from .cards import write_card
 from .errors import HwzooError, UsageError
 from .files import adding_to, write_bytes, write_json
 from .models import FAMILIES, ContinualForImageClassification
@@ -73,6 +74,26 @@ def save_results(results: dict[str, Any], folder: Path):
     if bad:
         raise HwzooError(f"{', '.join(bad)} is not finite: {folder} holds the model, but no new all_results.json")
     write_json(Path(folder) / "all_results.json", results)
+
+
+def publish(run: Any, template: Path, *, results: dict[str, Any], **about: Any):
+    """
+    Writes the card of a run whose model is saved, and pushes its folder where the run asks for it.
+
+    Args:
+        run: the flags of the run: `config`, `hub_model_id`, `hub_private_repo`, `output_dir`, `push_to_hub`, `seed`.
+        template: of the card, which is also given `preset`, `repo_id` and `seed`.
+        results: as in all_results.json.
+        about: `title`, `dataset` and all else that `cards.write_card` takes.
+
+    Raises:
+        HwzooError: when the card cannot be written or the push fails; what is saved stays.
+    """
+    folder = Path(run.output_dir)
+    about |= {"preset": run.config and Path(run.config).stem, "repo_id": run.hub_model_id or str(folder)}
+    write_card(folder, template, results=results, seed=run.seed, **about)
+    if run.push_to_hub:
+        print("pushed:", push(folder, run.hub_model_id, run.hub_private_repo))
 
 
 def load(model_class: type[PreTrainedModel], model_name_or_path: str, **kwargs) -> PreTrainedModel:

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 from PIL import Image
-from recipe_runs import load_recipe
+from recipe_runs import load_recipe, save_classifier
 
-from hwzoo import ContinualConfig, ContinualForImageClassification, VAEConfig, VAEModel, diffusion, hub, metrics
+from hwzoo import ContinualForImageClassification, VAEConfig, VAEModel, diffusion, hub, metrics
 from hwzoo.data import load_images
 from hwzoo.errors import UsageError
 
@@ -24,13 +24,6 @@ def save_pipeline(folder, size=28, num_classes=0, seed=0):
     settings = {"block_out_channels": [8, 8], "norm_num_groups": 4, "attention": False, "num_classes": num_classes}
     unet = diffusion.build_unet(size, 1, **settings).eval()
     diffusion.save_pipeline(diffusion.make_pipeline(unet, diffusion.train_scheduler(25), min(size, 28)), folder)
-    return str(folder)
-
-
-def save_classifier(folder):
-    torch.manual_seed(0)
-    config = {"image_size": 28, "num_channels": 1, "backbone": "mlp", "hidden_sizes": [8], "num_labels": 10}
-    hub.save(ContinualForImageClassification(ContinualConfig(**config)), folder)
     return str(folder)
 
 

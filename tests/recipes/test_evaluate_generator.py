@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from recipe_runs import load_recipe
+from recipe_runs import load_recipe, save_classifier
 from transformers import ResNetConfig, ResNetForImageClassification
 
-from hwzoo import ContinualConfig, ContinualForImageClassification, VAEConfig, VAEModel, hub
+from hwzoo import VAEConfig, VAEModel, hub
 from hwzoo.data import ImageSet, ImageSplits, load_images
 
 SCORES = {
@@ -23,13 +23,6 @@ SCORES = {
 @pytest.fixture
 def recipe():
     return load_recipe("evaluate_generator")
-
-
-def save_classifier(folder, **changes):
-    torch.manual_seed(0)
-    config = {"image_size": 28, "num_channels": 1, "backbone": "mlp", "hidden_sizes": [8], "num_labels": 10}
-    hub.save(ContinualForImageClassification(ContinualConfig(**config | changes)), folder)
-    return str(folder)
 
 
 def save_vae(folder, **changes):

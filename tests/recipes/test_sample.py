@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from recipe_runs import load_recipe
+from recipe_runs import load_recipe, save_classifier
 
 from hwzoo import (
-    ContinualConfig,
-    ContinualForImageClassification,
     GANConfig,
     GANModel,
     VAEConfig,
@@ -46,13 +44,6 @@ def save_gan(folder, num_classes=3):
 def save_vae(folder):
     torch.manual_seed(0)
     hub.save(VAEModel(VAEConfig(encoder_hidden_sizes=[8], decoder_hidden_sizes=[8], latent_size=2)), folder)
-    return str(folder)
-
-
-def save_classifier(folder):
-    torch.manual_seed(0)
-    config = {"image_size": 28, "num_channels": 1, "backbone": "mlp", "hidden_sizes": [8], "num_labels": 10}
-    hub.save(ContinualForImageClassification(ContinualConfig(**config)), folder)
     return str(folder)
 
 

@@ -17,17 +17,22 @@ from diffusers import DDPMPipeline
 from PIL import Image
 from recipe_runs import (
     TORCHRUN,
+    as_flags,
     checkpoint,
+    history,
     load_recipe,
     results_but_times,
     run_with,
     same,
+    same_run,
     same_weights,
+    save_classifier,
+    state_of,
     wait_for_checkpoint,
 )
 from safetensors.torch import load_file
 
-from hwzoo import ContinualConfig, ContinualForImageClassification, diffusion, hub, training
+from hwzoo import diffusion, training
 from hwzoo.data import load_images
 from hwzoo.errors import UsageError
 from hwzoo.training import NonFiniteLoss, parse_arguments
@@ -98,43 +103,7 @@ def run(recipe, folder: Path, **settings) -> dict:
 
 
 def flags(**settings) -> list[str]:
-    tokens = []
-    for name, value in (SMALL | settings).items():
-        values = value if isinstance(value, list) else [value]
-        tokens += [f"--{name}", *map(str, values)]
-    return tokens
-
-
-def state_of(folder: Path, step: int) -> dict:
-    """What a checkpoint holds besides weights, without times."""
-    state = torch.load(checkpoint(folder, step) / "state.pt", weights_only=True)
-    del state["progress"]["runtime"]
-    return state
-
-
-def history(folder: Path, step: int) -> list[dict]:
-    return state_of(folder, step)["progress"]["history"]
-
-
-def same_run(first: Path, second: Path, step: int):
-    """Equal bit for bit: weights, averages, optimiser, noise, logs, results and pictures."""
-    same_weights(first, second, UNET)
-    assert results_but_times(first) == results_but_times(second)
-    for file in checkpoint(first, step).glob("*.safetensors"):
-        same_weights(checkpoint(first, step), checkpoint(second, step), file.name)
-    assert same(state_of(first, step), state_of(second, step))
-    pictures = [
-        {p.name: p.read_bytes() for p in folder.iterdir() if p.suffix in (".png", ".gif")}
-        for folder in (first, second)
-    ]
-    assert pictures[0] == pictures[1]
-
-
-def save_classifier(folder: Path) -> str:
-    torch.manual_seed(0)
-    config = {"image_size": 12, "num_channels": 1, "backbone": "mlp", "hidden_sizes": [8], "num_labels": 10}
-    hub.save(ContinualForImageClassification(ContinualConfig(**config)), folder)
-    return str(folder)
+    return as_flags(SMALL | settings)
 
 
 # What a run leaves
@@ -191,7 +160,7 @@ def test_what_a_run_leaves(train_ddpm, tmp_path):
 
 
 def test_a_conditional_padded_model_is_cut_and_scored(train_ddpm, small_images, tmp_path):
-    classifier = save_classifier(tmp_path / "classifier")
+    classifier = save_classifier(tmp_path / "classifier", image_size=12)
     scoring = {"classifier": classifier, "num_test_samples": 25, "eval_batch_size": 10}
     results = run(train_ddpm, tmp_path / "run", **EVERYTHING | {"padded_size": 16}, **scoring)
     for words in ("25 samples of this model by dpm_solver, 3 steps, seed 0", "classes drawn uniformly",
@@ -328,7 +297,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(settings, train_ddpm, smal
     monkeypatch.setattr(training, "GlobalNoise", noise)
     assert checkpoint(tmp_path / "resumed", 4).exists() and not (tmp_path / "resumed" / UNET).exists()
     run(train_ddpm, tmp_path / "resumed", **settings, checkpointing_steps=100, resume_from_checkpoint="latest")
-    same_run(tmp_path / "straight", tmp_path / "resumed", 7)
+    same_run(tmp_path / "straight", tmp_path / "resumed", 7, UNET)
 
 
 @pytest.mark.slow
@@ -345,7 +314,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path):
     for process in (resumed, straight):
         _, error = process.communicate(timeout=400)
         assert process.returncode == 0, error
-    same_run(tmp_path / "straight", tmp_path / "killed", 40)
+    same_run(tmp_path / "straight", tmp_path / "killed", 40, UNET)
 
 
 @pytest.mark.slow

@@ -12,7 +12,19 @@ import pytest
 import recipe_runs
 import torch
 from PIL import Image
-from recipe_runs import TORCHRUN, checkpoint, results_but_times, run_with, same, same_weights, wait_for_checkpoint
+from recipe_runs import (
+    TORCHRUN,
+    as_flags,
+    checkpoint,
+    history,
+    results_but_times,
+    run_with,
+    same,
+    same_run,
+    same_weights,
+    state_of,
+    wait_for_checkpoint,
+)
 from safetensors.torch import load_file
 from transformers import AutoModel
 
@@ -64,38 +76,7 @@ def run(recipe, folder: Path, **settings) -> dict:
 
 
 def flags(**settings) -> list[str]:
-    tokens = []
-    for name, value in (SMALL | settings).items():
-        if value is not False:
-            values = value if isinstance(value, list) else [] if value is True else [value]
-            tokens += [f"--{name}", *map(str, values)]
-    return tokens
-
-
-def state_of(folder: Path, step: int) -> dict:
-    """What a checkpoint holds besides weights, without times."""
-    state = torch.load(checkpoint(folder, step) / "state.pt", weights_only=True)
-    del state["progress"]["runtime"]
-    return state
-
-
-def history(folder: Path, step: int) -> list[dict]:
-    return state_of(folder, step)["progress"]["history"]
-
-
-def same_run(first: Path, second: Path, step: int):
-    """Equal bit for bit: weights, averages, optimisers, noise, logs, results and pictures."""
-    same_weights(first, second)
-    assert results_but_times(first) == results_but_times(second)
-    for file in checkpoint(first, step).glob("*.safetensors"):
-        same_weights(checkpoint(first, step), checkpoint(second, step), file.name)
-    assert same(state_of(first, step), state_of(second, step))
-    pictures = [
-        {p.name: p.read_bytes() for p in folder.iterdir() if p.suffix in (".png", ".gif")}
-        for folder in (first, second)
-    ]
-    assert pictures[0].keys() == pictures[1].keys()
-    assert all(pictures[0][name] == pictures[1][name] for name in pictures[0])
+    return as_flags(SMALL | settings)
 
 
 @pytest.fixture

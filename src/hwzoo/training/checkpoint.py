@@ -7,7 +7,7 @@ import os
 import random
 import re
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ class Checkpoints:
             beside.mkdir()
             for name, data in files.items():
                 (beside / name).write_bytes(data)
-            _write_manifest(beside, step, identity)
+            _write_manifest(beside, files.items(), step, identity)
 
     def adopt(
         self, written: Path, step: int, progress: dict[str, Any], identity: dict[str, Any], keep: Collection[int] = ()
@@ -93,7 +93,8 @@ class Checkpoints:
         remove_unfinished(self.folder)
         with self._at(step, keep) as beside:
             os.replace(written, beside)
-            _write_manifest(beside, step, identity, progress)
+            paths = sorted(beside.iterdir())
+            _write_manifest(beside, ((path.name, path.read_bytes()) for path in paths), step, identity, progress)
 
     @contextmanager
     def _at(self, step: int, keep: Collection[int] = ()) -> Iterator[Path]:
@@ -245,11 +246,15 @@ def _step_of(path: Path) -> int:
     return int(path.name.removeprefix("step-"))
 
 
-def _write_manifest(folder: Path, step: int, identity: dict[str, Any], progress: dict[str, Any] | None = None):
-    manifest = {"step": step, "identity": identity, "progress": progress or {}, "files": {}}
-    for path in sorted(folder.iterdir()):
-        data = path.read_bytes()
-        manifest["files"][path.name] = {"size": len(data), "sha256": sha256(data)}
+def _write_manifest(
+    folder: Path,
+    files: Iterable[tuple[str, bytes]],
+    step: int,
+    identity: dict[str, Any],
+    progress: dict[str, Any] | None = None,
+):
+    digests = {name: {"size": len(data), "sha256": sha256(data)} for name, data in files}
+    manifest = {"step": step, "identity": identity, "progress": progress or {}, "files": digests}
     manifest["sha256"] = _digest(manifest)
     (folder / MANIFEST).write_bytes(json.dumps(manifest, indent=2).encode())
 
