@@ -17,7 +17,6 @@ import argparse
 import contextlib
 import io
 import json
-import statistics
 import sys
 import tempfile
 import time
@@ -29,7 +28,7 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
 
 import train_continual as recipe
-from bench_train_vae import images
+from side_by_side import images, ratio, take_turns
 
 from hwzoo import ContinualConfig, ContinualForImageClassification, continual
 from hwzoo.data import ImageSplits
@@ -83,23 +82,13 @@ def main():
     arguments = parser.parse_args()
     data = images()
     stream = continual.split(data.train, data.test, 5, "class")
-    seconds = {"bare": []} | {name: [] for name in STRATEGIES}
-    for round_number in range(arguments.rounds + 1):
-        times = {"bare": bare(stream)}
-        times |= {name: through_recipe(data, **method) for name, method in STRATEGIES.items()}
-        if round_number:  # the first round warms up
-            for name, value in times.items():
-                seconds[name].append(value)
-    print(
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {data.name} images, {arguments.rounds} rounds"
-    )
-    for name, values in seconds.items():
-        print(f"{name:>7}: {statistics.median(values):6.2f} s (min {min(values):.2f}, max {max(values):.2f})")
+
+    def contenders():
+        return {"bare": bare(stream)} | {name: through_recipe(data, **method) for name, method in STRATEGIES.items()}
+
+    seconds = take_turns(contenders, arguments.rounds, "s")
     pairs = (("naive", "bare"), ("ewc", "naive"), ("replay", "naive"))
-    ratios = {
-        f"{a} / {b}": statistics.median(x / y for x, y in zip(seconds[a], seconds[b], strict=True)) for a, b in pairs
-    }
-    print(json.dumps({name: round(value, 2) for name, value in ratios.items()}))
+    print(json.dumps({f"{first} / {second}": ratio(seconds, first, second) for first, second in pairs}))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ How fast the GAN recipe's loop is beside a bare loop of two optimisers, in one p
     python benchmarks/bench_gan.py
 
 Both train the networks of the preset `cs274e` on 60,000 images of 28 x 28 pixels, 64 a step: Fashion-MNIST when
-HWZOO_DATA_DIR holds it, else random ones (the work is the same). They take turns, and the medians over the rounds are
-compared.
+HWZOO_DATA_DIR holds it, else random ones (the work is the same). They take turns at each step, and the medians over
+the rounds are compared.
 
 - bare: tensors in memory, index_select, two networks, two fused Adams; no progress, log, grid or check.
 - recipe: recipes/train_gan.py's own `main` as it is run, with its progress bar, log lines (accuracies and norms of
@@ -14,9 +14,7 @@ compared.
 
 import argparse
 import json
-import statistics
 import sys
-import time
 from pathlib import Path
 
 import torch
@@ -25,7 +23,7 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
 
 import train_gan
-from bench_train_vae import images, recipe_speed
+from side_by_side import images, ratio, step_by_step, take_turns
 
 from hwzoo import GANConfig, GANModel
 from hwzoo.data import ImageSplits
@@ -45,50 +43,40 @@ class Bare:
         ]
         self.order, self.place = torch.randperm(len(self.images)), 0
 
-    def run(self, steps: int) -> float:
+    def step(self):
         generator, discriminator = self.model.generator, self.model.discriminator
-        start = time.perf_counter()
-        for _ in range(steps):
-            if self.place + BATCH > len(self.images):
-                self.order, self.place = torch.randperm(len(self.images)), 0
-            indices = self.order[self.place : self.place + BATCH]
-            self.place += BATCH
-            real = self.images.index_select(0, indices).float().div_(255)
-            with torch.no_grad():
-                fake = generator(torch.randn(BATCH, 64))
-            logits_real, logits_fake = discriminator(torch.cat([real, fake])).chunk(2)
-            (F.softplus(-logits_real).mean() + F.softplus(logits_fake).mean()).backward()
-            self.optimizers[1].step()
-            self.optimizers[1].zero_grad()
-            discriminator.requires_grad_(False)
-            F.softplus(-discriminator(generator(torch.randn(BATCH, 64)))).mean().backward()
-            discriminator.requires_grad_(True)
-            self.optimizers[0].step()
-            self.optimizers[0].zero_grad()
-        return steps / (time.perf_counter() - start)
+        if self.place + BATCH > len(self.images):
+            self.order, self.place = torch.randperm(len(self.images)), 0
+        indices = self.order[self.place : self.place + BATCH]
+        self.place += BATCH
+        real = self.images.index_select(0, indices).float().div_(255)
+        with torch.no_grad():
+            fake = generator(torch.randn(BATCH, 64))
+        logits_real, logits_fake = discriminator(torch.cat([real, fake])).chunk(2)
+        (F.softplus(-logits_real).mean() + F.softplus(logits_fake).mean()).backward()
+        self.optimizers[1].step()
+        self.optimizers[1].zero_grad()
+        discriminator.requires_grad_(False)
+        F.softplus(-discriminator(generator(torch.randn(BATCH, 64)))).mean().backward()
+        discriminator.requires_grad_(True)
+        self.optimizers[0].step()
+        self.optimizers[0].zero_grad()
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=300, help="steps a round")
-    parser.add_argument("--rounds", type=int, default=7, help="rounds; the medians over them are compared")
+    parser.add_argument("--steps", type=int, default=500, help="steps of each in a round")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds; the medians over them are compared")
     arguments = parser.parse_args()
     data = images("fashion_mnist")
-    bare, speeds = Bare(data), {"bare": [], "recipe": []}
-    for round_number in range(arguments.rounds + 1):
-        times = {"bare": bare.run(arguments.steps)}
-        flags = {"max_train_steps": arguments.steps, "train_batch_size": BATCH, "learning_rate": 1e-3}
-        times["recipe"] = recipe_speed(train_gan, data, train_gan.Model(), train_gan.Method(), **flags)
-        if round_number:  # the first round warms up
-            for name, speed in times.items():
-                speeds[name].append(speed)
-    print(
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {data.name} images, {arguments.rounds} rounds"
+    bare = Bare(data)
+    flags = {"max_train_steps": arguments.steps, "train_batch_size": BATCH, "learning_rate": 1e-3}
+    speeds = take_turns(
+        lambda: step_by_step(train_gan, data, bare.step, train_gan.Model(), train_gan.Method(), **flags),
+        arguments.rounds,
+        "steps/s",
     )
-    for name, values in speeds.items():
-        print(f"{name:>7}: {statistics.median(values):6.1f} steps/s (min {min(values):.1f}, max {max(values):.1f})")
-    ratio = statistics.median(a / b for a, b in zip(speeds["recipe"], speeds["bare"], strict=True))
-    print(json.dumps({"recipe / bare": round(ratio, 3)}))
+    print(json.dumps({"recipe / bare": ratio(speeds, "recipe", "bare")}))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from transformers import get_scheduler
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
 
 import train_t5
-from bench_train_vae import result_of_loop
+from side_by_side import ratio, result_of_loop, take_turns
 
 from hwzoo import hub, text, training
 from hwzoo.training.seq2seq import EpochSampler
@@ -71,32 +71,32 @@ def bench_generation(arguments) -> dict[str, float]:
             raise SystemExit("--model_name_or_path must be a sequence-to-sequence model")
     model.eval()
     sources = torch.randint(3, 200, (arguments.batch_size, SOURCE_LENGTH))
-    cells = [(num, beams, cache) for num in arguments.lengths for beams in arguments.beams for cache in (True, False)]
-    speeds = {cell: [] for cell in cells}
-    for round_number in range(arguments.rounds + 1):
-        for cell in cells:
-            speed = tokens_per_second(model, sources, *cell)
-            if round_number:
-                speeds[cell].append(speed)
-    medians = {cell: statistics.median(values) for cell, values in speeds.items()}
-    print(f"generation, {arguments.batch_size} texts at once, tokens/s with and without cache:")
-    ratios = {}
-    for num, beams, _ in cells[::2]:
-        with_cache, without = (medians[num, beams, cache] for cache in (True, False))
-        pairs = zip(speeds[num, beams, True], speeds[num, beams, False], strict=True)
-        ratios[f"{num} tokens, {beams} beams"] = statistics.median(a / b for a, b in pairs)
-        print(f"{num:>5} new tokens, {beams} beams: {with_cache:8.1f} {without:8.1f}")
+    cells = {
+        f"{num} tokens, {beams} beams, {'with' if cache else 'without'} cache": (num, beams, cache)
+        for num in arguments.lengths
+        for beams in arguments.beams
+        for cache in (True, False)
+    }
+    print(f"generation, {arguments.batch_size} texts at once:")
+    speeds = take_turns(
+        lambda: {name: tokens_per_second(model, sources, *cell) for name, cell in cells.items()},
+        arguments.rounds,
+        "tokens/s",
+    )
     curves = {
         f"{beams} beams, {'with' if cache else 'without'} cache": (
             arguments.lengths,
-            [medians[num, beams, cache] for num in arguments.lengths],
+            [statistics.median(values) for name, values in speeds.items() if cells[name][1:] == (beams, cache)],
             f"C{colour}{'o-' if cache else 's--'}",
         )
         for colour, beams in enumerate(arguments.beams)
         for cache in (True, False)
     }
     training.save_functions({"tokens a second": curves}, arguments.plot, xlabel="new tokens", scale="log")
-    return {f"cached / uncached, {name}": value for name, value in ratios.items()}
+    return {
+        f"with / without cache, {cell}": ratio(speeds, f"{cell}, with cache", f"{cell}, without cache")
+        for cell in dict.fromkeys(name.rsplit(", ", 1)[0] for name in cells)
+    }
 
 
 class Bare:
@@ -140,21 +140,16 @@ def recipe_speed(steps: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         run = train_t5.Run(output_dir=folder, max_steps=steps)
         others = train_t5.Model(), train_t5.Data(), train_t5.Generation()
-        fitted = result_of_loop(train_t5.ZooSeq2SeqTrainer, "fit", lambda: train_t5.main(run, *others))
+        fitted = result_of_loop(
+            train_t5.ZooSeq2SeqTrainer, "fit", lambda fit: fit, lambda: train_t5.main(run, *others)
+        )
     return steps / fitted.results["train_runtime"]
 
 
 def bench_training(steps: int, rounds: int) -> dict[str, float]:
-    bare, speeds = Bare(train_t5.Run(max_steps=steps)), {"bare": [], "recipe": []}
-    for round_number in range(rounds + 1):
-        times = {"bare": bare.run(), "recipe": recipe_speed(steps)}
-        if round_number:
-            for name, speed in times.items():
-                speeds[name].append(speed)
-    for name, values in speeds.items():
-        print(f"{name:>7}: {statistics.median(values):6.2f} steps/s (min {min(values):.2f}, max {max(values):.2f})")
-    ratio = statistics.median(a / b for a, b in zip(speeds["recipe"], speeds["bare"], strict=True))
-    return {"recipe / bare": ratio}
+    bare = Bare(train_t5.Run(max_steps=steps))
+    speeds = take_turns(lambda: {"bare": bare.run(), "recipe": recipe_speed(steps)}, rounds, "steps/s")
+    return {"recipe / bare": ratio(speeds, "recipe", "bare")}
 
 
 def main():
@@ -167,11 +162,10 @@ def main():
     parser.add_argument("--rounds", type=int, default=5, help="rounds; the medians over them are compared")
     parser.add_argument("--plot", default="generation.png", help="file of the plot")
     arguments = parser.parse_args()
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {arguments.rounds} rounds")
     ratios = bench_generation(arguments)
     if arguments.steps:
         ratios |= bench_training(arguments.steps, arguments.rounds)
-    print(json.dumps({name: round(value, 3) for name, value in ratios.items()}))
+    print(json.dumps(ratios))
 
 
 if __name__ == "__main__":

@@ -20,15 +20,10 @@ A checkpoint each 1,000 steps and an evaluation each 1,000 are the recipe's defa
 """
 
 import argparse
-import contextlib
 import io
 import json
-import os
-import statistics
 import sys
-import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -40,23 +35,12 @@ from transformers import get_scheduler
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
 
 import train_vae
+from side_by_side import images, ratio, recipe_loop, take_turns
 
 from hwzoo import VAEConfig, VAEModel
-from hwzoo.data import ImageSet, ImageSplits, load_images
+from hwzoo.data import ImageSplits
 
 BATCH = 100
-
-
-def images(name: str = "mnist") -> ImageSplits:
-    folder = os.environ.get("HWZOO_DATA_DIR")
-    if folder and (Path(folder) / name).is_dir():
-        return load_images(name, folder)
-    generator = torch.Generator().manual_seed(0)
-    sets = []
-    for num in (60_000, 10_000):
-        pixels = torch.randint(0, 256, (num, 1, 28, 28), dtype=torch.uint8, generator=generator)
-        sets.append(ImageSet(pixels, torch.arange(num) % 10, tuple("0123456789")))
-    return ImageSplits("random", *sets)
 
 
 class Bare:
@@ -84,36 +68,6 @@ class Bare:
         return steps / (time.perf_counter() - start)
 
 
-def recipe_speed(recipe, data: ImageSplits, *arguments, **flags) -> float:
-    """Steps a second of a recipe's own `main`, up to the end of its loop; `flags` are those of its `Run`."""
-    recipe.load_images = lambda *args: data
-    with tempfile.TemporaryDirectory() as folder:
-        run = recipe.Run(output_dir=folder, **flags)
-        fitted = result_of_loop(recipe.training, "fit", lambda: recipe.main(run, *arguments))
-    return run.max_train_steps / fitted.results["train_runtime"]
-
-
-def result_of_loop(holder, name: str, main: Callable[[], object]):
-    """What the loop that `holder` has under a name gives, where `main` comes to it; nothing after it is run."""
-    loop = getattr(holder, name)
-
-    class Done(Exception):
-        pass
-
-    def loop_and_leave(*args, **kwargs):
-        raise Done(loop(*args, **kwargs))
-
-    setattr(holder, name, loop_and_leave)
-    try:
-        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-            main()
-    except Done as done:
-        return done.args[0]
-    finally:
-        setattr(holder, name, loop)
-    raise RuntimeError("the recipe ended without its loop")
-
-
 class Recipe:
     def __init__(self, data: ImageSplits, mixed_precision: str = "no"):
         self.data = data
@@ -121,7 +75,8 @@ class Recipe:
 
     def run(self, steps: int) -> float:
         others = train_vae.Model(), train_vae.Protocol()
-        return recipe_speed(train_vae, self.data, *others, max_train_steps=steps, mixed_precision=self.mixed_precision)
+        flags = {"max_train_steps": steps, "mixed_precision": self.mixed_precision}
+        return steps / recipe_loop(train_vae, self.data, *others, **flags).results["train_runtime"]
 
 
 class UsualScript:
@@ -200,25 +155,16 @@ def main():
         "usual script": UsualScript(data, torch.get_num_threads()),
         "usual, 1 thread": UsualScript(data, 1),
     }
-    speeds = {name: [] for name in contenders}
-    for round_number in range(arguments.rounds + 1):
-        for name, contender in contenders.items():
-            speed = contender.run(arguments.steps // (4 if name.startswith("usual") else 1))
-            if round_number:  # the first round warms up
-                speeds[name].append(speed)
-    medians = {name: statistics.median(values) for name, values in speeds.items()}
-    print(
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {data.name} images, {arguments.rounds} rounds"
+    speeds = take_turns(
+        lambda: {
+            name: contender.run(arguments.steps // (4 if name.startswith("usual") else 1))
+            for name, contender in contenders.items()
+        },
+        arguments.rounds,
+        "steps/s",
     )
-    for name, values in speeds.items():
-        print(f"{name:>15}: {medians[name]:7.1f} steps/s (min {min(values):.1f}, max {max(values):.1f})")
-    ratios = {
-        "recipe / bare": statistics.median(a / b for a, b in zip(speeds["recipe"], speeds["bare"], strict=True)),
-        "recipe / usual script": medians["recipe"] / medians["usual script"],
-        "recipe / usual, 1 thread": medians["recipe"] / medians["usual, 1 thread"],
-        "recipe, bf16 / recipe": medians["recipe, bf16"] / medians["recipe"],
-    }
-    print(json.dumps({name: round(value, 3) for name, value in ratios.items()}))
+    pairs = [("recipe", "bare"), ("recipe", "usual script"), ("recipe", "usual, 1 thread"), ("recipe, bf16", "recipe")]
+    print(json.dumps({f"{first} / {second}": ratio(speeds, first, second) for first, second in pairs}))
 
 
 if __name__ == "__main__":

@@ -190,7 +190,7 @@ def main(settings: Settings, base: Base, prompts: Prompts) -> dict:
             network.requires_grad_(True)
         else:
             given = {key: getattr(prompts, key) for key in ("num_virtual_tokens", "prompt_tuning_init", "lora_rank")}
-            network = text.prompt_adapter(network, name, tokenizer=tokenizer, **given).to(device)
+            network = text.add_adapter(network, name, tokenizer=tokenizer, **given).to(device)
 
         def watch(step: int, network=network):
             if step in WATCHED_STEPS or step == prompts.max_steps:

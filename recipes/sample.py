@@ -40,7 +40,9 @@ class Settings(training.Flags):
     num_samples: int = flag(100, "how many images", "[1, inf)")
     scheduler: Literal[diffusion.SCHEDULERS] = flag("dpm_solver", "sampler of a pipeline")
     spacing: str | None = flag(
-        None, "of its steps: trailing, leading or linspace, for the last two karras, for dpm_solver lu; else its best"
+        None,
+        "of its steps: trailing, leading or linspace, for the last three karras, for both dpm_solvers lu; its best "
+        "when not given",
     )
     num_inference_steps: int | None = flag(
         None, f"of a pipeline; all that it was trained with for ddpm, {FAST_STEPS} else, when not given", "[1, inf)"

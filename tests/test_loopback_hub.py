@@ -322,6 +322,29 @@ def test_load_images_reads_mnist(tmp_path):
     assert not [request for request in server.requests if request.status not in (200, 404)]
 
 
+TEXTS = """
+import json
+from hwzoo.text import Columns, load_text
+splits = load_text("me/reviews", columns=Columns("text", "label", source_prefix=""))
+print(json.dumps([[[each.source, each.target] for each in part] for part in (splits.train, splits.test)]))
+"""
+
+
+def test_load_text_reads_classes_by_name(tmp_path):
+    from datasets import ClassLabel, Dataset, Features, Value
+
+    features = Features(text=Value("string"), label=ClassLabel(names=["bad", "good"]))
+    rows, files = {"train": (["fine", "dull"], [1, 0]), "test": (["well"], [1])}, {}
+    for split, (texts, labels) in rows.items():
+        file = io.BytesIO()
+        Dataset.from_dict({"text": texts, "label": labels}, features=features).to_parquet(file)
+        files[f"data/{split}-00000-of-00001.parquet"] = file.getvalue()
+    with LoopbackHub(token=TOKEN) as server:
+        server.add_dataset("me/reviews", files)
+        parts = run(server, tmp_path, TEXTS)
+    assert parts == [[["fine", "good"], ["dull", "bad"]], [["well", "good"]]]
+
+
 # transformers
 
 MODEL = """

@@ -189,10 +189,12 @@ def test_the_schedulers_keep_the_variance(name):
     made.set_timesteps(1000 if name == "ddpm" else 20)
     generator = seeded()
     x = torch.randn(5, 1, 64, 64, generator=generator)
-    noise = {"generator": generator} if name == "ddpm" else {}
+    noise = {"generator": generator} if name in ("ddpm", "sde_dpm_solver") else {}
     for t in made.timesteps:
         x = made.step(network(x, t), t, x, **noise).prev_sample
-    assert x.std().item() == pytest.approx(0.2, abs={"ddpm": 0.005, "ddim": 0.06}.get(name, 0.013))
+    assert x.std().item() == pytest.approx(
+        0.2, abs={"ddpm": 0.005, "ddim": 0.06, "sde_dpm_solver": 0.02}.get(name, 0.013)
+    )
 
 
 @pytest.mark.parametrize("name", diffusion.SCHEDULERS)
@@ -223,7 +225,9 @@ def test_a_fresh_and_a_reloaded_config_give_the_same_timesteps(unconditional, tm
 
 
 def test_an_unknown_scheduler_is_told_the_known_ones(unconditional):
-    with pytest.raises(UsageError, match="--scheduler is pndm; it must be one of ddpm, ddim, dpm_solver, unipc"):
+    with pytest.raises(
+        UsageError, match="--scheduler is pndm; it must be one of ddpm, ddim, dpm_solver, sde_dpm_solver, unipc"
+    ):
         diffusion.make_scheduler("pndm", unconditional.scheduler.config)
 
 

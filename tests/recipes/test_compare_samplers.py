@@ -129,7 +129,7 @@ CASES = {
     "no model": ("--model_name_or_path is missing", lambda tmp: []),
     "no pipeline": ("a VAEModel is no diffusion pipeline", lambda tmp: [save_vae(tmp / "v")]),
     "unknown scheduler": (
-        "--schedulers has pndm; it must be some of ddpm, ddim, dpm_solver, unipc",
+        "--schedulers has pndm; it must be some of ddpm, ddim, dpm_solver, sde_dpm_solver, unipc",
         lambda tmp: [save_pipeline(tmp / "m"), "--num_inference_steps=2", "--schedulers", "ddim", "pndm"],
     ),
     "unknown spacing": (

@@ -80,7 +80,7 @@ def test_what_it_leaves(sample, tmp_path):
     assert np.array_equal(images, again) and not np.array_equal(images, other)
 
 
-@pytest.mark.parametrize(("scheduler", "steps"), [("ddpm", 30), ("ddim", 25), ("dpm_solver", 25), ("unipc", 25)])
+@pytest.mark.parametrize(("scheduler", "steps"), [("ddpm", 30), ("sde_dpm_solver", 25), ("unipc", 25)])
 def test_steps_that_are_not_given(scheduler, steps, sample, tmp_path):
     """DDPM is only good with all of its timesteps."""
     results, _ = sample(

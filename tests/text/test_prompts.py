@@ -25,7 +25,7 @@ def adapted(kind: str, method: str):
     """With an adapter whose weights, LoRA's zeros too, make a difference."""
     model, tokenizer = tiny(kind)
     if method != "none":
-        model = text.prompt_adapter(model, method, tokenizer=tokenizer, **SETTINGS)
+        model = text.add_adapter(model, method, tokenizer=tokenizer, **SETTINGS)
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.requires_grad:
@@ -116,7 +116,7 @@ def test_training_changes_what_it_should_and_lowers_the_loss(kind, method):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     network, losses = model, []
     if method != "full":
-        network = text.prompt_adapter(model, method, tokenizer=tokenizer, **SETTINGS)
+        network = text.add_adapter(model, method, tokenizer=tokenizer, **SETTINGS)
         numbers = {"prompt_tuning": 3 * 16, "prefix_tuning": 3 * 16 * 2 * (1 if kind == "seq2seq" else 2)}
         if method in numbers:  # of a prefix: keys and values of each layer of the decoder
             assert text.count_trainable(network) == numbers[method]
@@ -137,7 +137,7 @@ def test_training_changes_what_it_should_and_lowers_the_loss(kind, method):
 @pytest.mark.parametrize("kind", text.KINDS)
 def test_a_soft_prompt_starts_with_embeddings_of_the_vocabulary(kind):
     model, tokenizer = tiny(kind)
-    network = text.prompt_adapter(
+    network = text.add_adapter(
         model, "prompt_tuning", tokenizer=tokenizer, **SETTINGS | {"prompt_tuning_init": "vocab"}
     )
     rows = network.get_prompt(1)[0]
@@ -172,6 +172,6 @@ def test_an_adapter_is_no_base(tmp_path):
     model, tokenizer = tiny("seq2seq")
     hub.save(model, tmp_path / "base", also=(tokenizer,))
     model, _ = text.load_base(str(tmp_path / "base"), hub.load)
-    text.prompt_adapter(model, "lora", tokenizer=tokenizer, **SETTINGS).save_pretrained(tmp_path / "adapter")
+    text.add_adapter(model, "lora", tokenizer=tokenizer, **SETTINGS).save_pretrained(tmp_path / "adapter")
     with pytest.raises(UsageError, match="adapter is an adapter; a whole model is needed"):
         text.load_base(str(tmp_path / "adapter"), hub.load)

@@ -16,8 +16,11 @@ SPACINGS = {
     "ddpm": TIMESTEP_SPACINGS,
     "ddim": TIMESTEP_SPACINGS,
     "dpm_solver": ("karras", "lu", *TIMESTEP_SPACINGS),
+    "sde_dpm_solver": ("karras", "lu", *TIMESTEP_SPACINGS),
     "unipc": ("karras", *TIMESTEP_SPACINGS),
 }
+# diffusers' names of the two solvers: of the probability flow, and of the equation with noise.
+ALGORITHM_TYPES = {"dpm_solver": "dpmsolver++", "sde_dpm_solver": "sde-dpmsolver++"}
 SCHEDULERS = tuple(SPACINGS)
 # diffusers' word for a schedule that courses call otherwise.
 BETA_SCHEDULES = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
@@ -61,8 +64,9 @@ def make_scheduler(name: str, config: Any, spacing: str | None = None) -> Any:
     grows: all three are set here.
 
     Args:
-        name: `ddpm` (arXiv:2006.11239), `ddim` (arXiv:2010.02502), `dpm_solver` (DPM-Solver++ of second order,
-            arXiv:2211.01095) or `unipc` (arXiv:2302.04867).
+        name: `ddpm` (arXiv:2006.11239), `ddim` (arXiv:2010.02502), `dpm_solver` (DPM-Solver++ 2M of second order,
+            arXiv:2211.01095), `sde_dpm_solver` (SDE-DPM-Solver++ 2M of the same paper: the fresh noise of each step,
+            as in `ddpm`, covers the errors of earlier ones) or `unipc` (arXiv:2302.04867).
         config: `scheduler.config`.
         spacing: of the steps, one of `SPACINGS[name]`, the first when not given: `karras` has the noise levels of
             Karras et al., arXiv:2206.00364, equation 5; `lu` even steps of log SNR (arXiv:2206.00927); `trailing`,
@@ -89,7 +93,8 @@ def make_scheduler(name: str, config: Any, spacing: str | None = None) -> Any:
         settings |= {"thresholding": True, "sample_max_value": 1.0}
     if name == "unipc":
         return diffusers.UniPCMultistepScheduler.from_config(config, **settings)
-    return diffusers.DPMSolverMultistepScheduler.from_config(config, **settings, use_lu_lambdas=spacing == "lu")
+    settings |= {"algorithm_type": ALGORITHM_TYPES[name], "use_lu_lambdas": spacing == "lu"}
+    return diffusers.DPMSolverMultistepScheduler.from_config(config, **settings)
 
 
 def make_pipeline(unet: Any, scheduler: Any, image_size: int | None = None) -> Any:

@@ -25,7 +25,6 @@ from .prompts import (
     hard_prompt,
     load_base,
     new_base,
-    prompt_adapter,
     tune,
 )
 from .scoring import CONTENT_FREE, LabelScores, calibrate, confidence_scores, score_labels
@@ -71,7 +70,6 @@ __all__ = [
     "new_base",
     "new_tokenizer",
     "oracle_sentence",
-    "prompt_adapter",
     "score_labels",
     "tokenizer_of",
     "train_tokenizer",

@@ -1,6 +1,7 @@
-"""Parameter-efficient training of a frozen sequence-to-sequence model, by PEFT's own classes."""
+"""Parameter-efficient training of a frozen sequence-to-sequence or causal model, by PEFT's own classes."""
 
 import math
+import warnings
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ def add_adapter(
     Freezes a model and puts a trainable adapter on it.
 
     Args:
-        model: the base; its `name_or_path` is what the adapter will name.
+        model: the base, sequence-to-sequence or causal; its `name_or_path` is what the adapter will name.
         method: `prompt_tuning` (Lester et al., arXiv:2104.08691: embeddings before those of the source),
             `prefix_tuning` (Li and Liang, arXiv:2101.00190: keys and values before those of each layer of the decoder,
             without their network), `p_tuning` (Liu et al., arXiv:2103.10385: embeddings that a small network makes),
@@ -47,11 +48,12 @@ def add_adapter(
     """
     import peft
 
-    task: dict[str, Any] = {"task_type": peft.TaskType.SEQ_2_SEQ_LM}
+    config = model.config
+    kind = peft.TaskType.SEQ_2_SEQ_LM if config.is_encoder_decoder else peft.TaskType.CAUSAL_LM
+    task: dict[str, Any] = {"task_type": kind}
     prompt = task | {"num_virtual_tokens": num_virtual_tokens}
     # One set of embeddings, for the encoder: PEFT's second one, for the decoder, never gets a gradient.
     embeddings = prompt | {"num_transformer_submodules": 1}
-    config = model.config
     if method == "lora":
         adapter = peft.LoraConfig(**task, r=lora_rank, lora_alpha=2 * lora_rank)
     elif method == "prompt_tuning":
@@ -69,7 +71,9 @@ def add_adapter(
         )
     else:
         raise UsageError(f"--peft_method is {method}; it must be none or one of {', '.join(PEFT_METHODS)}")
-    wrapped = peft.get_peft_model(model, adapter)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what PEFT itself does with deprecated names, and with GPT-2's layers
+        wrapped = peft.get_peft_model(model, adapter)
     if method == "prompt_tuning" and ids is not None:
         # Ours, as PEFT would load a tokenizer by name for this, and again wherever the adapter is loaded.
         with torch.no_grad():

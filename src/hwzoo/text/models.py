@@ -100,18 +100,28 @@ def load_seq2seq(model_name_or_path: str, load: Callable[..., PreTrainedModel], 
     return PeftModel.from_pretrained(model, model_name_or_path, is_trainable=trainable)
 
 
-def load_tokenizer(name_or_path: str, flag: str = "tokenizer_name") -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    name_or_path: str, flag: str = "tokenizer_name", end_may_pad: bool = False
+) -> PreTrainedTokenizerBase:
     """
     The tokenizer of a folder or a Hub id.
 
+    Args:
+        name_or_path: the folder or Hub id.
+        flag: that gave it, for the errors.
+        end_may_pad: whether the end token pads where there is no pad token, as in GPT-2's.
+
     Raises:
         HwzooError: when there is none.
+        UsageError: when it has no pad token or no end token.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(name_or_path)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise HwzooError(f"--{flag} {name_or_path}: its tokenizer cannot be loaded: {reason}") from error
+    if tokenizer.pad_token_id is None and end_may_pad:
+        tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token_id is None or tokenizer.eos_token_id is None:
         raise UsageError(f"--{flag} {name_or_path}: its tokenizer has no pad token or no end token")
     return tokenizer

@@ -3,14 +3,12 @@
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import (
     AutoModelForCausalLM,
-    AutoTokenizer,
     ByT5Tokenizer,
     GPT2Config,
     GPT2LMHeadModel,
@@ -19,9 +17,8 @@ from transformers import (
 )
 
 from ..errors import HwzooError, UsageError
-from .adapters import add_adapter
 from .batches import IGNORED_LABEL, PadBatch
-from .models import build_t5, load_seq2seq
+from .models import build_t5, load_seq2seq, load_tokenizer
 from .sources import Example
 
 KINDS = ("seq2seq", "causal")
@@ -51,15 +48,8 @@ def load_base(
             raise UsageError(f"{what} is neither a sequence-to-sequence nor a causal language model") from error
     if hasattr(model, "peft_config"):
         raise UsageError(f"{what} is an adapter; a whole model is needed")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model_name_or_path)
-    except (OSError, ValueError, KeyError) as error:
-        raise HwzooError(f"{what}: its tokenizer cannot be loaded: {str(error).splitlines()[0]}") from error
-    if tokenizer.eos_token_id is None:
-        raise UsageError(f"{what}: its tokenizer has no end token")
-    if tokenizer.pad_token_id is None:  # GPT-2's: masked wherever it stands, so that any token will do
-        tokenizer.pad_token = tokenizer.eos_token
-    return model, tokenizer
+    # What pads is masked wherever it stands here, so that any token will do.
+    return model, load_tokenizer(model_name_or_path, "model_name_or_path", end_may_pad=True)
 
 
 def new_base(kind: str, d_model: int, num_layers: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -90,36 +80,6 @@ def new_base(kind: str, d_model: int, num_layers: int) -> tuple[PreTrainedModel,
         pad_token_id=tokenizer.pad_token_id, **ends, **dropout,
     )  # fmt: skip
     return GPT2LMHeadModel(config), tokenizer
-
-
-def prompt_adapter(model: PreTrainedModel, method: str, **settings: Any):
-    """`add_adapter` for both kinds of models; the same arguments, result and errors."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what PEFT itself does with deprecated names, and with GPT-2's layers
-        if model.config.is_encoder_decoder:
-            return add_adapter(model, method, **settings)
-        return _causal_adapter(model, method, **settings)
-
-
-def _causal_adapter(model, method: str, *, num_virtual_tokens: int, prompt_tuning_init: str, lora_rank: int, **_):
-    import peft
-
-    task: dict[str, Any] = {"task_type": peft.TaskType.CAUSAL_LM}
-    prompt = task | {"num_virtual_tokens": num_virtual_tokens}
-    if method == "lora":
-        return peft.get_peft_model(model, peft.LoraConfig(**task, r=lora_rank, lora_alpha=2 * lora_rank))
-    if method == "prefix_tuning":
-        return peft.get_peft_model(model, peft.PrefixTuningConfig(**prompt))
-    if method == "p_tuning":
-        size = {"encoder_hidden_size": model.config.hidden_size}
-        return peft.get_peft_model(model, peft.PromptEncoderConfig(**prompt, **size))
-    wrapped = peft.get_peft_model(model, peft.PromptTuningConfig(**prompt))
-    if prompt_tuning_init == "vocab":
-        table = model.get_input_embeddings().weight
-        with torch.no_grad():
-            ids = torch.randint(len(table), (num_virtual_tokens,), device=table.device)
-            wrapped.prompt_encoder[wrapped.active_adapter].embedding.weight.copy_(table[ids])
-    return wrapped
 
 
 def hard_prompt(

@@ -217,7 +217,17 @@ def _from_hub(what: str, repo_id: str, config: str | None) -> dict[str, tuple[st
         raise HwzooError(f"{what} cannot be loaded: {_first_line(error)}") from error
     if "train" not in splits:
         raise UsageError(f"{what} has the splits {sorted(splits)}; it must have train")
-    return {split: (f"{what} ({split})", list(splits[split])) for split in SPLITS if split in splits}
+    return {split: (f"{what} ({split})", _rows_of(splits[split])) for split in SPLITS if split in splits}
+
+
+def _rows_of(dataset: Any) -> list[dict[str, Any]]:
+    """The rows of a data set, classes by their names; the number -1, for none, stays."""
+    classes = {column: feature for column, feature in dataset.features.items() if hasattr(feature, "int2str")}
+    return [
+        row
+        | {name: each.int2str(row[name]) for name, each in classes.items() if row[name] is not None and row[name] >= 0}
+        for row in dataset
+    ]
 
 
 def _read_file(split: str, path: Path) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ def save_image_grid(pixel_values: Tensor, path: Path, columns: int):
     """Writes images in [0, 1], (rows * columns, channels, height, width), row by row, 2 pixels apart, as one PNG."""
     grid = _grid(pixel_values, columns)
     with replacing(Path(path)) as beside:
-        grid.save(beside, format="PNG", optimize=True)
+        grid.save(beside, format="PNG")  # optimize=True: 3 times as long for a file 0.3 % smaller
 
 
 def _grid(pixel_values: Tensor, columns: int):
