@@ -3,7 +3,7 @@ Quality against steps against seconds: scores the samplers of one trained diffus
 
     python recipes/compare_samplers.py outputs/ddpm-mnist-cpu --dataset_name mnist
     python recipes/compare_samplers.py outputs/ddpm-mnist-cpu --dataset_name mnist \\
-        --schedulers dpm_solver unipc --spacings karras lu trailing linspace --num_inference_steps 10 25
+        --schedulers dpm_solver sde_dpm_solver --spacings karras lu trailing linspace --num_inference_steps 10 25
 
 Runs every scheduler with every number of steps and every spacing of them that it knows (its own where it knows none of
 `--spacings`), and first the reference: DDPM with all timesteps of the training. Writes all_results.json, table.md,

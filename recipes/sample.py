@@ -38,7 +38,7 @@ class Settings(training.Flags):
     config: str | None = flag(None, "YAML file with these flags as keys; the command line wins")
     model_name_or_path: str | None = flag(None, "folder or Hub id of a model or pipeline")
     num_samples: int = flag(100, "how many images", "[1, inf)")
-    scheduler: Literal[diffusion.SCHEDULERS] = flag("dpm_solver", "sampler of a pipeline")
+    scheduler: Literal[diffusion.SCHEDULERS] = flag("sde_dpm_solver", "sampler of a pipeline")
     spacing: str | None = flag(
         None,
         "of its steps: trailing, leading or linspace, for the last three karras, for both dpm_solvers lu; its best "

@@ -70,7 +70,7 @@ class Method(training.Flags):
     conditional: bool = flag(False, "condition the UNet on the class of an image")
     label_dropout: float = flag(0.1, "share of the labels that training hides, for guidance", "[0, 1]")
     compile: bool = flag(False, "train with torch.compile")
-    scheduler: Literal[diffusion.SCHEDULERS] = flag("dpm_solver", "sampler of the pictures and of the scores")
+    scheduler: Literal[diffusion.SCHEDULERS] = flag("sde_dpm_solver", "sampler of the pictures and of the scores")
     num_inference_steps: int = flag(25, "steps of that sampler", "[1, inf)")
     guidance_scale: float = flag(1.0, "classifier-free guidance of a conditional model; 1 is none", "[0, inf)")
     num_test_samples: int = flag(10_000, "samples that are scored, at most as many as training images", "[4, inf)")

@@ -116,9 +116,10 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
         rates = {"generator": run.learning_rate}
         rates["discriminator"] = method.discriminator_learning_rate or run.learning_rate
         betas, steps = (method.adam_beta1, method.adam_beta2), run.total_steps(len(batches))
-        optimizers, lr_schedulers = {}, {}
+        parameters, optimizers, lr_schedulers = {}, {}, {}
         for name, network in networks.items():
-            optimizers[name] = torch.optim.Adam(network.parameters(), lr=rates[name], betas=betas, fused=True)
+            parameters[name] = list(network.parameters())
+            optimizers[name] = torch.optim.Adam(parameters[name], lr=rates[name], betas=betas, fused=True)
             lr_schedulers[name] = get_scheduler(
                 run.lr_scheduler, optimizers[name], run.lr_warmup_steps, num_training_steps=steps
             )
@@ -152,10 +153,10 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
                 with accelerator.autocast():
                     outputs.append(loss_of(*part))
                 accelerator.backward(outputs[-1][f"{name}_loss"] / parts)
-            gradients = [parameter.grad for parameter in networks[name].parameters() if parameter.grad is not None]
+            gradients = [parameter.grad for parameter in parameters[name] if parameter.grad is not None]
             norm = torch.nn.utils.get_total_norm(gradients)
             if run.max_grad_norm is not None:
-                torch.nn.utils.clip_grads_with_norm_(networks[name].parameters(), run.max_grad_norm, norm)
+                torch.nn.utils.clip_grads_with_norm_(parameters[name], run.max_grad_norm, norm)
             optimizers[name].step()
             optimizers[name].zero_grad()
             return training.average(outputs) | {f"{name}_gradient_norm": norm}

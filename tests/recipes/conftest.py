@@ -25,6 +25,11 @@ def train_gan() -> ModuleType:
 
 
 @pytest.fixture
+def train_ddpm() -> ModuleType:
+    return load_recipe("train_ddpm")
+
+
+@pytest.fixture
 def train_t5() -> ModuleType:
     return load_recipe("train_t5")
 

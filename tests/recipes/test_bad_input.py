@@ -340,10 +340,50 @@ T5_CASES = {
     "resume from an empty folder": (2, "manifest.json", lambda tmp: ["--resume_from_checkpoint", str(tmp)]),
     "unknown key in YAML": (2, "preset.yaml: num_beam is not a flag", lambda tmp: [preset(tmp, "num_beam: 3")]),
 }  # fmt: skip
+DDPM_CASES = {
+    "steps above T": (
+        2, "--num_inference_steps is 31; with --num_train_timesteps 30 it must be in [1, 30]",
+        lambda tmp: ["--num_inference_steps=31"],
+    ),
+    "terms above T": (
+        2, "--num_bound_timesteps is 30; with --num_train_timesteps 30 it must be in [1, 29]",
+        lambda tmp: ["--num_bound_timesteps=30"],
+    ),
+    "too few timesteps": (
+        2, "--num_train_timesteps is 20; it must be in [25, inf)", lambda tmp: ["--num_train_timesteps=20"],
+    ),
+    "unknown scheduler": (
+        2, "--scheduler: invalid choice: 'pndm' (choose from", lambda tmp: ["--scheduler=pndm"],
+    ),
+    "unknown schedule": (
+        2, "--beta_schedule: invalid choice: 'sigmoid'", lambda tmp: ["--beta_schedule=sigmoid"],
+    ),
+    "unknown prediction": (2, "--prediction_type: invalid choice: 'noise'", lambda tmp: ["--prediction_type=noise"]),
+    "unknown weighting": (2, "--loss_weighting: invalid choice: 'snr'", lambda tmp: ["--loss_weighting=snr"]),
+    "guidance without classes": (
+        2, "--guidance_scale is 2.0; without --conditional it must be 1", lambda tmp: ["--guidance_scale=2"],
+    ),
+    "size not divisible": (
+        2, "images of 28 pixels cannot be halved 3 times; give fewer, or --padded_size 32",
+        lambda tmp: ["--block_out_channels", "8", "8", "8", "8"],
+    ),
+    "groups that do not divide": (
+        2, "--norm_num_groups is 3; it must divide each of --block_out_channels 8 8",
+        lambda tmp: ["--norm_num_groups=3"],
+    ),
+    "padded to less": (
+        2, "--padded_size is 24; the images of digits have 28 pixels", lambda tmp: ["--padded_size=24"],
+    ),
+    "no pipeline": (2, "is no pipeline of diffusers", lambda tmp: ["--model_name_or_path", str(tmp)]),
+    "label dropout above 1": (2, "--label_dropout is 1.5; it must be in [0, 1]", lambda tmp: ["--label_dropout=1.5"]),
+    "NaN dropout": (2, "--dropout is nan", lambda tmp: ["--dropout=nan"]),
+    "unknown flag": (2, "--bloc_out_channels is not a flag", lambda tmp: ["--bloc_out_channels=8"]),
+}  # fmt: skip
 ALL_CASES = [
     (recipe, name)
     for recipe, cases in (
-        ("train_vae", CASES), ("train_continual", CONTINUAL_CASES), ("train_gan", GAN_CASES), ("train_t5", T5_CASES),
+        ("train_vae", CASES), ("train_continual", CONTINUAL_CASES), ("train_gan", GAN_CASES),
+        ("train_ddpm", DDPM_CASES), ("train_t5", T5_CASES),
     )
     for name in cases
 ]  # fmt: skip
@@ -355,6 +395,7 @@ def test_one_line_and_status(recipe, name, request, command_line, tmp_path):
         "train_vae": (CASES, SMALL_WITHOUT_STEPS),
         "train_continual": (CONTINUAL_CASES, SMALL_CONTINUAL),
         "train_gan": (GAN_CASES, SMALL_GAN),
+        "train_ddpm": (DDPM_CASES, SMALL_DDPM),
         "train_t5": (T5_CASES, SMALL_T5),
     }[recipe]
     status, named, arguments = cases[name]
@@ -365,13 +406,17 @@ def test_one_line_and_status(recipe, name, request, command_line, tmp_path):
     assert got == status, error
     assert len(lines) == 1 and named in lines[0], error
     assert "Traceback" not in error
-    assert not list(output.glob("*.safetensors"))
+    assert not list(output.rglob("*.safetensors"))
 
 
 # The table gives steps of its own in one case, and two of a flag are fine in all others.
 SMALL_WITHOUT_STEPS = [argument for argument in SMALL if "steps" not in argument]
 SMALL_CONTINUAL = ["--hidden_sizes=8", "--train_batch_size=20", "--num_tasks=2"]
 SMALL_GAN = ["--generator_hidden_size=8", "--discriminator_hidden_size=8", "--train_batch_size=20"]
+SMALL_DDPM = [
+    "--block_out_channels", "8", "8", "--norm_num_groups=4", "--attention=false", "--num_train_timesteps=30",
+    "--num_inference_steps=3", "--num_bound_timesteps=2", "--train_batch_size=10",
+]  # fmt: skip
 SMALL_T5 = ["--config_d_model=8", "--config_d_ff=8", "--config_num_layers=1", "--config_num_decoder_layers=1"]
 
 

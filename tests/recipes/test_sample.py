@@ -94,7 +94,7 @@ def test_labels_and_guidance_reach_the_pipeline(sample, tmp_path):
     results, images = sample(model, labels=[2, 0], guidance_scale=1.5)
     assert results["guidance_scale"] == 1.5 and images.shape == (6, 6, 6)
     pipeline = diffusion.load_pipeline(model)
-    pipeline.scheduler = diffusion.make_scheduler("dpm_solver", pipeline.scheduler.config)
+    pipeline.scheduler = diffusion.make_scheduler("sde_dpm_solver", pipeline.scheduler.config)
     call = {"num_inference_steps": 4, "output_type": "np", "guidance_scale": 1.5}
     expected = pipeline([2, 0, 2, 0, 2, 0], generator=torch.Generator().manual_seed(0), **call).images
     assert np.abs(expected[..., 0] * 255 - images).max() < 0.6

@@ -69,11 +69,6 @@ EVERYTHING = {
 
 
 @pytest.fixture
-def train_ddpm():
-    return load_recipe("train_ddpm")
-
-
-@pytest.fixture
 def no_curves(monkeypatch):
     """Drawing them is much of a small run's time."""
     monkeypatch.setattr(training, "save_curves", lambda *args, **kwargs: None)
@@ -142,7 +137,7 @@ def test_what_a_run_leaves(train_ddpm, tmp_path):
     images = pipeline(batch_size=2, num_inference_steps=3, output_type="np").images
     assert images.shape == (2, 28, 28, 1) and np.isfinite(images).all()
     loaded = diffusion.load_pipeline(str(tmp_path))
-    loaded.scheduler = diffusion.make_scheduler("dpm_solver", loaded.scheduler.config)
+    loaded.scheduler = diffusion.make_scheduler("sde_dpm_solver", loaded.scheduler.config)
     expected = loaded(
         batch_size=100, num_inference_steps=3, output_type="pt", generator=torch.Generator().manual_seed(0)
     ).images
@@ -163,7 +158,7 @@ def test_a_conditional_padded_model_is_cut_and_scored(train_ddpm, small_images, 
     classifier = save_classifier(tmp_path / "classifier", image_size=12)
     scoring = {"classifier": classifier, "num_test_samples": 25, "eval_batch_size": 10}
     results = run(train_ddpm, tmp_path / "run", **EVERYTHING | {"padded_size": 16}, **scoring)
-    for words in ("25 samples of this model by dpm_solver, 3 steps, seed 0", "classes drawn uniformly",
+    for words in ("25 samples of this model by sde_dpm_solver, 3 steps, seed 0", "classes drawn uniformly",
                   "guidance scale 2.0", "each given its class"):  # fmt: skip
         assert words in results["protocol"]
     assert results["test_fid"] > results["test_fid_floor"] > 0 and results["classifier"] == classifier
@@ -248,7 +243,7 @@ def test_mixed_precision_trains_and_tests_in_float32(train_ddpm, small_images, t
     first, second = history(tmp_path / "a", 3)[0], history(tmp_path / "b", 3)[0]
     assert first != second and first == pytest.approx(second, rel=0.05)
     pipeline = diffusion.load_pipeline(str(tmp_path / "b"))
-    pipeline.scheduler = diffusion.make_scheduler("dpm_solver", pipeline.scheduler.config)
+    pipeline.scheduler = diffusion.make_scheduler("sde_dpm_solver", pipeline.scheduler.config)
     call = {"batch_size": 100, "num_inference_steps": 3, "output_type": "pt"}
     expected = pipeline(**call, generator=torch.Generator().manual_seed(0)).images
     shown = state_of(tmp_path / "b", 3)["objects"]["samples"]["images"][3]
@@ -356,66 +351,6 @@ def first_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ddpm") / "run"
     run(load_recipe("train_ddpm"), folder, max_train_steps=1)
     return folder
-
-
-# Bad input
-
-
-def no_pipeline(folder: Path) -> str:
-    folder.mkdir()
-    return f"--model_name_or_path={folder}"
-
-
-# name: (status, what the line names, the arguments for a folder of the test's own)
-CASES = {
-    "steps above T": (
-        2, "--num_inference_steps is 31; with --num_train_timesteps 30 it must be in [1, 30]",
-        lambda tmp: ["--num_inference_steps=31"],
-    ),
-    "terms above T": (
-        2, "--num_bound_timesteps is 30; with --num_train_timesteps 30 it must be in [1, 29]",
-        lambda tmp: ["--num_bound_timesteps=30"],
-    ),
-    "too few timesteps": (
-        2, "--num_train_timesteps is 20; it must be in [25, inf)", lambda tmp: ["--num_train_timesteps=20"],
-    ),
-    "unknown scheduler": (
-        2, "--scheduler: invalid choice: 'pndm' (choose from", lambda tmp: ["--scheduler=pndm"],
-    ),
-    "unknown schedule": (
-        2, "--beta_schedule: invalid choice: 'sigmoid'", lambda tmp: ["--beta_schedule=sigmoid"],
-    ),
-    "unknown prediction": (2, "--prediction_type: invalid choice: 'noise'", lambda tmp: ["--prediction_type=noise"]),
-    "unknown weighting": (2, "--loss_weighting: invalid choice: 'snr'", lambda tmp: ["--loss_weighting=snr"]),
-    "guidance without classes": (
-        2, "--guidance_scale is 2.0; without --conditional it must be 1", lambda tmp: ["--guidance_scale=2"],
-    ),
-    "size not divisible": (
-        2, "images of 28 pixels cannot be halved 3 times; give fewer, or --padded_size 32",
-        lambda tmp: ["--block_out_channels", "8", "8", "8", "8"],
-    ),
-    "groups that do not divide": (
-        2, "--norm_num_groups is 3; it must divide each of --block_out_channels 8 8",
-        lambda tmp: ["--norm_num_groups=3"],
-    ),
-    "padded to less": (
-        2, "--padded_size is 24; the images of digits have 28 pixels", lambda tmp: ["--padded_size=24"],
-    ),
-    "no pipeline": (2, "is no pipeline of diffusers", lambda tmp: [no_pipeline(tmp / "empty")]),
-    "label dropout above 1": (2, "--label_dropout is 1.5; it must be in [0, 1]", lambda tmp: ["--label_dropout=1.5"]),
-    "NaN dropout": (2, "--dropout is nan", lambda tmp: ["--dropout=nan"]),
-    "unknown flag": (2, "--bloc_out_channels is not a flag", lambda tmp: ["--bloc_out_channels=8"]),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_one_line_and_status(name, train_ddpm, command_line, tmp_path):
-    status, named, arguments = CASES[name]
-    got, error = command_line(train_ddpm, *flags(), f"--output_dir={tmp_path / 'output'}", *arguments(tmp_path))
-    lines = [line for line in error.splitlines() if line.startswith("error:")]
-    assert got == status, error
-    assert len(lines) == 1 and named in lines[0] and "Traceback" not in error, error
-    assert not (tmp_path / "output" / UNET).exists()
 
 
 # Presets
