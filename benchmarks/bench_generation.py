@@ -9,9 +9,10 @@ sources of 64 random tokens, exactly as many new tokens as told, greedy and with
 the newest token only, without it all tokens so far again; the texts are the same. generation.png shows tokens a second
 over the length.
 
-Training: recipes/train_t5.py's own `main` on its word tasks as it is run, with log lines and a checkpoint at the end,
-against a loop by hand over the same padded batches in the same order: model, gradients scaled to norm 1, fused AdamW
-with the same schedule; no progress, log or check.
+Training: recipes/train_t5.py's own `main` on its word tasks as it is run, with progress bar, log lines and a
+checkpoint at the end, without evaluations, against a loop by hand over the same padded batches in the same order:
+model, gradients scaled to norm 1, fused AdamW with the same schedule; no progress, log or check. They take turns at
+each step.
 
 The contenders take turns, so that a change of the machine's speed meets all of them, and medians over the rounds are
 compared; the first round warms up.
@@ -121,34 +122,49 @@ class Bare:
             for start in range(0, len(order), size):  # the short last one too, as the Trainer
                 yield self.collate([self.dataset[index] for index in order[start : start + size]])
 
-    def run(self) -> float:
-        run, model = self.settings, self.start()
-        optimizer = torch.optim.AdamW(model.parameters(), lr=run.learning_rate, weight_decay=0.0, fused=True)
-        lr_scheduler = get_scheduler(run.lr_scheduler_type, optimizer, run.warmup_steps, run.max_steps)
+    def new(self):
+        """A new model, before its first step."""
+        run, self.model = self.settings, self.start()
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=run.learning_rate, weight_decay=0.0, fused=True)
+        self.lr_scheduler = get_scheduler(run.lr_scheduler_type, self.optimizer, run.warmup_steps, run.max_steps)
+        self.order = self.batches()
+
+    def step(self):
+        self.model(**next(self.order)).loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
+        self.optimizer.step()
+        self.lr_scheduler.step()
+        self.optimizer.zero_grad()
+
+
+def training_speeds(bare: Bare, steps: int) -> dict[str, float]:
+    """Steps a second of the bare loop and of train_t5.py's, which take turns at each step."""
+    training_step, seconds = train_t5.ZooSeq2SeqTrainer.training_step, 0.0
+
+    def after_bare_step(*args, **kwargs):
+        nonlocal seconds
         start = time.perf_counter()
-        for _, batch in zip(range(run.max_steps), self.batches(), strict=False):
-            model(**batch).loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), run.max_grad_norm)
-            optimizer.step()
-            lr_scheduler.step()
-            optimizer.zero_grad()
-        return run.max_steps / (time.perf_counter() - start)
+        bare.step()
+        seconds += time.perf_counter() - start
+        return training_step(*args, **kwargs)
 
-
-def recipe_speed(steps: int) -> float:
-    """Steps a second of train_t5.py, up to the end of its Trainer's loop."""
-    with tempfile.TemporaryDirectory() as folder:
-        run = train_t5.Run(output_dir=folder, max_steps=steps)
-        others = train_t5.Model(), train_t5.Data(), train_t5.Generation()
-        fitted = result_of_loop(
-            train_t5.ZooSeq2SeqTrainer, "fit", lambda fit: fit, lambda: train_t5.main(run, *others)
-        )
-    return steps / fitted.results["train_runtime"]
+    bare.new()
+    train_t5.ZooSeq2SeqTrainer.training_step = after_bare_step
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            run = train_t5.Run(output_dir=folder, max_steps=steps, eval_steps=None)
+            others = train_t5.Model(), train_t5.Data(), train_t5.Generation()
+            fitted = result_of_loop(
+                train_t5.ZooSeq2SeqTrainer, "fit", lambda fit: fit, lambda: train_t5.main(run, *others)
+            )
+    finally:
+        train_t5.ZooSeq2SeqTrainer.training_step = training_step
+    return {"bare": steps / seconds, "recipe": steps / (fitted.results["train_runtime"] - seconds)}
 
 
 def bench_training(steps: int, rounds: int) -> dict[str, float]:
     bare = Bare(train_t5.Run(max_steps=steps))
-    speeds = take_turns(lambda: {"bare": bare.run(), "recipe": recipe_speed(steps)}, rounds, "steps/s")
+    speeds = take_turns(lambda: training_speeds(bare, steps), rounds, "steps/s")
     return {"recipe / bare": ratio(speeds, "recipe", "bare")}
 
 
