@@ -1,0 +1,32 @@
+"""Every benchmark runs to its end, in small, and gives the ratios that the README quotes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+CASES = {
+    "bench_train_vae": (["--steps=8", "--rounds=1"], {"recipe / bare", "recipe / usual script"}),
+    "bench_continual": (["--rounds=1"], {"naive / bare", "ewc / naive", "replay / naive"}),
+    "bench_gan": (["--steps=3", "--rounds=1"], {"recipe / bare"}),
+    "bench_ddpm": (["--steps=3", "--rounds=1"], {"recipe / bare", "recipe, EMA / recipe"}),
+    "bench_generation": (
+        ["--lengths", "2", "4", "--beams", "1", "2", "--rounds=1", "--steps=3", "--plot=generation.png"],
+        {"recipe / bare", "with / without cache, 4 tokens, 2 beams"},
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_it_runs_in_small(name, tmp_path):
+    arguments, ratios = CASES[name]
+    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    measured = json.loads(done.stdout.splitlines()[-1])
+    assert ratios <= set(measured) and all(value > 0 for value in measured.values())
+    assert (name == "bench_generation") == (tmp_path / "generation.png").exists()
