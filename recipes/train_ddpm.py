@@ -33,7 +33,7 @@ COLUMNS = 10  # of the pictures of a run's progress
 class Run(training.RunArguments):
     output_dir: str = flag("outputs/ddpm", "folder for the pipeline, results, pictures and checkpoints")
     train_batch_size: int = flag(64, "images a step, for each process and accumulated batch", "[1, inf)")
-    max_train_steps: int | None = flag(800, "optimiser steps; in place of --num_train_epochs", "[0, inf)")
+    max_train_steps: int | None = flag(600, "optimiser steps; in place of --num_train_epochs", "[0, inf)")
     learning_rate: float = flag(2e-3, "peak learning rate", "(0, inf)")
     lr_scheduler: Literal["constant", "constant_with_warmup", "linear", "cosine", "polynomial"] = flag(
         "cosine", "schedule of the learning rate"
@@ -43,7 +43,7 @@ class Run(training.RunArguments):
     )
     use_ema: bool = flag(True, "test and save the exponential moving average of the weights")
     ema_decay: float = flag(0.995, "decay a step of the average, after its warm-up", "[0, 1)")
-    eval_steps: int | None = flag(400, "steps between test losses and pictures, samples_0400.png ...", "[1, inf)")
+    eval_steps: int | None = flag(300, "steps between test losses and pictures, samples_0300.png ...", "[1, inf)")
 
 
 @dataclass
