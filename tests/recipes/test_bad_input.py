@@ -610,7 +610,11 @@ OFFLINE = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["unknown flag", "unknown data set", "truncated gz", *OFFLINE])
+@pytest.mark.parametrize(
+    "name",
+    ["unknown flag", "truncated gz", "Hub id without Hub"]
+    + [pytest.param(name, marks=pytest.mark.slow) for name in ("unknown data set", "mnist without files or Hub")],
+)
 def test_the_real_command_says_the_same(name, tmp_path):
     status, named, arguments = (CASES | OFFLINE)[name]
     done = subprocess.run(

@@ -351,7 +351,9 @@ recipe.training.launch(recipe.main, recipe.Run, recipe.Model, recipe.Method)
 """
 
 
-@pytest.mark.parametrize("settings", [{}, EVERYTHING], ids=["plain", "everything"])
+@pytest.mark.parametrize(
+    "settings", [pytest.param({}, id="plain"), pytest.param(EVERYTHING, id="everything", marks=pytest.mark.slow)]
+)
 def test_two_processes_train_one_model(settings, tmp_path):
     """Noise and images are those of one batch, gradients are exchanged; only BatchNorm sees its own rows."""
     program, tests = tmp_path / "ranked.py", Path(recipe_runs.__file__).parent

@@ -218,7 +218,7 @@ def test_a_signal_saves_and_leaves_with_its_status(number, tmp_path):
     ("number", "group"),
     [
         (signal.SIGTERM, False),
-        (signal.SIGTERM, True),
+        pytest.param(signal.SIGTERM, True, marks=pytest.mark.slow),
         (signal.SIGINT, True),
         pytest.param(signal.SIGINT, False, marks=pytest.mark.slow),
     ],
