@@ -32,7 +32,7 @@ from transformers import get_scheduler
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
 
 import train_t5
-from side_by_side import ratio, result_of_loop, take_turns
+from side_by_side import Turn, ratio, result_of_loop, take_turns
 
 from hwzoo import hub, text, training
 from hwzoo.training.seq2seq import EpochSampler
@@ -139,13 +139,10 @@ class Bare:
 
 def training_speeds(bare: Bare, steps: int) -> dict[str, float]:
     """Steps a second of the bare loop and of train_t5.py's, which take turns at each step."""
-    training_step, seconds = train_t5.ZooSeq2SeqTrainer.training_step, 0.0
+    training_step, turn = train_t5.ZooSeq2SeqTrainer.training_step, Turn(bare.step)
 
     def after_bare_step(*args, **kwargs):
-        nonlocal seconds
-        start = time.perf_counter()
-        bare.step()
-        seconds += time.perf_counter() - start
+        turn()
         return training_step(*args, **kwargs)
 
     bare.new()
@@ -154,12 +151,10 @@ def training_speeds(bare: Bare, steps: int) -> dict[str, float]:
         with tempfile.TemporaryDirectory() as folder:
             run = train_t5.Run(output_dir=folder, max_steps=steps, eval_steps=None)
             others = train_t5.Model(), train_t5.Data(), train_t5.Generation()
-            fitted = result_of_loop(
-                train_t5.ZooSeq2SeqTrainer, "fit", lambda fit: fit, lambda: train_t5.main(run, *others)
-            )
+            fitted = result_of_loop(train_t5.ZooSeq2SeqTrainer, "fit", lambda: train_t5.main(run, *others))
     finally:
         train_t5.ZooSeq2SeqTrainer.training_step = training_step
-    return {"bare": steps / seconds, "recipe": steps / (fitted.results["train_runtime"] - seconds)}
+    return turn.speeds(fitted.results)
 
 
 def bench_training(steps: int, rounds: int) -> dict[str, float]:

@@ -73,18 +73,14 @@ def recipe_loop(
         def __getattr__(self, name):
             return getattr(self.batches, name)
 
+    def change(fit):
+        return lambda run, accelerator, batches, *args, **kwargs: fit(
+            run, accelerator, Batches(batches), *args, **kwargs
+        )
+
     with tempfile.TemporaryDirectory() as folder:
         run = recipe.Run(output_dir=folder, **flags)
-        return result_of_loop(
-            recipe.training,
-            "fit",
-            lambda fit: (
-                lambda run, accelerator, batches, *args, **kwargs: fit(
-                    run, accelerator, Batches(batches), *args, **kwargs
-                )
-            ),
-            lambda: recipe.main(run, *arguments),
-        )
+        return result_of_loop(recipe.training, "fit", lambda: recipe.main(run, *arguments), change)
 
 
 def step_by_step(
@@ -94,21 +90,35 @@ def step_by_step(
     Steps a second of a bare loop and of a recipe's, which take turns at each step: the finest interleaving there is.
     All that the recipe's loop does counts as its own: batch, step, progress, log, pictures, checkpoints.
     """
-    seconds = 0.0
+    turn = Turn(bare_step)
+    return turn.speeds(recipe_loop(recipe, data, *arguments, between=turn, **flags).results)
 
-    def between():
-        nonlocal seconds
+
+class Turn:
+    """Calls a step of a bare loop within another loop, and keeps the time of both apart."""
+
+    def __init__(self, bare_step: Callable):
+        self.bare_step = bare_step
+        self.seconds = 0.0
+
+    def __call__(self):
         start = time.perf_counter()
-        bare_step()
-        seconds += time.perf_counter() - start
+        self.bare_step()
+        self.seconds += time.perf_counter() - start
 
-    results = recipe_loop(recipe, data, *arguments, between=between, **flags).results
-    steps = results["train_steps"]
-    return {"bare": steps / seconds, "recipe": steps / (results["train_runtime"] - seconds)}
+    def speeds(self, results: dict[str, float]) -> dict[str, float]:
+        """Steps a second of both, from the results of the loop around."""
+        steps = results["train_steps"]
+        return {"bare": steps / self.seconds, "recipe": steps / (results["train_runtime"] - self.seconds)}
 
 
-def result_of_loop(holder: Any, name: str, change: Callable[[Callable], Callable], main: Callable[[], Any]) -> Any:
-    """What the loop that `holder` has under a name gives, where `main` comes to it; nothing after it is run."""
+def result_of_loop(
+    holder: Any, name: str, main: Callable[[], Any], change: Callable[[Callable], Callable] = lambda loop: loop
+) -> Any:
+    """
+    What the loop that `holder` has under a name gives, where `main` comes to it; nothing after it is run. `change`
+    gives the loop to run in its place.
+    """
     loop = getattr(holder, name)
 
     class Done(Exception):
