@@ -26,12 +26,13 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import AutoModel, AutoModelForImageClassification
-from transformers.utils import cached_file, has_file
+from transformers.utils import cached_file
 
 from hwzoo import ContinualForImageClassification, diffusion, hub, metrics, training
 from hwzoo.data import ImageSplits, load_images
 from hwzoo.errors import HwzooError, UsageError
 from hwzoo.files import sha256, write_json
+from hwzoo.retry import has_file, retried
 from hwzoo.training import flag
 
 FLOOR_SEED = 0  # of the choice of the floor's training images: the same for every model
@@ -222,9 +223,11 @@ def open_pipeline(settings: Settings, device: torch.device):
     from diffusers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # of loading
-    name, index = settings.model_name_or_path, DiffusionPipeline.load_config(settings.model_name_or_path)
+    name = settings.model_name_or_path
+    index = retried(lambda: DiffusionPipeline.load_config(name), f"loading {name}")
     own = index.get("unet", [None] * 2)[1] == "UNet2DModel"  # others have schedulers of other kinds
-    pipeline = (diffusion.load_pipeline if own else DiffusionPipeline.from_pretrained)(name).to(device)
+    load = diffusion.load_pipeline if own else DiffusionPipeline.from_pretrained
+    pipeline = retried(lambda: load(name), f"loading {name}").to(device)
     pipeline.set_progress_bar_config(disable=True)
     parameters = inspect.signature(pipeline.__call__).parameters
     if "batch_size" not in parameters:

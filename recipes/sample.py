@@ -21,11 +21,11 @@ from accelerate import PartialState
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import AutoModel
-from transformers.utils import has_file
 
 from hwzoo import diffusion, hub, training
 from hwzoo.errors import HwzooError, UsageError
 from hwzoo.files import adding_to, write_json
+from hwzoo.retry import has_file
 from hwzoo.training import flag
 
 FAST_STEPS = 25

@@ -46,7 +46,7 @@ class Model(training.Flags):  # the fields of VAEConfig that the data does not d
     variance_parametrization: Literal["softplus", "exp"] = flag("softplus", "what makes variances positive")
     prior: Literal["normal", "mixture"] = flag("normal", "normal, or a learned mixture of Gaussians")
     prior_std: float = flag(
-        1.0, "standard deviation of the normal prior, of the mixture's means at the start", "(0, inf)"
+        1.0, "standard deviation of the normal prior, of the mixture's means at the start", "[1e-6, 1e6]"
     )
     num_mixture_components: int = flag(500, "components of the mixture prior", "[1, inf)")
     beta: float = flag(1.0, "weight of the KL divergence in the training loss", "[0, inf)")

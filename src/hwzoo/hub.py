@@ -8,9 +8,8 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from .cards import write_card
 from .errors import HwzooError, UsageError
 from .files import adding_to, write_bytes, write_json
 from .models import FAMILIES, ContinualForImageClassification
+from .retry import reason, retried, status_of
 
 CLASSIFIERS = Path(__file__).parent / "classifiers"
 
@@ -109,8 +109,11 @@ def load(model_class: type[PreTrainedModel], model_name_or_path: str, **kwargs) 
     if cached:
         kwargs["local_files_only"] = True
     try:
-        model, loading = model_class.from_pretrained(
-            model_name_or_path, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+        model, loading = retried(
+            lambda: model_class.from_pretrained(
+                model_name_or_path, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+            ),
+            f"loading {model_name_or_path}",
         )
     except OSError as error:
         reason = "no such folder, no Hub that can be reached, and not in the cache" if cached else _not_loaded(error)
@@ -170,19 +173,17 @@ def _hub_answers() -> bool:
 
 def _not_loaded(error: OSError) -> str:
     """transformers asks for another name whatever went wrong; what its error came from tells more."""
-    status = _status(error)
+    status = status_of(error)
     if status in (401, 403, 404):
         return f"no such folder or repository, or the token may not read it ({status}); a private one needs HF_TOKEN"
     cause = error.__cause__ or error.__context__
     if isinstance(cause, HTTPError) and status is None:
-        return f"the download broke off ({_first_line(cause)})"
-    return _first_line(error)
+        return f"the download broke off ({reason(cause)})"
+    return reason(error)
 
 
 # What a run keeps for itself, besides hidden files (its lock, unfinished ones).
 NOT_PUSHED = ("checkpoints", "logs")
-WAITS = (1, 2, 4, 8)  # seconds before each further try
-PATIENCE = 20  # seconds after which a call is not tried again; huggingface_hub tries some of its requests by itself
 WORD_EVERY = 8  # seconds
 TIMEOUTS = (10, 30, 30, 30)  # seconds to connect, of silence while reading and writing, for a free connection
 
@@ -235,13 +236,15 @@ def push(folder: Path, repo_id: str, private: bool = False) -> str:
 
     try:
         with _never_silent(f"pushing to {repo_id}"):
-            _retried(lambda: api.create_repo(repo_id, private=private, exist_ok=True), "creating the repository")
-            repo = _retried(lambda: api.repo_info(repo_id), "reading the repository")
+            retried(
+                lambda: api.create_repo(repo_id, private=private, exist_ok=True), "creating the repository", json=True
+            )
+            repo = retried(lambda: api.repo_info(repo_id), "reading the repository", json=True)
             if private and not repo.private:  # it existed, and `private` was ignored
                 raise failed("it exists and is public, but a private one was asked for")
-            return _retried(lambda: commit(repo.sha), "pushing")
+            return retried(lambda: commit(repo.sha), "pushing", json=True)
     except HFValidationError as error:
-        raise UsageError(f"{_first_line(error)}; nothing was pushed, {folder} is safe") from None
+        raise UsageError(f"{reason(error)}; nothing was pushed, {folder} is safe") from None
     except (OSError, HTTPError, RuntimeError, ValueError) as error:
         # huggingface_hub tells a failed upload as RuntimeError, a card that the Hub refuses as ValueError.
         raise failed(_reason(error)) from error
@@ -272,40 +275,8 @@ def _never_silent(what: str) -> Iterator[None]:
         thread.join()
 
 
-def _retried(call: Callable[[], Any], what: str) -> Any:
-    """
-    Calls again, with growing waits and a word each, when the Hub is busy (429, 5xx), its answer is lost or a proxy's
-    page. What refuses the connection is not tried again.
-    """
-    start = time.monotonic()
-    for wait in (*WAITS, None):
-        try:
-            return call()
-        except (HTTPError, JSONDecodeError) as error:
-            status = _status(error)
-            if status is None:
-                # By name: huggingface_hub has had these from httpx and from httpx2.
-                again = type(error).__name__ not in ("ConnectError", "ConnectTimeout")
-            else:
-                again = status in (412, 429) or status >= 500
-            if not again or wait is None or time.monotonic() - start + wait > PATIENCE:
-                raise
-            told = f"no answer of the Hub ({_first_line(error)})" if status is None else f"the Hub answered {status}"
-            print(f"{what}: {told}; trying again in {wait} s", file=sys.stderr)
-            time.sleep(wait)
-
-
-def _status(error: BaseException | None) -> int | None:
-    """The HTTP status that an error, or what it came from, tells."""
-    while error is not None:
-        if getattr(error, "response", None) is not None:
-            return error.response.status_code
-        error = error.__cause__
-    return None
-
-
 def _reason(error: Exception) -> str:
-    status = _status(error)
+    status = status_of(error)
     if status == 401:
         return "the token is missing or refused (401): set HF_TOKEN or run `hf auth login`"
     if status == 403:
@@ -318,13 +289,7 @@ def _reason(error: Exception) -> str:
         return f"the Hub refuses it ({status}): {getattr(error, 'server_message', None) or error}"
     if getattr(error, "filename", None) is not None:
         return f"cannot read {error.filename}: {error.strerror}"
-    return f"the Hub cannot be reached ({_first_line(error)})"
-
-
-def _first_line(error: Exception) -> str:
-    if isinstance(error, JSONDecodeError):
-        return "a page came, perhaps a proxy's"
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return f"the Hub cannot be reached ({reason(error)})"
 
 
 def main(argv: list[str] | None = None) -> int:

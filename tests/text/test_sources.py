@@ -4,12 +4,14 @@ import csv
 import gzip
 import io
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from hwzoo.errors import HwzooError, UsageError
 from hwzoo.text import COURSE_WORDS, Columns, Example, hash_split, limited, load_text
+from hwzoo.text.words import NUM_COMPOUNDS, word_rows
 
 ROWS = [{"document": f"Text {i}. More.", "summary": f"short {i}", "year": i} for i in range(3)]
 
@@ -136,6 +138,22 @@ def test_the_word_tasks():
     assert (examples | {"ordinal: 22": "22nd"}).items() <= pairs.items() and len(pairs) > 4500
     test = {each.text for each in splits.test}
     assert set(COURSE_WORDS) <= test and not test & {each.text for each in splits.train}
+
+
+def test_compounds_of_training_words_are_in_the_training_set_alone():
+    splits = load_text()
+    words = {row["source"]: row["task"] for row in word_rows() if row["task"] in ("plural", "participle")}
+    compounds = [each for each in splits.train if each.task in ("plural", "participle") and each.text not in words]
+    assert Counter(each.task for each in compounds) == {"plural": NUM_COMPOUNDS, "participle": NUM_COMPOUNDS}
+    assert all(each.text in words or each.text.isdigit() for each in splits.validation + splits.test)
+    held_out = {each.text for each in splits.validation + splits.test if each.task == "plural"}
+    answers = {(each.task, each.text): each.target for each in splits.train}
+    for each in compounds[:: len(compounds) // 50]:
+        cuts = [(each.text[:cut], each.text[cut:]) for cut in range(2, len(each.text) - 1)]
+        parts = [(first, head) for first, head in cuts if {("plural", first), (each.task, head)} <= answers.keys()]
+        assert parts and any(each.target == first + answers[each.task, head] for first, head in parts)
+        assert not any({first, head} & held_out for first, head in parts)
+    assert load_text().train == splits.train  # the same in every run
 
 
 # What cannot be used: what the error names, and the rows or the file's bytes.

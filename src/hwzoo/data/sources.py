@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ..errors import HwzooError, UsageError
+from ..errors import HwzooError, UsageError, first_line
+from ..retry import retried
 from .images import ImageSet
 
 # Data sets known by a short name: the folder of their idx files in the data folder is that name.
@@ -177,11 +178,11 @@ def _call_datasets(what: str, *args, hint: str = "", **kwargs):
 
     disable_progress_bars()
     try:
-        return load_dataset(*args, **kwargs)
+        return retried(lambda: load_dataset(*args, **kwargs), f"loading {args[0]}")
     except DatasetNotFoundError as error:
-        raise UsageError(f"{what}: {_first_line(error)}") from error
+        raise UsageError(f"{what}: {first_line(error)}") from error
     except (DatasetsError, OSError, ValueError, EOFError, RuntimeError) as error:
-        raise HwzooError(f"{what} cannot be loaded: {_first_line(error)}{hint}") from error
+        raise HwzooError(f"{what} cannot be loaded: {first_line(error)}{hint}") from error
 
 
 def _from_datasets(name: str, what: str, splits) -> ImageSplits:
@@ -220,7 +221,7 @@ def _decode(split, what: str, image_column: str, label_column: str, class_names:
             images.append(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
             _same_size(what, images[0].shape, images[-1].shape)
     except OSError as error:
-        raise HwzooError(f"{what}: image {len(images)} cannot be read: {_first_line(error)}") from error
+        raise HwzooError(f"{what}: image {len(images)} cannot be read: {first_line(error)}") from error
     labels = torch.tensor(labels, dtype=torch.long)
     return ImageSet(torch.from_numpy(np.stack(images)), labels, class_names)
 
@@ -228,7 +229,3 @@ def _decode(split, what: str, image_column: str, label_column: str, class_names:
 def _same_size(what: str, first: Sequence[int], other: Sequence[int]):
     if tuple(first) != tuple(other):
         raise UsageError(f"{what} holds images of different sizes: {tuple(first)} and {tuple(other)}")
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import HwzooError, UsageError
+from ..errors import HwzooError, UsageError, first_line
 from ..files import adding_to
+from ..retry import retried
 
 # Spacings of the timesteps that diffusers gives each scheduler; the first is our default. Trailing: the first timestep
 # is the last of training, whatever the number of steps (arXiv:2305.08891).
@@ -139,18 +140,23 @@ def load_pipeline(name_or_path: str) -> Any:
     from diffusers import DDPMScheduler, DiffusionPipeline, UNet2DModel
 
     try:
-        index = DiffusionPipeline.load_config(name_or_path)
+        index = retried(lambda: DiffusionPipeline.load_config(name_or_path), f"loading {name_or_path}")
     except (OSError, ValueError) as error:
-        raise UsageError(f"{name_or_path} is no pipeline of diffusers: {_first_line(error)}") from error
+        raise UsageError(f"{name_or_path} is no pipeline of diffusers: {first_line(error)}") from error
     if index.get("unet", [None] * 2)[1] != "UNet2DModel" or "scheduler" not in index:
         raise UsageError(f"{name_or_path} is a {index.get('_class_name')}; it must be a pipeline of a UNet2DModel")
     try:
-        unet, loading = UNet2DModel.from_pretrained(
-            name_or_path, subfolder="unet", output_loading_info=True, use_safetensors=True, low_cpu_mem_usage=False
+        unet, loading = retried(
+            lambda: UNet2DModel.from_pretrained(
+                name_or_path, subfolder="unet", output_loading_info=True, use_safetensors=True, low_cpu_mem_usage=False
+            ),
+            f"loading {name_or_path}",
         )
-        scheduler = DDPMScheduler.from_pretrained(name_or_path, subfolder="scheduler")
+        scheduler = retried(
+            lambda: DDPMScheduler.from_pretrained(name_or_path, subfolder="scheduler"), f"loading {name_or_path}"
+        )
     except (OSError, ValueError, RuntimeError) as error:
-        raise HwzooError(f"{name_or_path} cannot be loaded: {_first_line(error)}") from error
+        raise HwzooError(f"{name_or_path} cannot be loaded: {first_line(error)}") from error
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if loading[kind]:
             names = ", ".join(sorted(str(key[0] if isinstance(key, tuple) else key) for key in loading[kind]))
@@ -191,7 +197,3 @@ def denoising_strips(frames: Tensor, rows: int, columns: int) -> Tensor:
     steps = ((torch.arange(columns) + 1) * num_frames).div(columns, rounding_mode="floor") - 1
     images = torch.arange(rows) * batch // rows
     return frames[steps.clamp(min=0)][:, images].transpose(0, 1).flatten(0, 1)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -17,7 +17,8 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from ..errors import HwzooError, UsageError
+from ..errors import HwzooError, UsageError, first_line
+from ..retry import has_file, retried
 
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"  # ids 0, 1, 2 as in every T5
 
@@ -68,14 +69,9 @@ def load_seq2seq(model_name_or_path: str, load: Callable[..., PreTrainedModel], 
         HwzooError: when it, or the base that an adapter names, cannot be loaded.
     """
     from transformers import AutoModelForSeq2SeqLM
-    from transformers.utils.peft_utils import find_adapter_config_file
 
     what = f"--model_name_or_path {model_name_or_path}"
-    try:
-        adapter = find_adapter_config_file(model_name_or_path)
-    except OSError:  # neither a folder nor a Hub id, which `load` tells
-        adapter = None
-    if adapter is None:
+    if not has_file(model_name_or_path, "adapter_config.json"):
         try:
             return load(AutoModelForSeq2SeqLM, model_name_or_path, dtype=torch.float32)
         except ValueError as error:
@@ -84,7 +80,7 @@ def load_seq2seq(model_name_or_path: str, load: Callable[..., PreTrainedModel], 
 
     from peft import PeftConfig, PeftModel
 
-    config = PeftConfig.from_pretrained(model_name_or_path)
+    config = retried(lambda: PeftConfig.from_pretrained(model_name_or_path), what)
     if trainable and config.is_prompt_learning:
         raise UsageError(
             f"{what}: PEFT does not train an adapter of {config.peft_type.value.lower()} further; --max_steps 0 tests "
@@ -97,7 +93,7 @@ def load_seq2seq(model_name_or_path: str, load: Callable[..., PreTrainedModel], 
         model = load(AutoModelForSeq2SeqLM, base, dtype=torch.float32)
     except (HwzooError, ValueError) as error:
         raise HwzooError(f"{what} is an adapter whose base is missing: {error}") from error
-    return PeftModel.from_pretrained(model, model_name_or_path, is_trainable=trainable)
+    return retried(lambda: PeftModel.from_pretrained(model, model_name_or_path, is_trainable=trainable), what)
 
 
 def load_tokenizer(
@@ -116,9 +112,9 @@ def load_tokenizer(
         UsageError: when it has no pad token or no end token.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+        tokenizer = retried(lambda: AutoTokenizer.from_pretrained(name_or_path), f"--{flag} {name_or_path}")
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise HwzooError(f"--{flag} {name_or_path}: its tokenizer cannot be loaded: {reason}") from error
     if tokenizer.pad_token_id is None and end_may_pad:
         tokenizer.pad_token = tokenizer.eos_token

@@ -14,7 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import HwzooError, UsageError
+from ..errors import HwzooError, UsageError, first_line
+from ..retry import retried
+from .words import NUM_COMPOUNDS, compound_rows, word_rows
 
 SPLITS = ("train", "validation", "test")
 SUFFIXES = (".jsonl", ".json", ".csv")
@@ -26,6 +28,10 @@ REFERENCES_COLUMNS = ("summaries", "references")
 TASK_COLUMN = "task"
 # The irregular plurals that the course tests; they are kept out of training.
 COURSE_WORDS = ("foot", "man", "person", "self", "wife", "wolf", "woman")
+WORDS_NOTE = (
+    f"split by the hash of the source, 8 : 1 : 1; all rows of the words {', '.join(COURSE_WORDS)} in the test set; "
+    f"for each task that has words {NUM_COMPOUNDS:,} compounds of training words in the training set"
+)
 
 
 @dataclass(frozen=True)
@@ -124,19 +130,18 @@ def load_text(
     """
     columns = columns or Columns()
     files = {split: path for split, path in (files or {}).items() if path is not None}
+    note = ""
     if files:
         if "train" not in files and "test" not in files:
             raise UsageError("--validation_file is given alone; give --train_file, or --test_file to test only")
         name = Path(files.get("train") or files["test"]).name.split(".")[0]
         rows = {split: (f"--{split}_file {path}", _read_file(split, Path(path))) for split, path in files.items()}
     elif dataset_name == "words":
-        from .words import word_rows
-
-        name, rows = "words", {"train": ("the word tasks", word_rows())}
+        name, rows, note = "words", _word_splits(), WORDS_NOTE
     else:
         name, rows = _named(dataset_name, data_dir, dataset_config_name)
     examples = {split: _examples(what, records, columns) for split, (what, records) in rows.items()}
-    return _split(name, examples)
+    return _split(name, examples, note)
 
 
 def hash_split(text: str) -> str:
@@ -145,9 +150,8 @@ def hash_split(text: str) -> str:
     return {0: "test", 1: "validation"}.get(tenth, "train")
 
 
-def _split(name: str, examples: dict[str, list[Example]]) -> TextSplits:
+def _split(name: str, examples: dict[str, list[Example]], note: str) -> TextSplits:
     train, validation, test = (examples.get(split) for split in SPLITS)
-    note = ""
     if train is None:
         train = []
     elif validation is None and test is None:
@@ -180,6 +184,14 @@ def _is_course_word(example: Example) -> bool:
     return bool(example.task) and example.text in COURSE_WORDS
 
 
+def _word_splits() -> dict[str, tuple[str, list[dict]]]:
+    parts: dict[str, list[dict]] = {split: [] for split in SPLITS}
+    for row in word_rows():
+        parts["test" if row["source"] in COURSE_WORDS else hash_split(row["source"])].append(row)
+    parts["train"] += compound_rows(parts["train"])
+    return {split: ("the word tasks", rows) for split, rows in parts.items()}
+
+
 def _named(name: str, data_dir: str | None, config: str | None) -> tuple[str, dict[str, tuple[str, list[dict]]]]:
     what = f"--dataset_name {name}"
     root = data_dir or os.environ.get("HWZOO_DATA_DIR") or None
@@ -210,11 +222,11 @@ def _from_hub(what: str, repo_id: str, config: str | None) -> dict[str, tuple[st
 
     disable_progress_bars()
     try:
-        splits = load_dataset(repo_id, config)
+        splits = retried(lambda: load_dataset(repo_id, config), f"loading {repo_id}")
     except DatasetNotFoundError as error:
-        raise UsageError(f"{what}: {_first_line(error)}") from error
+        raise UsageError(f"{what}: {first_line(error)}") from error
     except (DatasetsError, OSError, ValueError, EOFError, RuntimeError) as error:
-        raise HwzooError(f"{what} cannot be loaded: {_first_line(error)}") from error
+        raise HwzooError(f"{what} cannot be loaded: {first_line(error)}") from error
     if "train" not in splits:
         raise UsageError(f"{what} has the splits {sorted(splits)}; it must have train")
     return {split: (f"{what} ({split})", _rows_of(splits[split])) for split in SPLITS if split in splits}
@@ -239,9 +251,9 @@ def _read_file(split: str, path: Path) -> list[dict[str, Any]]:
         data = path.read_bytes()
         text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise HwzooError(f"{path} is cut off or no gzip file: {_first_line(error)}") from None
+        raise HwzooError(f"{path} is cut off or no gzip file: {first_line(error)}") from None
     except UnicodeDecodeError as error:
-        raise HwzooError(f"{path} is not UTF-8 text: {_first_line(error)}") from None
+        raise HwzooError(f"{path} is not UTF-8 text: {first_line(error)}") from None
     except OSError as error:
         raise UsageError(f"--{split}_file {path}: {error.strerror}") from None
     rows = _csv_rows(path, text) if kind == ".csv" else _json_rows(path, text)
@@ -269,7 +281,7 @@ def _parse(path: Path, number: int | None, text: str) -> Any:
         return json.loads(text)
     except ValueError as error:
         number = getattr(error, "lineno", 1) if number is None else number
-        raise HwzooError(f"{path}, line {number} is not valid JSON: {_first_line(error)}") from None
+        raise HwzooError(f"{path}, line {number} is not valid JSON: {first_line(error)}") from None
 
 
 def _csv_rows(path: Path, text: str) -> list[dict[str, Any]]:
@@ -341,7 +353,3 @@ def limited(splits: TextSplits, train: int | None, validation: int | None, test:
     """The splits with at most so many of the first examples of each; None leaves one as it is."""
     parts = {"train": train, "validation": validation, "test": test}
     return replace(splits, **{name: getattr(splits, name)[:limit] for name, limit in parts.items()})
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

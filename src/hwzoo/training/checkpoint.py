@@ -16,7 +16,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from ..errors import HwzooError, UsageError
+from ..errors import HwzooError, UsageError, first_line
 from ..files import UNFINISHED, remove_unfinished, replacing, sha256
 
 logger = logging.getLogger(__name__)
@@ -172,7 +172,7 @@ class Checkpoint:
                 if name.endswith(".safetensors")
             }
         except Exception as error:  # whatever a foreign file makes the two readers raise
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = first_line(error)
             raise CorruptCheckpoint(f"{self.path}: not a checkpoint of this library ({reason})") from error
         names = {*objects, *weights}
         if names != set(state):

@@ -75,8 +75,8 @@ class VAEConfig(PreTrainedConfig):
         for name in ("image_size", "num_channels", "latent_size", "num_mixture_components"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if not (math.isfinite(self.prior_std) and self.prior_std > 0):
-            raise ValueError(f"prior_std is {self.prior_std}; it must be finite and above 0")
+        if not 1e-6 <= self.prior_std <= 1e6:  # its square, and what is divided by it, have to be float32
+            raise ValueError(f"prior_std is {self.prior_std}; it must be in [1e-6, 1e6]")
         if not (math.isfinite(self.beta) and self.beta >= 0):
             raise ValueError(f"beta is {self.beta}; it must be finite and at least 0")
         for name in ("encoder_hidden_sizes", "decoder_hidden_sizes"):
