@@ -7,9 +7,9 @@ over a label's tokens, by their mean, and calibrated with texts without content 
         --test_file test.csv --text_column sentence --label_column label --labels "0=negative" "1=positive"
         --template "Review: {text} Sentiment:"
 
-The first trains a small byte-level T5 to say of an English word whether it is a noun or a verb, on three nouns for
-each verb, so that it prefers nouns whatever the word, and tests what calibration makes of that. The output
-folder gets all_results.json, failures.jsonl, reliability.png (accuracy over confidence) and accuracy.png;
+The first trains a small byte-level T5 to say of an English noun whether it is singular or plural, on three singulars
+for each plural, so that it prefers the singular whatever the word, and tests what calibration makes of that. The
+output folder gets all_results.json, failures.jsonl, reliability.png (accuracy over confidence) and accuracy.png;
 docs/text_prompts.md says what they mean.
 """
 
@@ -26,10 +26,10 @@ from transformers import set_seed
 from hwzoo import hub, text, training
 from hwzoo.errors import HwzooError, UsageError
 from hwzoo.files import write_bytes, write_json
-from hwzoo.text.words import NOUNS, VERBS
+from hwzoo.text.words import word_rows
 from hwzoo.training import flag
 
-NOUNS_PER_VERB = 3  # in the training of the embedded base
+SINGULARS_PER_PLURAL = 3  # in the training of the embedded base
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Settings(training.Flags):
     overwrite_output_dir: bool = flag(False, "start anew in a folder that is not empty, over its files")
     seed: int = flag(0, "of new weights, the order of the data and the choice of examples", "[0, 4294967295]")
     dataset_name: str | None = flag(
-        None, "a folder with train.csv and so on, or a Hub id; noun or verb when not given"
+        None, "a folder with train.csv and so on, or a Hub id; singular or plural when not given"
     )
     data_dir: str | None = flag(None, "folder that holds the data set's; HWZOO_DATA_DIR when not given")
     train_file: str | None = flag(None, "json, jsonl or csv, plain or .gz; in place of --dataset_name")
@@ -54,7 +54,7 @@ class Settings(training.Flags):
 
 @dataclass
 class Prompts(training.Flags):
-    template: str = flag("{text} is a", "of a question, with {text}; the label follows")
+    template: str = flag("{text} is", "of a question, with {text}; the label follows")
     shots: list[int] = flag([0, 2, 4], "numbers of examples in prompts, drawn at random", "[0, 64]")
     content_free: list[str] = flag(list(text.CONTENT_FREE), "texts without content, to calibrate with")
 
@@ -81,9 +81,11 @@ def main(settings: Settings, prompts: Prompts, base: Base) -> dict:
     # 2. data: texts, and labels in words
     given = settings.dataset_name or settings.train_file or settings.test_file
     if base.model_name_or_path is None and given:
-        raise UsageError("--model_name_or_path is needed: the base that is trained here knows nouns and verbs only")
+        raise UsageError(
+            "--model_name_or_path is needed: the base that is trained here knows singular and plural only"
+        )
     if not given:
-        pairs = nouns_and_verbs()
+        pairs = singular_or_plural()
     else:
         columns = text.Columns(settings.text_column, settings.label_column, source_prefix="")
         files = {"train": settings.train_file, "test": settings.test_file}
@@ -108,7 +110,7 @@ def main(settings: Settings, prompts: Prompts, base: Base) -> dict:
         model.to(device)
     else:
         model, tokenizer = text.new_base(base.base, base.config_d_model, base.config_num_layers)
-        seen = pairs.train + [each for each in pairs.train if each.target == "noun"] * (NOUNS_PER_VERB - 1)
+        seen = pairs.train + [each for each in pairs.train if each.target == "singular"] * (SINGULARS_PER_PLURAL - 1)
         asked = [with_shots(each, seen, prompts.template, draw.randint(0, base.pretrain_shots), draw) for each in seen]
         rows = text.encode(tokenizer, asked, [each.target for each in seen], model.config.is_encoder_decoder)
         text.tune(
@@ -163,15 +165,14 @@ def main(settings: Settings, prompts: Prompts, base: Base) -> dict:
     return results
 
 
-def nouns_and_verbs() -> text.TextSplits:
-    """English words that the word tasks have as a noun or as a verb, but not as both."""
-    kinds = {"noun": set(NOUNS.split()), "verb": set(VERBS.split())}
-    both = set.intersection(*kinds.values())
+def singular_or_plural() -> text.TextSplits:
+    """The nouns of the word tasks in both forms; those whose forms are the same are left out."""
     parts: dict[str, list[text.Example]] = {"train": [], "validation": [], "test": []}
-    for label, own in kinds.items():
-        for word in sorted(own - both):
-            parts[text.hash_split(word)].append(text.Example(word, label, (label,), text=word))
-    return text.TextSplits("noun or verb", **parts, note="split by the hash of the word, 8 : 1 : 1")
+    for row in word_rows():
+        if row["task"] == "plural" and row["source"] != row["target"]:
+            for word, label in ((row["source"], "singular"), (row["target"], "plural")):
+                parts[text.hash_split(row["source"])].append(text.Example(word, label, (label,), text=word))
+    return text.TextSplits("singular or plural", **parts, note="split by the hash of the singular, 8 : 1 : 1")
 
 
 def words_of(values: list[str], given: list[str] | None) -> dict[str, str]:

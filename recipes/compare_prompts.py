@@ -61,9 +61,13 @@ class Base(training.Flags):
     tasks: list[str] = flag(["plural", "participle", "ordinal"], "tasks that it is trained on")
     config_d_model: int = flag(64, "its width", "[1, inf)")
     config_num_layers: int = flag(3, "its blocks", "[1, inf)")
-    pretrain_steps: int = flag(800, "optimiser steps of its training", "[1, inf)")
+    pretrain_steps: int = flag(1000, "optimiser steps of its training", "[1, inf)")
     pretrain_learning_rate: float = flag(3e-3, "peak learning rate of its training", "(0, inf)")
-    pretrain_shots: int = flag(1, "examples before a question in its training, at most", "[0, 9]")
+    pretrain_shots: int | None = flag(
+        None,
+        "examples before a question in its training, at most; 1 for a T5 and 0 for a GPT-2 when not given",
+        "[0, 9]",
+    )
     hold_out: bool = flag(False, "leave the task out of its training")
 
 
@@ -143,7 +147,9 @@ def main(settings: Settings, base: Base, prompts: Prompts) -> dict:
             without = f" without {settings.task}" if base.hold_out else ""
             there = ", ".join(pairs.tasks) or "none"
             raise UsageError(f"--tasks is {' '.join(base.tasks)}{without}; {pairs.name} has {there}")
-        contexts = [with_shots(each, seen, template, draw.randint(0, base.pretrain_shots), draw) for each in seen]
+        # With examples before the question a GPT-2 of this size takes many times the steps to learn to copy a word.
+        most = int(seq2seq) if base.pretrain_shots is None else base.pretrain_shots
+        contexts = [with_shots(each, seen, template, draw.randint(0, most), draw) for each in seen]
         targets = [each.target for each in seen]
         train_on(model, "base", contexts, targets, base.pretrain_steps, base.pretrain_learning_rate)
         hub.save(model, folder / "base", also=(tokenizer,))

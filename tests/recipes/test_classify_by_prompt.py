@@ -60,12 +60,13 @@ def test_what_a_run_leaves(recipe, tmp_path):
         wrong = [row for row in failures if row["prompt"] == name]
         assert results[f"test_accuracy_{name}"] == pytest.approx(1 - len(wrong) / 12)
         assert sum(row["num"] for row in results[name]["reliability"]) == 12
-        assert {"noun", "verb"} >= {row["prediction"] for row in wrong}
+        assert {"singular", "plural"} >= {row["prediction"] for row in wrong}
         if wrong:
             mean = sum(row["confidence"] for row in wrong) / len(wrong)
             assert results[name]["confidence_wrong"] == pytest.approx(mean, rel=1e-4)
     assert sum(results["content_free_0_shot"].values()) == pytest.approx(1)
-    for words in ("noun or verb: 12 test texts, labels noun, verb", "'{text} is a'", "seed 3", "'N/A', '', '[MASK]'"):
+    data = "singular or plural: 12 test texts, labels plural, singular"
+    for words in (data, "'{text} is'", "seed 3", "'N/A', '', '[MASK]'"):
         assert words in results["protocol"], words
     for name in ("accuracy.png", "reliability.png"):
         with Image.open(tmp_path / name) as image:
