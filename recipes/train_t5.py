@@ -94,6 +94,10 @@ class Data(training.Flags):
     references_column: str | None = flag(None, "column of lists of right targets; summaries or references if there")
     tasks: list[str] | None = flag(None, "rows with these values in the column task; all when not given")
     source_prefix: str | None = flag(None, "before each source, with {columns}; '{task}: ' where there are tasks")
+    compounds_per_word: float | None = flag(
+        None, "compounds that end in a training word, for each, as further ones; 8 for words, else 0 when not given",
+        "[0, inf)",
+    )  # fmt: skip
     max_source_length: int = flag(128, "tokens of a source, longer ones are cut", "[1, inf)")
     max_target_length: int = flag(64, "tokens of a target in training, longer ones are cut", "[1, inf)")
     max_eval_samples: int | None = flag(None, "validation pairs that are used, the first", "[1, inf)")
@@ -114,8 +118,9 @@ def main(run: Run, model: Model, data: Data, generation: Generation) -> dict:
         files = {split: getattr(data, f"{split}_file") for split in ("train", "validation", "test")}
         columns = (data.text_column, data.summary_column, data.references_column, data.source_prefix, data.tasks)
         pairs = text.load_text(
-            data.dataset_name, data.data_dir, files, text.Columns(*columns), data.dataset_config_name
-        )
+            data.dataset_name, data.data_dir, files, text.Columns(*columns), data.dataset_config_name,
+            data.compounds_per_word,
+        )  # fmt: skip
         pairs = text.limited(pairs, None, data.max_eval_samples, data.max_predict_samples)
 
         if run.max_steps != 0 and not pairs.train:

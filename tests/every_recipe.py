@@ -81,7 +81,8 @@ def run(
     """
     context = multiprocessing.get_context("forkserver")  # what a run imports takes longer than the run
     context.set_forkserver_preload(["every_recipe_preloaded"])
-    with mock.patch.dict(os.environ, PYTHONPATH=str(Path(__file__).parent)):  # it does not get this process's path
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with mock.patch.dict(os.environ, PYTHONPATH=path):  # it does not get this process's path
         forkserver.ensure_running()
     events, (reader, writer) = context.Value("q", 0), context.Pipe(duplex=False)
     argv = [f"--output_dir={folder}", *(FLAGS[recipe] if flags is None else flags).split(), *arguments]

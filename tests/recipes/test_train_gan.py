@@ -358,7 +358,8 @@ def test_two_processes_train_one_model(settings, tmp_path):
     """Noise and images are those of one batch, gradients are exchanged; only BatchNorm sees its own rows."""
     program, tests = tmp_path / "ranked.py", Path(recipe_runs.__file__).parent
     program.write_text(RANKED)
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "1", "PYTHONPATH": str(tests)}
+    path = os.pathsep.join([str(tests), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "1", "PYTHONPATH": path}
     settings = {**settings, "max_train_steps": 4, "logging_steps": 1}
     for name, size, command in (("two", 20, TORCHRUN), ("one", 40, [sys.executable])):
         arguments = [f"--output_dir={tmp_path / name}", *flags(**settings, train_batch_size=size)]

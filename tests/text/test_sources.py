@@ -11,7 +11,7 @@ import pytest
 
 from hwzoo.errors import HwzooError, UsageError
 from hwzoo.text import COURSE_WORDS, Columns, Example, hash_split, limited, load_text
-from hwzoo.text.words import NUM_COMPOUNDS, word_rows
+from hwzoo.text.sources import TextSplits, add_compounds
 
 ROWS = [{"document": f"Text {i}. More.", "summary": f"short {i}", "year": i} for i in range(3)]
 
@@ -141,19 +141,38 @@ def test_the_word_tasks():
 
 
 def test_compounds_of_training_words_are_in_the_training_set_alone():
-    splits = load_text()
-    words = {row["source"]: row["task"] for row in word_rows() if row["task"] in ("plural", "participle")}
-    compounds = [each for each in splits.train if each.task in ("plural", "participle") and each.text not in words]
-    assert Counter(each.task for each in compounds) == {"plural": NUM_COMPOUNDS, "participle": NUM_COMPOUNDS}
-    assert all(each.text in words or each.text.isdigit() for each in splits.validation + splits.test)
-    held_out = {each.text for each in splits.validation + splits.test if each.task == "plural"}
-    answers = {(each.task, each.text): each.target for each in splits.train}
+    plain, splits = load_text(compounds_per_word=0), load_text()
+    assert splits.train[: len(plain.train)] == plain.train
+    assert (splits.validation, splits.test) == (plain.validation, plain.test)
+    compounds = splits.train[len(plain.train) :]
+    assert splits.note == f"{plain.note}; {len(compounds):,} compounds of training words in the training set"
+    words = Counter(each.task for each in plain.train)
+    for task in ("plural", "participle"):
+        assert 7.9 * words[task] < sum(each.task == task for each in compounds) <= 8 * words[task]
+    assert {each.task for each in compounds} == {"plural", "participle"}  # the others have numbers
+    heads = {(each.task, each.text): each.target for each in plain.train}
+    firsts, known = {text for _, text in heads}, {each.text for each in plain.test + plain.validation} | set(words)
     for each in compounds[:: len(compounds) // 50]:
-        cuts = [(each.text[:cut], each.text[cut:]) for cut in range(2, len(each.text) - 1)]
-        parts = [(first, head) for first, head in cuts if {("plural", first), (each.task, head)} <= answers.keys()]
-        assert parts and any(each.target == first + answers[each.task, head] for first, head in parts)
-        assert not any({first, head} & held_out for first, head in parts)
+        cuts = [(each.text[:cut], each.text[cut:]) for cut in range(1, len(each.text))]
+        assert any(
+            first in firsts and each.target == first + heads.get((each.task, head), "?") for first, head in cuts
+        )
+        assert each.source == f"{each.task}: {each.text}" and each.references == (each.target,)
+        assert each.text not in known
     assert load_text().train == splits.train  # the same in every run
+
+
+def test_compounds_keep_all_references_and_the_prefix():
+    head = Example("Inflect plural octopus", "octopuses", ("octopuses", "octopodes"), "plural", "octopus")
+    splits = add_compounds(TextSplits("words", [head], [], []), 1)
+    assert splits.train == [head]  # there is no first part of six letters
+    ink = Example("Inflect plural ink", "inks", ("inks",), "plural", "ink")
+    compound = add_compounds(TextSplits("words", [head, ink], [], []), 5).train[2:]
+    assert (
+        Example("Inflect plural inkoctopus", "inkoctopuses", ("inkoctopuses", "inkoctopodes"), "plural", "inkoctopus")
+        in compound
+    )
+    assert add_compounds(TextSplits("pairs", [Example("a", "b", ("b",), "", "a")], [], []), 5).train[1:] == []
 
 
 # What cannot be used: what the error names, and the rows or the file's bytes.

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import random
 import re
 import zlib
 from collections import Counter
@@ -16,7 +17,7 @@ from typing import Any
 
 from ..errors import HwzooError, UsageError, first_line
 from ..retry import retried
-from .words import NUM_COMPOUNDS, compound_rows, word_rows
+from .words import word_rows
 
 SPLITS = ("train", "validation", "test")
 SUFFIXES = (".jsonl", ".json", ".csv")
@@ -28,10 +29,8 @@ REFERENCES_COLUMNS = ("summaries", "references")
 TASK_COLUMN = "task"
 # The irregular plurals that the course tests; they are kept out of training.
 COURSE_WORDS = ("foot", "man", "person", "self", "wife", "wolf", "woman")
-WORDS_NOTE = (
-    f"split by the hash of the source, 8 : 1 : 1; all rows of the words {', '.join(COURSE_WORDS)} in the test set; "
-    f"for each task that has words {NUM_COMPOUNDS:,} compounds of training words in the training set"
-)
+COMPOUNDS_PER_WORD = 8  # of the embedded words: so few do not teach a model how to copy a word
+LONGEST_FIRST_PART = 6  # letters
 
 
 @dataclass(frozen=True)
@@ -107,6 +106,7 @@ def load_text(
     files: Mapping[str, str | None] | None = None,
     columns: Columns | None = None,
     dataset_config_name: str | None = None,
+    compounds_per_word: float | None = None,
 ) -> TextSplits:
     """
     Loads pairs of texts.
@@ -119,6 +119,7 @@ def load_text(
         files: a file for each of the names train, validation, test; they take the place of `dataset_name`.
         columns: which columns, prefix and tasks are taken.
         dataset_config_name: configuration of a Hub data set that has several.
+        compounds_per_word: of `add_compounds`; 8 for `words` and none for all others when None.
 
     Without a test split the validation split is tested; without both, a tenth of the rows by a hash of the source is
     the test and another the validation set. Rows with one of COURSE_WORDS as their source stand in the test set.
@@ -130,18 +131,20 @@ def load_text(
     """
     columns = columns or Columns()
     files = {split: path for split, path in (files or {}).items() if path is not None}
-    note = ""
     if files:
         if "train" not in files and "test" not in files:
             raise UsageError("--validation_file is given alone; give --train_file, or --test_file to test only")
         name = Path(files.get("train") or files["test"]).name.split(".")[0]
         rows = {split: (f"--{split}_file {path}", _read_file(split, Path(path))) for split, path in files.items()}
     elif dataset_name == "words":
-        name, rows, note = "words", _word_splits(), WORDS_NOTE
+        name, rows = "words", {"train": ("the word tasks", word_rows())}
     else:
         name, rows = _named(dataset_name, data_dir, dataset_config_name)
     examples = {split: _examples(what, records, columns) for split, (what, records) in rows.items()}
-    return _split(name, examples, note)
+    splits = _split(name, examples)
+    if compounds_per_word is None:
+        compounds_per_word = COMPOUNDS_PER_WORD if dataset_name == "words" and not files else 0
+    return add_compounds(splits, compounds_per_word) if compounds_per_word else splits
 
 
 def hash_split(text: str) -> str:
@@ -150,8 +153,37 @@ def hash_split(text: str) -> str:
     return {0: "test", 1: "validation"}.get(tenth, "train")
 
 
-def _split(name: str, examples: dict[str, list[Example]], note: str) -> TextSplits:
+def add_compounds(splits: TextSplits, per_word: float) -> TextSplits:
+    """
+    Adds to the training set of word tasks words put together from two of it, which are inflected as the second is:
+    night + market, nightmarkets. They teach that a word is copied but for its end, and that the end decides.
+
+    Args:
+        splits: with tasks; rows whose text is not made of letters alone are left as they are.
+        per_word: compounds for each training word of a task. They are the same in every run, and none is a word of
+            any split.
+    """
+    draw = random.Random(0)
+    taken = {each.text for part in (splits.train, splits.validation, splits.test) for each in part}
+    words = [each for each in splits.train if each.task and each.text.isalpha()]
+    firsts = [each.text for each in words if len(each.text) <= LONGEST_FIRST_PART]
+    compounds = []
+    for task in sorted({each.task for each in words} if firsts else ()):
+        heads = [each for each in words if each.task == task]
+        for head in draw.choices(heads, k=round(per_word * len(heads))):
+            first = draw.choice(firsts)
+            if first + head.text not in taken:
+                before = head.source.removesuffix(head.text)
+                references = tuple(first + each for each in head.references)
+                text = first + head.text
+                compounds.append(Example(before + text, first + head.target, references, task, text))
+    note = f"{len(compounds):,} compounds of training words in the training set"
+    return replace(splits, train=splits.train + compounds, note=f"{splits.note}; {note}" if splits.note else note)
+
+
+def _split(name: str, examples: dict[str, list[Example]]) -> TextSplits:
     train, validation, test = (examples.get(split) for split in SPLITS)
+    note = ""
     if train is None:
         train = []
     elif validation is None and test is None:
@@ -182,14 +214,6 @@ def is_irregular_plural(example: Example, answers: Mapping[str, str]) -> bool:
 
 def _is_course_word(example: Example) -> bool:
     return bool(example.task) and example.text in COURSE_WORDS
-
-
-def _word_splits() -> dict[str, tuple[str, list[dict]]]:
-    parts: dict[str, list[dict]] = {split: [] for split in SPLITS}
-    for row in word_rows():
-        parts["test" if row["source"] in COURSE_WORDS else hash_split(row["source"])].append(row)
-    parts["train"] += compound_rows(parts["train"])
-    return {split: ("the word tasks", rows) for split, rows in parts.items()}
 
 
 def _named(name: str, data_dir: str | None, config: str | None) -> tuple[str, dict[str, tuple[str, list[dict]]]]:

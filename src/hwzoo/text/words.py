@@ -1,7 +1,5 @@
 """The embedded data set: word tasks whose answers the package `inflect` gives, without any download."""
 
-import random
-from collections.abc import Sequence
 from functools import cache
 
 NOUNS = """
@@ -74,7 +72,6 @@ VERBS = """
     wipe wish wonder work worry wrap wreck wrestle write yawn yell zip zoom
 """
 NUMBERS = range(2000)
-NUM_COMPOUNDS = 4000  # of each task that has words
 
 
 @cache
@@ -97,25 +94,3 @@ def word_rows() -> list[dict[str, str]]:
         for task, (sources, inflected) in kinds.items()
         for source in sources
     ]
-
-
-def compound_rows(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-    """
-    NUM_COMPOUNDS rows of `plural` and as many of `participle` whose words are put together from two of `rows`: a noun
-    (nightmarket: nightmarkets), or a noun and a verb (nightmarketing). Six hundred words are too few to learn from
-    them how to copy a word; these are about as many as it takes.
-
-    Args:
-        rows: of `word_rows`, those that are trained on; what is put together is none of `word_rows` itself.
-    """
-    draw = random.Random(0)
-    taken = {row["source"] for row in word_rows()}
-    nouns = [row["source"] for row in rows if row["task"] == "plural"]
-    compounds = []
-    for task in ("plural", "participle"):
-        heads = [row for row in rows if row["task"] == task]
-        while nouns and heads and len(compounds) < NUM_COMPOUNDS * (1 + (task == "participle")):
-            first, head = draw.choice(nouns), draw.choice(heads)
-            if first + head["source"] not in taken:
-                compounds.append({"task": task, "source": first + head["source"], "target": first + head["target"]})
-    return compounds
