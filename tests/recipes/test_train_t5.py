@@ -14,7 +14,7 @@ import pytest
 import recipe_runs
 from loopback_hub import LoopbackHub
 from peft import AutoPeftModelForSeq2SeqLM
-from recipe_runs import checkpoint, results_but_times, run_with, same_weights, wait_for_checkpoint
+from recipe_runs import TORCHRUN, checkpoint, results_but_times, run_with, same_weights, wait_for_checkpoint
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
 from hwzoo import text, training
@@ -94,6 +94,36 @@ def written_by(model, folder: Path) -> list[str]:
     inputs = tokenizer([row["source"] for row in rows_of(folder)], return_tensors="pt", padding=True)
     ids = model.eval().generate(**inputs, generation_config=GenerationConfig.from_pretrained(folder))
     return tokenizer.batch_decode(ids, skip_special_tokens=True)
+
+
+def losses_of(folder: Path, step: int) -> list[float]:
+    logged = json.loads((checkpoint(folder, step) / "trainer_state.json").read_text())["log_history"]
+    return [record["loss"] for record in logged if "loss" in record]
+
+
+def test_two_processes_and_two_accumulated_batches_equal_one_batch(train_t5, tmp_path):
+    """The words have lengths of their own: a mean of the batches' means would be another loss."""
+    regular = [word for word in WORDS if word not in text.COURSE_WORDS]  # those are all tested
+    for split, part in (("train", regular[:8]), ("validation", regular[8:11]), ("test", regular[10:])):
+        rows = [{"task": task, "source": word, "target": word * 2 + end} for word in part for task, end in TASKS]
+        write(tmp_path / f"{split}.jsonl", rows)
+    # Three words of two tasks are no multiple of two batches of four.
+    settings = {"dataset_name": str(tmp_path), "max_steps": 50, "eval_steps": 25, "logging_steps": 1}
+    settings |= {"learning_rate": 1e-2, "warmup_steps": 5, "per_device_eval_batch_size": 4}
+    half = settings | {"per_device_train_batch_size": 4}
+    arguments = [f"--output_dir={tmp_path / 'two'}", *flags(**half)]
+    two = recipe_runs.start([*TORCHRUN, str(RECIPE), *arguments], env={**os.environ, "ACCELERATE_USE_CPU": "1"})
+    run(train_t5, tmp_path / "one", **settings)
+    run(train_t5, tmp_path / "accumulated", **half, gradient_accumulation_steps=2)
+    _, error = two.communicate(timeout=240)
+    assert two.returncode == 0, error[-3000:]
+    one = losses_of(tmp_path / "one", 50)
+    assert len(one) == 50 and one[-1] < one[0] / 1.5
+    for other in ("two", "accumulated"):
+        assert losses_of(tmp_path / other, 50) == pytest.approx(one, rel=1e-4), other
+        assert rows_of(tmp_path / other) == rows_of(tmp_path / "one")
+        first, second = results_but_times(tmp_path / "one"), results_but_times(tmp_path / other)
+        assert {name: value for name, value in first.items() if name.startswith("test_")}.items() <= second.items()
 
 
 @pytest.fixture(scope="module")

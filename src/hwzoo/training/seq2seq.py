@@ -221,6 +221,11 @@ class ZooSeq2SeqTrainer(Seq2SeqTrainer):
         finally:
             self.compute_metrics, self.accelerator.native_amp = before
 
+    def evaluation_loop(self, *args, **kwargs):
+        # Seq2SeqTrainer also gathers the examples with which several processes fill up the last batch.
+        self.gather_function = self.accelerator.gather_for_metrics
+        return super().evaluation_loop(*args, **kwargs)
+
     def create_scheduler(self, num_training_steps: int, optimizer=None):
         """The schedule; `inverse_sqrt` is the T5 paper's, flat before it falls: transformers' own rises or falls."""
         if self.lr_scheduler is None and self.run.lr_scheduler_type == "inverse_sqrt":
@@ -236,6 +241,19 @@ class ZooSeq2SeqTrainer(Seq2SeqTrainer):
         batch_size = self.args.train_batch_size * self.args.world_size
         lengths = [len(ids) for ids in dataset.input_ids] if self.run.group_by_length else None
         return EpochSampler(len(dataset), self.run.seed, lengths, batch_size)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """
+        The loss of a batch, weighed so that those of a step, accumulated and of all processes, add up to the mean over
+        the step's label tokens. The Trainer believes that a model whose `forward` takes any argument does so itself;
+        a T5 does not: two processes, or two accumulated batches, would double its gradients.
+        """
+        outputs = model(**inputs)
+        loss = outputs["loss"]
+        if num_items_in_batch is not None:
+            tokens = (inputs["labels"] >= 0).sum()  # -100 pads
+            loss = loss * (tokens * self.accelerator.num_processes / num_items_in_batch)  # processes are averaged
+        return (loss, outputs) if return_outputs else loss
 
     def training_step(self, *args, **kwargs) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)
