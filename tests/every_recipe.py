@@ -36,7 +36,8 @@ FLAGS = {
     "train_t5": """
         --max_steps 12 --save_steps 3 --logging_steps 2 --eval_steps 6 --per_device_train_batch_size 8
         --config_d_model 16 --config_d_ff 16 --config_num_layers 1 --config_num_decoder_layers 1 --config_num_heads 2
-        --config_dropout_rate 0.1 --max_eval_samples 8 --max_predict_samples 8 --generation_max_new_tokens 4""",
+        --config_dropout_rate 0.1 --max_eval_samples 8 --max_predict_samples 8 --generation_max_new_tokens 4
+        --compounds_per_word 0""",
 }
 WEIGHTS = {"train_ddpm": "unet/diffusion_pytorch_model.safetensors"}
 # What an event is: a step of an optimiser, and each change of a file below the output folder, just before it happens.

@@ -5,7 +5,6 @@ import json
 import math
 import os
 import signal
-import sys
 from pathlib import Path
 
 import pytest
@@ -354,18 +353,18 @@ recipe.training.launch(recipe.main, recipe.Run, recipe.Model, recipe.Method)
 @pytest.mark.parametrize(
     "settings", [pytest.param({}, id="plain"), pytest.param(EVERYTHING, id="everything", marks=pytest.mark.slow)]
 )
-def test_two_processes_train_one_model(settings, tmp_path):
+def test_two_processes_train_one_model(train_gan, settings, tmp_path):
     """Noise and images are those of one batch, gradients are exchanged; only BatchNorm sees its own rows."""
     program, tests = tmp_path / "ranked.py", Path(recipe_runs.__file__).parent
     program.write_text(RANKED)
     path = os.pathsep.join([str(tests), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "ACCELERATE_USE_CPU": "1", "PYTHONPATH": path}
     settings = {**settings, "max_train_steps": 4, "logging_steps": 1}
-    for name, size, command in (("two", 20, TORCHRUN), ("one", 40, [sys.executable])):
-        arguments = [f"--output_dir={tmp_path / name}", *flags(**settings, train_batch_size=size)]
-        process = recipe_runs.start([*command, str(program), *arguments], env=environment)
-        _, error = process.communicate(timeout=240)
-        assert process.returncode == 0, error[-3000:]
+    arguments = [f"--output_dir={tmp_path / 'two'}", *flags(**settings, train_batch_size=20)]
+    process = recipe_runs.start([*TORCHRUN, str(program), *arguments], env=environment)
+    run(train_gan, tmp_path / "one", **settings, train_batch_size=40)
+    _, error = process.communicate(timeout=240)
+    assert process.returncode == 0, error[-3000:]
     first, second = (torch.load(tmp_path / "two" / f"weights_{rank}.pt") for rank in (0, 1))
     own = {name for name in first if not torch.equal(first[name], second[name])}
     assert own == {name for name in first if "running" in name}
