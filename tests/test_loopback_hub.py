@@ -7,6 +7,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -315,7 +316,9 @@ def test_load_images_reads_mnist(tmp_path):
     }
     with LoopbackHub(token=TOKEN) as server:
         server.add_dataset("ylecun/mnist", files)
-        parts = run(server, tmp_path, IMAGES)
+        with ThreadPoolExecutor(2) as pool:  # two processes fill one cache
+            parts, others = pool.map(lambda number: run(server, tmp_path, IMAGES), range(2))
+    assert parts == others
     for part, place in zip(parts, (slice(6), slice(6, None)), strict=True):
         assert np.array_equal(part[0], pixels[place, None]) and part[1] == labels[place]
         assert part[2] == [str(digit) for digit in range(10)]
