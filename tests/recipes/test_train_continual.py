@@ -344,10 +344,13 @@ def test_two_processes_equal_one(train_continual, no_pictures, tmp_path):
     environment = {**os.environ, "ACCELERATE_USE_CPU": "1"}
     command = [*TORCHRUN, str(script), str(RECIPE.parent), json.dumps(commands)]
     two = recipe_runs.start(command, env=environment)
+    ones = {
+        name: run(train_continual, tmp_path / "one" / name, train_batch_size=60, **{**common, **STRATEGIES[name]})
+        for name in strategies
+    }
     _, error = two.communicate(timeout=240)
     assert two.returncode == 0, error[-3000:]
-    for name in strategies:
-        one = run(train_continual, tmp_path / "one" / name, train_batch_size=60, **{**common, **STRATEGIES[name]})
+    for name, one in ones.items():
         ends = [checkpoint(tmp_path / folder / name, 20) for folder in ("one", "two")]
         histories = [state_of(path)["progress"]["history"] for path in ends]
         assert len(histories[0]) == len(histories[1]) == 22

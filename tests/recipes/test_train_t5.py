@@ -27,7 +27,7 @@ launch = functools.partial(recipe_runs.launch, RECIPE)
 SMALL = {
     "config_d_model": 16, "config_d_ff": 16, "config_num_layers": 1, "config_num_decoder_layers": 1,
     "config_num_heads": 2, "per_device_train_batch_size": 8, "max_steps": 4, "eval_steps": 2, "logging_steps": 2,
-    "generation_max_new_tokens": 5,
+    "generation_max_new_tokens": 5, "warmup_steps": 60,
 }  # fmt: skip
 WORDS = "cat dog box fox man city boy wolf kiss toy baby bush car day fly".split()
 TOKEN = "hf_loopback_right"

@@ -219,7 +219,7 @@ def test_a_signal_saves_and_leaves_with_its_status(number, tmp_path):
     [
         (signal.SIGTERM, False),
         pytest.param(signal.SIGTERM, True, marks=pytest.mark.slow),
-        (signal.SIGINT, True),
+        pytest.param(signal.SIGINT, True, marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, False, marks=pytest.mark.slow),
     ],
 )
