@@ -34,11 +34,22 @@ class ConnectError(HTTPError):
     pass
 
 
+def raised_while_another_was_handled(error: Exception) -> OSError:
+    try:
+        try:
+            raise error
+        except HTTPError:
+            raise OSError("something went wrong")  # noqa: B904
+    except OSError as raised:
+        return raised
+
+
 BUSY = {
     "429": refused(429),
     "503": refused(503),
     "lost answer": HTTPError("the server closed the connection"),
     "503, told by another library": told_by_another_library(refused(503)),
+    "503, as diffusers tells it": raised_while_another_was_handled(refused(503)),
     "page": json.JSONDecodeError("Expecting value", "<html>", 0),
 }
 FINAL = {
@@ -90,6 +101,11 @@ def test_what_will_not_change_is_tried_once(error, waits):
     with pytest.raises(type(error)):
         retry.retried(failing(error, 1), "loading me/model", json=True)
     assert waits == []
+
+
+def test_the_status_of_what_was_handled_is_not_that_of_the_error():
+    assert retry.status_of(told_by_another_library(refused(404))) == 404
+    assert retry.status_of(raised_while_another_was_handled(refused(404))) is None
 
 
 def test_a_broken_file_is_not_taken_for_a_page(waits):

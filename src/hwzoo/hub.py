@@ -116,8 +116,8 @@ def load(model_class: type[PreTrainedModel], model_name_or_path: str, **kwargs) 
             f"loading {model_name_or_path}",
         )
     except OSError as error:
-        reason = "no such folder, no Hub that can be reached, and not in the cache" if cached else _not_loaded(error)
-        raise HwzooError(f"{model_name_or_path} cannot be loaded: {reason}") from error
+        told = "no such folder, no Hub that can be reached, and not in the cache" if cached else _not_loaded(error)
+        raise HwzooError(f"{model_name_or_path} cannot be loaded: {told}") from error
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if loading[kind]:
             names = ", ".join(sorted(str(key[0] if isinstance(key, tuple) else key) for key in loading[kind]))

@@ -35,7 +35,7 @@ def retried(call: Callable[[], Answer], what: str, json: bool = False) -> Answer
             return call()
         # Libraries tell the Hub's errors as errors of their own, made from them.
         except (HTTPError, OSError, ValueError) as error:
-            status = status_of(error)
+            status = status_of(error, handled=True)
             if status is not None:
                 again = status in (412, 429) or status >= 500
             elif isinstance(error, HTTPError):
@@ -66,12 +66,15 @@ def has_file(name_or_path: str, file_name: str) -> bool:
         return isinstance(try_to_load_from_cache(name_or_path, file_name), str)
 
 
-def status_of(error: BaseException | None) -> int | None:
-    """The HTTP status that an error, or what it came from, tells."""
+def status_of(error: BaseException | None, handled: bool = False) -> int | None:
+    """
+    The HTTP status that an error tells, or what it came from; with `handled` also one that was being handled when it
+    was raised, as diffusers raises its own.
+    """
     while error is not None:
         if getattr(error, "response", None) is not None:
             return error.response.status_code
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (error.__context__ if handled else None)
     return None
 
 

@@ -114,8 +114,7 @@ def load_tokenizer(
     try:
         tokenizer = retried(lambda: AutoTokenizer.from_pretrained(name_or_path), f"--{flag} {name_or_path}")
     except (OSError, ValueError, KeyError) as error:
-        reason = first_line(error)
-        raise HwzooError(f"--{flag} {name_or_path}: its tokenizer cannot be loaded: {reason}") from error
+        raise HwzooError(f"--{flag} {name_or_path}: its tokenizer cannot be loaded: {first_line(error)}") from error
     if tokenizer.pad_token_id is None and end_may_pad:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token_id is None or tokenizer.eos_token_id is None:
