@@ -32,8 +32,8 @@ class VAEConfig(PreTrainedConfig):
             softplus(h) + 1e-8, or exp(h) (h is then the log-variance).
         prior (`"normal"` or `"mixture"`): p(z) = N(0, prior_std^2 I), or a uniform mixture of diagonal Gaussians with
             learned means and variances (its KL divergence is a one-sample Monte Carlo estimate).
-        prior_std (`float`): standard deviation of the `normal` prior, in [1e-6, 1e6]; of a `mixture`, the scale that its components
-            are drawn with at initialisation.
+        prior_std (`float`): standard deviation of the `normal` prior, in [1e-6, 1e6]; of a `mixture`, the scale that
+            its components are drawn with at initialisation.
         num_mixture_components (`int`): components of the `mixture` prior.
         beta (`float`): weight of the KL divergence in the training loss (Higgins et al., 2017); the bounds ignore it.
 
