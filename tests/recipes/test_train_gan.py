@@ -350,9 +350,8 @@ recipe.training.launch(recipe.main, recipe.Run, recipe.Model, recipe.Method)
 """
 
 
-@pytest.mark.parametrize(
-    "settings", [pytest.param({}, id="plain"), pytest.param(EVERYTHING, id="everything", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [{}, EVERYTHING], ids=["plain", "everything"])
 def test_two_processes_train_one_model(train_gan, settings, tmp_path):
     """Noise and images are those of one batch, gradients are exchanged; only BatchNorm sees its own rows."""
     program, tests = tmp_path / "ranked.py", Path(recipe_runs.__file__).parent

@@ -288,7 +288,8 @@ def test_sigterm_saves_and_the_run_can_go_on(train_t5, words, drawn, tmp_path):
 # The Hub
 
 
-@pytest.mark.parametrize("method", [pytest.param("none", marks=pytest.mark.slow), "lora"])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["none", "lora"])
 def test_the_model_or_the_adapter_alone_is_pushed(method, train_t5, base, words, drawn, tmp_path, monkeypatch):
     with LoopbackHub(token=TOKEN, users=("me",)) as server:
         folder = tmp_path / "run"
