@@ -65,6 +65,7 @@ CASES = {
     "infinite learning rate": (2, "--learning_rate is inf", lambda tmp: ["--learning_rate", "inf"]),
     "hidden size 0": (2, "--encoder_hidden_sizes is 0", lambda tmp: ["--encoder_hidden_sizes", "300", "0"]),
     "prior std 0": (2, "--prior_std is 0.0", lambda tmp: ["--prior_std", "0"]),
+    "prior std without a variance": (2, "--prior_std is 1e+154", lambda tmp: ["--prior_std", "1e154"]),
     "negative beta": (2, "--beta is -1.0", lambda tmp: ["--beta", "-1"]),
     "negative KL warm-up": (2, "--kl_warmup_steps is -1", lambda tmp: ["--kl_warmup_steps", "-1"]),
     "no importance samples": (2, "--num_importance_samples is 0", lambda tmp: ["--num_importance_samples", "0"]),
