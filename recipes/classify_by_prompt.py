@@ -13,19 +13,17 @@ calibration makes of that. The output folder gets all_results.json, failures.jso
 confidence) and accuracy.png; docs/text_prompts.md says what they mean.
 """
 
-import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
-from compare_prompts import check_format, output_folder, with_shots
 from transformers import set_seed
 
 from hwzoo import hub, text, training
 from hwzoo.errors import HwzooError, UsageError
-from hwzoo.files import write_bytes, write_json
+from hwzoo.files import write_json, write_jsonl
 from hwzoo.text.words import word_rows
 from hwzoo.training import flag
 
@@ -73,7 +71,7 @@ class Base(training.Flags):
 
 def main(settings: Settings, prompts: Prompts, base: Base) -> dict:
     # 1. output folder, seed, device
-    folder = output_folder(settings.output_dir, settings.overwrite_output_dir)
+    folder = training.make_output_dir(settings.output_dir, settings.overwrite_output_dir)
     set_seed(settings.seed)
     draw = random.Random(settings.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -102,7 +100,7 @@ def main(settings: Settings, prompts: Prompts, base: Base) -> dict:
     most = max(prompts.shots, default=0)
     if len(pairs.train) < most:
         raise UsageError(f"--shots is {most}; {pairs.name} has {len(pairs.train)} training texts")
-    check_format("template", prompts.template, "hold {text}", needed="{text}", text="")
+    text.check_template("template", prompts.template, "hold {text}", needed="{text}", text="")
 
     # 3. the model
     if base.model_name_or_path is not None:
@@ -111,7 +109,10 @@ def main(settings: Settings, prompts: Prompts, base: Base) -> dict:
     else:
         model, tokenizer = text.new_base(base.base, base.config_d_model, base.config_num_layers)
         seen = pairs.train + [each for each in pairs.train if each.target == "singular"] * (SINGULARS_PER_PLURAL - 1)
-        asked = [with_shots(each, seen, prompts.template, draw.randint(0, base.pretrain_shots), draw) for each in seen]
+        asked = [
+            text.few_shot_prompt(each, seen, prompts.template, draw.randint(0, base.pretrain_shots), draw)
+            for each in seen
+        ]
         rows = text.encode(tokenizer, asked, [each.target for each in seen], model.config.is_encoder_decoder)
         text.tune(
             model.to(device), rows, tokenizer.pad_token_id, steps=base.pretrain_steps, seed=settings.seed, name="base",
@@ -157,8 +158,7 @@ def main(settings: Settings, prompts: Prompts, base: Base) -> dict:
     ]
     results["protocol"] = "; ".join(sentence)
     write_json(folder / "all_results.json", results)
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in failures]
-    write_bytes(folder / "failures.jsonl", "".join(lines).encode())
+    write_jsonl(folder / "failures.jsonl", failures)
     training.save_settings(folder / "preset.yaml", settings, prompts, base)
     draw_all(folder, results, sorted(set(prompts.shots)), len(test))
     print(f"results, failures and pictures are in {folder}")

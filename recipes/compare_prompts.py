@@ -17,7 +17,6 @@ folder gets all_results.json, failures.jsonl, and pictures; docs/text_prompts.md
 """
 
 import copy
-import json
 import random
 import time
 from collections.abc import Sequence
@@ -30,7 +29,7 @@ from transformers import set_seed
 
 from hwzoo import hub, text, training
 from hwzoo.errors import HwzooError, UsageError
-from hwzoo.files import write_bytes, write_json
+from hwzoo.files import write_json, write_jsonl
 from hwzoo.training import flag
 
 TUNING = (*text.PEFT_METHODS, "full")
@@ -101,7 +100,7 @@ def main(settings: Settings, base: Base, prompts: Prompts) -> dict:
     # 1. output folder, seed, device
     if base.hold_out and base.model_name_or_path is not None:
         raise UsageError("--hold_out is for the base that is trained here; it is given with --model_name_or_path")
-    folder = output_folder(settings.output_dir, settings.overwrite_output_dir)
+    folder = training.make_output_dir(settings.output_dir, settings.overwrite_output_dir)
     set_seed(settings.seed)
     draw = random.Random(settings.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -126,8 +125,9 @@ def main(settings: Settings, base: Base, prompts: Prompts) -> dict:
     model.to(device)
     seq2seq = model.config.is_encoder_decoder
     template = prompts.template or TEMPLATES["seq2seq" if seq2seq else "causal"]
-    bare = bare_of(template)
-    check_format("instruction", prompts.instruction, "hold {task}, or not,", task="")
+    text.check_template("template", template, "hold {text}, and may hold {task},", needed="{text}", text="", task="")
+    bare = template[template.index("{text}") :]  # a trained prompt takes the place of what stands before
+    text.check_template("instruction", prompts.instruction, "hold {task}, or not,", task="")
 
     def train_on(network, name: str, contexts: Sequence[str], targets: Sequence[str], steps: int, rate: float, **more):
         rows = text.encode(tokenizer, contexts, targets, seq2seq, max_source_length=settings.max_source_length)
@@ -149,7 +149,7 @@ def main(settings: Settings, base: Base, prompts: Prompts) -> dict:
             raise UsageError(f"--tasks is {' '.join(base.tasks)}{without}; {pairs.name} has {there}")
         # With examples before the question a GPT-2 of this size takes many times the steps to learn to copy a word.
         most = int(seq2seq) if base.pretrain_shots is None else base.pretrain_shots
-        contexts = [with_shots(each, seen, template, draw.randint(0, most), draw) for each in seen]
+        contexts = [text.few_shot_prompt(each, seen, template, draw.randint(0, most), draw) for each in seen]
         targets = [each.target for each in seen]
         train_on(model, "base", contexts, targets, base.pretrain_steps, base.pretrain_learning_rate)
         hub.save(model, folder / "base", also=(tokenizer,))
@@ -225,49 +225,11 @@ def main(settings: Settings, base: Base, prompts: Prompts) -> dict:
     ]
     results["protocol"] = "; ".join(sentence)
     write_json(folder / "all_results.json", results)
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in failures]
-    write_bytes(folder / "failures.jsonl", "".join(lines).encode())
+    write_jsonl(folder / "failures.jsonl", failures)
     training.save_settings(folder / "preset.yaml", settings, base, prompts)
     draw_all(folder, accuracy, len(test), watched)
     print(f"results, failures and pictures are in {folder}")
     return results
-
-
-def output_folder(name: str, overwrite: bool) -> Path:
-    folder = Path(name)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise HwzooError(f"--output_dir {folder} cannot be written: {error.strerror}") from error
-    if any(folder.iterdir()) and not overwrite:
-        raise UsageError(f"--output_dir {folder} is not empty; give --overwrite_output_dir or another folder")
-    return folder
-
-
-def bare_of(template: str) -> str:
-    """The template from {text} on: a trained prompt takes the place of what stands before."""
-    check_format("template", template, "hold {text}, and may hold {task},", needed="{text}", text="", task="")
-    return template[template.index("{text}") :]
-
-
-def check_format(name: str, value: str, allowed: str, needed: str = "", **columns: str):
-    try:
-        value.format(**columns)
-        fits = needed in value
-    except (KeyError, IndexError, ValueError):
-        fits = False
-    if not fits:
-        raise UsageError(f"--{name} is {value!r}; it must {allowed} and nothing else in braces")
-
-
-def with_shots(example, examples, template: str, num: int, draw: random.Random) -> str:
-    """A question of pretraining after so many answered ones of the same task, drawn at random."""
-    shots = []
-    while len(shots) < num:
-        other = draw.choice(examples)
-        if other.task == example.task:
-            shots.append((other, other.target))
-    return text.hard_prompt(example, template, shots)
 
 
 def draw_all(folder: Path, accuracy: dict[str, float], num: int, watched: list[dict]):

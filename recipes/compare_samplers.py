@@ -23,7 +23,7 @@ from sample import check_guidance, check_steps, draw, load_generator
 
 from hwzoo import diffusion, metrics, training
 from hwzoo.data import load_images
-from hwzoo.errors import HwzooError, UsageError
+from hwzoo.errors import UsageError
 from hwzoo.files import sha256, write_bytes, write_json
 from hwzoo.training import flag
 
@@ -89,10 +89,7 @@ def main(settings: Settings) -> dict:
                 "folder or --overwrite_output_dir"
             )
     rows = earlier.get("samplers", [])
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise HwzooError(f"--output_dir {folder} cannot be written: {error.strerror}") from error
+    training.make_output_dir(folder)
 
     # 2. each sampler: images, seconds, scores
     labels = None

@@ -25,14 +25,12 @@ the first half of the steps: with 50 from the start, some critics keep a wrong s
 import math
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch.func import functional_call, stack_module_state, vmap
 from tqdm.auto import tqdm
 
 from hwzoo import metrics, training
-from hwzoo.errors import HwzooError, UsageError
 from hwzoo.files import write_json
 from hwzoo.models.gan.losses_gan import LOSSES, gradient_penalty
 from hwzoo.training import flag
@@ -143,13 +141,7 @@ def generator_gradient(loss, logits):
 
 def main(settings: Settings) -> dict:
     # 1. output folder, seed
-    folder = Path(settings.output_dir)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise HwzooError(f"--output_dir {folder} cannot be written: {error.strerror}") from error
-    if any(folder.iterdir()) and not settings.overwrite_output_dir:
-        raise UsageError(f"--output_dir {folder} is not empty; give --overwrite_output_dir or another folder")
+    folder = training.make_output_dir(settings.output_dir, settings.overwrite_output_dir)
     started = time.monotonic()
     torch.manual_seed(settings.seed)
     generator = torch.Generator().manual_seed(settings.seed)

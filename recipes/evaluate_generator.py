@@ -80,10 +80,7 @@ def main(settings: Settings) -> dict:
             f"--num_samples is {num_samples}; there are {len(data.train)} training images for the floor"
             + (f" and {most} PNG images" if most < len(data.train) else "")
         )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise HwzooError(f"--output_dir {folder} cannot be written: {error.strerror}") from error
+    training.make_output_dir(folder)
 
     # 2. samples, in memory once
     shape = data.test.images.shape[1:]

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from transformers import AutoModel
 
 from hwzoo import diffusion, hub, training
-from hwzoo.errors import HwzooError, UsageError
+from hwzoo.errors import UsageError
 from hwzoo.files import adding_to, write_json
 from hwzoo.retry import has_file
 from hwzoo.training import flag
@@ -81,10 +81,7 @@ def main(settings: Settings) -> dict:
             known = f"the classes of {name} are 0 to {num_classes - 1}" if num_classes else f"{name} has no classes"
             raise UsageError(f"--labels has {max(settings.labels)}; {known}")
         labels = torch.tensor(settings.labels)[torch.arange(settings.num_samples) % len(settings.labels)]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise HwzooError(f"--output_dir {folder} cannot be written: {error.strerror}") from error
+    training.make_output_dir(folder)
 
     # 2. images
     images, seconds = draw(model, settings.num_samples, labels, settings.seed, settings.eval_batch_size, **call)

@@ -13,7 +13,6 @@ minutes on 2 CPU cores, after which 97 % of the test words are right. The checkp
 Seq2SeqTrainer and checked by a manifest (`src/hwzoo/training/seq2seq.py`).
 """
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,7 +21,7 @@ import numpy as np
 
 from hwzoo import hub, text, training
 from hwzoo.errors import UsageError
-from hwzoo.files import write_bytes
+from hwzoo.files import write_jsonl
 from hwzoo.metrics.rouge.sentences import split_sentences
 from hwzoo.metrics.text import rouge_scores, text_scores
 from hwzoo.training import flag
@@ -214,8 +213,7 @@ def main(run: Run, model: Model, data: Data, generation: Generation) -> dict:
                 | {name: texts[index] for name, texts in baselines.items()}
                 for index, (seen, prediction, each) in enumerate(zip(sources, predictions, pairs.test, strict=True))
             ]
-            lines = [json.dumps(row, ensure_ascii=False) for row in rows]
-            write_bytes(folder / "predictions.jsonl", ("\n".join(lines) + "\n").encode())
+            write_jsonl(folder / "predictions.jsonl", rows)
             logged = {name for record in fitted.history for name in record}
             panels = {label: names for label, names in PANELS.items() if logged & set(names)}
             training.save_panels(fitted.history, folder / "curves.png", panels or PANELS)

@@ -1,9 +1,10 @@
+import json
 import os
 
 import pytest
 
 from hwzoo.errors import HwzooError
-from hwzoo.files import adding_to, remove_unfinished, replacing, write_bytes, write_json
+from hwzoo.files import adding_to, remove_unfinished, replacing, write_bytes, write_json, write_jsonl
 
 
 def names(folder):
@@ -58,6 +59,16 @@ def test_json_takes_finite_numbers_only(tmp_path):
     with pytest.raises(ValueError):
         write_json(tmp_path / "a.json", {"a": float("nan")})
     assert (tmp_path / "a.json").read_text() == '{\n  "a": 1.5\n}\n'
+
+
+def test_json_lines_are_whole_and_of_finite_numbers(tmp_path):
+    rows = [{"a": 1.5}, {"b": "é\n"}]
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    with pytest.raises(ValueError):
+        write_jsonl(tmp_path / "a.jsonl", [{"a": 1}, {"a": float("inf")}])
+    assert [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()] == rows
+    write_jsonl(tmp_path / "a.jsonl", [])
+    assert (tmp_path / "a.jsonl").read_text() == ""
 
 
 def test_leftovers_of_a_kill_are_removed(tmp_path):

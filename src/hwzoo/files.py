@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,12 @@ def write_bytes(path: Path, data: bytes):
 def write_json(path: Path, content: Any):
     """Writes JSON, whole or not at all; numbers must be finite (ValueError)."""
     write_bytes(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+
+
+def write_jsonl(path: Path, rows: Iterable[Any]):
+    """Writes JSON Lines, one for each row, whole or not at all; numbers must be finite (ValueError)."""
+    lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    write_bytes(path, "".join(lines).encode())
 
 
 def remove_unfinished(folder: Path):

@@ -1,5 +1,7 @@
 """Prompts in words and trained ones, on tiny models of both kinds: what is read, what is trained, what is answered."""
 
+import random
+
 import pytest
 import torch
 
@@ -45,6 +47,25 @@ def test_a_prompt_in_words():
     assert text.hard_prompt(fox, "{task}: {text}") == "plural: fox"
     prompt = text.hard_prompt(fox, "The {task} of {text} is", [(man, "men"), (man, "mans")], "Give the {task}.")
     assert prompt == "Give the plural.\nThe plural of man is men\nThe plural of man is mans\nThe plural of fox is"
+
+
+def test_examples_before_a_question_are_of_its_task_and_right():
+    nouns = [Example("", plural, (plural,), "plural", word) for word, plural in (("fox", "foxes"), ("man", "men"))]
+    verb = Example("", "going", ("going",), "participle", "go")
+    template = "{task}: {text}"
+    prompts = {text.few_shot_prompt(nouns[0], [*nouns, verb], template, 2, random.Random(seed)) for seed in range(50)}
+    lines = ("plural: fox foxes", "plural: man men")
+    assert prompts == {f"{first}\n{second}\nplural: fox" for first in lines for second in lines}
+    assert text.few_shot_prompt(verb, nouns, template, 0, random.Random(0)) == "participle: go"
+    with pytest.raises(ValueError, match="'participle'"):
+        text.few_shot_prompt(verb, nouns, template, 1, random.Random(0))
+
+
+def test_a_template_with_what_does_not_belong_there_is_refused():
+    text.check_template("template", "{task}: {text}", "hold {text}", needed="{text}", text="", task="")
+    for wrong in ("{text} {label}", "{text", "{0} {text}", "{text.upper.x}", "no text"):
+        with pytest.raises(UsageError, match="^--template is .* it must hold {text} and nothing else in braces$"):
+            text.check_template("template", wrong, "hold {text}", needed="{text}", text="")
 
 
 @pytest.mark.parametrize("kind", text.KINDS)

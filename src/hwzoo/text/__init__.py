@@ -19,7 +19,9 @@ from .models import (
 )
 from .prompts import (
     KINDS,
+    check_template,
     encode,
+    few_shot_prompt,
     first_token_probabilities,
     generate_answers,
     hard_prompt,
@@ -49,11 +51,13 @@ __all__ = [
     "base_of",
     "build_t5",
     "calibrate",
+    "check_template",
     "confidence_scores",
     "count_trainable",
     "decode",
     "describe",
     "encode",
+    "few_shot_prompt",
     "first_token_probabilities",
     "generate_answers",
     "generation_config",

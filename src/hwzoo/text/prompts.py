@@ -1,5 +1,6 @@
 """Prompting a language model, sequence-to-sequence or causal: prompts of words, trained prompts, what it answers."""
 
+import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
@@ -100,6 +101,39 @@ def hard_prompt(
     lines = [instruction.format(task=example.task)] if instruction else []
     lines += [f"{template.format(text=shot.text, task=shot.task)} {answer}" for shot, answer in shots]
     return "\n".join([*lines, template.format(text=example.text, task=example.task)])
+
+
+def few_shot_prompt(
+    example: Example, examples: Sequence[Example], template: str, num_shots: int, generator: random.Random
+) -> str:
+    """
+    `hard_prompt` after right answers to so many examples of the same task, drawn at random, with replacement.
+
+    Raises:
+        ValueError: when shots are wanted and no example is of the task.
+    """
+    if num_shots and all(each.task != example.task for each in examples):
+        raise ValueError(f"no example is of the task {example.task!r}")
+    shots = []
+    while len(shots) < num_shots:
+        shot = generator.choice(examples)
+        if shot.task == example.task:
+            shots.append((shot, shot.target))
+    return hard_prompt(example, template, shots)
+
+
+def check_template(name: str, value: str, allowed: str, needed: str = "", **columns: str):
+    """
+    Raises:
+        UsageError: when the flag `name` has a template that lacks what is needed, or has more in braces than columns.
+    """
+    try:
+        value.format(**columns)
+        fits = needed in value
+    except (KeyError, IndexError, ValueError, AttributeError):
+        fits = False
+    if not fits:
+        raise UsageError(f"--{name} is {value!r}; it must {allowed} and nothing else in braces")
 
 
 def encode(

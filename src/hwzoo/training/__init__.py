@@ -4,7 +4,7 @@ from .arguments import Flags, RunArguments, flag, parse_arguments, save_settings
 from .checkpoint import Checkpoint, Checkpoints, CorruptCheckpoint
 from .ema import averaged_model
 from .evaluation import mean_over
-from .launch import launch, print_results, start
+from .launch import launch, make_output_dir, print_results, start
 from .loop import FitResult, NonFiniteLoss, Stopped, average, fit, micro_batches
 from .noise import GlobalNoise
 from .pictures import (
@@ -38,6 +38,7 @@ __all__ = [
     "fit",
     "flag",
     "launch",
+    "make_output_dir",
     "mean_over",
     "micro_batches",
     "parse_arguments",

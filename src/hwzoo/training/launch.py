@@ -126,6 +126,35 @@ def _check_folder(folder: Path, run: RunArguments):
         )
 
 
+def make_output_dir(name: str | Path, overwrite: bool = True) -> Path:
+    """
+    The folder that a recipe without checkpoints writes into, made if it is not there.
+
+    Args:
+        name: of the folder, `--output_dir`.
+        overwrite: whether it may hold files.
+
+    Raises:
+        UsageError: when it holds files and must not.
+        HwzooError: when it cannot be made.
+    """
+    folder = Path(name)
+    with _named(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = any(folder.iterdir())
+    if kept and not overwrite:
+        raise UsageError(f"--output_dir {folder} is not empty; give --overwrite_output_dir or another folder")
+    return folder
+
+
+@contextlib.contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise HwzooError(f"--output_dir {folder} cannot be written: {error.strerror}") from error
+
+
 def print_results(results: dict[str, Any], folder: Path):
     """Prints the numbers of a run, a line each, and where everything is."""
     for name, value in results.items():
@@ -137,11 +166,9 @@ def print_results(results: dict[str, Any], folder: Path):
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     # The system frees the lock with the process, however that ends; the file stays and means nothing.
-    try:
+    with _named(folder):
         folder.mkdir(parents=True, exist_ok=True)
         file = open(folder / LOCK, "ab")
-    except OSError as error:
-        raise HwzooError(f"--output_dir {folder} cannot be written: {error.strerror}") from error
     with file:
         try:
             import fcntl
