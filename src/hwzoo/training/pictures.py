@@ -245,12 +245,17 @@ def save_functions(
         scale: of both axes, as matplotlib names it.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter
 
     figure = Figure(figsize=(6 * len(panels), 4), layout="constrained")
     for axis, (ylabel, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         for label, (x, y, style) in curves.items():
             axis.plot(x, y, style, label=label, markersize=5)
         axis.set(xlabel=xlabel, ylabel=ylabel, xscale=scale, yscale=scale)
+        if scale == "log":
+            for each in (axis.xaxis, axis.yaxis):
+                each.set_major_formatter("{x:g}")
+                each.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))  # numbers, not powers of ten
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
     _save_figure(figure, path)
