@@ -1,10 +1,13 @@
-"""Files and folders that are whole or absent: written beside their final name, flushed to the disk, then renamed."""
+"""
+Files and folders that are whole or absent: written beside their final name, flushed to the disk, then renamed; and the
+record of which files of an output folder a run made.
+"""
 
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,12 @@ from .errors import HwzooError
 
 # What an interrupted write leaves behind starts with this; nothing reads it, and `remove_unfinished` deletes it.
 UNFINISHED = ".unfinished-"
+# The final files of a run, from when all are written until all are in their places.
+FINAL = ".final"
+# Which files runs made in a folder, a line each with its digest, and a line where a run began anew.
+MADE = ".made.jsonl"
+# By one of these a model is loaded; a folder without them holds none.
+ENTRIES = ("config.json", "model_index.json", "adapter_config.json")
 
 
 @contextmanager
@@ -44,7 +53,7 @@ def adding_to(folder: Path) -> Iterator[Path]:
         beside.mkdir(parents=True)
         yield beside
         _sync_all(beside)
-        for file in sorted(path for path in beside.rglob("*") if path.is_file()):
+        for file in _files(beside):
             target = folder / file.relative_to(beside)
             target.parent.mkdir(parents=True, exist_ok=True)
             # safetensors writes for the owner alone; who may read the folder may read its files.
@@ -52,6 +61,146 @@ def adding_to(folder: Path) -> Iterator[Path]:
             os.replace(file, target)
         _remove(beside)
         _sync(folder)
+
+
+@contextmanager
+def renewing(folder: Path) -> Iterator[Path]:
+    """
+    Yields an empty folder to write the final files of a run into. When the block ends without an error they become
+    `folder`'s together: whatever ends the process, `settled(folder)` has all the old ones or all the new ones, and
+    `finish` completes what was begun. What an earlier run is recorded to have made, and this one has not, is removed.
+
+    Raises:
+        HwzooError: when the operating system refuses (disk full, no permission); `folder` stays as it was.
+    """
+    with _beside(folder / FINAL) as beside:
+        beside.mkdir(parents=True)
+        yield beside
+        for file in _files(beside):
+            # safetensors writes for the owner alone; who may read the folder may read its files.
+            file.chmod(folder.stat().st_mode & 0o666)
+        _sync_all(beside)
+        os.replace(beside, folder / FINAL)
+        _sync(folder)
+    finish(folder)
+
+
+def finish(folder: Path):
+    """
+    Brings the final files of a run that was interrupted while they took their places to the end; where there are none
+    it does nothing.
+
+    Raises:
+        HwzooError: when the operating system refuses; another call goes on from there.
+    """
+    final = folder / FINAL
+    if not final.is_dir():
+        return
+    with writing(folder):
+        names = [file.relative_to(final).as_posix() for file in _files(final)]
+        record_made(folder, {name: sha256((final / name).read_bytes()) for name in names})
+        # Without its entry no model is loaded here: never a configuration with the weights of another.
+        for name in ENTRIES:
+            (folder / name).unlink(missing_ok=True)
+        *earlier, last = _recorded(folder)
+        for run in earlier:
+            remove_made(folder, {name: digest for name, digest in run.items() if name not in last})
+        for name in sorted(names, key=lambda name: name in ENTRIES):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            with _beside(folder / name) as beside:
+                try:
+                    os.link(final / name, beside)  # not moved: `final` stays whole to the end
+                except OSError:  # a file system without links
+                    shutil.copy2(final / name, beside)
+                os.replace(beside, folder / name)
+        for changed in {(folder / name).parent for name in names}:
+            _sync(changed)
+        done = folder / (UNFINISHED + FINAL)
+        _remove(done)
+        os.replace(final, done)
+        _remove(done)
+
+
+def settled(folder: str | Path) -> str:
+    """Where a model of one run is whole: the folder itself, but while its final files take their places."""
+    final = Path(folder) / FINAL
+    return str(final if final.is_dir() else folder)
+
+
+def begin_record(folder: Path):
+    """Notes that a run begins anew: what is recorded so far is an earlier one's."""
+    if _recorded(folder)[-1]:
+        append_jsonl(folder / MADE, [{"start": True}])
+
+
+def record_made(folder: Path, digests: Mapping[str, str | None]):
+    """
+    Notes files as made by the run of an output folder, before they appear: only these may be deleted, or sent on.
+
+    Args:
+        folder: of the run.
+        digests: SHA-256 by name relative to `folder`, with slashes; None for a file that grows.
+    """
+    append_jsonl(folder / MADE, [{"file": name, "sha256": digest} for name, digest in digests.items()])
+
+
+def made(folder: Path) -> dict[str, str | None]:
+    """What the last run of a folder is recorded to have made: digests by relative name; empty without a record."""
+    return _recorded(folder)[-1]
+
+
+def remove_made(folder: Path, digests: Mapping[str, str | None]):
+    """Deletes files that still are what was recorded; what somebody changed stays, and so does what grows."""
+    for name, digest in digests.items():
+        path = folder / name
+        if path.is_file() and not path.is_symlink() and sha256(path.read_bytes()) == digest:
+            path.unlink()
+
+
+def _recorded(folder: Path) -> list[dict[str, str | None]]:
+    """The files that each run of a folder made, the last run last."""
+    runs: list[dict[str, str | None]] = [{}]
+    for entry in read_jsonl(folder / MADE):
+        if "start" in entry:
+            runs.append({})
+        else:
+            runs[-1][entry["file"]] = entry["sha256"]
+    return runs
+
+
+def append_jsonl(path: Path, records: Iterable[Any]):
+    """Appends JSON Lines to a file that grows; HwzooError when it cannot."""
+    text = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
+    with writing(path), open(path, "a", encoding="utf-8") as file:
+        file.write(text)
+
+
+def read_jsonl(path: Path) -> list[Any]:
+    """The whole lines of a file that grows, the last of which may be cut off; none where there is no such file."""
+    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]] if path.is_file() else []
+
+
+def cut_back(path: Path, length: int) -> list[Any]:
+    """
+    Cuts a file of JSON Lines back to the first `length` bytes, and gives the whole lines that it had after them. A file
+    that is not so long stays as it is.
+    """
+    if not path.is_file() or path.stat().st_size <= length:
+        return []
+    with writing(path), open(path, "r+b") as file:
+        file.seek(length)
+        lines = file.read().split(b"\n")[:-1]
+        file.truncate(length)
+        os.fsync(file.fileno())
+    return [json.loads(line) for line in lines]
+
+
+def size_on_disk(path: Path) -> int:
+    """Bytes of a file that grows, flushed to the disk; 0 where there is none."""
+    if not path.is_file():
+        return 0
+    _sync(path)
+    return path.stat().st_size
 
 
 def write_bytes(path: Path, data: bytes):
@@ -107,6 +256,10 @@ def _beside(path: Path) -> Iterator[Path]:
     except BaseException:
         _remove(beside)
         raise
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def _remove(path: Path):
