@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ from .errors import HwzooError
 UNFINISHED = ".unfinished-"
 # The final files of a run, from when all are written until all are in their places.
 FINAL = ".final"
-# Which files runs made in a folder, a line each with its digest, and a line where a run began anew.
+# What a run makes on its way, a line for each file with its digest; a line without a file where a run begins anew.
 MADE = ".made.jsonl"
+# The digests of the final files of the last run that ended.
+ENDED = ".ended.json"
 # By one of these a model is loaded; a folder without them holds none.
 ENTRIES = ("config.json", "model_index.json", "adapter_config.json")
 
@@ -98,13 +100,13 @@ def finish(folder: Path):
         return
     with writing(folder):
         names = [file.relative_to(final).as_posix() for file in _files(final)]
-        record_made(folder, {name: sha256((final / name).read_bytes()) for name in names})
+        *earlier, last = _recorded(folder)
+        stale = {name: digest for run in (*earlier, _ended(folder)) for name, digest in run.items()}
         # Without its entry no model is loaded here: never a configuration with the weights of another.
         for name in ENTRIES:
             (folder / name).unlink(missing_ok=True)
-        *earlier, last = _recorded(folder)
-        for run in earlier:
-            remove_made(folder, {name: digest for name, digest in run.items() if name not in last})
+        remove_made(folder, {name: digest for name, digest in stale.items() if name not in last and name not in names})
+        write_json(folder / ENDED, {name: sha256((final / name).read_bytes()) for name in names})
         for name in sorted(names, key=lambda name: name in ENTRIES):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             with _beside(folder / name) as beside:
@@ -128,14 +130,20 @@ def settled(folder: str | Path) -> str:
 
 
 def begin_record(folder: Path):
-    """Notes that a run begins anew: what is recorded so far is an earlier one's."""
-    if _recorded(folder)[-1]:
-        append_jsonl(folder / MADE, [{"start": True}])
+    """
+    Notes that a run begins anew. What an earlier one made on its way is removed, now where it never ended, else with
+    its final files.
+    """
+    if _ended(folder):
+        append_jsonl(folder / MADE, [{}])
+    else:
+        remove_made(folder, made(folder))
+        (folder / MADE).unlink(missing_ok=True)
 
 
 def record_made(folder: Path, digests: Mapping[str, str | None]):
     """
-    Notes files as made by the run of an output folder, before they appear: only these may be deleted, or sent on.
+    Notes files that a run makes on its way, before they appear: only these may be deleted, or sent to the Hub.
 
     Args:
         folder: of the run.
@@ -145,8 +153,13 @@ def record_made(folder: Path, digests: Mapping[str, str | None]):
 
 
 def made(folder: Path) -> dict[str, str | None]:
-    """What the last run of a folder is recorded to have made: digests by relative name; empty without a record."""
-    return _recorded(folder)[-1]
+    """What the run of a folder is recorded to have made: digests by relative name; empty without a record."""
+    return _recorded(folder)[-1] | _ended(folder)
+
+
+def has_ended(folder: Path) -> bool:
+    """Whether a run of a folder has written its final files."""
+    return (folder / ENDED).is_file() or any((folder / name).exists() for name in ENTRIES)
 
 
 def remove_made(folder: Path, digests: Mapping[str, str | None]):
@@ -158,41 +171,50 @@ def remove_made(folder: Path, digests: Mapping[str, str | None]):
 
 
 def _recorded(folder: Path) -> list[dict[str, str | None]]:
-    """The files that each run of a folder made, the last run last."""
+    """What each run of a folder made on its way, the last run's last."""
     runs: list[dict[str, str | None]] = [{}]
     for entry in read_jsonl(folder / MADE):
-        if "start" in entry:
-            runs.append({})
-        else:
+        if "file" in entry:
             runs[-1][entry["file"]] = entry["sha256"]
+        else:
+            runs.append({})
     return runs
+
+
+def _ended(folder: Path) -> dict[str, str]:
+    path = folder / ENDED
+    return json.loads(path.read_bytes()) if path.is_file() else {}
 
 
 def append_jsonl(path: Path, records: Iterable[Any]):
     """Appends JSON Lines to a file that grows; HwzooError when it cannot."""
-    text = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
     with writing(path), open(path, "a", encoding="utf-8") as file:
-        file.write(text)
+        file.write("".join(json.dumps(record) + "\n" for record in records))
 
 
 def read_jsonl(path: Path) -> list[Any]:
-    """The whole lines of a file that grows, the last of which may be cut off; none where there is no such file."""
-    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]] if path.is_file() else []
+    """The lines of a file that grows, none where there is no such file; one that a kill cut off is left out."""
+    return _parsed(path.read_bytes()) if path.is_file() else []
+
+
+def _parsed(data: bytes) -> list[Any]:
+    records = []
+    for line in data.splitlines():
+        with suppress(ValueError):
+            records.append(json.loads(line))
+    return records
 
 
 def cut_back(path: Path, length: int) -> list[Any]:
-    """
-    Cuts a file of JSON Lines back to the first `length` bytes, and gives the whole lines that it had after them. A file
-    that is not so long stays as it is.
-    """
-    if not path.is_file() or path.stat().st_size <= length:
+    """Cuts a file of JSON Lines back to its first `length` bytes, and gives the lines that it had after them."""
+    if not path.is_file():
         return []
     with writing(path), open(path, "r+b") as file:
         file.seek(length)
-        lines = file.read().split(b"\n")[:-1]
-        file.truncate(length)
+        rest = file.read()
+        file.truncate(min(length, path.stat().st_size))
         os.fsync(file.fileno())
-    return [json.loads(line) for line in lines]
+    return _parsed(rest)
 
 
 def size_on_disk(path: Path) -> int:

@@ -1,11 +1,12 @@
 """The frame that recipes share: arguments, the loop, checkpoints, evaluation. It knows no model."""
 
-from .arguments import Flags, RunArguments, flag, parse_arguments, save_settings, settings
+from .arguments import Flags, RunArguments, deciding, flag, parse_arguments, save_settings, settings
 from .checkpoint import Checkpoint, Checkpoints, CorruptCheckpoint
 from .ema import averaged_model
+from .ending import Ending
 from .evaluation import mean_over
 from .launch import launch, make_output_dir, print_results, start
-from .loop import FitResult, NonFiniteLoss, Stopped, average, fit, micro_batches
+from .loop import FitResult, NonFiniteLoss, Stopped, fit
 from .noise import GlobalNoise
 from .pictures import (
     ImageSeries,
@@ -21,11 +22,13 @@ from .pictures import (
     save_strength_curves,
     save_task_curves,
 )
+from .state import TrainState, average
 
 __all__ = [
     "Checkpoint",
     "Checkpoints",
     "CorruptCheckpoint",
+    "Ending",
     "FitResult",
     "Flags",
     "GlobalNoise",
@@ -33,14 +36,15 @@ __all__ = [
     "NonFiniteLoss",
     "RunArguments",
     "Stopped",
+    "TrainState",
     "average",
     "averaged_model",
+    "deciding",
     "fit",
     "flag",
     "launch",
     "make_output_dir",
     "mean_over",
-    "micro_batches",
     "parse_arguments",
     "print_results",
     "save_accuracy_matrix",

@@ -5,6 +5,7 @@ import math
 import re
 import sys
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Set
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -19,6 +20,9 @@ from ..files import write_bytes
 KEYS_FOR_TESTS = {"expected"}
 OF_ONE_TRY = {"config", "data_dir", "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "report_to"}
 OF_ONE_TRY |= {"push_to_hub", "hub_model_id", "hub_private_repo"}
+# What else no step of an image recipe depends on. The data has a digest, a batch its size over all processes.
+OF_NO_STEP = {"dataset_name", "model_name_or_path", "train_batch_size", "eval_batch_size", "num_train_epochs"}
+OF_NO_STEP |= {"max_train_steps", "checkpointing_steps", "checkpoints_total_limit", "logging_steps", "eval_steps"}
 TRACKERS = ("tensorboard", "trackio", "wandb")
 # Of these the one that is given displaces the other's default or preset.
 EXCLUSIVE = ("num_train_epochs", "max_train_steps", "max_steps")
@@ -47,12 +51,14 @@ class Flags:
 
     Attributes:
         FIRST: the flag whose value may come first, without its name: `evaluate_generator.py outputs/vae --seed 1`.
+        FREE: flags that a resumed run may give another value: no step depends on them.
 
     Raises:
         UsageError: naming the flag, the value and the interval.
     """
 
     FIRST: ClassVar[str | None] = None
+    FREE: ClassVar[Set[str]] = frozenset()
 
     def __post_init__(self):
         for each in fields(self):
@@ -70,6 +76,8 @@ class Flags:
 @dataclass
 class RunArguments(Flags):
     """The flags of a run; a recipe derives from it to give its own defaults."""
+
+    FREE = OF_ONE_TRY | OF_NO_STEP
 
     config: str | None = flag(None, "YAML file with flags as keys (a preset); the command line wins")
     dataset_name: str = flag(
@@ -99,6 +107,9 @@ class RunArguments(Flags):
     )
     gradient_accumulation_steps: int = flag(1, "batches whose gradients are averaged into one step", "[1, inf)")
     mixed_precision: Literal["no", "bf16"] = flag("no", "bf16 runs matrix products in bfloat16")
+    num_threads: int | None = flag(
+        None, "threads of a process; OMP_NUM_THREADS, or else its share of the cores, when not given", "[1, 1024]"
+    )
     use_ema: bool = flag(False, "test and save the exponential moving average of the weights")
     ema_decay: float = flag(0.999, "decay a step of the average, after its warm-up", "[0, 1)")
     checkpointing_steps: int | None = flag(
@@ -208,6 +219,16 @@ def parse_arguments(types: list[type], argv: list[str] | None = None, descriptio
 def save_settings(path: Path, *arguments: Any):
     """Writes the `settings` of a run as a preset that `--config` takes."""
     write_bytes(path, yaml.safe_dump(settings(*arguments), sort_keys=False).encode())
+
+
+def deciding(*arguments: Flags) -> dict[str, Any]:
+    """The flags by name on which the steps of a run depend: a resumed run must have the same."""
+    return {
+        each.name: getattr(flags, each.name)
+        for flags in arguments
+        for each in fields(flags)
+        if each.name not in flags.FREE
+    }
 
 
 def settings(*arguments: Any) -> dict[str, Any]:

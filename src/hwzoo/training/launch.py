@@ -6,9 +6,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from accelerate import Accelerator
@@ -19,13 +19,13 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers.utils.logging import disable_progress_bar
 
 from ..errors import HwzooError, UsageError
-from ..files import remove_unfinished
+from ..files import finish, remove_unfinished
 from .arguments import RunArguments, parse_arguments
-from .loop import LAUNCHER_ENDED
+from .loop import HANGUP, LAUNCHER_ENDED
+from .resume import LOCK, check_output_dir
 
 logger = logging.getLogger("hwzoo")
 
-LOCK = ".lock"
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
@@ -33,14 +33,21 @@ def launch(main: Callable[..., Any], *types: type, description: str | None = Non
     """
     Runs a recipe's `main` on the dataclasses parsed from the command line, and exits with its status: 0, 1 for a
     failure, 2 for wrong usage, 128 + n after signal n. Errors are one line; `HWZOO_DEBUG=1` shows their traceback.
+    A console that cannot be written to costs nothing but what is said there.
     """
+    with _lasting_console():
+        _launch(main, types, description)
+
+
+def _launch(main: Callable[..., Any], types: Sequence[type], description: str | None):
     if not logger.handlers:
         logger.addHandler(logging.StreamHandler())
         logger.handlers[0].setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     disable_progress_bar()  # of transformers' saving: one file is written
     # Outside the loop, which saves first, a signal ends the run where it is, with the status that shells give.
-    for number in (signal.SIGTERM, LAUNCHER_ENDED):
-        signal.signal(number, lambda number, frame: sys.exit(128 + signal.SIGTERM))
+    for number in (signal.SIGTERM, HANGUP, LAUNCHER_ENDED):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as `nohup` leaves SIGHUP
+            signal.signal(number, _leave)
     try:
         _follow_launcher()
         main(*parse_arguments(list(types), description=description))
@@ -61,6 +68,55 @@ def launch(main: Callable[..., Any], *types: type, description: str | None = Non
         sys.exit(getattr(error, "status", 2 if isinstance(error, StrictDataclassError) else 1))
 
 
+def _leave(number: int, frame: Any):
+    sys.exit(128 + (signal.SIGTERM if number == LAUNCHER_ENDED else number))
+
+
+class _Console:
+    """A text stream that drops what cannot be written: the terminal is gone, the disk behind it is full."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with self._lasting():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self):
+        with self._lasting():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _lasting(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError):  # ValueError: it was closed
+            with contextlib.suppress(OSError, ValueError):
+                # What is still in its buffer must not fail at the interpreter's end.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def _lasting_console() -> Iterator[None]:
+    before = sys.stdout, sys.stderr
+    for name in ("stdout", "stderr"):
+        # None where the process was started with it closed.
+        stream = getattr(sys, name) or open(os.devnull, "w", encoding="utf-8")
+        with contextlib.suppress(AttributeError):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that knows only ASCII
+        setattr(sys, name, _Console(stream))
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        sys.stdout, sys.stderr = before
+
+
 @contextlib.contextmanager
 def start(run: RunArguments) -> Iterator[Accelerator]:
     """
@@ -68,8 +124,8 @@ def start(run: RunArguments) -> Iterator[Accelerator]:
     frees the folder at the end.
 
     Raises:
-        UsageError: for a folder that is not empty without `--overwrite_output_dir` or `--resume_from_checkpoint`, a
-            tracker that is not installed, or a launch in which the processes would not know of each other.
+        UsageError: for a folder that holds what the run was not asked to write over (`check_output_dir`), a tracker
+            that is not installed, or a launch in which the processes would not know of each other.
         HwzooError: for a folder that cannot be written or that another run is using.
     """
     folder = Path(run.output_dir)
@@ -88,15 +144,19 @@ def start(run: RunArguments) -> Iterator[Accelerator]:
             f"{os.environ['WORLD_SIZE']} processes were started that do not know of each other; on a machine without "
             "GPU: ACCELERATE_USE_CPU=1 torchrun --nproc_per_node 2 RECIPE ..."
         )
-    _use_all_cores(accelerator)
+    _set_threads(run.num_threads, accelerator)
     # The same weights on every process.
     set_seed(run.seed)
     with contextlib.ExitStack() as stack:
         problem = None
         if accelerator.is_main_process:
             try:
+                asked = folder, run.overwrite_output_dir, run.resume_from_checkpoint
+                check_output_dir(*asked)
                 stack.enter_context(_locked(folder))
-                _check_folder(folder, run)
+                check_output_dir(*asked)  # once more: another run may have used it meanwhile
+                remove_unfinished(folder)
+                finish(folder)
             except HwzooError as error:
                 problem = error
         # Whatever keeps one process from starting keeps all from it, with the same line.
@@ -112,18 +172,6 @@ def start(run: RunArguments) -> Iterator[Accelerator]:
             accelerator.wait_for_everyone()
         finally:
             accelerator.end_training()
-
-
-def _check_folder(folder: Path, run: RunArguments):
-    remove_unfinished(folder)
-    if run.overwrite_output_dir and run.resume_from_checkpoint:
-        raise UsageError("--overwrite_output_dir and --resume_from_checkpoint are given; give one of them")
-    kept = [path for path in folder.iterdir() if path.name != LOCK]
-    if kept and not (run.overwrite_output_dir or run.resume_from_checkpoint):
-        raise UsageError(
-            f"--output_dir {folder} is not empty; give --overwrite_output_dir to start anew or "
-            "--resume_from_checkpoint latest to go on"
-        )
 
 
 def make_output_dir(name: str | Path, overwrite: bool = True) -> Path:
@@ -189,12 +237,27 @@ def _start_trackers(accelerator: Accelerator, run: RunArguments):
     accelerator.init_trackers(Path(run.output_dir).name, config=settings, init_kwargs={"wandb": {"dir": str(logs)}})
 
 
-def _use_all_cores(accelerator: Accelerator):
-    # The launchers give a CPU process one thread, whatever the machine; a user's own larger OMP_NUM_THREADS stands.
+def _set_threads(num_threads: int | None, accelerator: Accelerator):
+    # The launchers give a CPU process one thread, whatever the machine, where the user says nothing.
     launched = "ACCELERATE_MIXED_PRECISION" in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
-    if launched and os.environ.get("OMP_NUM_THREADS") == "1" and accelerator.device.type == "cpu":
+    if num_threads is None and launched and accelerator.device.type == "cpu" and not _threads_given():
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+        num_threads = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+    several = f"{accelerator.num_processes} processes with " if accelerator.num_processes > 1 else ""
+    threads = torch.get_num_threads()
+    accelerator.print(f"on {accelerator.device}: {several}{threads} thread{'s' if threads > 1 else ''}")
+
+
+def _threads_given() -> bool:
+    """Whether OMP_NUM_THREADS is the user's own and not the launcher's, whose environment tells."""
+    if os.environ.get("OMP_NUM_THREADS") != "1":
+        return "OMP_NUM_THREADS" in os.environ
+    try:
+        return b"OMP_NUM_THREADS=" in Path(f"/proc/{os.getppid()}/environ").read_bytes()
+    except OSError:  # not Linux: 1 is what launchers set
+        return False
 
 
 def _follow_launcher():

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,21 +19,16 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..errors import HwzooError, UsageError
-from .arguments import RunArguments
-from .checkpoint import Checkpoint, Checkpoints, CorruptCheckpoint, random_state, set_random_state
+from ..files import MADE, append_jsonl, read_jsonl, record_made, size_on_disk
+from .arguments import RunArguments, deciding
+from .checkpoint import Checkpoints, random_state, set_random_state
+from .resume import CHECKPOINTS, HISTORY, begin_anew, checkpoint_to_resume, cut_back_to
 
 # What the system sends when the launcher ends; never taken for the second, impatient signal of a user. Not on Windows.
 LAUNCHER_ENDED = getattr(signal, "SIGUSR2", signal.SIGTERM)
-# Flags besides the seed that a resumed run must share with its checkpoint: the saved state, not the flag, decides.
-SHARED_FLAGS = (
-    "seed",
-    "learning_rate",
-    "lr_scheduler",
-    "lr_warmup_steps",
-    "max_grad_norm",
-    "mixed_precision",
-    "ema_decay",
-)
+HANGUP = getattr(signal, "SIGHUP", signal.SIGTERM)  # of the terminal; not on Windows
+FIXED_RATES = ("constant", "constant_with_warmup")  # schedules that do not depend on the length of the run
+READ_EVERY = 100  # steps of which metrics are held on the device at most
 
 
 class NonFiniteLoss(HwzooError):
@@ -54,7 +49,8 @@ class FitResult:
     Args:
         results: `train_steps`, `train_runtime` (seconds in the loop, evaluations and checkpoints included, summed over
             resumes) and `train_samples_per_second`.
-        history: one record a log line, {"step": ..., name: value}; evaluations under `eval_` names.
+        history: one record a log line, {"step": ..., name: value}; evaluations under `eval_` names. As in
+            `history.jsonl` of the output folder.
     """
 
     results: dict[str, float]
@@ -87,8 +83,8 @@ def fit(
         state: everything else that the run's future depends on: models (not wrapped for several processes),
             optimisers, schedules, averages, noise; a `torch.nn.Module` or anything with `state_dict` and
             `load_state_dict`.
-        identity: what a resumed run must share with its checkpoint besides SHARED_FLAGS and the size of a step; JSON
-            values by name.
+        identity: what a resumed run must share with its checkpoint besides the flags of `run` that decide and the size
+            of a step; JSON values by name.
         evaluate: gives numbers to log each `run.eval_steps`; must leave the global random state alone.
         after_step: called with the number of steps done, after each step and before its checkpoint: for what happens
             at some steps only (the end of a task, say). What it changes belongs into `state`; what it gives is logged.
@@ -96,31 +92,11 @@ def fit(
 
     Raises:
         NonFiniteLoss: with the first step at which a metric was not finite; later checkpoints are not written.
-        Stopped: after SIGINT or SIGTERM and the checkpoint that follows.
-        UsageError: when the checkpoint to resume from is none, or of another run.
+        Stopped: after SIGINT, SIGTERM or SIGHUP and the checkpoint that follows.
+        UsageError: when the checkpoint to resume from is none, of another run, or of more steps than are asked for.
     """
     total_steps = run.total_steps(len(batches)) if total_steps is None else total_steps
     return _Loop(run, accelerator, batches, train_step, state, identity, evaluate, after_step, total_steps).run_all()
-
-
-def micro_batches(accelerator: Accelerator, model: torch.nn.Module, num: int, *tensors: Tensor) -> Iterator[Any]:
-    """
-    Splits the rows of a step's tensors into `num` equal parts for gradient accumulation; several processes exchange
-    gradients at the last part only. The loss of each part is to be divided by `num`.
-    """
-    if num == 1:  # the usual case, without its overhead
-        yield tensors
-        return
-    for index, parts in enumerate(zip(*(tensor.chunk(num) for tensor in tensors), strict=True)):
-        with contextlib.nullcontext() if index == num - 1 else accelerator.no_sync(model):
-            yield parts
-
-
-def average(outputs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The scalars of the parts of a step, averaged and cut from their graphs: what a `train_step` gives."""
-    if len(outputs) == 1:
-        return {name: value.detach() for name, value in outputs[0].items()}
-    return {name: sum(output[name].detach() for output in outputs) / len(outputs) for name in outputs[0]}
 
 
 class _Loop:
@@ -130,21 +106,23 @@ class _Loop:
         self.batches = batches
         self.train_step = train_step
         self.state = {**state, "batches": batches}
-        self.identity = {**identity, **{name: getattr(run, name) for name in SHARED_FLAGS}}
-        self.identity["examples_per_step"] = batches.global_batch_size
+        self.identity = {**identity, **deciding(run), "examples_per_step": batches.global_batch_size}
+        if run.lr_scheduler not in FIXED_RATES:
+            self.identity["total_steps"] = total_steps
         self.evaluate = evaluate
         self.after_step = after_step
-        self.checkpoints = Checkpoints(Path(run.output_dir) / "checkpoints", run.checkpoints_total_limit)
+        self.folder = Path(run.output_dir)
+        self.checkpoints = Checkpoints(self.folder / CHECKPOINTS, run.checkpoints_total_limit)
         self.total = total_steps
         self.step = 0
         self.checkpointed_step = None
         self.runtime = 0.0  # seconds of the parts of this run before the last resume
-        self.window: list[dict[str, Tensor]] = []  # metrics of the steps since the last log line
-        self.num_checked = 0  # of these, how many were found finite
-        self.history: list[dict[str, float]] = []
+        self.unread: list[dict[str, Tensor]] = []  # metrics of the last steps, still on the device
+        self.window: dict[str, tuple[float, int]] = {}  # since the last log line: sum and count by name
 
     def run_all(self) -> FitResult:
-        set_seed(self.run.seed, device_specific=True)  # from here on each process has its own dropout
+        # From here on each process has its own dropout.
+        set_seed((self.run.seed + self.accelerator.process_index) % 2**32)
         self._resume()
         self.started = time.perf_counter()
         bar = tqdm(
@@ -156,9 +134,11 @@ class _Loop:
         )
         with bar, _Signals(self.accelerator) as signals:
             while self.step < self.total:
-                self.window.append(self.train_step(next(self.batches)))
+                self.unread.append(self.train_step(next(self.batches)))
                 self.step += 1
                 bar.update()
+                if len(self.unread) == READ_EVERY:
+                    self._read()
                 record = self.after_step(self.step) if self.after_step is not None else None
                 if self.step % self.run.logging_steps == 0 or self.step == self.total:
                     self._log(bar)
@@ -176,7 +156,7 @@ class _Loop:
             "train_runtime": round(runtime, 2),
             "train_samples_per_second": round(samples / runtime, 1) if runtime > 0 else 0.0,
         }
-        return FitResult(results, self.history)
+        return FitResult(results, read_jsonl(self.folder / HISTORY))
 
     def _due(self, interval: int | None) -> bool:
         return interval is not None and self.step % interval == 0
@@ -185,44 +165,45 @@ class _Loop:
         return self.runtime + time.perf_counter() - self.started
 
     def _log(self, bar):
-        by_name: dict[str, list[float]] = {}
-        for metrics in self._read_window():
-            for name, value in metrics.items():
-                by_name.setdefault(name, []).append(value)
+        self._read()
+        record = {name: total / count for name, (total, count) in self.window.items()}
         self.window.clear()
-        self.num_checked = 0
-        record = {name: sum(values) / len(values) for name, values in by_name.items()}
         bar.set_postfix({name: f"{value:.4g}" for name, value in list(record.items())[:3]}, refresh=False)
         self._record(record)
 
     def _record(self, record: dict[str, float]):
         if not record:
             return
-        self.history.append({"step": self.step, **record})
+        if self.accelerator.is_main_process:
+            append_jsonl(self.folder / HISTORY, [{"step": self.step, **record}])
         self.accelerator.log(record, step=self.step)
 
-    def _read_window(self) -> list[dict[str, float]]:
-        """The metrics since the last log line, averaged over the processes; the one wait for the device."""
-        entries = [(offset, name) for offset, metrics in enumerate(self.window) for name in metrics]
-        values = torch.stack([self.window[offset][name].detach().float() for offset, name in entries])
-        read: list[dict[str, float]] = [{} for _ in self.window]
+    def _read(self):
+        """Adds the metrics of the last steps, means of the processes, to the window; the one wait for the device."""
+        entries = [(offset, name) for offset, metrics in enumerate(self.unread) for name in metrics]
+        if not entries:
+            return
+        values = torch.stack([self.unread[offset][name].detach().float() for offset, name in entries])
+        first = self.step - len(self.unread) + 1
+        self.unread = []
         for (offset, name), value in zip(entries, self.accelerator.reduce(values, "mean").tolist(), strict=True):
-            read[offset][name] = value
-            if offset >= self.num_checked and not math.isfinite(value):
+            if not math.isfinite(value):
                 raise NonFiniteLoss(
-                    f"{name} is {value} at step {self.step - len(read) + offset + 1}; the run stops (a smaller "
-                    "--learning_rate or a --max_grad_norm may help)"
+                    f"{name} is {value} at step {first + offset}; the run stops (a smaller --learning_rate or a "
+                    "--max_grad_norm may help)"
                 )
-        self.num_checked = len(read)
-        return read
+            total, count = self.window.get(name, (0, 0))
+            self.window[name] = (total + value, count + 1)
 
     def _save(self):
-        window = self._read_window() if self.window else []  # no step that is not finite enters a checkpoint
+        self._read()  # no step that is not finite enters a checkpoint
         rng = gather_object([random_state()])
         problem = None
         if self.accelerator.is_main_process:
-            progress = {"runtime": self._elapsed(), "history": self.history, "window": window}
+            progress = {"runtime": self._elapsed(), "window": dict(self.window)}
             try:
+                # Files that grow with the run stay outside: a checkpoint knows how long they were.
+                progress |= {name: size_on_disk(self.folder / name) for name in (HISTORY, MADE)}
                 self.checkpoints.save(self.step, self.state, progress, self.identity, rng)
             except HwzooError as error:
                 problem = error
@@ -241,45 +222,47 @@ class _Loop:
         )
 
     def _resume(self):
-        where = self.run.resume_from_checkpoint
-        if where is None:
+        checkpoint = checkpoint_to_resume(self.run, self.checkpoints, self.identity)
+        if checkpoint is None:
             if self.accelerator.is_main_process:
-                self.checkpoints.clear()  # of an earlier run: a later resume would take them for this one's
+                begin_anew(self.folder, self.checkpoints)
+                record_made(self.folder, {HISTORY: None})
+            if self.run.resume_from_checkpoint is not None:
+                self.accelerator.print(f"no checkpoint in {self.checkpoints.folder}: starting from step 0")
             return
-        if where == "latest":
-            checkpoint = self.checkpoints.read_latest()
-            if checkpoint is None:
-                self.accelerator.print(f"no whole checkpoint in {self.checkpoints.folder}: starting from step 0")
-                return
-        else:
-            try:
-                checkpoint = Checkpoint(Path(where))
-            except CorruptCheckpoint as error:
-                raise UsageError(f"--resume_from_checkpoint {where} is not a whole checkpoint: {error}") from None
-        # A checkpoint of an earlier version may lack a name that is compared today.
-        for name, saved in checkpoint.identity.items():
-            given = self.identity.get(name)
-            if saved != given:
-                raise UsageError(
-                    f"--resume_from_checkpoint {checkpoint.path}: it is of a run with {name} {saved!r}, this one has "
-                    f"{given!r}"
-                )
+        if checkpoint.step > self.total:
+            raise UsageError(
+                f"--max_train_steps: the run would end after step {self.total}, {checkpoint.path} is at step "
+                f"{checkpoint.step}; give at least as many steps, or a new --output_dir"
+            )
         progress, rng = checkpoint.load(self.state)
         self.step = checkpoint.step
         self.runtime = progress["runtime"]
-        self.history = progress["history"]
-        self.window = [
-            {name: torch.tensor(value, device=self.accelerator.device) for name, value in metrics.items()}
-            for metrics in progress["window"]
-        ]
+        if "history" in progress:
+            self._adopt_old(progress)
+        else:
+            self.window = progress["window"]
+            if self.accelerator.is_main_process:
+                cut_back_to(progress, checkpoint.path.resolve().parents[1], self.folder)
         # As many processes as before go on with their own dropout; others start theirs anew.
         if self.accelerator.process_index < len(rng):
             set_random_state(rng[self.accelerator.process_index])
         self.accelerator.print(f"resumed from {checkpoint.path} at step {self.step}")
 
+    def _adopt_old(self, progress: dict[str, Any]):
+        """Of a checkpoint of the first version, which held the whole history, and the metrics of each step."""
+        for metrics in progress["window"]:
+            for name, value in metrics.items():
+                total, count = self.window.get(name, (0, 0))
+                self.window[name] = (total + value, count + 1)
+        if self.accelerator.is_main_process:
+            record_made(self.folder, {HISTORY: None})
+            (self.folder / HISTORY).unlink(missing_ok=True)
+            append_jsonl(self.folder / HISTORY, progress["history"])
+
 
 class _Signals:
-    """Notes the first SIGINT or SIGTERM for the loop to act on between two steps; a second one leaves at once."""
+    """Notes the first SIGINT, SIGTERM or SIGHUP for the loop to act on between two steps; a second leaves at once."""
 
     def __init__(self, accelerator: Accelerator):
         self.accelerator = accelerator
@@ -289,8 +272,9 @@ class _Signals:
         self.previous = {}
         # Python delivers signals to the main thread only; elsewhere (a notebook's worker) the loop goes without.
         with contextlib.suppress(ValueError):
-            for number in (signal.SIGINT, signal.SIGTERM, LAUNCHER_ENDED):
-                self.previous[number] = signal.signal(number, self._note)
+            for number in (signal.SIGINT, signal.SIGTERM, HANGUP, LAUNCHER_ENDED):
+                if number != HANGUP or signal.getsignal(HANGUP) != signal.SIG_IGN:  # `nohup` stays what it is
+                    self.previous[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *exception):

@@ -1,14 +1,17 @@
 """Grids of images and training curves as PNG files."""
 
-from collections.abc import Mapping, Sequence
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..files import replacing
+from ..files import made, record_made, replacing, sha256, write_bytes
 
 FRAME_TIME = 250  # milliseconds that a GIF shows each picture
 
@@ -44,8 +47,8 @@ def _in_rows(images: Tensor, columns: int) -> Tensor:
 
 class ImageSeries:
     """
-    Grids of images over the steps of a run, `fake_0050.png` and so on. It belongs into the run's state: a resumed run,
-    in another folder too, has the pictures of the steps before.
+    Grids of images over the steps of a run, `fake_0050.png` and so on, recorded as made by it: so a resumed run, in
+    another folder too, has the pictures of the steps before. It belongs into the run's state.
 
     Args:
         folder: for the files.
@@ -57,39 +60,44 @@ class ImageSeries:
         self.folder = Path(folder)
         self.columns = columns
         self.name = name
-        self.images: dict[int, Tensor] = {}  # uint8, by step
 
     def add(self, step: int, pixel_values: Tensor):
-        """Keeps images in [0, 1], (num, channels, height, width), as those of a step, and writes their grid."""
-        self.images[step] = pixel_values.detach().clamp(0, 1).mul(255).round().to("cpu", torch.uint8)
-        save_image_grid(self.images[step] / 255, self._path(step), self.columns)
+        """Writes the grid of images in [0, 1], (num, channels, height, width), as that of a step."""
+        buffer = io.BytesIO()
+        rounded = pixel_values.detach().clamp(0, 1).mul(255).round() / 255
+        _grid(rounded, self.columns).save(buffer, format="PNG")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        name = f"{self.name}_{step:04d}.png"
+        record_made(self.folder, {name: sha256(buffer.getvalue())})
+        write_bytes(self.folder / name, buffer.getvalue())
+
+    def pictures(self) -> dict[int, Path]:
+        """The files by step, in the order of the steps; those that are not there any more are left out."""
+        found = (re.fullmatch(rf"{re.escape(self.name)}_(\d+)\.png", name) for name in made(self.folder))
+        paths = {int(match.group(1)): self.folder / match.group(0) for match in found if match}
+        return {step: paths[step] for step in sorted(paths) if paths[step].is_file()}
 
     def finish(self, path: Path):
-        """
-        Writes the grids as a GIF that never ends, those of a resumed run that this folder lacks, and removes those of
-        an earlier run. Without any grid there is no GIF.
-        """
-        for stale in set(self.folder.glob(f"{self.name}_*.png")) - {self._path(step) for step in self.images}:
-            stale.unlink()
-        for step, images in self.images.items():
-            if not self._path(step).exists():
-                save_image_grid(images / 255, self._path(step), self.columns)
-        if self.images:
-            save_animation([images / 255 for images in self.images.values()], path, self.columns)
+        """Writes the grids as a GIF that never ends; without any grid there is none."""
+        if paths := list(self.pictures().values()):
+            _save_gif((Image.open(each) for each in paths), path)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"images": dict(self.images)}
+        return {}
 
     def load_state_dict(self, state: Mapping[str, Any]):
-        self.images = dict(state["images"])
-
-    def _path(self, step: int) -> Path:
-        return self.folder / f"{self.name}_{step:04d}.png"
+        # The first version kept the images in checkpoints.
+        for step, images in state.get("images", {}).items():
+            self.add(step, images / 255)
 
 
 def save_animation(frames: Sequence[Tensor], path: Path, columns: int):
     """Writes grids of images in [0, 1], (num, channels, height, width) each, one after the other as an endless GIF."""
-    first, *others = [_grid(frame, columns) for frame in frames]
+    _save_gif((_grid(frame, columns) for frame in frames), path)
+
+
+def _save_gif(frames: Iterable[Image.Image], path: Path):
+    first, *others = frames
     with replacing(Path(path)) as beside:
         first.save(beside, format="GIF", save_all=True, append_images=others, duration=FRAME_TIME, loop=0)
 

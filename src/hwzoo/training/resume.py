@@ -1,0 +1,123 @@
+"""What a run goes on from: which folder and checkpoint may be resumed, and the files that grow beside checkpoints."""
+
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+from ..files import ENDED, FINAL, MADE, UNFINISHED, begin_record, cut_back, has_ended, made, remove_made, size_on_disk
+from .checkpoint import Checkpoint, Checkpoints, CorruptCheckpoint
+
+logger = logging.getLogger(__name__)
+
+HISTORY = "history.jsonl"
+CHECKPOINTS = "checkpoints"
+LOCK = ".lock"
+# In an output folder, what is neither a user's nor a sign of a run that got somewhere.
+OURS = (LOCK, MADE, ENDED, "logs")
+
+
+def check_output_dir(folder: Path, overwrite: bool, resume: str | None):
+    """
+    Whether a run may use an output folder; nothing is changed.
+
+    Args:
+        folder: need not exist.
+        overwrite: of `--overwrite_output_dir`.
+        resume: of `--resume_from_checkpoint`.
+
+    Raises:
+        UsageError: when it holds what the run would write over without having been asked to.
+    """
+    if overwrite and resume:
+        raise UsageError("--overwrite_output_dir and --resume_from_checkpoint are given; give one of them")
+    found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    kept = [name for name in found if name not in (*OURS, FINAL) and not name.startswith(UNFINISHED)]
+    if overwrite or not kept:
+        return
+    anew = f"--output_dir {folder} is not empty; give --overwrite_output_dir to start anew or "
+    if resume is None:
+        raise UsageError(f"{anew}--resume_from_checkpoint latest to go on")
+    checkpoints = Checkpoints(folder / CHECKPOINTS)
+    if resume == "latest" and checkpoints.paths():
+        if checkpoints.read_latest() is None:
+            raise UsageError(
+                f"--resume_from_checkpoint latest: no checkpoint in {checkpoints.folder} is whole; they are kept, "
+                "give another --output_dir to start anew"
+            )
+        return
+    if resume != "latest" and Path(resume).resolve().parent == checkpoints.folder.resolve():
+        return
+    what = f"--resume_from_checkpoint {resume}: "
+    if resume != "latest" and checkpoints.paths():
+        raise UsageError(f"{what}--output_dir {folder} holds checkpoints of another run; give an empty one")
+    if has_ended(folder):
+        raise UsageError(f"{what}--output_dir {folder} holds a finished model, and not this checkpoint; give another")
+    strangers = [name for name in kept if name != CHECKPOINTS and name not in made(folder)]
+    if strangers:
+        raise UsageError(f"{what}--output_dir {folder} holds {strangers[0]}, which no run has made; give another")
+
+
+def checkpoint_to_resume(run: Any, checkpoints: Checkpoints, identity: dict[str, Any]) -> Checkpoint | None:
+    """
+    The checkpoint that `run.resume_from_checkpoint` asks for; None to begin at step 0.
+
+    Raises:
+        UsageError: when it is none, all are damaged, or it is of another run.
+    """
+    where = run.resume_from_checkpoint
+    if where is None:
+        return None
+    if where == "latest":
+        checkpoint = checkpoints.read_latest()
+        if checkpoint is None:
+            return None
+    else:
+        try:
+            checkpoint = Checkpoint(Path(where))
+        except CorruptCheckpoint as error:
+            raise UsageError(f"--resume_from_checkpoint {where} is not a whole checkpoint: {error}") from None
+    # A checkpoint of an earlier version may lack a name that is compared today.
+    for name, saved in checkpoint.identity.items():
+        given = identity.get(name)
+        if saved != given:
+            raise UsageError(
+                f"--resume_from_checkpoint {checkpoint.path}: it is of a run with {name} {saved!r}, this one has "
+                f"{given!r}"
+            )
+    return checkpoint
+
+
+def begin_anew(folder: Path, checkpoints: Checkpoints):
+    """Forgets the checkpoints of an earlier run: a later resume would take them for this one's."""
+    checkpoints.clear()
+    begin_record(folder)
+    (folder / HISTORY).unlink(missing_ok=True)
+
+
+def cut_back_to(progress: Mapping[str, Any], before: Path, folder: Path):
+    """
+    Cuts history and record back to what they were at a checkpoint, and removes what was made after it.
+
+    Args:
+        progress: of the checkpoint: the length of both files in bytes.
+        before: the folder of the run that took it; what `folder` lacks is copied from there.
+        folder: of this run.
+    """
+    if before != folder.resolve():
+        for name in (HISTORY, MADE):
+            if (before / name).is_file():
+                shutil.copyfile(before / name, folder / name)
+    for name in (HISTORY, MADE):
+        if size_on_disk(folder / name) < progress[name]:
+            logger.warning("%s is shorter than at the checkpoint: curves and animations will lack it", folder / name)
+    cut_back(folder / HISTORY, progress[HISTORY])
+    later = [entry for entry in cut_back(folder / MADE, progress[MADE]) if "file" in entry]
+    if before != folder.resolve():
+        for name, digest in made(folder).items():
+            if digest and (before / name).is_file():
+                shutil.copyfile(before / name, folder / name)
+    else:
+        remove_made(folder, {entry["file"]: entry["sha256"] for entry in later})
