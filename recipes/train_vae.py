@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from transformers import get_scheduler
 
 from hwzoo import VAEConfig, VAEModel, hub, metrics, training
 from hwzoo.data import ImageBatches, binarize, load_images
@@ -54,6 +53,8 @@ class Model(training.Flags):  # the fields of VAEConfig that the data does not d
 
 @dataclass
 class Protocol(training.Flags):
+    FREE = {"num_importance_samples", "num_iwae_images"}
+
     kl_warmup_steps: int = flag(0, "steps over which the weight of the KL divergence rises from 0 to beta", "[0, inf)")
     binarization: Literal["dynamic", "static", "none"] = flag(
         "dynamic", "training pixels drawn from their intensities at every step, once, or left grey"
@@ -83,14 +84,11 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
         image = {"image_size": data.train.image_size, "num_channels": data.train.num_channels}
         model = hub.load_or_build(VAEModel, run.model_name_or_path, VAEConfig(**image, **asdict(architecture)))
         model.to(device)
-        ema = training.averaged_model(model, run.ema_decay) if run.use_ema else None
-        tested = ema.module if ema else model
-        wrapped = accelerator.prepare(model)
 
         # 4. optimiser
         optimizer = torch.optim.Adam(model.parameters(), lr=run.learning_rate, fused=True)
-        steps = run.total_steps(len(batches))
-        lr_scheduler = get_scheduler(run.lr_scheduler, optimizer, run.lr_warmup_steps, num_training_steps=steps)
+        state = training.TrainState(run, accelerator, model, optimizer, run.total_steps(len(batches)))
+        eval_model = state.eval_model
 
         # 5. one step; its noise is drawn for the whole batch, whatever the processes and accumulated parts
         def train_step(batch):
@@ -98,82 +96,74 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
             if protocol.binarization == "dynamic":
                 pixel_values = binarize(pixel_values, noise.uniform(*pixel_values.shape))
             latent_noise = noise.normal(len(pixel_values), model.config.latent_size)
-            step = lr_scheduler.last_epoch + 1  # torch's name for the steps done
-            kl_weight = min(1.0, step / protocol.kl_warmup_steps) if protocol.kl_warmup_steps else 1.0
-            outputs = []
-            for part, part_noise in training.micro_batches(accelerator, wrapped, parts, pixel_values, latent_noise):
-                outputs.append(wrapped(part, kl_weight=kl_weight, noise=part_noise))
-                accelerator.backward(outputs[-1].loss / parts)
-            if run.max_grad_norm is not None:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), run.max_grad_norm)
-            optimizer.step()
-            lr_scheduler.step()
-            optimizer.zero_grad()
-            if ema:
-                ema.update_parameters(model)
-            return training.average(outputs)
+            warmup, step = protocol.kl_warmup_steps, state.steps_done + 1
+            kl_weight = min(1.0, step / warmup) if warmup else 1.0
+
+            def loss_of(pixel_values, noise):
+                return state.wrapped(pixel_values, kl_weight=kl_weight, noise=noise)
+
+            return state.step(loss_of, pixel_values, latent_noise)
 
         # 6. training, watched on some of the test images
-        def evenly_spaced(num_images):
-            num_images = min(num_images, len(test_set))
-            return torch.arange(num_images) * len(test_set) // num_images
+        test_means = training.TestMeans(accelerator, test_set, run.eval_batch_size, seed=TEST_SEED)
 
-        def test_mean(bounds, places, batch_size):
-            def bounds_of(part, generator):
-                return bounds(test_set.pixel_values(places[part]), generator)
-
-            return training.mean_over(accelerator, len(places), batch_size, bounds_of, seed=TEST_SEED)
-
-        def elbo(pixel_values, generator):
-            return dict(zip(BOUNDS, tested.negative_elbo_bound(pixel_values, generator=generator), strict=True))
-
-        def watch():
-            return test_mean(elbo, evenly_spaced(1000), run.eval_batch_size)
-
-        state = {"model": model, "optimizer": optimizer, "lr_scheduler": lr_scheduler, "noise": noise}
-        state |= {"ema": ema} if ema else {}
-        identity = {name: getattr(model.config, name) for name in asdict(architecture)}
-        identity |= {"recipe": "train_vae", "dataset": data.name, "binarization": protocol.binarization}
-        fitted = training.fit(run, accelerator, batches, train_step, state=state, identity=identity, evaluate=watch)
+        def elbo(batch, generator):
+            bounds = eval_model.negative_elbo_bound(batch["pixel_values"], generator=generator)
+            return dict(zip(BOUNDS, bounds, strict=True))
 
         # 7. test
         num_samples = protocol.num_importance_samples
-        picked = evenly_spaced(protocol.num_iwae_images or len(test_set))
 
-        def iwae(pixel_values, generator):
-            return {f"iwae_{num_samples}": tested.negative_iwae_bound(pixel_values, num_samples, generator=generator)}
+        def iwae(batch, generator):
+            bound = eval_model.negative_iwae_bound(batch["pixel_values"], num_samples, generator=generator)
+            return {f"iwae_{num_samples}": bound}
 
-        tests = test_mean(elbo, evenly_spaced(len(test_set)), run.eval_batch_size) | test_mean(iwae, picked, 100)
-        results = fitted.results | {f"test_{name}": value for name, value in tests.items()}
-        results |= metrics.course100(tested, test_set.pixel_values, test_set.labels, seed=TEST_SEED)
-        with torch.inference_mode():
-            every = torch.arange(len(test_set)).split(run.eval_batch_size)
-            means = torch.cat([tested.encode(test_set.pixel_values(places))[0] for places in every])
-        results["active_units"] = metrics.active_units(means)
-        sentence = (
-            f"{data.name}: all {len(test_set)} test images",
-            f"binarisation {protocol.binarization} (test images drawn once, seed {TEST_SEED}, unless none)",
-            "nats per image, one posterior sample an image",
-            f"test_iwae_{num_samples}: {len(picked)} of these images, evenly spaced",
-            "course100: the first ten of each class, 100 repeats",
-            f"weights averaged with decay {run.ema_decay}" if ema else "last weights",
-            "the last step, not one chosen by test numbers",
-        )
-        results["protocol"] = "; ".join(sentence)
+        def test(limit):
+            num_iwae = limit or protocol.num_iwae_images
+            tests = test_means(elbo, limit) | test_means(iwae, num_iwae, batch_size=100)
+            results = {f"test_{name}": value for name, value in tests.items()}
+            some = test_set.select(test_means.indices(limit))
+            results |= metrics.course100(eval_model, some.pixel_values, some.labels, seed=TEST_SEED)
+            with torch.inference_mode():
+                parts = torch.arange(len(some)).split(run.eval_batch_size)
+                means = torch.cat([eval_model.encode(some.pixel_values(part))[0] for part in parts])
+            results["active_units"] = metrics.active_units(means)
+            results["protocol"] = "; ".join((
+                f"{data.name}: all {len(test_set)} test images",
+                f"binarisation {protocol.binarization} (test images drawn once, seed {TEST_SEED}, unless none)",
+                "nats per image, one posterior sample an image",
+                f"test_iwae_{num_samples}: {len(test_means.indices(num_iwae))} of these images, evenly spaced",
+                "course100: the first ten of each class, 100 repeats",
+                f"weights averaged with decay {run.ema_decay}" if state.ema else "last weights",
+                "the last step, not one chosen by test numbers",
+            ))  # fmt: skip
+            return results
 
         # 8. save
-        if accelerator.is_main_process:
-            folder = Path(run.output_dir)
-            hub.save(tested, folder, results)
-            samples = tested.sample(200, generator=torch.Generator().manual_seed(run.seed))
+        def save(folder, results, history, limit):
+            hub.save(eval_model, folder, results)
+            samples = eval_model.sample(200, generator=torch.Generator().manual_seed(run.seed))
             originals = test_set.pixel_values(slice(100))
             training.save_image_grid(samples, folder / "samples.png", columns=20)
-            training.save_pairs(originals, tested.reconstruct(originals), folder / "reconstructions.png", columns=20)
-            training.save_curves(fitted.history, folder / "curves.png", BOUNDS, unit="nats per image")
+            training.save_pairs(
+                originals, eval_model.reconstruct(originals), folder / "reconstructions.png", columns=20
+            )
+            training.save_curves(history, folder / "curves.png", BOUNDS, unit="nats per image")
             training.save_settings(folder / "preset.yaml", run, architecture, protocol)
-            training.print_results(results, folder)
-            about = {"title": f"vae-{data.name}", "dataset": data.source, "config": tested.config}
-            hub.publish(run, CARD, results=results, **about)
+            about = {"title": f"vae-{data.name}", "dataset": data.source, "config": eval_model.config}
+            hub.save_card(run, folder, CARD, results=results, **about)
+
+        ending = training.Ending(run, accelerator, test, save)
+        ending.rehearse(model, eval_model)
+        identity = {name: getattr(model.config, name) for name in asdict(architecture)} | training.deciding(protocol)
+        identity |= {"recipe": "train_vae", "dataset": data.name}
+        fitted = training.fit(
+            run, accelerator, batches, train_step, state={"model": model, "noise": noise, **state.entries()},
+            identity=identity, evaluate=lambda: test_means(elbo, 1000),
+        )  # fmt: skip
+        results = ending.conclude(fitted)
+        if accelerator.is_main_process:
+            hub.publish(run)
         return results
 
 

@@ -76,24 +76,33 @@ def save_results(results: dict[str, Any], folder: Path):
     write_json(Path(folder) / "all_results.json", results)
 
 
-def publish(run: Any, template: Path, *, results: dict[str, Any], **about: Any):
+def save_card(run: Any, folder: Path, template: Path, *, results: dict[str, Any], **about: Any):
     """
-    Writes the card of a run whose model is saved, and pushes its folder where the run asks for it.
+    Writes the card of a run.
 
     Args:
-        run: the flags of the run: `config`, `hub_model_id`, `hub_private_repo`, `output_dir`, `push_to_hub`, `seed`.
+        run: the flags of the run: `config`, `hub_model_id`, `output_dir`, `seed`.
+        folder: for README.md, with the pictures of the run.
         template: of the card, which is also given `preset`, `repo_id` and `seed`.
         results: as in all_results.json.
         about: `title`, `dataset` and all else that `cards.write_card` takes.
 
     Raises:
-        HwzooError: when the card cannot be written or the push fails; what is saved stays.
+        HwzooError: when the card cannot be written.
     """
-    folder = Path(run.output_dir)
-    about |= {"preset": run.config and Path(run.config).stem, "repo_id": run.hub_model_id or str(folder)}
+    about |= {"preset": run.config and Path(run.config).stem, "repo_id": run.hub_model_id or str(run.output_dir)}
     write_card(folder, template, results=results, seed=run.seed, **about)
+
+
+def publish(run: Any):
+    """
+    Pushes the folder of a run where `run.push_to_hub` asks for it.
+
+    Raises:
+        HwzooError: when the push fails; what is saved stays.
+    """
     if run.push_to_hub:
-        print("pushed:", push(folder, run.hub_model_id, run.hub_private_repo))
+        print("pushed:", push(Path(run.output_dir), run.hub_model_id, run.hub_private_repo))
 
 
 def load(model_class: type[PreTrainedModel], model_name_or_path: str, **kwargs) -> PreTrainedModel:

@@ -4,7 +4,7 @@ from .arguments import Flags, RunArguments, deciding, flag, parse_arguments, sav
 from .checkpoint import Checkpoint, Checkpoints, CorruptCheckpoint
 from .ema import averaged_model
 from .ending import Ending
-from .evaluation import mean_over
+from .evaluation import TestMeans, mean_over
 from .launch import launch, make_output_dir, print_results, start
 from .loop import FitResult, NonFiniteLoss, Stopped, fit
 from .noise import GlobalNoise
@@ -36,6 +36,7 @@ __all__ = [
     "NonFiniteLoss",
     "RunArguments",
     "Stopped",
+    "TestMeans",
     "TrainState",
     "average",
     "averaged_model",

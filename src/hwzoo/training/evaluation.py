@@ -1,6 +1,7 @@
 """Averages over a data set that count each example once, whatever the batch size and the number of processes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -44,3 +45,55 @@ def mean_over(
     if accelerator.num_processes > 1:
         total = accelerator.reduce(total.to(accelerator.device), reduction="sum")
     return dict(zip(names, (total / num_examples).tolist(), strict=True))
+
+
+class TestMeans:
+    """
+    Means over the images of a test set, or over some of them, evenly spaced.
+
+    Args:
+        accelerator: of the processes that share the batches.
+        images: the test set on the device: `len`, and `batch(indices)` that gives tensors by name.
+        batch_size: images a batch.
+        seed: of what is drawn, with the batch.
+    """
+
+    __test__ = False  # pytest shall not take it for a test
+
+    def __init__(self, accelerator: Accelerator, images: Any, batch_size: int, seed: int = 0):
+        self.accelerator, self.images, self.batch_size, self.seed = accelerator, images, batch_size, seed
+
+    def indices(self, limit: int | None = None) -> Tensor:
+        """Evenly spaced indices of at most `limit` images; of all when None."""
+        num = len(self.images) if limit is None else min(limit, len(self.images))
+        return torch.arange(num) * len(self.images) // num
+
+    def __call__(
+        self,
+        metrics_of: Callable[[dict[str, Tensor], torch.Generator], dict[str, Tensor]],
+        limit: int | None = None,
+        *,
+        batch_size: int | None = None,
+        with_error: Collection[str] = (),
+    ) -> dict[str, float]:
+        """
+        Args:
+            metrics_of: gives numbers by name, averaged over the images of a batch or (batch,) each; what it draws it
+                draws from the generator given.
+            limit: images at most.
+            batch_size: in place of the usual one.
+            with_error: names of numbers, given as (batch,), to which `<name>_standard_error` over the images is added.
+        """
+        indices = self.indices(limit)
+
+        def means_of(part: slice, generator: torch.Generator) -> dict[str, Tensor]:
+            metrics = metrics_of(self.images.batch(indices[part].to(self.images.images.device)), generator)
+            squares = {f"{name}_standard_error": metrics[name].square() for name in with_error}
+            return {name: value.mean() for name, value in {**metrics, **squares}.items()}
+
+        size = batch_size or self.batch_size
+        means = mean_over(self.accelerator, len(indices), size, means_of, seed=self.seed)
+        for name in with_error:
+            variance = max(0.0, means[f"{name}_standard_error"] - means[name] ** 2)
+            means[f"{name}_standard_error"] = (variance / max(1, len(indices) - 1)) ** 0.5
+        return means

@@ -75,8 +75,8 @@ class TrainState:
         One step of the optimiser, the schedule and the average.
 
         Args:
-            loss_of: gives scalars by name from rows of `tensors`: the loss, and what else is to be logged. It is called
-                for each of the parts in which gradients are accumulated.
+            loss_of: gives scalars by name from rows of `tensors`: the loss, and what else is to be logged; called for
+                each of the parts in which gradients are accumulated.
             tensors: of this process's batch, alike in their first dimension.
             loss: name of the one that is minimised.
             after_update: called after the optimiser's step, with the gradients still there.
