@@ -116,7 +116,12 @@ def main(settings: Settings) -> dict:
 
 
 def score(
-    samples: Tensor, data: ImageSplits, classifier: ContinualForImageClassification, made_by: str, inception=None
+    samples: Tensor,
+    data: ImageSplits,
+    classifier: ContinualForImageClassification,
+    made_by: str,
+    inception=None,
+    limit: int | None = None,
 ) -> dict:
     """
     The scores of `metrics.generator_scores`, and `protocol`, which says how they were computed; `train_gan.py` ends
@@ -128,6 +133,7 @@ def score(
         classifier: of `load_classifier`.
         made_by: what made the samples, with the seed, for the protocol.
         inception: of `metrics.load_inception`, for FID on its features as well.
+        limit: test images at most, for a rehearsal.
     """
     num_samples, num_features = len(samples), classifier.feature_size
     chosen = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(FLOOR_SEED))[:num_samples]
@@ -136,7 +142,7 @@ def score(
         return (images.pixel_values(part) for part in places.split(500))
 
     def real():
-        return pixel_values(data.test, torch.arange(len(data.test))), pixel_values(data.train, chosen)
+        return pixel_values(data.test, torch.arange(len(data.test))[:limit]), pixel_values(data.train, chosen)
 
     scores = metrics.generator_scores(samples, *real(), classifier)
     if inception is not None:

@@ -10,12 +10,11 @@ The first trains on scikit-learn's digits, five tasks of two classes, offline, i
 classifier is `--strategy joint --num_tasks 1`. The presets say their command, their minutes and the numbers to expect.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
-from transformers import get_scheduler
 
 from hwzoo import ContinualConfig, ContinualForImageClassification, continual, hub, metrics, training
 from hwzoo.data import ImageBatches, load_images
@@ -104,9 +103,6 @@ def main(run: Run, tasks: Tasks, architecture: Model, method: Method) -> dict:
         model = hub.load_or_build(ContinualForImageClassification, run.model_name_or_path, config)
         model.to(device, memory_format=torch.channels_last).train()  # the faster one for convolutions
         strategy = continual.STRATEGIES[method.strategy](model, stream, method, noise)
-        ema = training.averaged_model(model, run.ema_decay) if run.use_ema else None
-        tested = ema.module if ema else model
-        wrapped = accelerator.prepare(model)
 
         # 4. optimiser, and the phases of training: one a task, as a rule
         if architecture.optimizer == "sgd":
@@ -122,24 +118,17 @@ def main(run: Run, tasks: Tasks, architecture: Model, method: Method) -> dict:
         steps = [run.total_steps(len(batches_of(phase))) for phase in range(len(phases))]
         batches = continual.StreamBatches(batches_of, steps)
         strategy.task = phases[0][1]
-        lr_scheduler = get_scheduler(run.lr_scheduler, optimizer, run.lr_warmup_steps, num_training_steps=sum(steps))
+        state = training.TrainState(run, accelerator, model, optimizer, sum(steps))
+        eval_model = state.eval_model
 
         # 5. one step
         def train_step(batch):
             batch = strategy.extend(batch)
-            outputs = []
-            for values in training.micro_batches(accelerator, wrapped, parts, *batch.values()):
-                outputs.append(strategy.losses(wrapped, dict(zip(batch, values, strict=True))))
-                accelerator.backward(outputs[-1]["loss"] / parts)
-            if run.max_grad_norm is not None:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), run.max_grad_norm)
-            optimizer.step()
-            strategy.after_step(optimizer)
-            lr_scheduler.step()
-            optimizer.zero_grad()
-            if ema:
-                ema.update_parameters(model)
-            return training.average(outputs)
+
+            def loss_of(*values):
+                return strategy.losses(state.wrapped, dict(zip(batch, values, strict=True)))
+
+            return state.step(loss_of, *batch.values(), after_update=lambda: strategy.after_step(optimizer))
 
         # 6. training; after the last step of a phase the strategy keeps what it needs, and all tasks are tested
         def accuracy_on(task):
@@ -147,12 +136,12 @@ def main(run: Run, tasks: Tasks, architecture: Model, method: Method) -> dict:
 
             def accuracy(part, generator):
                 batch = stream.test.batch(torch.arange(part.start, part.stop, device=device) + places.start)
-                logits = strategy.seen(tested(batch["pixel_values"], task_ids=batch["task_ids"]).logits)
+                logits = strategy.seen(eval_model(batch["pixel_values"], task_ids=batch["task_ids"]).logits)
                 return {"accuracy": (logits.argmax(-1) == batch["labels"]).float().mean()}
 
-            tested.eval()
+            eval_model.eval()
             mean = training.mean_over(accelerator, places.stop - places.start, run.eval_batch_size, accuracy)
-            tested.train()
+            eval_model.train()
             return round(mean["accuracy"], 6)  # float32 gives no more digits
 
         def watch():
@@ -172,58 +161,51 @@ def main(run: Run, tasks: Tasks, architecture: Model, method: Method) -> dict:
             return {f"eval_accuracy_task_{task + 1}": value for task, value in enumerate(row[:num_learned])}
 
         scores = continual.Scores([accuracy_on(task) for task in range(stream.num_tasks)])
-        state = {"model": model, "optimizer": optimizer, "lr_scheduler": lr_scheduler, "noise": noise}
-        state |= {"strategy": strategy, "stream": stream, "scores": scores} | ({"ema": ema} if ema else {})
-        identity = {"recipe": "train_continual", "dataset": data.name}
-        identity |= asdict(tasks) | asdict(architecture) | asdict(method) | {"steps": steps}
-        fitted = training.fit(
-            run,
-            accelerator,
-            batches,
-            train_step,
-            state=state,
-            identity=identity,
-            evaluate=watch,
-            after_step=after_step,
-            total_steps=sum(steps),
-        )
 
         # 7. test
-        if not scores.rows:  # no training: the model as it was loaded
-            strategy.task = phases[-1][1]
-            scores.add([accuracy_on(task) for task in range(stream.num_tasks)])
-        results = fitted.results | metrics.continual_metrics(scores.rows, scores.untrained)
-        results |= {"accuracy_matrix": scores.rows, "untrained_accuracy": scores.untrained}
-        results |= {"seconds_per_phase": scores.seconds, "memory_held": strategy.memory_held()}
-        if stream.permutations is not None:
-            results["permutations"] = stream.permutations.tolist()
-        stream_of = f"{tasks.num_tasks} tasks ({tasks.stream}, {tasks.scenario}-incremental)"
-        sentence = (
-            f"{data.name}, {stream_of if tasks.num_tasks > 1 else 'all classes in one task'}",
-            f"accuracy on all {len(stream.test)} test images, the mean over the tasks, after the last one",
-            "among the outputs of the image's own task" if tasks.scenario == "task" else "among all outputs seen",
-            f"weights averaged with decay {run.ema_decay}" if ema else "last weights",
-            "the last step, not one chosen by test numbers",
-        )
-        results["protocol"] = "; ".join(sentence)
+        def test(limit):
+            if limit is None and not scores.rows:  # no training: the model as it was loaded
+                strategy.task = phases[-1][1]
+                scores.add([accuracy_on(task) for task in range(stream.num_tasks)])
+            rows = scores.rows or [scores.untrained]
+            results = metrics.continual_metrics(rows, scores.untrained)
+            results |= {"accuracy_matrix": rows, "untrained_accuracy": scores.untrained}
+            results |= {"seconds_per_phase": scores.seconds, "memory_held": strategy.memory_held()}
+            if stream.permutations is not None:
+                results["permutations"] = stream.permutations.tolist()
+            stream_of = f"{tasks.num_tasks} tasks ({tasks.stream}, {tasks.scenario}-incremental)"
+            results["protocol"] = "; ".join((
+                f"{data.name}, {stream_of if tasks.num_tasks > 1 else 'all classes in one task'}",
+                f"accuracy on all {len(stream.test)} test images, the mean over the tasks, after the last one",
+                "among the outputs of the image's own task" if tasks.scenario == "task" else "among all outputs seen",
+                f"weights averaged with decay {run.ema_decay}" if state.ema else "last weights",
+                "the last step, not one chosen by test numbers",
+            ))  # fmt: skip
+            return results
 
         # 8. save
-        if accelerator.is_main_process:
-            folder = Path(run.output_dir)
-            hub.save(tested, folder, results)
-            training.save_accuracy_matrix(scores.rows, folder / "accuracy_matrix.png")
+        def save(folder, results, history, limit):
+            hub.save(eval_model, folder, results)
+            training.save_accuracy_matrix(results["accuracy_matrix"], folder / "accuracy_matrix.png")
             borders = torch.tensor(steps).cumsum(0).tolist()
-            training.save_task_curves(fitted.history, folder / "curves.png", stream.num_tasks, borders)
+            training.save_task_curves(history, folder / "curves.png", stream.num_tasks, borders)
             training.save_settings(folder / "preset.yaml", run, tasks, architecture, method)
-            training.print_results(results, folder)
             about = {"title": f"continual-{data.name}-{method.strategy}", "dataset": data.source, "metrics": SCORES}
-            about |= {
-                "pipeline_tag": "image-classification",
-                "config": tested.config,
-                "tasks": tasks,
-                "method": method,
-            }
-            hub.publish(run, CARD, results=results, **about)
+            about |= {"pipeline_tag": "image-classification", "config": eval_model.config}
+            hub.save_card(run, folder, CARD, results=results, tasks=tasks, method=method, **about)
+
+        ending = training.Ending(run, accelerator, test, save)
+        ending.rehearse(model, eval_model)
+        whole = {"model": model, "noise": noise, "strategy": strategy, "stream": stream, "scores": scores}
+        identity = {"recipe": "train_continual", "dataset": data.name, "steps": steps}
+        identity |= training.deciding(tasks, architecture, method)
+        fitted = training.fit(
+            run, accelerator, batches, train_step, state=whole | state.entries(), identity=identity, evaluate=watch,
+            after_step=after_step, total_steps=sum(steps),
+        )  # fmt: skip
+        results = ending.conclude(fitted)
+        if accelerator.is_main_process:
+            hub.publish(run)
         return results
 
 

@@ -16,7 +16,6 @@ from typing import Literal
 import torch
 from evaluate_generator import load_classifier, score
 from torch.nn import functional as F
-from transformers import get_scheduler
 
 from hwzoo import diffusion, hub, training
 from hwzoo.data import ImageBatches, load_images
@@ -62,6 +61,9 @@ class Model(training.Flags):
 
 @dataclass
 class Method(training.Flags):
+    FREE = {"scheduler", "num_inference_steps", "guidance_scale", "num_test_samples", "classifier"}
+    FREE |= {"num_bound_images", "num_bound_timesteps"}
+
     num_train_timesteps: int = flag(1000, "timesteps T of the forward process", "[25, inf)")
     beta_schedule: Literal[tuple(diffusion.BETA_SCHEDULES)] = flag("linear", "noise of each timestep")
     prediction_type: Literal[diffusion.PREDICTION_TYPES] = flag("v_prediction", "what the UNet predicts")
@@ -125,17 +127,15 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
                     raise UsageError(f"--model_name_or_path {path}: its UNet has {name} {given}, this run's {wanted}")
             unet, scheduler = trained.unet, trained.scheduler
         unet.to(device).train()
-        ema = training.averaged_model(unet, run.ema_decay) if run.use_ema else None
-        tested = ema.module if ema else unet
         alphas_cumprod = diffusion.alphas_cumprod(scheduler).to(device)
-        wrapped = accelerator.prepare(torch.compile(unet) if method.compile else unet)
-        # accelerate would run it in bfloat16 wherever it is called, also for the test.
-        accelerator.unwrap_model(unet, keep_fp32_wrapper=False)
 
         # 4. optimiser
         optimizer = torch.optim.Adam(unet.parameters(), lr=run.learning_rate, fused=True)
-        steps = run.total_steps(len(batches))
-        lr_scheduler = get_scheduler(run.lr_scheduler, optimizer, run.lr_warmup_steps, num_training_steps=steps)
+        state = training.TrainState(
+            run, accelerator, unet, optimizer, run.total_steps(len(batches)), autocast=True, norm_name="gradient_norm",
+            wrapped=accelerator.prepare(torch.compile(unet)) if method.compile else None,
+        )  # fmt: skip
+        eval_model = state.eval_model
 
         # 5. one step; its noise is drawn for the whole batch, whatever the processes and accumulated parts
         def clean_images(pixel_values):
@@ -151,24 +151,11 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
             eps, timesteps = noise.normal(*clean.shape), noise.integers(len(alphas_cumprod), len(clean))
             if num_classes:  # the class after the last stands for none
                 labels = labels.where(noise.uniform(len(labels)) >= method.label_dropout, num_classes)
-            outputs = []
-            for part in training.micro_batches(accelerator, wrapped, parts, clean, eps, timesteps, labels):
-                with accelerator.autocast():
-                    outputs.append({"loss": loss_of(wrapped, *part)})
-                accelerator.backward(outputs[-1]["loss"] / parts)
-            norm = torch.nn.utils.get_total_norm([each.grad for each in unet.parameters()])
-            if run.max_grad_norm is not None:
-                torch.nn.utils.clip_grads_with_norm_(unet.parameters(), run.max_grad_norm, norm)
-            optimizer.step()
-            lr_scheduler.step()
-            optimizer.zero_grad()
-            if ema:
-                ema.update_parameters(unet)
-            return training.average(outputs) | {"gradient_norm": norm}
+            return state.step(lambda *part: {"loss": loss_of(state.wrapped, *part)}, clean, eps, timesteps, labels)
 
         # 6. training; the pictures show the same noise at all steps, and as many images of each class
         sampler = diffusion.make_pipeline(
-            tested, diffusion.make_scheduler(method.scheduler, scheduler.config), image_size=size
+            eval_model, diffusion.make_scheduler(method.scheduler, scheduler.config), image_size=size
         )
 
         def drawing(labels, generator):
@@ -180,104 +167,93 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
             labels = torch.arange(num_images) * max(1, num_classes) // num_images
             return drawing(labels, torch.Generator().manual_seed(run.seed))
 
-        def evenly_spaced(num_images):
-            num_images = min(num_images, len(test_set))
-            return torch.arange(num_images) * len(test_set) // num_images
+        test_means = training.TestMeans(accelerator, test_set, run.eval_batch_size, seed=TEST_SEED)
 
-        def test_mean(metrics_of, places):
-            def metrics_of_part(part, generator):
-                pixel_values, labels = test_set.pixel_values(places[part]), test_set.labels[places[part]]
-                return metrics_of(clean_images(pixel_values), labels if num_classes else None, generator)
-
-            return training.mean_over(accelerator, len(places), run.eval_batch_size, metrics_of_part, seed=TEST_SEED)
-
-        def test_loss(clean, labels, generator):
+        def test_loss(batch, generator):
+            clean = clean_images(batch["pixel_values"])
             eps = torch.randn(clean.shape, generator=generator, device=device)
             timesteps = torch.randint(len(alphas_cumprod), (len(clean),), generator=generator, device=device)
-            return {"loss": loss_of(tested, clean, eps, timesteps, labels)}
+            return {"loss": loss_of(eval_model, clean, eps, timesteps, batch["labels"])}
 
         def watch():
-            tested.eval()
-            losses = test_mean(test_loss, evenly_spaced(500))
+            eval_model.eval()
+            losses = test_means(test_loss, 500)
             if accelerator.is_main_process:
                 frames = diffusion.reverse_process(sampler, COLUMNS, **each_class(100))
-                pictures["samples"].add(lr_scheduler.last_epoch, frames[-1])
-                pictures["denoising"].add(lr_scheduler.last_epoch, diffusion.denoising_strips(frames, 10, COLUMNS))
+                pictures["samples"].add(state.steps_done, frames[-1])
+                pictures["denoising"].add(state.steps_done, diffusion.denoising_strips(frames, 10, COLUMNS))
             unet.train()
             return losses
 
         folder = Path(run.output_dir)
         pictures = {name: training.ImageSeries(folder, COLUMNS, name) for name in ("samples", "denoising")}
-        state = {"model": unet, "optimizer": optimizer, "lr_scheduler": lr_scheduler, "noise": noise}
-        state |= pictures | ({"ema": ema} if ema else {})
-        identity = {"recipe": "train_ddpm", "dataset": data.name} | asdict(architecture)
-        only_seen = {"compile", "scheduler", "num_inference_steps", "guidance_scale", "classifier"}
-        only_seen |= {name for name in asdict(method) if name.startswith(("num_test", "num_bound"))}
-        identity |= {name: value for name, value in asdict(method).items() if name not in only_seen}
-        fitted = training.fit(run, accelerator, batches, train_step, state=state, identity=identity, evaluate=watch)
 
         # 7. test
-        tested.eval()
-        scale = (padded_size / size) ** 2  # bits of a padded image for each dimension of the image
-
-        def bound(clean, labels, generator):
+        def bound(batch, generator):
             terms = diffusion.variational_bound(
-                tested, scheduler, (clean + 1) / 2, labels=labels, num_timesteps=method.num_bound_timesteps,
+                eval_model, scheduler, (clean_images(batch["pixel_values"]) + 1) / 2,
+                labels=batch["labels"] if num_classes else None, num_timesteps=method.num_bound_timesteps,
                 generator=generator,
             )  # fmt: skip
-            means = {name: scale * getattr(terms, name).mean() for name in BOUNDS}
-            return means | {"square": (scale * terms.bits_per_dim).square().mean()}
+            scale = (padded_size / size) ** 2  # bits of a padded image for each dimension of the image
+            return {name: scale * getattr(terms, name) for name in BOUNDS}
 
-        places = evenly_spaced(method.num_bound_images)
-        tests = test_mean(bound, places)
-        variance = max(0.0, tests.pop("square") - tests["bits_per_dim"] ** 2)
-        tests["bits_per_dim_standard_error"] = (variance / (len(places) - 1)) ** 0.5
-        results = fitted.results | {f"test_{name}": value for name, value in tests.items()}
-        sentence = [
-            f"bits/dim: the variational bound on {len(places)} test images, evenly spaced, with "
-            f"{method.num_bound_timesteps} of the {len(alphas_cumprod) - 1} terms L_(t-1) of each, at stratified t; "
-            "prior is L_T, reconstruction L_0; the standard error is over the images"
-            + (", each given its class" if num_classes else ""),
-            f"weights averaged with decay {run.ema_decay}" if ema else "last weights",
-            "the last step, not one chosen by test numbers",
-        ]
-        if accelerator.is_main_process and classifier is not None:
+        def samples(num):
             generator, images = torch.Generator().manual_seed(run.seed), []
-            for part in torch.arange(min(method.num_test_samples, len(data.train))).split(run.eval_batch_size):
+            for part in torch.arange(num).split(run.eval_batch_size):
                 labels = torch.randint(max(1, num_classes), (len(part),), generator=generator)
                 images.append(sampler(**drawing(labels, generator)).images.cpu())
-            made_by = f"this model by {method.scheduler}, {method.num_inference_steps} steps, seed {run.seed}"
-            if num_classes:
-                made_by += f", classes drawn uniformly, guidance scale {method.guidance_scale}"
-            scores = score(torch.cat(images), data, classifier.to(device), made_by)
-            sentence.insert(0, scores.pop("protocol"))
-            results |= scores
-        else:
-            sentence.insert(0, f"{data.name}: samples not scored, no classifier for it comes with the package")
-        results["protocol"] = "; ".join(sentence)
+            return torch.cat(images)
+
+        def test(limit):
+            eval_model.eval()
+            num_bound = limit or method.num_bound_images
+            tests = test_means(bound, num_bound, with_error=["bits_per_dim"])
+            results = {f"test_{name}": value for name, value in tests.items()}
+            protocol = [
+                f"bits/dim: the variational bound on {len(test_means.indices(num_bound))} test images, evenly spaced, "
+                f"with {method.num_bound_timesteps} of the {len(alphas_cumprod) - 1} terms L_(t-1) of each, at "
+                "stratified t; prior is L_T, reconstruction L_0; the standard error is over the images"
+                + (", each given its class" if num_classes else ""),
+                f"weights averaged with decay {run.ema_decay}" if state.ema else "last weights",
+                "the last step, not one chosen by test numbers",
+            ]
+            if accelerator.is_main_process and classifier is not None:
+                made_by = f"this model by {method.scheduler}, {method.num_inference_steps} steps, seed {run.seed}"
+                if num_classes:
+                    made_by += f", classes drawn uniformly, guidance scale {method.guidance_scale}"
+                images = samples(limit or min(method.num_test_samples, len(data.train)))
+                results |= score(images, data, classifier.to(device), made_by, limit=limit)
+                protocol.insert(0, results.pop("protocol"))
+            else:
+                protocol.insert(0, f"{data.name}: samples not scored, no classifier for it comes with the package")
+            return results | {"protocol": "; ".join(protocol)}
 
         # 8. save
-        if accelerator.is_main_process:
-            diffusion.save_pipeline(diffusion.make_pipeline(tested, scheduler, size), folder)
+        def save(folder, results, history, limit):
+            diffusion.save_pipeline(diffusion.make_pipeline(eval_model, scheduler, size), folder)
             hub.save_results(results, folder)
-            training.save_image_grid(sampler(**each_class(200)).images, folder / "samples.png", columns=20)
-            frames = diffusion.reverse_process(sampler, method.num_inference_steps, **each_class(100))
+            training.save_image_grid(sampler(**each_class(limit or 200)).images, folder / "samples.png", columns=20)
+            frames = diffusion.reverse_process(sampler, method.num_inference_steps, **each_class(limit or 100))
             training.save_animation([*frames, *[frames[-1]] * 8], folder / "reverse.gif", columns=COLUMNS)
-            strips = diffusion.denoising_strips(frames, 10, COLUMNS)
+            strips = diffusion.denoising_strips(frames, min(10, len(frames[0])), COLUMNS)
             training.save_image_grid(strips, folder / "denoising.png", columns=COLUMNS)
             for name, series in pictures.items():
                 series.finish(folder / f"training_{name}.gif")
-            training.save_curves(fitted.history, folder / "curves.png", ("loss",), unit="mean squared error")
+            training.save_curves(history, folder / "curves.png", ("loss",), unit="mean squared error")
             training.save_settings(folder / "preset.yaml", run, architecture, method)
-            training.print_results(results, folder)
-            about = {
-                "title": f"ddpm-{data.name}",
-                "dataset": data.source,
-                "method": method,
-                "library_name": "diffusers",
-            }
-            about |= {"config": sampler.unet.config, "schedule": scheduler.config, "image_size": size}
-            hub.publish(run, CARD, results=results, **about)
+            about = {"title": f"ddpm-{data.name}", "dataset": data.source, "library_name": "diffusers"}
+            about |= {"config": eval_model.config, "schedule": scheduler.config, "image_size": size, "method": method}
+            hub.save_card(run, folder, CARD, results=results, **about)
+
+        ending = training.Ending(run, accelerator, test, save)
+        ending.rehearse(unet, eval_model)
+        identity = {"recipe": "train_ddpm", "dataset": data.name} | training.deciding(architecture, method)
+        whole = {"model": unet, "noise": noise} | pictures | state.entries()
+        fitted = training.fit(run, accelerator, batches, train_step, state=whole, identity=identity, evaluate=watch)
+        results = ending.conclude(fitted)
+        if accelerator.is_main_process:
+            hub.publish(run)
         return results
 
 

@@ -17,7 +17,6 @@ from typing import Literal
 
 import torch
 from evaluate_generator import load_classifier, score
-from transformers import get_scheduler
 
 from hwzoo import GANConfig, GANModel, hub, training
 from hwzoo.data import ImageBatches, load_images
@@ -62,6 +61,8 @@ class Model(training.Flags):  # the fields of GANConfig that the data does not d
 
 @dataclass
 class Method(training.Flags):
+    FREE = {"grid_steps", "num_test_samples", "classifier"}
+
     conditional: bool = flag(False, "condition both networks on the class of an image")
     loss: Literal[tuple(LOSSES)] = flag("non_saturating", "what both networks minimise")
     gradient_penalty_weight: float = flag(10.0, "of the penalty of wasserstein_gp", "[0, inf)")
@@ -90,7 +91,7 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
         own_classifier = (hub.CLASSIFIERS / data.name).is_dir()
         classifier = load_classifier(data, method.classifier) if method.classifier or own_classifier else None
 
-        # 3. model; the average is of the generator alone
+        # 3. model
         image = {"image_size": data.train.image_size, "num_channels": data.train.num_channels}
         num_classes = len(data.train.class_names)
         config = GANConfig(num_classes=num_classes if method.conditional else 0, **image, **asdict(architecture))
@@ -101,138 +102,122 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
                 f"{data.name} has {num_classes}{', as --conditional needs' if method.conditional else ''}"
             )
         model.to(device, memory_format=torch.channels_last).train()  # the faster one for convolutions
-        ema = training.averaged_model(model.generator, run.ema_decay) if run.use_ema else None
-        tested = model
-        if ema:
-            tested = GANModel(model.config)
-            tested.generator, tested.discriminator = ema.module, model.discriminator
         networks = {"generator": model.generator, "discriminator": model.discriminator}
-        wrapped = {name: accelerator.prepare(network) for name, network in networks.items()}
-        for network in networks.values():
-            # accelerate would run them in bfloat16 wherever they are called, also for the penalty and the test.
-            accelerator.unwrap_model(network, keep_fp32_wrapper=False)
 
-        # 4. optimisers
+        # 4. optimisers; the average is of the generator alone
         rates = {"generator": run.learning_rate}
         rates["discriminator"] = method.discriminator_learning_rate or run.learning_rate
         betas, steps = (method.adam_beta1, method.adam_beta2), run.total_steps(len(batches))
-        parameters, optimizers, lr_schedulers = {}, {}, {}
+        states = {}
         for name, network in networks.items():
-            parameters[name] = list(network.parameters())
-            optimizers[name] = torch.optim.Adam(parameters[name], lr=rates[name], betas=betas, fused=True)
-            lr_schedulers[name] = get_scheduler(
-                run.lr_scheduler, optimizers[name], run.lr_warmup_steps, num_training_steps=steps
-            )
+            optimizer = torch.optim.Adam(network.parameters(), lr=rates[name], betas=betas, fused=True)
+            states[name] = training.TrainState(
+                run, accelerator, network, optimizer, steps, average=name == "generator", autocast=True,
+                norm_name=f"{name}_gradient_norm",
+            )  # fmt: skip
+        generator, discriminator = (states[name].wrapped for name in networks)
+        eval_model = model
+        if run.use_ema:
+            eval_model = GANModel(model.config)
+            eval_model.generator, eval_model.discriminator = states["generator"].eval_model, model.discriminator
 
         # 5. one step; the generated images have the classes of the real ones
-        losses = LOSSES[method.loss]
+        losses, latent_size = LOSSES[method.loss], model.config.latent_size
         lipschitz_constant = PIXEL_RANGES[model.config.pixel_range][0]  # 1 in the networks' own units
 
         def discriminator_loss(real, labels, latents, mixing):
             with torch.no_grad():
                 fake = model.generator(latents, labels)
             both = torch.cat([real, fake]), torch.cat([labels, labels])
-            logits_real, logits_fake = wrapped["discriminator"](*both).chunk(2)
+            logits_real, logits_fake = discriminator(*both).chunk(2)
             loss = losses.discriminator(logits_real, logits_fake)
             if not losses.penalised:
                 right = {"accuracy_real": logits_real > 0, "accuracy_fake": logits_fake < 0}
                 return {"discriminator_loss": loss, **{name: each.float().mean() for name, each in right.items()}}
             penalty = gradient_penalty(
-                lambda images: wrapped["discriminator"](images, labels), real, fake, mixing, lipschitz_constant
+                lambda images: discriminator(images, labels), real, fake, mixing, lipschitz_constant
             )
             penalised = loss + method.gradient_penalty_weight * penalty
             return {"discriminator_loss": penalised, "wasserstein_estimate": -loss, "gradient_penalty": penalty}
 
         def generator_loss(labels, latents):
-            logits = model.discriminator(wrapped["generator"](latents, labels), labels)
+            logits = model.discriminator(generator(latents, labels), labels)
             return {"generator_loss": losses.generator(logits)}
-
-        def optimise(name, loss_of, *tensors):
-            outputs = []
-            for part in training.micro_batches(accelerator, wrapped[name], parts, *tensors):
-                with accelerator.autocast():
-                    outputs.append(loss_of(*part))
-                accelerator.backward(outputs[-1][f"{name}_loss"] / parts)
-            gradients = [parameter.grad for parameter in parameters[name] if parameter.grad is not None]
-            norm = torch.nn.utils.get_total_norm(gradients)
-            if run.max_grad_norm is not None:
-                torch.nn.utils.clip_grads_with_norm_(parameters[name], run.max_grad_norm, norm)
-            optimizers[name].step()
-            optimizers[name].zero_grad()
-            return training.average(outputs) | {f"{name}_gradient_norm": norm}
 
         def train_step(batch):
             pixel_values, labels = batch["pixel_values"], batch["labels"]
-            latents = noise.normal(len(labels), model.config.latent_size)
-            mixing = noise.uniform(len(labels))
+            tensors = pixel_values, labels, noise.normal(len(labels), latent_size), noise.uniform(len(labels))
             outputs = []
-            for turn in zip(*(each.chunk(turns) for each in (pixel_values, labels, latents, mixing)), strict=True):
-                outputs.append(optimise("discriminator", discriminator_loss, *turn))
-            labels = labels.chunk(turns)[-1]
+            for turn, parts in enumerate(zip(*(each.chunk(turns) for each in tensors), strict=True)):
+                last = turn == turns - 1
+                loss = {"loss": "discriminator_loss", "advance": last}
+                outputs.append(states["discriminator"].step(discriminator_loss, *parts, **loss))
             # Without gradients of the discriminator's weights: the generator's step has no use for them.
             model.discriminator.requires_grad_(False)
-            output = optimise("generator", generator_loss, labels, noise.normal(len(labels), model.config.latent_size))
+            labels = labels.chunk(turns)[-1]
+            latents = noise.normal(len(labels), latent_size)
+            output = states["generator"].step(generator_loss, labels, latents, loss="generator_loss")
             model.discriminator.requires_grad_(True)
-            for lr_scheduler in lr_schedulers.values():
-                lr_scheduler.step()
-            if ema:
-                ema.update_parameters(model.generator)
             return training.average(outputs) | output
 
         # 6. training; the grids show the same latents, and as many images of each class, at all steps
         def samples(num):
             labels = torch.arange(num) * num_classes // num if model.config.num_classes else None
-            return tested.sample(num, labels=labels, generator=torch.Generator().manual_seed(run.seed))
+            return eval_model.sample(num, labels=labels, generator=torch.Generator().manual_seed(run.seed))
 
         def after_step(step):
             if method.grid_steps is not None and step % method.grid_steps == 0 and accelerator.is_main_process:
                 grids.add(step, samples(100))
 
         grids = training.ImageSeries(Path(run.output_dir), columns=10)
-        state = {"model": model, "noise": noise, "grids": grids} | ({"ema": ema} if ema else {})
-        state |= {f"{name}_optimizer": optimizer for name, optimizer in optimizers.items()}
-        state |= {f"{name}_lr_scheduler": lr_scheduler for name, lr_scheduler in lr_schedulers.items()}
+
+        # 7. test: each process has statistics of BatchNorm of its own, those of the first are saved and tested
+        def test(limit):
+            eval_model.eval()
+            results, protocol = {}, []
+            if accelerator.is_main_process and classifier is not None:
+                generator = torch.Generator().manual_seed(run.seed)
+                num = limit or min(method.num_test_samples, len(data.train))
+                parts = torch.arange(num).split(run.eval_batch_size)
+                scored = torch.cat([eval_model.sample(len(part), generator=generator).cpu() for part in parts])
+                results = score(scored, data, classifier.to(device), f"this generator, seed {run.seed}", limit=limit)
+                protocol.append(results.pop("protocol"))
+            else:
+                protocol.append(f"{data.name}: not scored, no classifier for it comes with the package")
+            results["protocol"] = "; ".join([
+                *protocol,
+                "samples with the running statistics of BatchNorm, pixels clamped to [0, 1]",
+                "classes drawn uniformly" if model.config.num_classes else "unconditional",
+                f"weights of the generator averaged with decay {run.ema_decay}" if run.use_ema else "last weights",
+                "the last step, not one chosen by test numbers",
+            ])  # fmt: skip
+            return results
+
+        # 8. save
+        def save(folder, results, history, limit):
+            hub.save(eval_model, folder, results)
+            training.save_image_grid(samples(200), folder / "samples.png", columns=20)
+            grids.finish(folder / "training.gif")
+            logged = {name for record in history for name in record}
+            panels = {label: names for label, names in PANELS.items() if logged & set(names)}
+            training.save_panels(history, folder / "curves.png", panels or PANELS)
+            training.save_settings(folder / "preset.yaml", run, architecture, method)
+            about = {"title": f"gan-{data.name}", "dataset": data.source, "config": eval_model.config}
+            about |= {"method": method, "steps_shown": list(grids.pictures())}
+            hub.save_card(run, folder, CARD, results=results, **about)
+
+        ending = training.Ending(run, accelerator, test, save)
+        ending.rehearse(model, eval_model)
+        state = {"model": model, "noise": noise, "grids": grids}
+        state |= states["generator"].entries("generator_") | states["discriminator"].entries("discriminator_")
         identity = {name: getattr(model.config, name) for name in ("num_classes", *asdict(architecture))}
-        identity |= {"recipe": "train_gan", "dataset": data.name}
-        only_seen = {"grid_steps", "num_test_samples", "classifier"}  # of no influence on the training
-        identity |= {name: value for name, value in asdict(method).items() if name not in only_seen}
+        identity |= {"recipe": "train_gan", "dataset": data.name} | training.deciding(method)
         fitted = training.fit(
             run, accelerator, batches, train_step, state=state, identity=identity, after_step=after_step
         )
-
-        # 7. test: each process has statistics of BatchNorm of its own, those of the first are saved and tested
-        tested.eval()
-        results = fitted.results
-        sentence = [
-            "samples with the running statistics of BatchNorm, pixels clamped to [0, 1]",
-            "classes drawn uniformly" if model.config.num_classes else "unconditional",
-            f"weights of the generator averaged with decay {run.ema_decay}" if ema else "last weights",
-            "the last step, not one chosen by test numbers",
-        ]
-        if accelerator.is_main_process and classifier is not None:
-            generator = torch.Generator().manual_seed(run.seed)
-            places = torch.arange(min(method.num_test_samples, len(data.train))).split(run.eval_batch_size)
-            scored = torch.cat([tested.sample(len(part), generator=generator).cpu() for part in places])
-            scores = score(scored, data, classifier.to(device), f"this generator, seed {run.seed}")
-            sentence.insert(0, scores.pop("protocol"))
-            results |= scores
-        else:
-            sentence.insert(0, f"{data.name}: not scored, no classifier for it comes with the package")
-        results["protocol"] = "; ".join(sentence)
-
-        # 8. save
+        results = ending.conclude(fitted)
         if accelerator.is_main_process:
-            folder = Path(run.output_dir)
-            hub.save(tested, folder, results)
-            training.save_image_grid(samples(200), folder / "samples.png", columns=20)
-            grids.finish(folder / "training.gif")
-            logged = {name for record in fitted.history for name in record}
-            panels = {label: names for label, names in PANELS.items() if logged & set(names)}
-            training.save_panels(fitted.history, folder / "curves.png", panels or PANELS)
-            training.save_settings(folder / "preset.yaml", run, architecture, method)
-            training.print_results(results, folder)
-            about = {"title": f"gan-{data.name}", "dataset": data.source, "config": tested.config, "method": method}
-            hub.publish(run, CARD, results=results, steps_shown=list(grids.images), **about)
+            hub.publish(run)
         return results
 
 
