@@ -14,10 +14,12 @@ Seq2SeqTrainer and checked by a manifest (`src/hwzoo/training/seq2seq.py`).
 """
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from torch.utils.data import Subset
 
 from hwzoo import hub, text, training
 from hwzoo.errors import UsageError
@@ -180,59 +182,66 @@ def main(run: Run, model: Model, data: Data, generation: Generation) -> dict:
             baselines["oracle_sentence"] = text.oracle_sentence(pairs.test, split_sentences, rouge_1)
         if run.max_steps != 0 and run.model_name_or_path is not None:
             baselines["zero_shot"] = text.decode(trainer_of(base).generate_for(test), tokenizer)
-        trainer = trainer_of(network)
-        fitted = trainer.fit() if run.max_steps != 0 else training.FitResult({}, [])
 
         # 6. test
-        ids = trainer.generate_for(test)
-        predictions = text.decode(ids, tokenizer)
-        results = fitted.results | {"trainable_params": text.count_trainable(network)}
-        results |= {f"test_{name}": value for name, value in scores(predictions, pairs.test).items()}
-        results["test_gen_len"] = text.mean_length(ids, tokenizer)
-        results["baselines"] = {name: scores(texts, pairs.test) for name, texts in baselines.items()}
-        several = any(len(each.references) > 1 for each in pairs.test)
-        sentence = [
-            f"{pairs.name}: {len(pairs.test)} test pairs" + (" (the first)" if data.max_predict_samples else ""),
-            *([pairs.note] if pairs.note else []),
-            f"sources of at most {data.max_source_length} tokens, longer ones cut",
-            "generation: " + text.describe(generates),
-            "ROUGE F-measures x 100 by rouge-score with stemming, mean over the pairs, rougeLsum by sentence",
-            *(["against the first reference; _max against the best, _mean the mean over all"] if several else []),
-            f"the best of the evaluations every {run.eval_steps} steps, by ROUGE-L on {len(pairs.validation)} "
-            "validation pairs" if "best_step" in results else "the last weights",
-        ]  # fmt: skip
-        results["protocol"] = "; ".join(sentence)
+        predictions, sources = [], tokenizer.batch_decode(test.input_ids, skip_special_tokens=True)  # cut, as seen
+
+        def test_with(trainer, limit):
+            examples = pairs.test[:limit]
+            ids = trainer.generate_for(Subset(test, range(len(examples))))
+            predictions[:] = text.decode(ids, tokenizer)
+            results = {"trainable_params": text.count_trainable(network)}
+            results |= {f"test_{name}": value for name, value in scores(predictions, examples).items()}
+            results["test_gen_len"] = text.mean_length(ids, tokenizer)
+            results["baselines"] = {name: scores(texts[:limit], examples) for name, texts in baselines.items()}
+            several = any(len(each.references) > 1 for each in pairs.test)
+            chosen = run.eval_steps is not None and run.max_steps != 0
+            results["protocol"] = "; ".join([
+                f"{pairs.name}: {len(pairs.test)} test pairs" + (" (the first)" if data.max_predict_samples else ""),
+                *([pairs.note] if pairs.note else []),
+                f"sources of at most {data.max_source_length} tokens, longer ones cut",
+                "generation: " + text.describe(generates),
+                "ROUGE F-measures x 100 by rouge-score with stemming, mean over the pairs, rougeLsum by sentence",
+                *(["against the first reference; _max against the best, _mean the mean over all"] if several else []),
+                f"the best of the evaluations every {run.eval_steps} steps, by ROUGE-L on {len(pairs.validation)} "
+                "validation pairs" if chosen else "the last weights",
+            ])  # fmt: skip
+            return results
 
         # 7. save
-        if accelerator.is_main_process:
-            folder = Path(run.output_dir)
-            sources = tokenizer.batch_decode(test.input_ids, skip_special_tokens=True)  # as cut, as the model saw them
+        def save(folder, results, history, limit):
             hub.save(network, folder, results, also=(tokenizer, generates))
             rows = [
-                {"source": seen, "prediction": prediction, "references": each.references}
+                {"source": sources[index], "prediction": prediction, "references": pairs.test[index].references}
                 | {name: texts[index] for name, texts in baselines.items()}
-                for index, (seen, prediction, each) in enumerate(zip(sources, predictions, pairs.test, strict=True))
+                for index, prediction in enumerate(predictions)
             ]
             write_jsonl(folder / "predictions.jsonl", rows)
-            logged = {name for record in fitted.history for name in record}
+            logged = {name for record in history for name in record}
             panels = {label: names for label, names in PANELS.items() if logged & set(names)}
-            training.save_panels(fitted.history, folder / "curves.png", panels or PANELS)
+            training.save_panels(history, folder / "curves.png", panels or PANELS)
             training.save_settings(folder / "preset.yaml", run, model, data, generation)
             about = {"config": network.config, "method": model, "tasks": pairs.tasks, "lengths": data}
             about |= {"base": run.model_name_or_path, "adapter": text.adapter_of(network)}
             about["network_base"] = text.base_of(network)
             about["irregular"] = [
-                row for row, each in zip(rows, pairs.test, strict=True) if text.is_irregular_plural(each, row)
+                row for row, each in zip(rows, pairs.test, strict=False) if text.is_irregular_plural(each, row)
             ]
             about["samples"] = rows[:: max(1, len(rows) // 8)][:8]
-            tag = "text2text-generation" if pairs.tasks else "summarization"
-            library = "peft" if about["adapter"] else "transformers"
             # The Hub takes ids only, no folders.
             local = run.model_name_or_path is None or Path(run.model_name_or_path).exists()
-            base_model = None if local else run.model_name_or_path
-            training.print_results(results, folder)
-            about |= {"pipeline_tag": tag, "library_name": library, "base_model": base_model, "dataset": pairs.source}
-            hub.publish(run, CARD, results=results, title=f"t5-{pairs.name.split('/')[-1]}", **about)
+            about["base_model"] = None if local else run.model_name_or_path
+            about["library_name"] = "peft" if about["adapter"] else "transformers"
+            about["pipeline_tag"] = "text2text-generation" if pairs.tasks else "summarization"
+            title = f"t5-{pairs.name.split('/')[-1]}"
+            hub.save_card(run, folder, CARD, results=results, title=title, dataset=pairs.source, **about)
+
+        training.Ending(run, accelerator, partial(test_with, trainer_of(network)), save).rehearse(network)
+        trainer = trainer_of(network)
+        fitted = trainer.fit() if run.max_steps != 0 else training.FitResult({}, [])
+        results = training.Ending(run, accelerator, partial(test_with, trainer), save).conclude(fitted)
+        if accelerator.is_main_process:
+            hub.publish(run)
         return results
 
 

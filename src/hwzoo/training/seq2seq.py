@@ -10,7 +10,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,9 +30,10 @@ from transformers import (
 
 from ..errors import HwzooError, UsageError
 from ..files import sha256, writing
-from .arguments import Flags, check_destinations, flag, one_length
+from .arguments import OF_ONE_TRY, Flags, check_destinations, deciding, flag, one_length
 from .checkpoint import Checkpoint, Checkpoints, CorruptCheckpoint
 from .loop import FitResult, NonFiniteLoss, Stopped, _Signals
+from .resume import CHECKPOINTS, begin_anew, checkpoint_to_resume
 
 logger = logging.getLogger(__name__)
 
@@ -40,13 +41,13 @@ logger = logging.getLogger(__name__)
 WRITTEN = "checkpoint-"
 # Of an adapter, all that is trained: PEFT's own file lacks the network that makes a prompt of p-tuning.
 TRAINED = "trained.safetensors"
-# A resumed run may have other values of these; whatever else a run is given decides its weights.
-OF_NO_WEIGHT = {"save_steps", "save_total_limit", "logging_steps", "per_device_eval_batch_size", "hub_model_id"}
 
 
 @dataclass
 class Seq2SeqRunArguments(Flags):
     """The flags of a run of the Trainer, with the names of transformers' `run_summarization.py`."""
+
+    FREE = OF_ONE_TRY | {"save_steps", "save_total_limit", "logging_steps", "per_device_eval_batch_size"}
 
     config: str | None = flag(None, "YAML file with flags as keys (a preset); the command line wins")
     output_dir: str = flag("outputs", "folder for the model, results, pictures and checkpoints")
@@ -69,6 +70,9 @@ class Seq2SeqRunArguments(Flags):
     group_by_length: bool = flag(False, "pairs of similar length in a batch: less padding, faster")
     max_grad_norm: float | None = flag(1.0, "gradients are scaled down to this norm; no limit when 0", "[0, inf)")
     gradient_accumulation_steps: int = flag(1, "batches whose gradients are averaged into one step", "[1, inf)")
+    num_threads: int | None = flag(
+        None, "threads of a process; OMP_NUM_THREADS, or else its share of the cores, when not given", "[1, 1024]"
+    )
     bf16: bool = flag(False, "matrix products in bfloat16")
     fp16: bool = flag(False, "refused: T5 overflows in float16")
     logging_steps: int = flag(50, "steps between log lines, each the average over them", "[1, inf)")
@@ -109,7 +113,7 @@ class Seq2SeqRunArguments(Flags):
         evaluated = self.eval_steps is not None
         scheduler = "constant" if self.lr_scheduler_type == "inverse_sqrt" else self.lr_scheduler_type
         return Seq2SeqTrainingArguments(
-            output_dir=str(Path(self.output_dir) / "checkpoints"),
+            output_dir=str(Path(self.output_dir) / CHECKPOINTS),
             use_cpu=device.type == "cpu",  # else it refuses bf16 there
             max_steps=self.max_steps or -1,
             num_train_epochs=self.num_train_epochs or 1.0,
@@ -146,13 +150,10 @@ class ZooSeq2SeqTrainer(Seq2SeqTrainer):
         super().__init__(args=run.training_arguments(accelerator.device), **kwargs)
         self.run = run
         self.trackers = accelerator
-        free = OF_NO_WEIGHT | {"config", "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "report_to"}
-        free |= {"push_to_hub", "hub_private_repo"}
-        self.identity = identity | {name: value for name, value in asdict(run).items() if name not in free}
-        self.identity["processes"] = self.args.world_size
+        self.identity = identity | deciding(run) | {"processes": self.args.world_size}
         if frozen := _digest_of_frozen(self.model):
             self.identity["frozen weights"] = frozen
-        self.checkpoints = Checkpoints(Path(run.output_dir) / "checkpoints", run.save_total_limit)
+        self.checkpoints = Checkpoints(Path(run.output_dir) / CHECKPOINTS, run.save_total_limit)
         self.resumed_from: Path | None = None
         self.runtime = 0.0  # seconds of the parts of this run before the last resume
         self.started = time.perf_counter()
@@ -167,15 +168,15 @@ class ZooSeq2SeqTrainer(Seq2SeqTrainer):
 
         Raises:
             NonFiniteLoss: with the first step whose loss was not finite; later checkpoints are not written.
-            Stopped: after SIGINT or SIGTERM and the checkpoint that follows.
+            Stopped: after SIGINT, SIGTERM or SIGHUP and the checkpoint that follows.
             UsageError: when the checkpoint to resume from is none, or of another run.
         """
         checkpoint = self._checkpoint()
         if self.is_world_process_zero():
             for unfinished in self.checkpoints.folder.glob(WRITTEN + "*"):
                 shutil.rmtree(unfinished)
-            if self.run.resume_from_checkpoint is None:
-                self.checkpoints.clear()  # of an earlier run: a later resume would take them for this one's
+            if checkpoint is None:
+                begin_anew(Path(self.run.output_dir), self.checkpoints)
         self.accelerator.wait_for_everyone()
         if checkpoint is not None:
             self.resumed_from, self.runtime = checkpoint.path, checkpoint.progress["runtime"]
@@ -318,28 +319,14 @@ class ZooSeq2SeqTrainer(Seq2SeqTrainer):
         return self.state.global_step
 
     def _checkpoint(self) -> Checkpoint | None:
-        where = self.run.resume_from_checkpoint
-        if where is None:
+        checkpoint = checkpoint_to_resume(self.run, self.checkpoints, self.identity)
+        if checkpoint is None:
+            if self.run.resume_from_checkpoint is not None:
+                self.accelerator.print(f"no checkpoint in {self.checkpoints.folder}: starting from step 0")
             return None
-        if where == "latest":
-            checkpoint = self.checkpoints.read_latest()
-            if checkpoint is None:
-                self.accelerator.print(f"no whole checkpoint in {self.checkpoints.folder}: starting from step 0")
-                return None
-        else:
-            try:
-                checkpoint = Checkpoint(Path(where))
-            except CorruptCheckpoint as error:
-                raise UsageError(f"--resume_from_checkpoint {where} is not a whole checkpoint: {error}") from None
         # The Trainer loads whatever file of a known name is there; all of them must be those that were verified.
         if strange := checkpoint.unnamed_files():
             raise UsageError(f"--resume_from_checkpoint {checkpoint.path}: {strange[0]} is not in its manifest")
-        for name, saved in checkpoint.identity.items():
-            if saved != self.identity.get(name):
-                raise UsageError(
-                    f"--resume_from_checkpoint {checkpoint.path}: it is of a run with {name} {saved!r}, this one has "
-                    f"{self.identity.get(name)!r}"
-                )
         self.accelerator.print(f"resumed from {checkpoint.path} at step {checkpoint.step}")
         return checkpoint
 
