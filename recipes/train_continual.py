@@ -196,9 +196,10 @@ def main(run: Run, tasks: Tasks, architecture: Model, method: Method) -> dict:
 
         ending = training.Ending(run, accelerator, test, save)
         ending.rehearse(model, eval_model)
+        scores.begin()
         whole = {"model": model, "noise": noise, "strategy": strategy, "stream": stream, "scores": scores}
-        identity = {"recipe": "train_continual", "dataset": data.name, "steps": steps}
-        identity |= training.deciding(tasks, architecture, method)
+        identity = {"recipe": "train_continual", "dataset": data.name}
+        identity |= training.deciding(tasks, architecture, method) | {"steps": steps}
         fitted = training.fit(
             run, accelerator, batches, train_step, state=whole | state.entries(), identity=identity, evaluate=watch,
             after_step=after_step, total_steps=sum(steps),

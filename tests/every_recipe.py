@@ -13,6 +13,8 @@ from unittest import mock
 from recipe_runs import load_recipe
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from hwzoo.training.ending import REHEARSAL
+
 # Twelve steps, a checkpoint every third, and everything that a resume has to bring back.
 STEPS, INTERVAL = 12, 3
 FLAGS = {
@@ -40,7 +42,8 @@ FLAGS = {
         --compounds_per_word 0""",
 }
 WEIGHTS = {"train_ddpm": "unet/diffusion_pytorch_model.safetensors"}
-# What an event is: a step of an optimiser, and each change of a file below the output folder, just before it happens.
+# What an event is: a step of an optimiser, and each change of a file below the output folder, just before it happens,
+# but for those of the rehearsal, which leaves nothing.
 AUDITED = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"}
 
 
@@ -112,7 +115,7 @@ def _run(recipe, argv, folder, writer, events, signals, full_at):
             resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
 
     def hook(event: str, args: tuple[Any, ...]):
-        if event in AUDITED and str(args[0]).startswith(folder):
+        if event in AUDITED and str(args[0]).startswith(folder) and REHEARSAL not in str(args[0]):
             if event != "open" or (isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)):
                 happens()
 

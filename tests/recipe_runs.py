@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from types import ModuleType
 
 import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from hwzoo import ContinualConfig, ContinualForImageClassification, hub
@@ -48,6 +50,23 @@ def run_with(recipe: ModuleType, types: list[type], settings: dict) -> dict:
 
 def checkpoint(folder: Path, step: int) -> Path:
     return folder / "checkpoints" / f"step-{step:08d}"
+
+
+def tiles_of(path: Path, columns: int) -> torch.Tensor:
+    """The grey images of a grid that a recipe wrote, uint8, (num, height, width)."""
+    grid = torch.from_numpy(np.array(Image.open(path)))
+    width = grid.shape[1] // columns
+    rows = grid.unflatten(0, (-1, width)).unflatten(2, (columns, width)).transpose(1, 2)
+    return rows.flatten(0, 1)[:, 1:-1, 1:-1]  # without the frame of a pixel
+
+
+def stopped_at(straight: Path, step: int, folder: Path) -> Path:
+    """A copy of a run as it was killed after a checkpoint: without those that came later."""
+    shutil.copytree(straight, folder)
+    for path in (folder / "checkpoints").iterdir():
+        if path.name > checkpoint(folder, step).name:
+            shutil.rmtree(path)
+    return folder
 
 
 def same(first, second) -> bool:
@@ -87,8 +106,8 @@ def state_of(folder: Path, step: int) -> dict:
     return state
 
 
-def history(folder: Path, step: int) -> list[dict]:
-    return state_of(folder, step)["progress"]["history"]
+def history(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
 
 
 def same_run(first: Path, second: Path, step: int, file: str = "model.safetensors"):

@@ -27,6 +27,7 @@ SMALL = [
     "--num_importance_samples=2", "--train_batch_size=20",
 ]  # fmt: skip
 PUSHED = {
+    "history.jsonl",
     "README.md", "all_results.json", "config.json", "configuration_vae.py", "curves.png", "model.safetensors",
     "modeling_vae.py", "preset.yaml", "reconstructions.png", "samples.png",
 }  # fmt: skip

@@ -4,7 +4,6 @@ import functools
 import json
 import math
 import os
-import shutil
 import signal
 from pathlib import Path
 
@@ -12,7 +11,17 @@ import pytest
 import recipe_runs
 import torch
 from PIL import Image
-from recipe_runs import TORCHRUN, checkpoint, results_but_times, run_with, same, same_weights, wait_for_checkpoint
+from recipe_runs import (
+    TORCHRUN,
+    checkpoint,
+    history,
+    results_but_times,
+    run_with,
+    same,
+    same_weights,
+    stopped_at,
+    wait_for_checkpoint,
+)
 from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification
 
@@ -124,8 +133,8 @@ def test_joint_training_has_one_row_and_all_curves(train_continual, no_pictures,
     results = run(train_continual, tmp_path, strategy="joint", num_tasks=5, logging_steps=1, eval_steps=None)
     assert len(results["accuracy_matrix"]) == len(results["seconds_per_phase"]) == 1
     assert len(results["accuracy_matrix"][0]) == 5 and results["train_steps"] == 4
-    history = state_of(checkpoint(tmp_path, 4))["progress"]["history"]
-    assert [history[-1][f"eval_accuracy_task_{task}"] for task in range(1, 6)] == results["accuracy_matrix"][0]
+    last = history(tmp_path)[-1]
+    assert [last[f"eval_accuracy_task_{task}"] for task in range(1, 6)] == results["accuracy_matrix"][0]
 
 
 @pytest.mark.parametrize("stream", ["split", "permuted"])
@@ -183,7 +192,7 @@ def test_accumulated_batches_equal_one_batch(name, train_continual, no_pictures,
     settings = {**STRATEGIES[name], "optimizer": "sgd", "learning_rate": 0.05, "logging_steps": 1}
     run(train_continual, tmp_path / "a", train_batch_size=60, **settings)
     run(train_continual, tmp_path / "b", train_batch_size=20, gradient_accumulation_steps=3, **settings)
-    whole, parts = (state_of(checkpoint(tmp_path / name, 8))["progress"]["history"] for name in "ab")
+    whole, parts = (history(tmp_path / name) for name in "ab")
     losses = [record["loss"] for record in whole if "loss" in record]
     assert len(losses) == 8
     assert [record["loss"] for record in parts if "loss" in record] == pytest.approx(losses, rel=1e-4)
@@ -281,8 +290,7 @@ def test_resumed_equals_straight(name, train_continual, no_pictures, tmp_path):
     run(train_continual, straight, checkpointing_steps=2, checkpoints_total_limit=None, **settings)
     total = 4 if name == "joint" else 20  # all tasks at once are one phase
     for step in (2, 4) if name == "joint" else (10, 8):
-        resumed = tmp_path / f"from {step}"
-        shutil.copytree(checkpoint(straight, step), checkpoint(resumed, step))  # what a run killed then leaves
+        resumed = stopped_at(straight, step, tmp_path / f"from {step}")
         run(train_continual, resumed, resume_from_checkpoint="latest", **settings)
         assert results_but_times(straight) == results_but_times(resumed)
         same_weights(straight, resumed)
@@ -351,8 +359,7 @@ def test_two_processes_equal_one(train_continual, no_pictures, tmp_path):
     _, error = two.communicate(timeout=240)
     assert two.returncode == 0, error[-3000:]
     for name, one in ones.items():
-        ends = [checkpoint(tmp_path / folder / name, 20) for folder in ("one", "two")]
-        histories = [state_of(path)["progress"]["history"] for path in ends]
+        histories = [history(tmp_path / folder / name) for folder in ("one", "two")]
         assert len(histories[0]) == len(histories[1]) == 22
         for first, second in zip(*histories, strict=True):
             assert first == pytest.approx(second, rel=1e-3, abs=0.01), name

@@ -15,7 +15,7 @@ import pytest
 import recipe_runs
 import torch
 from PIL import Image
-from recipe_runs import TORCHRUN, results_but_times, same_weights, wait_for_checkpoint
+from recipe_runs import TORCHRUN, history, results_but_times, same_weights, wait_for_checkpoint
 from safetensors.torch import load_file
 from transformers import AutoModel
 
@@ -264,10 +264,9 @@ def test_two_processes_equal_one(train_vae, tmp_path):
     train_vae.main(*parse_arguments(types, [f"--output_dir={tmp_path / 'one'}", *arguments]))
     _, error = two.communicate(timeout=240)
     assert two.returncode == 0, error[-3000:]
-    rng = {name: torch.load(tmp_path / name / "checkpoints/step-00000050/state.pt") for name in ("one", "two")}
-    history = {name: rng[name]["progress"]["history"] for name in rng}
-    assert len(history["one"]) == len(history["two"]) == 50
-    for first, second in zip(history["one"], history["two"], strict=True):
+    histories = [history(tmp_path / name) for name in ("one", "two")]
+    assert len(histories[0]) == len(histories[1]) == 50
+    for first, second in zip(*histories, strict=True):
         assert first["loss"] == pytest.approx(second["loss"], rel=1e-4)
     first, second = results_but_times(tmp_path / "one"), results_but_times(tmp_path / "two")
     for name in ("test_negative_elbo", "test_iwae_2", "active_units", "train_steps"):
@@ -305,8 +304,12 @@ def test_a_checkpoint_of_the_first_version_resumes(train_vae, tmp_path):
         def state_dict(self):
             return self.tensors
 
+    state["progress"] = {"runtime": 1.0, "history": history(tmp_path / "old"), "window": []}
+    (tmp_path / "old" / "history.jsonl").unlink()
+    (tmp_path / "old" / ".made.jsonl").unlink()
     objects = {name: Saved(item) for name, item in state["objects"].items()}
     objects |= {name: Weights(tensors) for name, tensors in weights.items()}
     Checkpoints(path.parent).save(10, objects, state["progress"], checkpoint.identity, state["rng"])
     run(train_vae, tmp_path / "old", max_train_steps=20, resume_from_checkpoint="latest")
     same_weights(tmp_path / "straight", tmp_path / "old")
+    assert [record["step"] for record in history(tmp_path / "old")] == [10, 20]

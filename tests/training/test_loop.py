@@ -11,10 +11,10 @@ from hwzoo.training import (
     GlobalNoise,
     NonFiniteLoss,
     RunArguments,
+    TrainState,
     averaged_model,
     fit,
     mean_over,
-    micro_batches,
 )
 
 
@@ -181,10 +181,41 @@ def test_overwriting_forgets_the_checkpoints_of_before(tmp_path):
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000020"]
 
 
-def test_micro_batches_cover_the_batch_once():
-    parts = list(micro_batches(Accelerator(cpu=True), torch.nn.Linear(1, 1), 3, torch.arange(9), torch.arange(9) * 2))
-    assert torch.equal(torch.cat([first for first, _ in parts]), torch.arange(9))
-    assert all(torch.equal(first * 2, second) for first, second in parts) and len(parts) == 3
+@pytest.mark.parametrize("max_grad_norm", [None, 0.01])
+def test_accumulated_parts_are_one_step(max_grad_norm, tmp_path):
+    x, seen = torch.arange(12.0).unflatten(0, (6, 2)), []
+    after = {}
+    for parts in (1, 3):
+        torch.manual_seed(0)
+        model = torch.nn.Linear(2, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        given = {"gradient_accumulation_steps": parts, "max_grad_norm": max_grad_norm, "use_ema": True}
+        run = RunArguments(output_dir=str(tmp_path), lr_scheduler="linear", max_train_steps=4, **given)
+        state = TrainState(run, Accelerator(cpu=True), model, optimizer, total_steps=4, norm_name="norm")
+
+        def loss_of(rows):
+            seen.append(len(rows))
+            return {"loss": model(rows).square().mean(), "rows": rows.mean()}  # noqa: B023 (called in this turn)
+
+        logged = [state.step(loss_of, x) for _ in range(2)]
+        assert state.steps_done == 2 and optimizer.param_groups[0]["lr"] == pytest.approx(0.005)
+        assert logged[0].keys() == {"loss", "rows", "norm"} and logged[0]["rows"] == x.mean()
+        assert all(each.grad is None for each in model.parameters())
+        after[parts] = [logged[1]["loss"], logged[1]["norm"], *model.parameters(), *state.eval_model.parameters()]
+    assert seen == [6, 6, *[2] * 6]
+    for one, several in zip(after[1], after[3], strict=True):
+        torch.testing.assert_close(one, several)
+
+
+def test_the_gradient_is_scaled_down_to_the_norm(tmp_path):
+    model = torch.nn.Linear(2, 1, bias=False)
+    before = model.weight.detach().clone()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    run = RunArguments(output_dir=str(tmp_path), max_grad_norm=0.1)
+    state = TrainState(run, Accelerator(cpu=True), model, optimizer, 10)
+    assert state.eval_model is model
+    state.step(lambda rows: {"loss": (rows @ model.weight.T).mean()}, torch.tensor([[3.0, 4.0]]))
+    torch.testing.assert_close(before - model.weight, torch.tensor([[0.06, 0.08]]))
 
 
 def test_processes_share_the_noise_of_one():

@@ -19,6 +19,10 @@ class Scores:
         self._elapsed = 0.0  # of this phase, before the last resume
         self._started = time.perf_counter()
 
+    def begin(self):
+        """The training begins now."""
+        self._started = time.perf_counter()
+
     def add(self, row: list[float]) -> list[float]:
         """Notes the accuracies on all tasks after a phase, and its time, the evaluation included; gives the row."""
         self.rows.append(row)

@@ -1,7 +1,7 @@
 """The last stages of a run, test and save, which are shown to work before the first step."""
 
 import math
-import tempfile
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from ..files import renewing
+from ..files import UNFINISHED, renewing, writing
 from .checkpoint import random_state, set_random_state
 from .launch import print_results
 from .loop import FitResult
 
+REHEARSAL = UNFINISHED + "rehearsal"
 FEW = 4  # examples of each kind in the rehearsal
 
 
@@ -41,16 +42,21 @@ class Ending:
 
     def rehearse(self, *models: torch.nn.Module):
         """
-        Tests and saves with a few examples, into a temporary folder: what would fail after hours fails now. Random
-        states, and which modules of `models` are in training mode, are as before.
+        Tests and saves with a few examples, into a folder that is removed: what would fail after hours fails now.
+        Random states, and which modules of `models` are in training mode, are as before.
         """
         modes = [(module, module.training) for model in models for module in model.modules()]
         before = random_state()
         # A model that has not been trained may well have scores that are not finite.
         results = {name: 0.0 if is_not_finite(value) else value for name, value in self.test(FEW).items()}
         if self.accelerator.is_main_process:
-            with tempfile.TemporaryDirectory() as folder:
-                self.save(Path(folder), results, [], FEW)
+            folder = Path(self.run.output_dir) / REHEARSAL
+            try:
+                with writing(folder):
+                    folder.mkdir()
+                self.save(folder, results, [], FEW)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
         set_random_state(before)
         for module, training in modes:
             module.training = training

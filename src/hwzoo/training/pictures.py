@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -72,13 +71,18 @@ class ImageSeries:
         write_bytes(self.folder / name, buffer.getvalue())
 
     def pictures(self) -> dict[int, Path]:
-        """The files by step, in the order of the steps; those that are not there any more are left out."""
-        found = (re.fullmatch(rf"{re.escape(self.name)}_(\d+)\.png", name) for name in made(self.folder))
-        paths = {int(match.group(1)): self.folder / match.group(0) for match in found if match}
-        return {step: paths[step] for step in sorted(paths) if paths[step].is_file()}
+        """The files by step, in the order of the steps, without those that are changed or gone since."""
+        found = {}
+        for name, digest in made(self.folder).items():
+            match, path = re.fullmatch(rf"{re.escape(self.name)}_(\d+)\.png", name), self.folder / name
+            if match and path.is_file() and sha256(path.read_bytes()) == digest:
+                found[int(match.group(1))] = path
+        return dict(sorted(found.items()))
 
     def finish(self, path: Path):
         """Writes the grids as a GIF that never ends; without any grid there is none."""
+        from PIL import Image
+
         if paths := list(self.pictures().values()):
             _save_gif((Image.open(each) for each in paths), path)
 
@@ -96,7 +100,8 @@ def save_animation(frames: Sequence[Tensor], path: Path, columns: int):
     _save_gif((_grid(frame, columns) for frame in frames), path)
 
 
-def _save_gif(frames: Iterable[Image.Image], path: Path):
+def _save_gif(frames: Iterable[Any], path: Path):
+    """Of PIL images."""
     first, *others = frames
     with replacing(Path(path)) as beside:
         first.save(beside, format="GIF", save_all=True, append_images=others, duration=FRAME_TIME, loop=0)

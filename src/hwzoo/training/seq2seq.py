@@ -215,12 +215,16 @@ class ZooSeq2SeqTrainer(Seq2SeqTrainer):
         """
         self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)  # `forward` ran in bfloat16 in training
         before = self.compute_metrics, self.accelerator.native_amp
+        prepared = vars(self.model).get("_is_accelerate_prepared", False)
         self.compute_metrics, self.accelerator.native_amp = None, False  # the metrics are the validation set's
         try:
             with _quiet():
                 return self.predict(dataset).predictions
         finally:
             self.compute_metrics, self.accelerator.native_amp = before
+            # accelerate marks a model that is only evaluated too, and would then train it on several processes without
+            # exchanging gradients.
+            self.model._is_accelerate_prepared = prepared
 
     def evaluation_loop(self, *args, **kwargs):
         # Seq2SeqTrainer also gathers the examples with which several processes fill up the last batch.

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from transformers import get_scheduler
 
 from .arguments import RunArguments
 from .ema import averaged_model
@@ -45,6 +44,8 @@ class TrainState:
         autocast: bool = False,
         norm_name: str | None = None,
     ):
+        from transformers import get_scheduler  # loads PEFT
+
         self.accelerator, self.model, self.optimizer = accelerator, model, optimizer
         self.max_grad_norm, self.num_parts = run.max_grad_norm, run.gradient_accumulation_steps
         self.autocast, self.norm_name = autocast, norm_name
