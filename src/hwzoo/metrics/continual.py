@@ -7,7 +7,7 @@ def continual_metrics(
     accuracy_matrix: Sequence[Sequence[float]], untrained: Sequence[float] | None = None
 ) -> dict[str, float]:
     """
-    Summaries of an accuracy matrix R, R[i][j] the accuracy on task j after learning task i.
+    Summaries of an accuracy matrix R, `R[i][j]` the accuracy on task j after learning task i.
 
     Args:
         accuracy_matrix: (num_tasks, num_tasks), or one row for a model that learned all tasks at once.
@@ -17,8 +17,8 @@ def continual_metrics(
         `average_accuracy`: the mean of the last row; and, for two tasks or more learned one after the other,
         `average_forgetting`: the mean over all tasks but the last of the best accuracy after an earlier task minus the
         last (Chaudhry et al., arXiv:1801.10112, section 3); `backward_transfer`: the mean over all tasks but the last
-        of R[last][j] - R[j][j]; `forward_transfer`: the mean over all tasks but the first of
-        R[j - 1][j] - untrained[j] (both Lopez-Paz and Ranzato, arXiv:1706.08840, equations 3 and 4).
+        of `R[last][j] - R[j][j]`; `forward_transfer`: the mean over all tasks but the first of
+        `R[j - 1][j] - untrained[j]` (both Lopez-Paz and Ranzato, arXiv:1706.08840, equations 3 and 4).
     """
     last = accuracy_matrix[-1]
     results = {"average_accuracy": _mean(last)}

@@ -1,0 +1,114 @@
+"""README and docs: short enough, their links lead somewhere, and their commands are ones that the recipes take."""
+
+import inspect
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from recipe_runs import load_recipe
+
+from hwzoo.training import parse_arguments
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md"]
+PAGES += sorted((ROOT / "docs").rglob("*.md")) + sorted((ROOT / "model_cards").glob("*.md"))
+LINK = re.compile(r"\]\((?!https?://|mailto:)([^)\s#]*)(?:#([^)\s]+))?\)")
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+SPAN = re.compile(r"`([^`]+)`")
+FILE = re.compile(r"\b(?:recipes|benchmarks|docs|model_cards|src|tests)/[\w./-]*\w(?![\w./<*-])")
+# What starts a script of ours, and the command of the package, whose words stand for a recipe.
+SCRIPT = re.compile(r"(?:accelerate launch(?: --config_file \S+)?|torchrun [-\w ]+|python) (\w+)/(\w+)\.py\b(.*)")
+PACKAGE = re.compile(r"hwzoo (train|compare|sample|evaluate)\b(.*)")
+RECIPES = {"train": "train_{}", "compare": "compare_{}", "sample": "sample", "evaluate": "evaluate_generator"}
+
+
+def without_code(text: str) -> str:
+    return SPAN.sub("", FENCE.sub("", text))
+
+
+def commands_of(page: Path) -> list[str]:
+    """The commands in its fenced blocks, where an indented line goes on with the one above, and in its inline code."""
+    text = page.read_text(encoding="utf-8")
+    lines = [re.sub(r"\n\s+", " ", block) for language, block in FENCE.findall(text) if language in ("", "bash")]
+    found = [part.strip() for block in lines for line in block.splitlines() for part in line.split("&&")]
+    spans = (" ".join(span.split()) for span in SPAN.findall(FENCE.sub("", text)))
+    # Inline, a recipe's name alone speaks of the recipe; with a launcher or a flag it is a command.
+    found += [span for span in spans if SCRIPT.search(span) or PACKAGE.match(span)]
+    return [command for command in found if SCRIPT.search(command) or PACKAGE.match(command)]
+
+
+COMMANDS = sorted({command for page in PAGES for command in commands_of(page)})
+
+
+def check(command: str):
+    """Raises UsageError for what the recipe would refuse, FileNotFoundError for a script that is not there."""
+    if match := PACKAGE.match(command):
+        verb, rest = match.groups()
+        tokens = shlex.split(rest)
+        family = tokens.pop(0) if "{}" in RECIPES[verb] else ""
+        folder, name = "recipes", RECIPES[verb].format(family)
+        # The package's command takes a preset's name: that of a file in the family's folder.
+        configs = ROOT / "recipes" / "configs" / family
+        tokens = [str(configs / f"{each}.yaml") if (configs / f"{each}.yaml").is_file() else each for each in tokens]
+    else:
+        folder, name, rest = SCRIPT.search(command).groups()
+        tokens = shlex.split(rest)
+    script = ROOT / folder / f"{name}.py"
+    source = script.read_text(encoding="utf-8")
+    if folder == "recipes":
+        recipe = load_recipe(name)
+        types = [parameter.annotation for parameter in inspect.signature(recipe.main).parameters.values()]
+        parse_arguments(types, [token for token in tokens if token != "--help"])
+    else:
+        unknown = [token for token in tokens if token.startswith("--") and f'"{token}"' not in source]
+        assert not unknown, f"{script.name} has no {unknown}"
+
+
+def anchors_of(page: Path) -> set[str]:
+    """Of its headings, as the code host makes them."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_readme_is_read_in_one_sitting():
+    assert len((ROOT / "README.md").read_bytes()) < 9000
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_its_links_and_files_are_there(page):
+    text = page.read_text(encoding="utf-8")
+    for target, anchor in LINK.findall(without_code(text)):
+        path = (page.parent / target).resolve() if target else page
+        assert path.is_file() and path.is_relative_to(ROOT), target
+        assert not anchor or anchor in anchors_of(path), f"{target}#{anchor}"
+    for name in FILE.findall(re.sub(r"\]\([^)]*\)|https?://\S+", "", text)):
+        assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_is_one_that_its_recipe_takes(command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    check(command)
+
+
+def test_every_recipe_is_told_of():
+    told = {match[2] for command in COMMANDS if (match := SCRIPT.search(command))}
+    assert told >= {path.stem for path in (ROOT / "recipes").glob("*.py")}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "accelerate launch recipes/train_vae.py --latent_sise 3",
+        "accelerate launch recipes/train_vae.py --config recipes/configs/vae/no.yaml",
+        "python recipes/train_no.py",
+        "hwzoo train vae --config no",
+        "hwzoo evaluate outputs/vae --num_importance_samples 3",
+        "python benchmarks/bench_gan.py --turns 3",
+    ],
+)
+def test_a_wrong_one_is_found(command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(Exception, match="latent_sise|no.yaml|train_no|config no|num_importance_samples|turns"):
+        check(command)
