@@ -1,0 +1,151 @@
+"""What a run may do with a folder and a console that are not its own: nothing of a user's is lost."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import every_recipe
+import pytest
+from every_recipe import weights_of
+from recipe_runs import RECIPES, checkpoint, stopped_at
+
+from hwzoo import files
+from hwzoo.training import Checkpoints
+
+RESUME = "--resume_from_checkpoint"
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def refused(recipe: str, folder: Path, words: str, *arguments: str):
+    before = snapshot(folder)
+    ended = every_recipe.run(recipe, folder, *arguments)
+    assert ended.status == 2, ended.error
+    line = ended.error.splitlines()[-1]
+    assert line.startswith("error: ") and words in line and str(folder) in line, line
+    assert snapshot(folder) == before
+
+
+def test_a_checkpoint_of_another_run_is_not_resumed_into_a_finished_one(recipe, straight, tmp_path):
+    folder = Path(shutil.copytree(straight[0], tmp_path / "finished"))
+    strange = str(checkpoint(straight[0], every_recipe.STEPS - every_recipe.INTERVAL))
+    refused(recipe, folder, "holds checkpoints of another run", f"{RESUME}={strange}")
+    shutil.rmtree(folder / "checkpoints")
+    refused(recipe, folder, "holds a finished model", f"{RESUME}={strange}")
+    refused(recipe, folder, "holds a finished model", f"{RESUME}=latest")
+
+
+def test_latest_is_no_leave_to_write_over_strange_files(recipe, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("of years")
+    refused(recipe, folder, "notes.txt", f"{RESUME}=latest")
+
+
+def test_damaged_checkpoints_are_kept(recipe, straight, tmp_path):
+    folder = Path(shutil.copytree(straight[0], tmp_path / "run"))
+    for path in Checkpoints(folder / "checkpoints").paths():
+        (path / "manifest.json").write_text("cut")
+    refused(recipe, folder, "no checkpoint", f"{RESUME}=latest")
+
+
+def test_a_run_does_not_go_back_to_fewer_steps(recipe, straight, tmp_path):
+    folder = Path(shutil.copytree(straight[0], tmp_path / "run"))
+    flag = {"train_t5": "--max_steps=6", "train_continual": "--max_train_steps=1"}.get(recipe, "--max_train_steps=6")
+    refused(recipe, folder, "step", f"{RESUME}=latest", flag)
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(recipe, straight, tmp_path):
+    folder = tmp_path / "run"
+    assert every_recipe.run(recipe, folder, signals={3: signal.SIGKILL}).status == -signal.SIGKILL
+    assert not Checkpoints(folder / "checkpoints").paths()
+    ended = every_recipe.run(recipe, folder, f"{RESUME}=latest")
+    assert ended.status == 0, ended.error
+
+
+def test_a_resumed_run_in_another_folder_has_all_of_it(recipe, straight, tmp_path):
+    step = (15 if recipe == "train_continual" else every_recipe.STEPS) - every_recipe.INTERVAL
+    half = stopped_at(straight[0], step, tmp_path / "half")
+    ended = every_recipe.run(recipe, tmp_path / "new", f"{RESUME}={checkpoint(half, step)}")
+    assert ended.status == 0, ended.error
+    first, second = snapshot(straight[0]), snapshot(tmp_path / "new")
+    names = {name for name in first if name.endswith((".jsonl", ".safetensors", ".gif")) or "_00" in name}
+    names = {name for name in names if "checkpoints" not in name}
+    assert names and {name for name in names if first[name] != second.get(name)} == set()
+
+
+def test_overwriting_leaves_the_old_model_or_the_new(recipe, straight, tmp_path):
+    """Killed at some events of the final save, all of them in the slow test."""
+    overwriting(recipe, straight, tmp_path, [8, 35, 100])
+
+
+@pytest.mark.slow
+def test_overwriting_leaves_the_old_model_or_the_new_at_every_event(recipe, straight, tmp_path):
+    overwriting(recipe, straight, tmp_path, range(1, 110))
+
+
+def overwriting(recipe, straight, tmp_path, events):
+    wider = {"train_vae": "--latent_size=4", "train_gan": "--latent_size=5", "train_ddpm": "--layers_per_block=2"}
+    wider |= {"train_continual": "--hidden_sizes=17", "train_t5": "--config_d_ff=24"}
+    flags = ["--overwrite_output_dir", wider[recipe]]
+    new = tmp_path / "new"
+    shutil.copytree(straight[0], new)
+    whole = every_recipe.run(recipe, new, *flags)
+    assert whole.status == 0, whole.error
+    weights = {name: weights_of(recipe, folder).read_bytes() for name, folder in (("old", straight[0]), ("new", new))}
+    configs = {name: config_of(recipe, folder) for name, folder in (("old", straight[0]), ("new", new))}
+    assert weights["old"] != weights["new"] and configs["old"] != configs["new"]
+    seen = set()
+    for before_the_end in events:
+        folder = tmp_path / str(before_the_end)
+        shutil.copytree(straight[0], folder)
+        ended = every_recipe.run(recipe, folder, *flags, signals={whole.events - before_the_end: signal.SIGKILL})
+        assert ended.status == -signal.SIGKILL
+        model = Path(files.settled(folder))
+        which = [name for name in weights if weights_of(recipe, model).read_bytes() == weights[name]]
+        assert which and config_of(recipe, model) == configs[which[0]], before_the_end
+        seen.add(which[0])
+        entry = next(name for name in files.ENTRIES if (new / name).exists())
+        if (folder / entry).exists():  # what transformers and diffusers would load without asking
+            assert weights_of(recipe, folder).read_bytes() == weights[which[0]] or model != folder
+            assert config_of(recipe, folder) in (configs["old"], configs["new"])
+        files.finish(folder)
+        assert config_of(recipe, folder) == configs[which[0]]
+        assert weights_of(recipe, folder).read_bytes() == weights[which[0]]
+        shutil.rmtree(folder)
+    assert seen == {"old", "new"}
+
+
+def config_of(recipe: str, folder: Path) -> bytes:
+    return (weights_of(recipe, folder).parent / "config.json").read_bytes()
+
+
+def command(recipe: str, folder: Path) -> list[str]:
+    return [sys.executable, str(RECIPES / f"{recipe}.py"), f"--output_dir={folder}", *every_recipe.FLAGS[recipe].split()]
+
+
+@pytest.mark.parametrize("recipe", ["train_vae", "train_t5"])
+@pytest.mark.parametrize("where", ["closed", "full", "gone", "ascii"])
+def test_the_console_is_not_the_run(where, recipe, straight, tmp_path):
+    folder = tmp_path / ("läufe" if where == "ascii" else "run")
+    line = subprocess.list2cmdline(command(recipe, folder))
+    line += {"closed": " >&- 2>&-", "full": " >/dev/full 2>/dev/full", "gone": " 2>&1 | true", "ascii": ""}[where]
+    environment = os.environ | ({"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"} if where == "ascii" else {})
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {line}"], env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert weights_of(recipe, folder).read_bytes() == weights_of(recipe, straight[0]).read_bytes()
+    assert (folder / "README.md").exists()
+    if where == "ascii":
+        assert rb"l\xe4ufe" in done.stdout
+
+
+def test_a_hangup_saves_and_leaves(recipe, straight, tmp_path):
+    ended = every_recipe.run(recipe, tmp_path / "run", signals={straight[1] // 3 + 12: signal.SIGHUP})
+    assert ended.status == 128 + signal.SIGHUP, ended.error
+    assert "stopped by SIGHUP after step" in ended.error.splitlines()[-1]
+    assert Checkpoints(tmp_path / "run" / "checkpoints").read_latest() is not None
