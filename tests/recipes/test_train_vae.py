@@ -257,6 +257,7 @@ def test_two_processes_equal_one(train_vae, tmp_path):
     arguments = [
         "--max_train_steps=50", "--logging_steps=1", "--encoder_hidden_sizes=16", "--decoder_hidden_sizes=16",
         "--latent_size=3", "--num_importance_samples=2", "--eval_batch_size=40", "--report_to=tensorboard",
+        "--seed=4294967295",
     ]  # fmt: skip
     environment = {**os.environ, "ACCELERATE_USE_CPU": "1"}
     two = launch(tmp_path / "two", *arguments, "--train_batch_size=50", command=TORCHRUN, env=environment)

@@ -126,7 +126,12 @@ def config_of(recipe: str, folder: Path) -> bytes:
 
 
 def command(recipe: str, folder: Path) -> list[str]:
-    return [sys.executable, str(RECIPES / f"{recipe}.py"), f"--output_dir={folder}", *every_recipe.FLAGS[recipe].split()]
+    return [
+        sys.executable,
+        str(RECIPES / f"{recipe}.py"),
+        f"--output_dir={folder}",
+        *every_recipe.FLAGS[recipe].split(),
+    ]
 
 
 @pytest.mark.parametrize("recipe", ["train_vae", "train_t5"])

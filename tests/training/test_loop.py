@@ -6,6 +6,8 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from hwzoo.errors import UsageError
+from hwzoo.files import read_jsonl
 from hwzoo.training import (
     Checkpoint,
     GlobalNoise,
@@ -173,6 +175,54 @@ def test_the_first_bad_step_is_told_and_enters_no_checkpoint(logging_steps, chec
         train(tmp_path, bad_step=11, logging_steps=logging_steps, checkpointing_steps=checkpointing_steps)
     steps = [Checkpoint(path).step for path in (tmp_path / "checkpoints").glob("step-*")]
     assert max(steps, default=0) <= 10
+
+
+@pytest.mark.parametrize("logging_steps", [1, 1_000_000])
+def test_a_checkpoint_does_not_grow_with_the_run(logging_steps, tmp_path):
+    sizes = []
+    for steps in (10, 120):
+        train(tmp_path / str(steps), max_train_steps=steps, logging_steps=logging_steps, checkpointing_steps=None)
+        (path,) = (tmp_path / str(steps) / "checkpoints").iterdir()
+        sizes.append(sum(file.stat().st_size for file in path.iterdir()))
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.05)
+
+
+def test_history_is_cut_back_to_the_checkpoint(tmp_path):
+    _, straight = train(tmp_path / "a", logging_steps=3)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "b", logging_steps=3, checkpointing_steps=8, eval_steps=16, evaluate=interrupt)
+    path = tmp_path / "b" / "history.jsonl"
+    assert [record["step"] for record in read_jsonl(path)] == [3, 6, 9, 12, 15]
+    with open(path, "a") as file:
+        file.write('{"step": 16, "lo')  # the kill came while it was written
+    _, resumed = train(tmp_path / "b", logging_steps=3, resume_from_checkpoint="latest")
+    assert resumed.history == read_jsonl(path) == straight.history
+
+
+def test_history_of_another_folder_comes_along(tmp_path):
+    _, straight = train(tmp_path / "a", logging_steps=3, checkpointing_steps=8)
+    where = tmp_path / "a" / "checkpoints" / "step-00000016"
+    before = (tmp_path / "a" / "history.jsonl").read_bytes()
+    _, resumed = train(tmp_path / "b", logging_steps=3, resume_from_checkpoint=str(where))
+    assert resumed.history == straight.history
+    assert (tmp_path / "a" / "history.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("schedule", ["constant", "constant_with_warmup", "linear", "cosine", "polynomial"])
+def test_more_steps_are_another_run_where_the_schedule_knows_its_end(schedule, tmp_path):
+    train(tmp_path, max_train_steps=6, lr_scheduler=schedule)
+    more = {"max_train_steps": 9, "lr_scheduler": schedule, "resume_from_checkpoint": "latest"}
+    if schedule.startswith("constant"):
+        assert train(tmp_path, **more)[1].results["train_steps"] == 9
+    else:
+        with pytest.raises(UsageError, match="total_steps 6, this one has 9"):
+            train(tmp_path, **more)
+
+
+def test_fewer_steps_than_are_done_are_refused(tmp_path):
+    train(tmp_path, max_train_steps=6)
+    with pytest.raises(UsageError, match="would end after step 5, .* is at step 6"):
+        train(tmp_path, max_train_steps=5, resume_from_checkpoint="latest")
 
 
 def test_overwriting_forgets_the_checkpoints_of_before(tmp_path):

@@ -121,6 +121,7 @@ class _Loop:
         self.window: dict[str, tuple[float, int]] = {}  # since the last log line: sum and count by name
 
     def run_all(self) -> FitResult:
+        self.folder.mkdir(parents=True, exist_ok=True)
         # From here on each process has its own dropout.
         set_seed((self.run.seed + self.accelerator.process_index) % 2**32)
         self._resume()

@@ -92,7 +92,6 @@ def checkpoint_to_resume(run: Any, checkpoints: Checkpoints, identity: dict[str,
 
 def begin_anew(folder: Path, checkpoints: Checkpoints):
     """Forgets the checkpoints of an earlier run: a later resume would take them for this one's."""
-    folder.mkdir(parents=True, exist_ok=True)
     checkpoints.clear()
     begin_record(folder)
     (folder / HISTORY).unlink(missing_ok=True)

@@ -1,0 +1,77 @@
+"""Into a recipe and out of it: threads, the console, seeds of several processes."""
+
+import io
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from hwzoo.training import RunArguments, launch, start
+
+# As a launcher does: its child gets the one thread that its own environment may not have asked for.
+LAUNCHER = """
+import os, subprocess, sys
+os.environ |= {"OMP_NUM_THREADS": "1", "ACCELERATE_MIXED_PRECISION": "no"}
+sys.exit(subprocess.run([sys.executable, "-c", sys.argv[1], *sys.argv[2:]]).returncode)
+"""
+RUN = """
+import sys
+from hwzoo.training import RunArguments, start
+with start(RunArguments(output_dir=sys.argv[1], num_threads=int(sys.argv[2]) if sys.argv[2:] else None)):
+    import torch
+    print(torch.get_num_threads())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a launcher's environment cannot be read")
+@pytest.mark.parametrize(("given", "flag", "expected"), [(None, [], "cores"), ("1", [], "1"), ("1", ["3"], "3")])
+def test_threads_of_a_launched_run_are_those_that_were_asked_for(given, flag, expected, tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    environment |= {"OMP_NUM_THREADS": given} if given else {}
+    command = [sys.executable, "-c", LAUNCHER, RUN, str(tmp_path / "run"), *flag]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    said, number = done.stdout.split("\n")[-3:-1]
+    assert number == (str(len(os.sched_getaffinity(0))) if expected == "cores" else expected), done.stderr
+    assert said == f"on cpu: {number} thread{'s' if number != '1' else ''}"
+
+
+def test_a_number_of_threads_is_set(tmp_path, capsys):
+    before = torch.get_num_threads()
+    try:
+        with start(RunArguments(output_dir=str(tmp_path), num_threads=2)):
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert "on cpu: 2 threads" in capsys.readouterr().out
+
+
+class Broken(io.StringIO):
+    def write(self, text):
+        raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_broken_console_costs_nothing(stream, monkeypatch):
+    monkeypatch.setattr(sys, stream, Broken())
+    monkeypatch.setattr(sys, "argv", ["recipe"])
+    done = []
+
+    def main():
+        print("lost")
+        print("lost", file=sys.stderr)
+        done.append(True)
+
+    launch(main)
+    assert done and isinstance(getattr(sys, stream), Broken)
+
+
+def test_the_folder_of_a_refused_run_is_not_made(tmp_path, monkeypatch):
+    """What is asked for is looked at before anything is written."""
+    with pytest.raises(Exception, match="overwrite_output_dir and --resume"):
+        with start(
+            RunArguments(output_dir=str(tmp_path / "x"), overwrite_output_dir=True, resume_from_checkpoint="latest")
+        ):
+            pass
+    assert not (tmp_path / "x").exists()
