@@ -81,6 +81,7 @@ def main(run: Run, tasks: Tasks, architecture: Model, method: Method) -> dict:
 
         # 2. data: the images of all tasks on the device, in the order of the tasks
         data = load_images(run.dataset_name, run.data_dir)
+        data.check_classes(f"--dataset_name {run.dataset_name}")
         if tasks.stream == "split":
             stream = continual.split(data.train, data.test, tasks.num_tasks, tasks.scenario)
         else:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from evaluate_generator import load_classifier, score
+from evaluate_generator import load_classifier, own_classifier, score
 from torch.nn import functional as F
 from transformers import get_scheduler
 
@@ -100,6 +100,12 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
 
         # 2. data, on the device as one tensor
         data = load_images(run.dataset_name, run.data_dir)
+        if method.conditional:
+            data.check_classes("--conditional")
+        if len(data.test) < 2:
+            raise UsageError(
+                f"--num_bound_images: a standard error needs 2 test images, {data.name} has {len(data.test)}"
+            )
         test_set, parts = data.test.to(device), run.gradient_accumulation_steps
         batches = ImageBatches(data.train.to(device), run.train_batch_size * parts, run.seed, *process)
         noise = training.GlobalNoise(run.seed, device, *process)
@@ -109,8 +115,8 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
             raise UsageError(f"--padded_size is {padded_size}; the images of {data.name} have {size} pixels")
         before = (padded_size - size) // 2
         margins = (before, padded_size - size - before) * 2
-        own_classifier = (hub.CLASSIFIERS / data.name).is_dir()
-        classifier = load_classifier(data, method.classifier) if method.classifier or own_classifier else None
+        scored = method.classifier or own_classifier(data)
+        classifier = load_classifier(data, method.classifier) if scored else None
 
         # 3. model: the UNet, and the scheduler that says what it is trained on
         network = {name: value for name, value in asdict(architecture).items() if name != "padded_size"}

@@ -122,4 +122,4 @@ def test_one_label_is_no_classification(recipe, given, tmp_path, command_line):
         Path(given[f"{split}_file"]).write_text("text,label\nfine,1\n")
     arguments = [f"--{key}={value}" for key, value in given.items()]
     found, printed = command_line(recipe, f"--output_dir={tmp_path / 'out'}", *arguments)
-    assert found == 1 and "all texts have the label 1; two or more are needed" in printed
+    assert found == 2 and "all texts have the label 1; two or more are needed" in printed

@@ -19,7 +19,12 @@ from ..files import write_bytes
 KEYS_FOR_TESTS = {"expected"}
 OF_ONE_TRY = {"config", "data_dir", "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "report_to"}
 OF_ONE_TRY |= {"push_to_hub", "hub_model_id", "hub_private_repo"}
+OF_FOLDERS = {"config", "data_dir", "output_dir", "resume_from_checkpoint"}
 TRACKERS = ("tensorboard", "trackio", "wandb")
+# Texts, which may be empty; every other flag with words for its value names something.
+MAY_BE_EMPTY = {"source_prefix", "instruction", "content_free", "prompt_tuning_init_text", "template"}
+LARGEST_INTEGER = 2**63 - 1  # of torch
+DEEPEST_PRESET = 20  # lists and mappings in one another; the presets have three
 # Of these the one that is given displaces the other's default or preset.
 EXCLUSIVE = ("num_train_epochs", "max_train_steps", "max_steps")
 
@@ -43,13 +48,14 @@ def flag(default: Any, help: str, allowed: str | None = None) -> Any:
 @dataclass
 class Flags:
     """
-    Base of the dataclasses of flags: checks each number against the interval that its `flag` allows; None passes.
+    Base of the dataclasses of flags: checks each number against the interval that its `flag` allows, and that words
+    are not empty (but for MAY_BE_EMPTY) and can be written into a file; None passes.
 
     Attributes:
         FIRST: the flag whose value may come first, without its name: `evaluate_generator.py outputs/vae --seed 1`.
 
     Raises:
-        UsageError: naming the flag, the value and the interval.
+        UsageError: naming the flag, the value and what is allowed.
     """
 
     FIRST: ClassVar[str | None] = None
@@ -57,14 +63,37 @@ class Flags:
     def __post_init__(self):
         for each in fields(self):
             interval, value = each.metadata.get("metavar"), getattr(self, each.name)
-            if interval is None or value is None:
-                continue
-            low, high = (float(bound) for bound in interval[1:-1].split(","))
-            for number in value if isinstance(value, list | tuple) else [value]:
-                above = number >= low if interval[0] == "[" else number > low
-                below = number <= high if interval[-1] == "]" else number < high
-                if not (above and below):
-                    raise UsageError(f"--{each.name} is {number}; it must be in {interval}")
+            for item in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(item, str):
+                    _check_words(each.name, item)
+                elif interval is not None and item is not None:
+                    _check_number(each.name, item, interval)
+
+
+def _check_number(name: str, number: float, interval: str):
+    low, high = (float(bound) for bound in interval[1:-1].split(","))
+    above = number >= low if interval[0] == "[" else number > low
+    below = number <= high if interval[-1] == "]" else number < high
+    if not (above and below):
+        raise UsageError(f"--{name} is {number}; it must be in {interval}")
+    if isinstance(number, int) and number > LARGEST_INTEGER:
+        raise UsageError(f"--{name} is {number}; it must be at most {LARGEST_INTEGER}")
+
+
+def _check_words(name: str, words: str):
+    if not words.strip() and name not in MAY_BE_EMPTY:
+        raise UsageError(f"--{name} is {words!r}; it must not be empty")
+    # A folder's name may be any bytes; what else is given stands in results and cards.
+    if "\0" in words or (name not in OF_FOLDERS and not words.isascii() and not _is_unicode(words)):
+        raise UsageError(f"--{name} is {words!r}; it holds what no UTF-8 text can")
+
+
+def _is_unicode(words: str) -> bool:
+    try:
+        words.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclass
@@ -241,11 +270,37 @@ def _parse(types: list[type], tokens: list[str], description: str | None) -> lis
     return parsed
 
 
+class _PresetLoader(yaml.BaseLoader):
+    """
+    Reads every scalar as text: `1e-3` stays a number for the parser, `no` does not become False. Refuses what a preset
+    has no use for: a key twice, of which YAML takes the last, aliases, which may unfold to any size, and depth.
+    """
+
+    depth = 0
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="a preset has no aliases", problem_mark=self.peek_event().start_mark)
+        if self.depth == DEEPEST_PRESET:
+            raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=self.peek_event().start_mark)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"{key.value} stands there twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def _read_preset(path: Path, known: set[str]) -> list[str]:
     """The preset as command-line tokens, so that both go through the same checks."""
     try:
-        # BaseLoader reads every scalar as text: `1e-3` stays a number for the parser, `no` does not become False.
-        preset = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+        preset = yaml.load(path.read_text(encoding="utf-8"), Loader=_PresetLoader)
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
