@@ -222,6 +222,7 @@ def parse_arguments(types: list[type], argv: list[str] | None = None, descriptio
     path = finder.parse_known_args(argv)[0].config
     preset = []
     if path is not None:
+        _check_words("config", path)
         preset = _read_preset(Path(path), {f.name for cls in types for f in fields(cls)})
         if "--help" not in argv and "-h" not in argv:
             try:
