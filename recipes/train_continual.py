@@ -70,7 +70,7 @@ class Method(training.Flags):
     lwf_lambda: float = flag(1.0, "weight of LwF's distillation", "[0, inf)")
     lwf_temperature: float = flag(2.0, "of LwF's softmax", "(0, inf)")
     memory_size: int = flag(1000, "images that replay stores", "[1, inf)")
-    replay_ratio: int = flag(1, "stored images of a step for each new one", "[1, inf)")
+    replay_ratio: int = flag(1, "stored images of a step for each new one", "[1, 1000]")
     memory_policy: Literal["reservoir", "balanced"] = flag("balanced", "every image, or every class, alike")
 
 

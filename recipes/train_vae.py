@@ -58,7 +58,9 @@ class Protocol(training.Flags):
     binarization: Literal["dynamic", "static", "none"] = flag(
         "dynamic", "training pixels drawn from their intensities at every step, once, or left grey"
     )
-    num_importance_samples: int = flag(100, "samples K of the importance-weighted test bound test_iwae_K", "[1, inf)")
+    num_importance_samples: int = flag(
+        100, "samples K of the importance-weighted test bound test_iwae_K", "[1, 1000000]"
+    )
     num_iwae_images: int | None = flag(
         None, "test images for that bound, evenly spaced; all when not given", "[1, inf)"
     )

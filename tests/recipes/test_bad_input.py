@@ -1,6 +1,7 @@
 """Every mistake gives one line that names the flag or file, the value and what is allowed, and the right status."""
 
 import gzip
+import json
 import os
 import resource
 import signal
@@ -69,6 +70,10 @@ CASES = {
     "negative beta": (2, "--beta is -1.0", lambda tmp: ["--beta", "-1"]),
     "negative KL warm-up": (2, "--kl_warmup_steps is -1", lambda tmp: ["--kl_warmup_steps", "-1"]),
     "no importance samples": (2, "--num_importance_samples is 0", lambda tmp: ["--num_importance_samples", "0"]),
+    "absurd importance samples": (
+        2, f"--num_importance_samples is {10**12}; it must be in [1, 1000000]",
+        lambda tmp: [f"--num_importance_samples={10**12}"],
+    ),
     "negative steps": (2, "--max_train_steps is -1", lambda tmp: ["--max_train_steps", "-1"]),
     "steps 0 without a model": (2, "--max_train_steps is 0", lambda tmp: ["--max_train_steps", "0"]),
     "push to nowhere": (2, "--hub_model_id", lambda tmp: ["--push_to_hub"]),
@@ -205,7 +210,10 @@ CONTINUAL_CASES = {
         2, "--memory_size is 0; it must be in [1, inf)", lambda tmp: ["--strategy", "replay", "--memory_size", "0"],
     ),
     "no stored image a step": (
-        2, "--replay_ratio is 0; it must be in [1, inf)", lambda tmp: ["--strategy", "replay", "--replay_ratio", "0"],
+        2, "--replay_ratio is 0; it must be in [1, 1000]", lambda tmp: ["--strategy", "replay", "--replay_ratio", "0"],
+    ),
+    "absurd replay": (
+        2, f"--replay_ratio is {10**12}; it must be in [1, 1000]", lambda tmp: [f"--replay_ratio={10**12}"],
     ),
     "no task": (2, "--num_tasks is 0; it must be in [1, inf)", lambda tmp: ["--num_tasks", "0"]),
     "more tasks than classes": (
@@ -745,3 +753,61 @@ def test_a_signal_before_the_loop_ends_the_run(number, status, train_vae, comman
     monkeypatch.setattr(train_vae, "load_images", lambda *args: os.kill(os.getpid(), number))
     got, error = small(train_vae, command_line, tmp_path)
     assert got == status and "Traceback" not in error
+
+
+@pytest.mark.parametrize("recipe", ["train_gan", "train_ddpm"])
+def test_a_classifier_is_taken_by_what_the_data_is(recipe, request, command_line, tmp_path):
+    """Not by the name of the folder: images of one's own in one called fashion_mnist are not scored."""
+    module, output = request.getfixturevalue(recipe), tmp_path / "output"
+    flags = {"train_gan": SMALL_GAN, "train_ddpm": [*SMALL_DDPM, "--eval_steps=5"]}[recipe]
+    data = small_pictures(tmp_path, name="fashion_mnist")
+    status, error = command_line(module, *flags, data, "--max_train_steps=1", f"--output_dir={output}")
+    assert status == 0, error
+    results = json.loads((output / "all_results.json").read_text())
+    assert "fashion_mnist: " in results["protocol"] and "not scored, no classifier for it" in results["protocol"]
+    assert "test_fid" not in results and "zalando" not in (output / "README.md").read_text()
+
+
+def test_a_classifier_is_not_taken_by_the_name_of_a_folder(command_line, tmp_path):
+    data = small_pictures(tmp_path, name="mnist")
+    flags = [data, f"--model_name_or_path={tmp_path / 'mnist' / 'test'}", f"--output_dir={tmp_path / 'output'}"]
+    status, error = command_line(load_recipe("evaluate_generator"), *flags)
+    assert status == 2 and "--classifier is not given, and none comes with the package for mnist (only" in error
+    assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "size"), [("train_vae", 2**63 - 1), ("train_gan", 10**12), ("train_ddpm", 10**12), ("train_t5", 10**12)]
+)
+def test_a_batch_larger_than_the_test_set_is_all_of_it(recipe, size, request, command_line, tmp_path):
+    """The test numbers are those of a batch that holds the set."""
+    flags = {
+        "train_vae": [*SMALL_WITHOUT_STEPS, "--max_train_steps=1"],
+        "train_gan": [*SMALL_GAN, "--max_train_steps=1"],
+        "train_ddpm": [*SMALL_DDPM, "--max_train_steps=1", "--eval_steps=1", "--num_bound_images=20"],
+        "train_t5": [
+            *SMALL_T5, "--max_steps=1", "--eval_steps=1", "--max_eval_samples=20", "--max_predict_samples=20",
+            "--config_num_heads=1", "--generation_max_new_tokens=2",
+        ],
+    }[recipe]  # fmt: skip
+    name = "per_device_eval_batch_size" if recipe == "train_t5" else "eval_batch_size"
+    results = []
+    for given in (size, 60):
+        output = tmp_path / str(given)
+        data = [] if recipe == "train_t5" else [small_pictures(tmp_path)]
+        module = request.getfixturevalue(recipe)
+        status, error = command_line(module, *flags, *data, f"--{name}={given}", f"--output_dir={output}")
+        assert status == 0, error
+        results.append(json.loads((output / "all_results.json").read_text()))
+    for name, value in results[0].items():
+        assert name.startswith("train_") or value == results[1][name], name
+
+
+@pytest.mark.parametrize("recipe", ["train_vae", "train_gan", "train_ddpm"])
+def test_one_class_is_enough_where_none_is_needed(recipe, request, command_line, tmp_path):
+    flags = {"train_vae": SMALL_WITHOUT_STEPS, "train_gan": SMALL_GAN, "train_ddpm": SMALL_DDPM}[recipe]
+    data = small_pictures(tmp_path, classes=1, num_test=2)
+    module, output = request.getfixturevalue(recipe), f"--output_dir={tmp_path / 'output'}"
+    status, error = command_line(module, *flags, data, "--max_train_steps=1", output)
+    assert status == 0, error
+    assert "pictures: " in json.loads((tmp_path / "output" / "all_results.json").read_text())["protocol"]

@@ -327,8 +327,9 @@ def test_a_gz_file_that_is_cut_off_or_none(data, tmp_path):
         ({"references_column": "all"}, "--references_column all: .*has the columns document, summary, year"),
         ({"source_prefix": "{task}: "}, r"--source_prefix '\{task\}: ': 'task' is no column"),
         ({"source_prefix": "{"}, r"--source_prefix '\{'"),
-        ({"source_prefix": "{year.x} "}, r"--source_prefix '\{year.x\} ': .* no attribute"),
-        ({"source_prefix": "{year[x]} "}, r"--source_prefix '\{year\[x\]\} '"),
+        ({"source_prefix": "{year.x} "}, r"--source_prefix '\{year.x\} ' cannot be filled .* no attribute"),
+        ({"source_prefix": "{year[x]} "}, r"--source_prefix '\{year\[x\]\} ' cannot be filled"),
+        ({"source_prefix": "{summary:>9999999999999999}"}, "--source_prefix .* cannot be filled from .*: MemoryError"),
         ({"tasks": ["plural"]}, "--tasks plural: .*has no tasks"),
     ],
 )

@@ -1,5 +1,6 @@
 import tracemalloc
 from dataclasses import dataclass, make_dataclass
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -92,6 +93,17 @@ def test_a_name_is_not_empty(name):
     for value in ("", " "):
         with pytest.raises(UsageError, match=f"--{name} is '{value}'; it must not be empty"):
             RunArguments(**{name: value})
+
+
+@pytest.mark.parametrize("given", [".", "./", "../model/", "{folder}/", "below/.."])
+def test_a_model_is_called_by_the_name_of_its_folder(tmp_path, monkeypatch, given):
+    folder = tmp_path / "model"
+    (folder / "below").mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    name = Path(RunArguments(model_name_or_path=given.format(folder=folder)).model_name_or_path)
+    assert name.name == "model" and name.resolve() == folder.resolve()
+    assert RunArguments(model_name_or_path="owner/model").model_name_or_path == "owner/model"
+    assert RunArguments(model_name_or_path="../model").model_name_or_path == "../model"
 
 
 def test_a_text_may_be_empty():

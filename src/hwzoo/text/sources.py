@@ -397,10 +397,13 @@ def _prefix_of(what: str, number: int, prefix: str, row: Mapping[str, Any]) -> s
         # Of `{task[0]}` the column is `task`.
         used = [re.split(r"[.[]", name)[0] for _, name, _, _ in string.Formatter().parse(prefix) if name is not None]
         before = prefix.format_map(row)
-    except (KeyError, ValueError, IndexError, AttributeError, TypeError) as error:
+    except KeyError as error:
         raise UsageError(
             f"--source_prefix {prefix!r}: {error} is no column of {what}, which has {list(row)}"
         ) from None
+    except (ValueError, IndexError, AttributeError, TypeError, MemoryError) as error:
+        reason = first_line(error)
+        raise UsageError(f"--source_prefix {prefix!r} cannot be filled from {list(row)}: {reason}") from None
     for name in used:
         if row[name] is None:
             raise UsageError(f"{what}, row {number}: {name} is None; --source_prefix {prefix!r} needs it")

@@ -19,6 +19,7 @@ from ..files import write_bytes
 KEYS_FOR_TESTS = {"expected"}
 OF_ONE_TRY = {"config", "data_dir", "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "report_to"}
 OF_ONE_TRY |= {"push_to_hub", "hub_model_id", "hub_private_repo"}
+OF_MODELS = {"model_name_or_path", "classifier"}  # their names stand in results and cards
 OF_FOLDERS = {"config", "data_dir", "output_dir", "resume_from_checkpoint"}
 TRACKERS = ("tensorboard", "trackio", "wandb")
 # Texts, which may be empty; every other flag with words for its value names something.
@@ -68,6 +69,8 @@ class Flags:
                     _check_words(each.name, item)
                 elif interval is not None and item is not None:
                     _check_number(each.name, item, interval)
+            if each.name in OF_MODELS and value is not None:
+                setattr(self, each.name, _with_name(value))
 
 
 def _check_number(name: str, number: float, interval: str):
@@ -86,6 +89,14 @@ def _check_words(name: str, words: str):
     # A folder's name may be any bytes; what else is given stands in results and cards.
     if "\0" in words or (name not in OF_FOLDERS and not words.isascii() and not _is_unicode(words)):
         raise UsageError(f"--{name} is {words!r}; it holds what no UTF-8 text can")
+
+
+def _with_name(model: str) -> str:
+    """A folder's path so that it ends with the folder's name: `.` is `../name`; a Hub id as it is."""
+    path = Path(model)
+    if path.name in ("", "..") and path.is_dir() and path.resolve().name:
+        return str(path / ".." / path.resolve().name)
+    return str(path) if model.endswith("/") and path.is_dir() else model
 
 
 def _is_unicode(words: str) -> bool:
