@@ -153,10 +153,18 @@ CASES = {
         2, "the folder is empty", lambda tmp: (tmp / "e").mkdir() or [f"--dataset_name={tmp / 'e' / '.'}"],
     ),
     "no name of a model": (2, "--model_name_or_path is ''; it must", lambda tmp: ["--model_name_or_path", ""]),
+    "too long a name": (
+        2, "--dataset_name is 'xxxxxxxxxxxx...xxxxxxxxxxxxx'; a name has at most 255",
+        lambda tmp: ["--dataset_name", "x" * 999],
+    ),
+    "flags in a list of YAML": (
+        2, "preset.yaml: report_to is ['none', '--push_to_hub']; none of a list",
+        lambda tmp: [preset(tmp, "report_to: [none, --push_to_hub]")],
+    ),
     "no name of a preset": (2, "--config is ''; it must not be empty", lambda tmp: ["--config="]),
     "no name of a checkpoint": (2, "--resume_from_checkpoint is ''; it", lambda tmp: ["--resume_from_checkpoint="]),
     "bytes for a name": (
-        2, "--dataset_name is 'a\\udcff'; it holds what no UTF-8 text can", lambda tmp: ["--dataset_name=a\udcff"],
+        2, "--dataset_name is 'a\\udcff'; it holds what no text in a file can", lambda tmp: ["--dataset_name=a\udcff"],
     ),
     "no text in YAML": (
         2, "preset.yaml: --dataset_name is 'a\\x00b'; it holds", lambda tmp: [preset(tmp, 'dataset_name: "a\\0b"')],
@@ -443,7 +451,7 @@ T5_CASES = {
     "no name of a data set": (2, "--dataset_name is ''; it must not be empty", lambda tmp: ["--dataset_name="]),
     "no name of a column": (2, "--text_column is ''; it must", lambda tmp: [text_file(tmp), "--text_column="]),
     "bytes for a prefix": (
-        2, "--source_prefix is '\\udcff'; it holds what no UTF-8", lambda tmp: ["--source_prefix=\udcff"],
+        2, "--source_prefix is '\\udcff'; it holds what no text", lambda tmp: ["--source_prefix=\udcff"],
     ),
     "unknown task": (2, "--tasks past: the word tasks has", lambda tmp: ["--tasks", "past"]),
     "prefix of a column that is not there": (

@@ -102,6 +102,7 @@ BAD = {
     "empty words": (2, "--labels is 0=bad 1=; it must be value=words", {"labels": "0=bad 1="}),
     "more shots than texts": (2, "--shots is 9; train has 6 training texts", {"shots": "9"}),
     "template": (2, "--template is 'x'; it must hold {text}", {"template": "x"}),
+    "template too wide": (2, "it must hold {text} and nothing else", {"template": "{text:>9999999999999999}"}),
     "no such column": (2, "--label_column kind: --train_file", {"label_column": "kind"}),
 }
 

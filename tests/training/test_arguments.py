@@ -117,11 +117,26 @@ def test_a_text_may_be_empty():
 
 def test_words_can_be_written():
     for value in ("a\0b", "\ud800"):
-        with pytest.raises(UsageError, match="--dataset_name is .*; it holds what no UTF-8 text can"):
+        with pytest.raises(UsageError, match="--dataset_name is .*; it holds what no text in a file can"):
             RunArguments(dataset_name=value)
     RunArguments(dataset_name="Größe 猫", output_dir="\udcff")  # a folder's name may be any bytes
-    with pytest.raises(UsageError, match="--output_dir"):
-        RunArguments(output_dir="\0")
+    for value in ("\0", "\ud800"):
+        with pytest.raises(UsageError, match="--output_dir is"):
+            RunArguments(output_dir=value)
+
+
+def test_a_name_is_no_longer_than_a_file_system_takes():
+    RunArguments(dataset_name="/".join(["x" * 255] * 9), output_dir="\udcff" * 255)
+    for name in ("dataset_name", "output_dir", "model_name_or_path", "resume_from_checkpoint"):
+        for value in ("x" * 256, "a/" + "ä" * 128 + "/b"):
+            with pytest.raises(UsageError, match=f"^--{name} is '[^ ]{{9,30}}'; a name has at most 255 bytes$"):
+                RunArguments(**{name: value})
+
+
+def test_a_list_of_a_preset_holds_no_flags(tmp_path):
+    (tmp_path / "p.yaml").write_text("report_to: [none, --push_to_hub, --hub_model_id=me/it]\n")
+    with pytest.raises(UsageError, match=r"p.yaml: report_to is \[.*; none of a list of values may start with --"):
+        parse(f"--config={tmp_path / 'p.yaml'}")
 
 
 def test_integers_are_those_of_torch():

@@ -130,7 +130,7 @@ def check_template(name: str, value: str, allowed: str, needed: str = "", **colu
     try:
         value.format(**columns)
         fits = needed in value
-    except (KeyError, IndexError, ValueError, AttributeError):
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError, MemoryError):
         fits = False
     if not fits:
         raise UsageError(f"--{name} is {value!r}; it must {allowed} and nothing else in braces")

@@ -3,6 +3,7 @@
 import difflib
 import math
 import re
+import reprlib
 import sys
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, RawDescriptionHelpFormatter
 from dataclasses import dataclass, field, fields
@@ -19,7 +20,9 @@ from ..files import write_bytes
 KEYS_FOR_TESTS = {"expected"}
 OF_ONE_TRY = {"config", "data_dir", "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "report_to"}
 OF_ONE_TRY |= {"push_to_hub", "hub_model_id", "hub_private_repo"}
+OF_PATHS = ("_dir", "_file", "_path", "_checkpoint", "dataset_name", "tokenizer_name", "classifier", "config")
 OF_MODELS = {"model_name_or_path", "classifier"}  # their names stand in results and cards
+LONGEST_NAME = 255  # bytes of a file's or folder's name
 OF_FOLDERS = {"config", "data_dir", "output_dir", "resume_from_checkpoint"}
 TRACKERS = ("tensorboard", "trackio", "wandb")
 # Texts, which may be empty; every other flag with words for its value names something.
@@ -86,9 +89,15 @@ def _check_number(name: str, number: float, interval: str):
 def _check_words(name: str, words: str):
     if not words.strip() and name not in MAY_BE_EMPTY:
         raise UsageError(f"--{name} is {words!r}; it must not be empty")
-    # A folder's name may be any bytes; what else is given stands in results and cards.
-    if "\0" in words or (name not in OF_FOLDERS and not words.isascii() and not _is_unicode(words)):
-        raise UsageError(f"--{name} is {words!r}; it holds what no UTF-8 text can")
+    try:
+        # A folder's name may be any bytes, which Python tells by surrogates; what else is given stands in results.
+        data = words.encode(errors="surrogateescape" if name in OF_FOLDERS else "strict")
+    except UnicodeEncodeError:
+        data = b"\0"
+    if b"\0" in data:
+        raise UsageError(f"--{name} is {words!r}; it holds what no text in a file can")
+    if name.endswith(OF_PATHS) and any(len(part) > LONGEST_NAME for part in data.split(b"/")):
+        raise UsageError(f"--{name} is {reprlib.repr(words)}; a name has at most {LONGEST_NAME} bytes")
 
 
 def _with_name(model: str) -> str:
@@ -97,14 +106,6 @@ def _with_name(model: str) -> str:
     if path.name in ("", "..") and path.is_dir() and path.resolve().name:
         return str(path / ".." / path.resolve().name)
     return str(path) if model.endswith("/") and path.is_dir() else model
-
-
-def _is_unicode(words: str) -> bool:
-    try:
-        words.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 @dataclass
@@ -328,8 +329,10 @@ def _read_preset(path: Path, known: set[str]) -> list[str]:
         if key not in known or key == "config":
             raise UsageError(f"{path}: {key} is not a flag of this recipe{_suggestion(key, known)}; --help lists them")
         values = value if isinstance(value, list) else [value]
+        if len(values) > 1 and any(isinstance(item, str) and item.startswith("--") for item in values):
+            raise UsageError(f"{path}: {key} is {reprlib.repr(value)}; none of a list of values may start with --")
         if not all(isinstance(item, str) for item in values):
-            raise UsageError(f"{path}: {key} is {value}; it must be one value or a list of values")
+            raise UsageError(f"{path}: {key} is {reprlib.repr(value)}; it must be one value or a list of values")
         # One token a flag: `--key=value` takes a value that starts with a dash; further values of a list follow.
         tokens += [f"--{key}={values[0]}", *values[1:]] if len(values) == 1 else [f"--{key}", *values]
     return tokens
