@@ -22,7 +22,7 @@ import torch
 from transformers import set_seed
 
 from hwzoo import hub, text, training
-from hwzoo.errors import HwzooError, UsageError
+from hwzoo.errors import UsageError
 from hwzoo.files import write_json, write_jsonl
 from hwzoo.text.words import word_rows
 from hwzoo.training import flag
@@ -96,7 +96,7 @@ def main(settings: Settings, prompts: Prompts, base: Base) -> dict:
     words = words_of(values, settings.labels)
     labels = list(words.values())
     if len(labels) < 2:
-        raise HwzooError(f"{pairs.name}: all texts have the label {values[0]}; two or more are needed")
+        raise UsageError(f"{pairs.name}: all texts have the label {values[0]}; two or more are needed")
     most = max(prompts.shots, default=0)
     if len(pairs.train) < most:
         raise UsageError(f"--shots is {most}; {pairs.name} has {len(pairs.train)} training texts")

@@ -116,6 +116,9 @@ def main(settings: Settings, base: Base, prompts: Prompts) -> dict:
     if len(train) < max(prompts.shots, default=0) + 1:
         raise HwzooError(f"{pairs.name} has {len(train)} training pairs of {settings.task}, too few for --shots")
 
+    if prompts.tuning:
+        text.check_batch_size(prompts.per_device_train_batch_size, len(train))
+
     # 3. the frozen base
     results: dict = {"trainable_params": {}, "train_runtime": {}}
     if base.model_name_or_path is not None:

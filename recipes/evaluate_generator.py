@@ -166,6 +166,12 @@ def score(
     return scores | {"protocol": "; ".join(sentence)}
 
 
+def own_classifier(data: ImageSplits) -> str | None:
+    """The name of the classifier that comes with the package for a data set, by what it is, not by its name."""
+    name = data.known_as
+    return name if name is not None and (hub.CLASSIFIERS / name / "config.json").exists() else None
+
+
 def load_classifier(data: ImageSplits, name_or_path: str | None = None) -> ContinualForImageClassification:
     """
     The classifier whose features score images of a data set: the one of this name, or the data set's own.
@@ -174,14 +180,15 @@ def load_classifier(data: ImageSplits, name_or_path: str | None = None) -> Conti
         UsageError: when the data set has none, or for one of other images or another number of classes.
     """
     if name_or_path is None:
-        own = sorted(path.parent.name for path in hub.CLASSIFIERS.glob("*/config.json"))
-        if data.name not in own:
+        own = own_classifier(data)
+        if own is None:
+            known = sorted(path.parent.name for path in hub.CLASSIFIERS.glob("*/config.json"))
             raise UsageError(
                 f"--classifier is not given, and none comes with the package for {data.name} (only for "
-                f"{', '.join(own) or 'no data set'}); give the folder or Hub id of one, as "
+                f"{', '.join(known) or 'no data set'}); give the folder or Hub id of one, as "
                 "`train_continual.py --strategy joint --num_tasks 1` trains it"
             )
-        return hub.load_classifier(data.name)
+        return hub.load_classifier(own)
     try:
         classifier = hub.load(AutoModelForImageClassification, name_or_path, trust_remote_code=False)
     except ValueError as error:

@@ -69,7 +69,7 @@ class Method(training.Flags):
     lwf_lambda: float = flag(1.0, "weight of LwF's distillation", "[0, inf)")
     lwf_temperature: float = flag(2.0, "of LwF's softmax", "(0, inf)")
     memory_size: int = flag(1000, "images that replay stores", "[1, inf)")
-    replay_ratio: int = flag(1, "stored images of a step for each new one", "[1, inf)")
+    replay_ratio: int = flag(1, "stored images of a step for each new one", "[1, 1000]")
     memory_policy: Literal["reservoir", "balanced"] = flag("balanced", "every image, or every class, alike")
 
 
@@ -80,6 +80,7 @@ def main(run: Run, tasks: Tasks, architecture: Model, method: Method) -> dict:
 
         # 2. data: the images of all tasks on the device, in the order of the tasks
         data = load_images(run.dataset_name, run.data_dir)
+        data.check_classes(f"--dataset_name {run.dataset_name}")
         if tasks.stream == "split":
             stream = continual.split(data.train, data.test, tasks.num_tasks, tasks.scenario)
         else:
@@ -198,7 +199,7 @@ def main(run: Run, tasks: Tasks, architecture: Model, method: Method) -> dict:
         ending.rehearse(model, eval_model)
         scores.begin()
         whole = {"model": model, "noise": noise, "strategy": strategy, "stream": stream, "scores": scores}
-        identity = {"recipe": "train_continual", "dataset": data.name}
+        identity = {"recipe": "train_continual", "dataset": data.name, "data": data.digest()}
         identity |= training.deciding(tasks, architecture, method) | {"steps": steps}
         fitted = training.fit(
             run, accelerator, batches, train_step, state=whole | state.entries(), identity=identity, evaluate=watch,

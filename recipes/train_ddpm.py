@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from evaluate_generator import load_classifier, score
+from evaluate_generator import load_classifier, own_classifier, score
 from torch.nn import functional as F
 
 from hwzoo import diffusion, hub, training
@@ -102,6 +102,12 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
 
         # 2. data, on the device as one tensor
         data = load_images(run.dataset_name, run.data_dir)
+        if method.conditional:
+            data.check_classes("--conditional")
+        if len(data.test) < 2:
+            raise UsageError(
+                f"--num_bound_images: a standard error needs 2 test images, {data.name} has {len(data.test)}"
+            )
         test_set, parts = data.test.to(device), run.gradient_accumulation_steps
         batches = ImageBatches(data.train.to(device), run.train_batch_size * parts, run.seed, *process)
         noise = training.GlobalNoise(run.seed, device, *process)
@@ -111,8 +117,8 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
             raise UsageError(f"--padded_size is {padded_size}; the images of {data.name} have {size} pixels")
         before = (padded_size - size) // 2
         margins = (before, padded_size - size - before) * 2
-        own_classifier = (hub.CLASSIFIERS / data.name).is_dir()
-        classifier = load_classifier(data, method.classifier) if method.classifier or own_classifier else None
+        scored = method.classifier or own_classifier(data)
+        classifier = load_classifier(data, method.classifier) if scored else None
 
         # 3. model: the UNet, and the scheduler that says what it is trained on
         network = {name: value for name, value in asdict(architecture).items() if name != "padded_size"}
@@ -248,7 +254,9 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
 
         ending = training.Ending(run, accelerator, test, save)
         ending.rehearse(unet, eval_model)
-        identity = {"recipe": "train_ddpm", "dataset": data.name} | training.deciding(architecture, method)
+        identity = {"recipe": "train_ddpm", "dataset": data.name, "data": data.digest()} | training.deciding(
+            architecture, method
+        )
         whole = {"model": unet, "noise": noise} | pictures | state.entries()
         fitted = training.fit(run, accelerator, batches, train_step, state=whole, identity=identity, evaluate=watch)
         results = ending.conclude(fitted)

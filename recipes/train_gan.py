@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from evaluate_generator import load_classifier, score
+from evaluate_generator import load_classifier, own_classifier, score
 
 from hwzoo import GANConfig, GANModel, hub, training
 from hwzoo.data import ImageBatches, load_images
@@ -84,12 +84,14 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
 
         # 2. data, on the device as one tensor: a step takes the images of all its discriminator steps
         data = load_images(run.dataset_name, run.data_dir)
+        if method.conditional:
+            data.check_classes("--conditional")
         parts, turns = run.gradient_accumulation_steps, method.num_discriminator_steps
         batches = ImageBatches(data.train.to(device), run.train_batch_size * parts * turns, run.seed, *process)
         noise = training.GlobalNoise(run.seed, device, *process)
 
-        own_classifier = (hub.CLASSIFIERS / data.name).is_dir()
-        classifier = load_classifier(data, method.classifier) if method.classifier or own_classifier else None
+        scored = method.classifier or own_classifier(data)
+        classifier = load_classifier(data, method.classifier) if scored else None
 
         # 3. model
         image = {"image_size": data.train.image_size, "num_channels": data.train.num_channels}
@@ -211,7 +213,7 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
         state = {"model": model, "noise": noise, "grids": grids}
         state |= states["generator"].entries("generator_") | states["discriminator"].entries("discriminator_")
         identity = {name: getattr(model.config, name) for name in ("num_classes", *asdict(architecture))}
-        identity |= {"recipe": "train_gan", "dataset": data.name} | training.deciding(method)
+        identity |= {"recipe": "train_gan", "dataset": data.name, "data": data.digest()} | training.deciding(method)
         fitted = training.fit(
             run, accelerator, batches, train_step, state=state, identity=identity, after_step=after_step
         )

@@ -127,6 +127,9 @@ def main(run: Run, model: Model, data: Data, generation: Generation) -> dict:
 
         if run.max_steps != 0 and not pairs.train:
             raise UsageError("--test_file is given without --train_file: give it, or --max_steps 0 to test only")
+        pairs_a_step = run.per_device_train_batch_size * run.gradient_accumulation_steps * accelerator.num_processes
+        if run.max_steps != 0:
+            text.check_batch_size(pairs_a_step, len(pairs.train))
         if run.max_steps != 0 and run.eval_steps is not None and not pairs.validation:
             raise UsageError("--validation_file is needed: the best of the evaluations every --eval_steps is taken")
 

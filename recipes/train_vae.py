@@ -59,7 +59,9 @@ class Protocol(training.Flags):
     binarization: Literal["dynamic", "static", "none"] = flag(
         "dynamic", "training pixels drawn from their intensities at every step, once, or left grey"
     )
-    num_importance_samples: int = flag(100, "samples K of the importance-weighted test bound test_iwae_K", "[1, inf)")
+    num_importance_samples: int = flag(
+        100, "samples K of the importance-weighted test bound test_iwae_K", "[1, 1000000]"
+    )
     num_iwae_images: int | None = flag(
         None, "test images for that bound, evenly spaced; all when not given", "[1, inf)"
     )
@@ -156,7 +158,7 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
         ending = training.Ending(run, accelerator, test, save)
         ending.rehearse(model, eval_model)
         identity = {name: getattr(model.config, name) for name in asdict(architecture)} | training.deciding(protocol)
-        identity |= {"recipe": "train_vae", "dataset": data.name}
+        identity |= {"recipe": "train_vae", "dataset": data.name, "data": data.digest()}
         fitted = training.fit(
             run, accelerator, batches, train_step, state={"model": model, "noise": noise, **state.entries()},
             identity=identity, evaluate=lambda: test_means(elbo, 1000),

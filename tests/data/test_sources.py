@@ -2,6 +2,8 @@
 
 import gzip
 import os
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import torch
 from PIL import Image
 
 from hwzoo.data import ImageBatches, load_images
-from hwzoo.data.sources import FASHION_CLASSES
+from hwzoo.data.sources import FASHION_CLASSES, _from_datasets
 from hwzoo.errors import HwzooError, UsageError
 
 FILES = {
@@ -260,11 +262,127 @@ def test_a_folder_without_test_images_is_refused(tmp_path):
     message_of(error, UsageError, f"--dataset_name {folder}", "['train']", "test")
 
 
-def test_a_folder_without_classes_is_refused(tmp_path):
-    folder = image_folder(tmp_path / "pets", {name: array for name, array in TWO_BY_TWO.items() if "cat" in name})
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_an_image_in_no_folder_of_a_class_is_named(tmp_path, split):
+    folder = image_folder(tmp_path / "pets", TWO_BY_TWO | {f"{split}/loose.png": pixels(0, 4, 4)})
+    with pytest.raises(UsageError) as error:
+        load_images(str(folder))
+    message_of(error, UsageError, f"--dataset_name {folder}", f"{folder}/{split}/loose.png is in no folder of a class")
+
+
+def test_classes_are_wanted_where_splits_are_not_called_by_their_names(tmp_path):
+    folder = image_folder(
+        tmp_path / "pets", {f"{split}/cat/1.png": pixels(0, 4, 4) for split in ("a_train", "a_test")}
+    )
     with pytest.raises(UsageError) as error:
         load_images(str(folder))
     message_of(error, UsageError, f"--dataset_name {folder}", "label column")
+
+
+def test_one_class_is_a_data_set_and_none_to_tell_apart(tmp_path):
+    folder = image_folder(tmp_path / "pets", {name: array for name, array in TWO_BY_TWO.items() if "cat" in name})
+    data = load_images(str(folder))
+    assert data.train.class_names == ("cat",) and data.train.labels.tolist() == data.test.labels.tolist() == [0]
+    with pytest.raises(UsageError, match="^--conditional: pets has one class, cat; two or more are needed$"):
+        data.check_classes("--conditional")
+    load_images().check_classes("--conditional")
+
+
+def test_a_class_may_be_called_as_a_split(tmp_path):
+    kinds = ("cat", "test_tubes", "train", "validation")
+    names = [f"{split}/{kind}/1.png" for split in ("train", "test") for kind in kinds]
+    data = load_images(str(image_folder(tmp_path / "[a]*", {name: pixels(0, 4, 4) for name in names})))
+    assert data.train.class_names == kinds and data.name == "[a]*"
+    assert data.train.labels.tolist() == data.test.labels.tolist() == [0, 1, 2, 3]
+
+
+# What it is
+
+
+def test_the_digest_is_of_the_content(tmp_path):
+    """The same wherever it lies and however it is packed; another for each change of a pixel, a label, a split."""
+    arrays = some_arrays()
+    first = load_images(str(idx_folder(tmp_path / "a", arrays)))
+    assert load_images(str(idx_folder(tmp_path / "b", arrays, compressed=False))).digest() == first.digest()
+    assert first.digest() == first.digest() and len(first.digest()) == 64
+    changed = {"pixel": ("t10k-images", (0, 2, 2)), "label": ("t10k-labels", 0), "train label": ("train-labels", 6)}
+    digests = {first.digest()}
+    for name, (key, place) in changed.items():
+        array = arrays[key].copy()
+        array[place] ^= 1
+        digests.add(load_images(str(idx_folder(tmp_path / name, arrays | {key: array}))).digest())
+    swapped = {"train": "t10k", "t10k": "train"}
+    swapped = {
+        f"{swapped[split]}-{what}": array for name, array in arrays.items() for split, what in [name.split("-")]
+    }
+    digests.add(load_images(str(idx_folder(tmp_path / "swapped", swapped))).digest())
+    turned = {name: array.reshape(len(array), 1, 9) if array.ndim == 3 else array for name, array in arrays.items()}
+    digests.add(load_images(str(idx_folder(tmp_path / "turned", turned))).digest())
+    names = tuple("abcde")
+    named = replace(first, train=replace(first.train, class_names=names), test=replace(first.test, class_names=names))
+    digests.add(named.digest())
+    assert len(digests) == 7
+
+
+def test_a_data_set_is_known_by_what_it_is(tmp_path):
+    """Not by what its folder is called."""
+    assert load_images().known_as == "digits"
+    arrays = some_arrays(height=28, width=28) | {"train-labels": np.arange(7) + 3}
+    for name in ("digits", "mnist", "fashion_mnist"):
+        given = load_images(str(idx_folder(tmp_path / name, arrays)))
+        assert (given.name, given.known_as, given.source) == (name, None, name)
+    for name in ("mnist", "fashion_mnist"):
+        named = load_images(name, str(tmp_path))
+        assert (named.name, named.known_as, named.source) == (name, None, name)
+
+
+@pytest.mark.parametrize("given", [".", "./", "../pets", "../pets/", "{folder}/"])
+@pytest.mark.parametrize("kind", ["idx", "images"])
+def test_a_data_set_has_the_name_of_its_folder(tmp_path, monkeypatch, given, kind):
+    folder = tmp_path / "pets"
+    if kind == "idx":
+        idx_folder(folder, some_arrays())
+    else:
+        image_folder(folder, TWO_BY_TWO)
+    monkeypatch.chdir(folder)
+    assert load_images(given.format(folder=folder)).name == "pets"
+
+
+# Labels
+
+
+def of_labels(labels):
+    """A data set with a class label column as the Hub serves it, of two classes."""
+    from datasets import ClassLabel, Dataset, Features, Value
+    from datasets import Image as ImageColumn
+
+    for split in ("train", "test"):
+        image = Image.fromarray(pixels(0, 4, 4).astype(np.uint8))
+        rows = {"image": [image] * len(labels), "kind": labels}
+        columns = {"image": ImageColumn(), "kind": Value("int64")}
+        data = Dataset.from_dict(rows, features=Features(columns))
+        data.info.features = Features(columns | {"kind": ClassLabel(names=["cat", "dog"])})
+        yield split, data
+
+
+@pytest.mark.parametrize("wrong", [-1, None, 2])
+def test_a_label_that_is_no_class_is_told_with_its_row(wrong):
+    parts = dict(of_labels([0, 1, wrong, 1]))
+    with pytest.raises(UsageError) as error:
+        _from_datasets("pets", "--dataset_name pets", parts)
+    told = message_of(error, UsageError, "--dataset_name pets (train), row 3: ")
+    assert told.endswith(f"kind is {wrong}; each image needs a class, 0 to 1")
+    data = _from_datasets("pets", "--dataset_name pets", dict(of_labels([0, 1, 1])))
+    assert data.train.labels.tolist() == [0, 1, 1]
+
+
+def test_a_label_beyond_the_known_classes_is_told_with_its_row(tmp_path):
+    arrays = some_arrays() | {"t10k-labels": np.array([0, 1, 10, 2])}
+    idx_folder(tmp_path / "fashion_mnist", arrays)
+    with pytest.raises(UsageError) as error:
+        load_images("fashion_mnist", str(tmp_path))
+    path = tmp_path / "fashion_mnist" / "t10k-labels-idx1-ubyte.gz"
+    assert message_of(error, UsageError, path) == f"{path}, row 3: label is 10; each image needs a class, 0 to 9"
 
 
 def test_an_empty_folder_is_refused(tmp_path):
@@ -332,6 +450,15 @@ if DATA_DIR and (Path(DATA_DIR) / "mnist").is_dir():
         assert ((frequency * intensities**2).sum().item() - mean**2) ** 0.5 == pytest.approx(0.3081, abs=5e-5)
         assert data.train.class_names == tuple("0123456789")
         assert data.train.labels.bincount().tolist()[:3] == [5923, 6742, 5958]
+        started = time.perf_counter()
+        data.digest()
+        assert time.perf_counter() - started < 0.5  # measured: 0.03
+
+    @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+    def test_the_real_ones_are_known_whatever_their_folder_is_called(name, tmp_path):
+        (tmp_path / "mine").symlink_to(Path(DATA_DIR) / name)
+        for data in (load_images(name, DATA_DIR), load_images(str(tmp_path / "mine"))):
+            assert data.known_as == name and data.source.endswith(f"/{name}")
 
 
 @pytest.mark.parametrize("name", ["", "x/", "/nothere", "./x/y", "a/b/c"])

@@ -97,6 +97,8 @@ def test_types_and_words_can_be_chosen(rouge):
     [
         ({"multi_reference": "min"}, "multi_reference is 'min'; it must be 'max' or 'mean'"),
         ({"references": [["a"], []]}, "prediction 1 has no reference"),
+        ({"references": [["a"], ["b", None]]}, "^a reference of prediction 1 is None; it must be a text"),
+        ({"predictions": ["a", None]}, "^prediction 1 is None; it must be a text"),
     ],
 )
 def test_what_cannot_be_scored(wrong, message, rouge):

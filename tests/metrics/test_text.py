@@ -35,3 +35,18 @@ def test_several_tasks_are_told_apart():
 def test_nothing_to_score(predictions, references):
     with pytest.raises(ValueError, match=f"{len(predictions)} predictions and 0 lists of references"):
         text_scores(predictions, references)
+
+
+@pytest.mark.parametrize(
+    ("predictions", "references", "what"),
+    [
+        (["a", None], [["a"], ["b"]], "prediction 1 .* None"),
+        (["a", "None"], [["a"], ["b", None]], "prediction 1 .* None"),
+        (["3"], [[3]], "prediction 0 .* 3"),
+    ],
+)
+def test_what_is_no_text_is_not_scored(predictions, references, what):
+    """`None` is not the word None."""
+    with pytest.raises(ValueError, match=f"{what}; it must be a text"):
+        text_scores(predictions, references)
+    assert text_scores(["None"], [["None"]])["exact_match"] == 1

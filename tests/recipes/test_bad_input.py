@@ -1,6 +1,7 @@
 """Every mistake gives one line that names the flag or file, the value and what is allowed, and the right status."""
 
 import gzip
+import json
 import os
 import resource
 import signal
@@ -69,6 +70,10 @@ CASES = {
     "negative beta": (2, "--beta is -1.0", lambda tmp: ["--beta", "-1"]),
     "negative KL warm-up": (2, "--kl_warmup_steps is -1", lambda tmp: ["--kl_warmup_steps", "-1"]),
     "no importance samples": (2, "--num_importance_samples is 0", lambda tmp: ["--num_importance_samples", "0"]),
+    "absurd importance samples": (
+        2, f"--num_importance_samples is {10**12}; it must be in [1, 1000000]",
+        lambda tmp: [f"--num_importance_samples={10**12}"],
+    ),
     "negative steps": (2, "--max_train_steps is -1", lambda tmp: ["--max_train_steps", "-1"]),
     "steps 0 without a model": (2, "--max_train_steps is 0", lambda tmp: ["--max_train_steps", "0"]),
     "push to nowhere": (2, "--hub_model_id", lambda tmp: ["--push_to_hub"]),
@@ -133,17 +138,71 @@ CASES = {
         2, "--resume_from_checkpoint", lambda tmp: ["--resume_from_checkpoint", str(tmp / "nothere")],
     ),
     "resume from an empty folder": (2, "manifest.json", lambda tmp: ["--resume_from_checkpoint", str(tmp)]),
+    "absurd batch": (
+        2, f"--train_batch_size: a step takes {10**12} images", lambda tmp: [f"--train_batch_size={10**12}"],
+    ),
+    "absurd accumulation": (
+        2, f"--train_batch_size: a step takes {20 * 10**12} images",
+        lambda tmp: [f"--gradient_accumulation_steps={10**12}"],
+    ),
+    "more than an integer": (
+        2, f"--eval_batch_size is {10**30}; it must be at most", lambda tmp: [f"--eval_batch_size={10**30}"],
+    ),
+    "no name of a data set": (2, "--dataset_name is ''; it must not be empty", lambda tmp: ["--dataset_name="]),
+    "a data set of no images": (
+        2, "the folder is empty", lambda tmp: (tmp / "e").mkdir() or [f"--dataset_name={tmp / 'e' / '.'}"],
+    ),
+    "no name of a model": (2, "--model_name_or_path is ''; it must", lambda tmp: ["--model_name_or_path", ""]),
+    "too long a name": (
+        2, "--dataset_name is 'xxxxxxxxxxxx...xxxxxxxxxxxxx'; a name has at most 255",
+        lambda tmp: ["--dataset_name", "x" * 999],
+    ),
+    "flags in a list of YAML": (
+        2, "preset.yaml: report_to is ['none', '--push_to_hub']; none of a list",
+        lambda tmp: [preset(tmp, "report_to: [none, --push_to_hub]")],
+    ),
+    "no name of a preset": (2, "--config is ''; it must not be empty", lambda tmp: ["--config="]),
+    "no name of a checkpoint": (2, "--resume_from_checkpoint is ''; it", lambda tmp: ["--resume_from_checkpoint="]),
+    "bytes for a name": (
+        2, "--dataset_name is 'a\\udcff'; it holds what no text in a file can", lambda tmp: ["--dataset_name=a\udcff"],
+    ),
+    "no text in YAML": (
+        2, "preset.yaml: --dataset_name is 'a\\x00b'; it holds", lambda tmp: [preset(tmp, 'dataset_name: "a\\0b"')],
+    ),
+    "key twice in YAML": (
+        2, "preset.yaml is not valid YAML: latent_size stands there twice",
+        lambda tmp: [preset(tmp, "latent_size: 3\nseed: 1\nlatent_size: 4\n")],
+    ),
+    "alias in YAML": (
+        2, "preset.yaml is not valid YAML: a preset has no aliases",
+        lambda tmp: [preset(tmp, "seed: &a 1\nlatent_size: *a\n")],
+    ),
+    "depth in YAML": (
+        2, "preset.yaml is not valid YAML: nested too deeply", lambda tmp: [preset(tmp, "seed: " + "[" * 9999)],
+    ),
+    "an image outside the classes": (
+        2, "is in no folder of a class",
+        lambda tmp: [small_pictures(tmp), *loose_picture(tmp)],
+    ),
 }  # fmt: skip
 
 
-def small_pictures(folder: Path, size: int = 8, test_classes: int = 2) -> str:
+def small_pictures(
+    folder: Path, size: int = 8, test_classes: int = 2, classes: int = 2, num_test: int = 60, name: str = "pictures"
+) -> str:
     """A folder of grey images of two classes."""
-    for split, num_classes in (("train", 2), ("test", test_classes)):
-        for index in range(60):
-            picture = folder / "pictures" / split / f"{index % num_classes}" / f"{index}.png"
+    for split, num_classes in (("train", classes), ("test", min(classes, test_classes))):
+        for index in range(60 if split == "train" else num_test):
+            picture = folder / name / split / f"{index % num_classes}" / f"{index}.png"
             picture.parent.mkdir(parents=True, exist_ok=True)
             Image.new("L", (size, size), index).save(picture)
-    return f"--dataset_name={folder / 'pictures'}"
+    return f"--dataset_name={folder / name}"
+
+
+def loose_picture(folder: Path) -> list[str]:
+    """Puts one beside the folders of the classes; no further arguments."""
+    Image.new("L", (8, 8)).save(folder / "pictures" / "test" / "loose.png")
+    return []
 
 
 # The same for train_continual.py: its own flags, and what only it can refuse.
@@ -159,7 +218,10 @@ CONTINUAL_CASES = {
         2, "--memory_size is 0; it must be in [1, inf)", lambda tmp: ["--strategy", "replay", "--memory_size", "0"],
     ),
     "no stored image a step": (
-        2, "--replay_ratio is 0; it must be in [1, inf)", lambda tmp: ["--strategy", "replay", "--replay_ratio", "0"],
+        2, "--replay_ratio is 0; it must be in [1, 1000]", lambda tmp: ["--strategy", "replay", "--replay_ratio", "0"],
+    ),
+    "absurd replay": (
+        2, f"--replay_ratio is {10**12}; it must be in [1, 1000]", lambda tmp: [f"--replay_ratio={10**12}"],
     ),
     "no task": (2, "--num_tasks is 0; it must be in [1, inf)", lambda tmp: ["--num_tasks", "0"]),
     "more tasks than classes": (
@@ -171,6 +233,14 @@ CONTINUAL_CASES = {
     "a task without test images": (
         2, "--num_tasks is 2; task 2 has no test images", lambda tmp: [small_pictures(tmp, test_classes=1)],
     ),
+    "one class": (
+        2, "pictures has one class, 0; two or more are needed",
+        lambda tmp: ["--num_tasks=1", small_pictures(tmp, classes=1)],
+    ),
+    "one class with permuted pixels": (
+        2, "pictures has one class, 0; two or more", lambda tmp: ["--stream=permuted", small_pictures(tmp, classes=1)],
+    ),
+    "absurd batch": (2, f"a step takes {10**12} images", lambda tmp: [f"--train_batch_size={10**12}"]),
     "unknown strategy": (2, "--strategy: invalid choice: 'gem' (choose from", lambda tmp: ["--strategy", "gem"]),
     "unknown stream": (2, "--stream: invalid choice: 'rotated'", lambda tmp: ["--stream", "rotated"]),
     "unknown scenario": (2, "--scenario: invalid choice: 'online'", lambda tmp: ["--scenario", "online"]),
@@ -257,6 +327,15 @@ GAN_CASES = {
     "a model of other images": (
         2, "it has image_size 28, the data 8", lambda tmp: [gan_model(tmp, num_classes=0), small_pictures(tmp)],
     ),
+    "one class for a conditional one": (
+        2, "--conditional: pictures has one class, 0; two or more are needed",
+        lambda tmp: ["--conditional", small_pictures(tmp, classes=1)],
+    ),
+    "absurd batch": (2, f"a step takes {10**12} images", lambda tmp: [f"--train_batch_size={10**12}"]),
+    "absurd turns": (
+        2, f"a step takes {20 * 10**12} images", lambda tmp: [f"--num_discriminator_steps={10**12}"],
+    ),
+    "no name of a classifier": (2, "--classifier is ''; it must not be empty", lambda tmp: ["--classifier="]),
     "unknown key in YAML": (2, "preset.yaml: los is not a flag", lambda tmp: [preset(tmp, "los: minimax")]),
 }  # fmt: skip
 
@@ -334,6 +413,46 @@ T5_CASES = {
     ),
     "missing file": (2, "--test_file nothere.jsonl: No such file", lambda tmp: ["--test_file", "nothere.jsonl"]),
     "unknown data set": (2, "--dataset_name wrds is neither words", lambda tmp: ["--dataset_name", "wrds"]),
+    "null for a summary": (
+        2, "rows.jsonl, row 1: target is None; it must be a text",
+        lambda tmp: [text_file(tmp, '{"text": "a", "target": null}')],
+    ),
+    "null among the references": (
+        2, "rows.jsonl, row 1: references is None; it must be a text",
+        lambda tmp: [text_file(tmp, '{"text": "a", "target": "b", "references": ["b", null]}')],
+    ),
+    "empty text": (
+        2, "rows.jsonl, row 1: text is ''; it must", lambda tmp: [text_file(tmp, '{"text": "", "target": "b"}')],
+    ),
+    "half a surrogate pair": (
+        2, "rows.jsonl, row 1: target holds U+D800, half of a surrogate pair",
+        lambda tmp: [text_file(tmp, r'{"text": "a", "target": "\ud800"}')],
+    ),
+    "null for a task": (
+        2, "rows.jsonl, row 1: task is None; --source_prefix '{task}: ' needs it",
+        lambda tmp: [text_file(tmp, '{"text": "a", "target": "b", "task": null}')],
+    ),
+    "column twice": (
+        2, "rows.csv: its header has the column 'text' twice",
+        lambda tmp: [text_file(tmp, "text,target,text\na,b,c\n", "rows.csv")],
+    ),
+    "key twice": (
+        2, "rows.jsonl, line 1: 'text' stands twice in one object",
+        lambda tmp: [text_file(tmp, '{"text": "a", "text": "c", "target": "b"}')],
+    ),
+    "absurd batch": (
+        2, f"--per_device_train_batch_size: a step takes {10**12} pairs",
+        lambda tmp: [f"--per_device_train_batch_size={10**12}"],
+    ),
+    "absurd accumulation": (
+        2, f"--per_device_train_batch_size: a step takes {64 * 10**12} pairs",
+        lambda tmp: [f"--gradient_accumulation_steps={10**12}"],
+    ),
+    "no name of a data set": (2, "--dataset_name is ''; it must not be empty", lambda tmp: ["--dataset_name="]),
+    "no name of a column": (2, "--text_column is ''; it must", lambda tmp: [text_file(tmp), "--text_column="]),
+    "bytes for a prefix": (
+        2, "--source_prefix is '\\udcff'; it holds what no text", lambda tmp: ["--source_prefix=\udcff"],
+    ),
     "unknown task": (2, "--tasks past: the word tasks has", lambda tmp: ["--tasks", "past"]),
     "prefix of a column that is not there": (
         2, "--source_prefix '{lang}: ': 'lang' is no column", lambda tmp: ["--source_prefix", "{lang}: "],
@@ -359,6 +478,15 @@ DDPM_CASES = {
     "unknown schedule": (
         2, "--beta_schedule: invalid choice: 'sigmoid'", lambda tmp: ["--beta_schedule=sigmoid"],
     ),
+    "one test image": (
+        2, "--num_bound_images: a standard error needs 2 test images, pictures has 1",
+        lambda tmp: [small_pictures(tmp, num_test=1)],
+    ),
+    "one class for a conditional one": (
+        2, "--conditional: pictures has one class, 0; two or more are needed",
+        lambda tmp: ["--conditional", small_pictures(tmp, classes=1)],
+    ),
+    "absurd batch": (2, f"a step takes {10**12} images", lambda tmp: [f"--train_batch_size={10**12}"]),
     "unknown prediction": (2, "--prediction_type: invalid choice: 'noise'", lambda tmp: ["--prediction_type=noise"]),
     "unknown weighting": (2, "--loss_weighting: invalid choice: 'snr'", lambda tmp: ["--loss_weighting=snr"]),
     "guidance without classes": (
@@ -407,7 +535,7 @@ def test_one_line_and_status(recipe, name, request, command_line, tmp_path):
     assert got == status, error
     assert len(lines) == 1 and named in lines[0], error
     assert "Traceback" not in error
-    assert not list(output.rglob("*.safetensors"))
+    assert not [path for path in output.rglob("*") if path.is_file() and path.name != ".lock"]
 
 
 # The table gives steps of its own in one case, and two of a flag are fine in all others.
@@ -638,3 +766,61 @@ def test_a_signal_before_the_loop_ends_the_run(number, status, train_vae, comman
     monkeypatch.setattr(train_vae, "load_images", lambda *args: os.kill(os.getpid(), number))
     got, error = small(train_vae, command_line, tmp_path)
     assert got == status and "Traceback" not in error
+
+
+@pytest.mark.parametrize("recipe", ["train_gan", "train_ddpm"])
+def test_a_classifier_is_taken_by_what_the_data_is(recipe, request, command_line, tmp_path):
+    """Not by the name of the folder: images of one's own in one called fashion_mnist are not scored."""
+    module, output = request.getfixturevalue(recipe), tmp_path / "output"
+    flags = {"train_gan": SMALL_GAN, "train_ddpm": [*SMALL_DDPM, "--eval_steps=5"]}[recipe]
+    data = small_pictures(tmp_path, name="fashion_mnist")
+    status, error = command_line(module, *flags, data, "--max_train_steps=1", f"--output_dir={output}")
+    assert status == 0, error
+    results = json.loads((output / "all_results.json").read_text())
+    assert "fashion_mnist: " in results["protocol"] and "not scored, no classifier for it" in results["protocol"]
+    assert "test_fid" not in results and "zalando" not in (output / "README.md").read_text()
+
+
+def test_a_classifier_is_not_taken_by_the_name_of_a_folder(command_line, tmp_path):
+    data = small_pictures(tmp_path, name="mnist")
+    flags = [data, f"--model_name_or_path={tmp_path / 'mnist' / 'test'}", f"--output_dir={tmp_path / 'output'}"]
+    status, error = command_line(load_recipe("evaluate_generator"), *flags)
+    assert status == 2 and "--classifier is not given, and none comes with the package for mnist (only" in error
+    assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "size"), [("train_vae", 2**63 - 1), ("train_gan", 10**12), ("train_ddpm", 10**12), ("train_t5", 10**12)]
+)
+def test_a_batch_larger_than_the_test_set_is_all_of_it(recipe, size, request, command_line, tmp_path):
+    """The test numbers are those of a batch that holds the set."""
+    flags = {
+        "train_vae": [*SMALL_WITHOUT_STEPS, "--max_train_steps=1"],
+        "train_gan": [*SMALL_GAN, "--max_train_steps=1"],
+        "train_ddpm": [*SMALL_DDPM, "--max_train_steps=1", "--eval_steps=1", "--num_bound_images=20"],
+        "train_t5": [
+            *SMALL_T5, "--max_steps=1", "--eval_steps=1", "--max_eval_samples=20", "--max_predict_samples=20",
+            "--config_num_heads=1", "--generation_max_new_tokens=2",
+        ],
+    }[recipe]  # fmt: skip
+    name = "per_device_eval_batch_size" if recipe == "train_t5" else "eval_batch_size"
+    results = []
+    for given in (size, 60):
+        output = tmp_path / str(given)
+        data = [] if recipe == "train_t5" else [small_pictures(tmp_path)]
+        module = request.getfixturevalue(recipe)
+        status, error = command_line(module, *flags, *data, f"--{name}={given}", f"--output_dir={output}")
+        assert status == 0, error
+        results.append(json.loads((output / "all_results.json").read_text()))
+    for name, value in results[0].items():
+        assert name.startswith("train_") or value == results[1][name], name
+
+
+@pytest.mark.parametrize("recipe", ["train_vae", "train_gan", "train_ddpm"])
+def test_one_class_is_enough_where_none_is_needed(recipe, request, command_line, tmp_path):
+    flags = {"train_vae": SMALL_WITHOUT_STEPS, "train_gan": SMALL_GAN, "train_ddpm": SMALL_DDPM}[recipe]
+    data = small_pictures(tmp_path, classes=1, num_test=2)
+    module, output = request.getfixturevalue(recipe), f"--output_dir={tmp_path / 'output'}"
+    status, error = command_line(module, *flags, data, "--max_train_steps=1", output)
+    assert status == 0, error
+    assert "pictures: " in json.loads((tmp_path / "output" / "all_results.json").read_text())["protocol"]

@@ -102,6 +102,7 @@ BAD = {
     "empty words": (2, "--labels is 0=bad 1=; it must be value=words", {"labels": "0=bad 1="}),
     "more shots than texts": (2, "--shots is 9; train has 6 training texts", {"shots": "9"}),
     "template": (2, "--template is 'x'; it must hold {text}", {"template": "x"}),
+    "template too wide": (2, "it must hold {text} and nothing else", {"template": "{text:>9999999999999999}"}),
     "no such column": (2, "--label_column kind: --train_file", {"label_column": "kind"}),
 }
 
@@ -122,4 +123,4 @@ def test_one_label_is_no_classification(recipe, given, tmp_path, command_line):
         Path(given[f"{split}_file"]).write_text("text,label\nfine,1\n")
     arguments = [f"--{key}={value}" for key, value in given.items()]
     found, printed = command_line(recipe, f"--output_dir={tmp_path / 'out'}", *arguments)
-    assert found == 1 and "all texts have the label 1; two or more are needed" in printed
+    assert found == 2 and "all texts have the label 1; two or more are needed" in printed

@@ -169,6 +169,10 @@ BAD = {
     "nothing left": (2, "--tasks is plural without plural", ["--tasks", "plural", "--hold_out"]),
     "hold out of a given base": (2, "--hold_out is for the base", ["--hold_out", "--model_name_or_path=x"]),
     "no such base": (1, "nowhere/at-all cannot be loaded", ["--model_name_or_path=nowhere/at-all"]),
+    "batch larger than the pairs": (
+        2, f"--per_device_train_batch_size: a step takes {10**12} pairs",
+        [f"--per_device_train_batch_size={10**12}"],
+    ),
     "no such data": (2, "--dataset_name nothing is neither", ["--dataset_name=nothing"]),
 }  # fmt: skip
 
@@ -177,6 +181,7 @@ BAD = {
 def test_a_mistake_is_one_line(name, recipe, data, tmp_path, command_line):
     status, words, arguments = BAD[name]
     common = [f"--dataset_name={data}", f"--output_dir={tmp_path / 'out'}", "--pretrain_steps=1"]
+    common.append("--per_device_train_batch_size=4")
     found, printed = command_line(recipe, *common, *arguments)
     assert found == status and words in printed and printed.startswith("error: ") and printed.count("\n") == 1
 

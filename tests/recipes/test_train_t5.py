@@ -201,12 +201,13 @@ def test_files_and_columns_are_taken_as_named(train_t5, drawn, tmp_path):
     for split in ("train", "validation", "test"):
         write(tmp_path / f"{split}.jsonl", [{"q": f"{split} {word}", "a": word} for word in WORDS[:6]])
     files = {f"{split}_file": str(tmp_path / f"{split}.jsonl") for split in ("train", "validation", "test")}
-    results = run(train_t5, tmp_path / "run", **files, text_column="q", summary_column="a", source_prefix="> ")
+    settings = {"text_column": "q", "summary_column": "a", "per_device_train_batch_size": 6}
+    results = run(train_t5, tmp_path / "run", **files, **settings, source_prefix="> ")
     assert results["protocol"].startswith("train: 6 test pairs")
     assert rows_of(tmp_path / "run")[1]["source"] == "> test dog"
     with pytest.raises(UsageError, match="--validation_file is needed"):
         del files["validation_file"]
-        run(train_t5, tmp_path / "no", **files, text_column="q", summary_column="a")
+        run(train_t5, tmp_path / "no", **files, **settings)
 
 
 def test_a_trained_model_writes_the_same_elsewhere(train_t5, base, words, drawn, tmp_path):
@@ -234,6 +235,7 @@ def test_fine_tuning_is_compared_with_before(train_t5, base, words, drawn, tmp_p
 @pytest.mark.parametrize("method", text.PEFT_METHODS)
 def test_an_adapter_writes_the_same_elsewhere(method, train_t5, base, words, drawn, tmp_path):
     settings = {"model_name_or_path": str(base), "peft_method": method, "num_virtual_tokens": 3, "tasks": ["past"]}
+    settings["per_device_train_batch_size"] = 7
     results = run(train_t5, tmp_path, dataset_name=words, **settings, source_prefix="", learning_rate=0.5)
     assert results["baselines"].keys() == {"suffix_rules", "zero_shot"}
     rows = rows_of(tmp_path)

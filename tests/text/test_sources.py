@@ -61,6 +61,58 @@ def test_a_line_separator_inside_a_text_ends_no_line(tmp_path):
     assert example.source == "one\u2028two"
 
 
+def test_a_large_cell_is_read(tmp_path):
+    """Longer than Python's own limit, which is left as it was."""
+    before, long = csv.field_size_limit(), "word, " * 50_000
+    data = comma_separated([{"text": long, "target": "a"}, {"text": "b", "target": long}])
+    splits = load_text(files={"test": written(tmp_path, "rows.csv", data)})
+    assert [(each.source, each.target) for each in splits.test] == [(long, "a"), ("b", long)]
+    assert csv.field_size_limit() == before
+
+
+def test_what_a_spreadsheet_leaves_is_read(tmp_path):
+    """Columns without names beside the table, empty lines below it, line breaks in cells."""
+    data = b'\xef\xbb\xbftext,target,,\r\n"a\nb",c,,\r\n\r\nd,e,,\r\n\r\n'
+    splits = load_text(files={"test": written(tmp_path, "rows.csv", data)})
+    assert [(each.source, each.target) for each in splits.test] == [("a\nb", "c"), ("d", "e")]
+
+
+def test_a_task_may_be_missing_where_nothing_needs_it(tmp_path):
+    rows = [{"text": "a", "target": "b", "task": task} for task in (None, 0, "x")]
+    assert [each.task for each in loaded(tmp_path, rows, source_prefix="")] == ["", "0", "x"]
+    assert [each.source for each in loaded(tmp_path, rows, tasks=["0"])] == ["0: a"]
+    with pytest.raises(UsageError, match="--tasks None: .* has 0, x$"):
+        loaded(tmp_path, rows, source_prefix="", tasks=["None"])
+
+
+def test_the_digest_is_of_all_texts(tmp_path):
+    """The same wherever they lie; another for each change of a text, a reference, a task, a split."""
+    rows = [{"text": "a", "target": "b", "references": ["b", "c"], "task": "x"}, {"text": "d", "target": "e"}]
+    rows[1] |= {"references": ["e"], "task": "y"}
+
+    def digest(rows, **files):
+        files = {split: written(tmp_path, f"{split}.jsonl", json_lines(given)) for split, given in files.items()}
+        return load_text(files={"test": written(tmp_path, "some.jsonl", json_lines(rows)), **files}).digest()
+
+    first = digest(rows)
+    assert digest([dict(reversed(row.items())) for row in rows]) == first and len(first) == 64
+    changes = [("text", "A"), ("target", "B"), ("references", ["b", "d"]), ("task", "z")]
+    others = {digest([rows[0] | {name: value}, rows[1]]) for name, value in changes}
+    others |= {digest(rows[::-1]), digest(rows[:1]), digest(rows, train=rows[:1]), digest(rows, validation=rows[:1])}
+    assert len(others | {first}) == 9
+    before = [Example("ab", "c", ("c",)), Example("a", "bc", ("bc",))]
+    assert len({TextSplits("pairs", [], [], [each]).digest() for each in before}) == 2
+
+
+@pytest.mark.parametrize("given", [".", "./", "../pairs/"])
+def test_texts_have_the_name_of_their_folder(given, tmp_path, monkeypatch):
+    (tmp_path / "pairs").mkdir()
+    for split in ("train", "validation", "test"):
+        written(tmp_path / "pairs", f"{split}.jsonl", json_lines(ROWS))
+    monkeypatch.chdir(tmp_path / "pairs")
+    assert load_text(given).name == "pairs"
+
+
 def test_columns_prefix_and_tasks(tmp_path):
     rows = [{"task": task, "question": "cat", "answer": task[0], "lang": "en"} for task in ("plural", "past")]
     both = {"text_column": "question", "summary_column": "answer"}
@@ -193,11 +245,62 @@ BAD_FILES = {
     "no column": (UsageError, "--text_column is needed: .* has the columns a, b", "rows.jsonl", b'{"a": 1, "b": 2}\n'),
     "no target": (UsageError, "--summary_column is needed: .* text, b", "rows.jsonl", b'{"text": 1, "b": 2}\n'),
     "number for a text": (
-        HwzooError, r"rows\.jsonl, row 2: target is 3; it must be a text", "rows.jsonl",
+        UsageError, r"rows\.jsonl, row 2: target is 3; it must be a text", "rows.jsonl",
         b'{"text": "a", "target": "b"}\n{"text": "a", "target": 3}\n',
     ),
     "empty text": (
-        HwzooError, "row 1: text is ' '; it must be a text", "rows.jsonl", b'{"text": " ", "target": "b"}\n',
+        UsageError, "row 1: text is ' '; it must be a text", "rows.jsonl", b'{"text": " ", "target": "b"}\n',
+    ),
+    "empty cell": (UsageError, "row 2: target is ''; it must be", "rows.csv", b"text,target\na,b\nc,\n"),
+    "null for a target": (
+        UsageError, "row 2: target is None; it must be a text", "rows.jsonl",
+        b'{"text": "a", "target": "b"}\n{"text": "a", "target": null}\n',
+    ),
+    "null among the references": (
+        UsageError, r"rows\.jsonl, row 2: references is None; it must be a text", "rows.jsonl",
+        b'{"text": "a", "target": "b", "references": ["b"]}\n'
+        b'{"text": "a", "target": "b", "references": ["b", null]}\n',
+    ),
+    "number among the references": (
+        UsageError, "row 1: references is 3; it must be a text", "rows.jsonl",
+        b'{"text": "a", "target": "b", "references": ["b", 3]}\n',
+    ),
+    "empty text among the references": (
+        UsageError, "row 1: references is ''; it must be a text", "rows.jsonl",
+        b'{"text": "a", "target": "b", "references": ["b", ""]}\n',
+    ),
+    "null for the references": (
+        UsageError, "row 1: references must be a list of texts", "rows.jsonl",
+        b'{"text": "a", "target": "b", "references": null}\n',
+    ),
+    "null for a task": (
+        UsageError, r"row 1: task is None; --source_prefix '\{task\}: ' needs it", "rows.jsonl",
+        b'{"text": "a", "target": "b", "task": null}\n',
+    ),
+    "half a surrogate pair": (
+        UsageError, r"rows\.jsonl, row 2: target holds U\+D83D, half of a surrogate pair", "rows.jsonl",
+        rb'{"text": "a", "target": "b"}' b"\n" rb'{"text": "a", "target": "x\ud83d"}',
+    ),
+    "half a surrogate pair as the source": (
+        UsageError, r"row 1: text holds U\+DC00", "rows.jsonl", rb'{"text": "\udc00", "target": "b"}',
+    ),
+    "half a surrogate pair among the references": (
+        UsageError, r"row 1: references holds U\+DC00", "rows.json",
+        rb'[{"text": "a", "target": "b", "references": ["b", "\udc00"]}]',
+    ),
+    "half a surrogate pair as the task": (
+        UsageError, r"row 1: the prefix holds U\+DC00", "rows.jsonl",
+        rb'{"text": "a", "target": "b", "task": "\udc00"}',
+    ),
+    "column twice": (
+        UsageError, r"rows\.csv: its header has the column 'text' twice", "rows.csv", b"text,target,text\na,b,c\n",
+    ),
+    "key twice": (
+        UsageError, r"rows\.jsonl, line 2: 'text' stands twice in one object", "rows.jsonl",
+        b'{"text": "a", "target": "b"}\n{"text": "a", "target": "b", "text": "c"}\n',
+    ),
+    "nested too deeply": (
+        HwzooError, r"rows\.jsonl, line 1 is nested too deeply", "rows.jsonl", b'{"a": ' + b"[" * 100_000,
     ),
 }  # fmt: skip
 
@@ -224,6 +327,9 @@ def test_a_gz_file_that_is_cut_off_or_none(data, tmp_path):
         ({"references_column": "all"}, "--references_column all: .*has the columns document, summary, year"),
         ({"source_prefix": "{task}: "}, r"--source_prefix '\{task\}: ': 'task' is no column"),
         ({"source_prefix": "{"}, r"--source_prefix '\{'"),
+        ({"source_prefix": "{year.x} "}, r"--source_prefix '\{year.x\} ' cannot be filled .* no attribute"),
+        ({"source_prefix": "{year[x]} "}, r"--source_prefix '\{year\[x\]\} ' cannot be filled"),
+        ({"source_prefix": "{summary:>9999999999999999}"}, "--source_prefix .* cannot be filled from .*: MemoryError"),
         ({"tasks": ["plural"]}, "--tasks plural: .*has no tasks"),
     ],
 )
@@ -233,7 +339,7 @@ def test_what_is_not_there_is_told_with_what_is(columns, message, tmp_path):
 
 
 def test_references_must_be_lists(tmp_path):
-    with pytest.raises(HwzooError, match="row 1: year must be a list of texts"):
+    with pytest.raises(UsageError, match="row 1: year must be a list of texts"):
         loaded(tmp_path, ROWS, references_column="year")
 
 

@@ -1,4 +1,6 @@
+import tracemalloc
 from dataclasses import dataclass, make_dataclass
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -84,6 +86,100 @@ def test_ranges(interval, inside, outside):
     for value in outside:
         with pytest.raises(UsageError, match=r"--rate is .*; it must be in "):
             Ranged(rate=value)
+
+
+@pytest.mark.parametrize("name", ["dataset_name", "output_dir", "data_dir", "model_name_or_path", "config"])
+def test_a_name_is_not_empty(name):
+    for value in ("", " "):
+        with pytest.raises(UsageError, match=f"--{name} is '{value}'; it must not be empty"):
+            RunArguments(**{name: value})
+
+
+@pytest.mark.parametrize("given", [".", "./", "../model/", "{folder}/", "below/.."])
+def test_a_model_is_called_by_the_name_of_its_folder(tmp_path, monkeypatch, given):
+    folder = tmp_path / "model"
+    (folder / "below").mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    name = Path(RunArguments(model_name_or_path=given.format(folder=folder)).model_name_or_path)
+    assert name.name == "model" and name.resolve() == folder.resolve()
+    assert RunArguments(model_name_or_path="owner/model").model_name_or_path == "owner/model"
+    assert RunArguments(model_name_or_path="../model").model_name_or_path == "../model"
+
+
+def test_a_text_may_be_empty():
+    @dataclass
+    class Texts(Flags):
+        source_prefix: str | None = flag(None, "prefix")
+        content_free: list[str] = flag([], "texts")
+
+    assert Texts("", ["", "N/A"]) == Texts("", ["", "N/A"])
+
+
+def test_words_can_be_written():
+    for value in ("a\0b", "\ud800"):
+        with pytest.raises(UsageError, match="--dataset_name is .*; it holds what no text in a file can"):
+            RunArguments(dataset_name=value)
+    RunArguments(dataset_name="Größe 猫", output_dir="\udcff")  # a folder's name may be any bytes
+    for value in ("\0", "\ud800"):
+        with pytest.raises(UsageError, match="--output_dir is"):
+            RunArguments(output_dir=value)
+
+
+def test_a_name_is_no_longer_than_a_file_system_takes():
+    RunArguments(dataset_name="/".join(["x" * 255] * 9), output_dir="\udcff" * 255)
+    for name in ("dataset_name", "output_dir", "model_name_or_path", "resume_from_checkpoint"):
+        for value in ("x" * 256, "a/" + "ä" * 128 + "/b"):
+            with pytest.raises(UsageError, match=f"^--{name} is '[^ ]{{9,30}}'; a name has at most 255 bytes$"):
+                RunArguments(**{name: value})
+
+
+def test_a_list_of_a_preset_holds_no_flags(tmp_path):
+    (tmp_path / "p.yaml").write_text("report_to: [none, --push_to_hub, --hub_model_id=me/it]\n")
+    with pytest.raises(UsageError, match=r"p.yaml: report_to is \[.*; none of a list of values may start with --"):
+        parse(f"--config={tmp_path / 'p.yaml'}")
+
+
+def test_integers_are_those_of_torch():
+    RunArguments(eval_batch_size=2**63 - 1)
+    with pytest.raises(UsageError, match="--eval_batch_size is 9223372036854775808; it must be at most"):
+        RunArguments(eval_batch_size=2**63)
+
+
+def bomb(depth: int) -> str:
+    """Aliases that unfold to ten to the power of `depth` scalars."""
+    lines = ["a0: &a0 [x]"] + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, depth + 1)]
+    return "\n".join(lines) + "\n"
+
+
+# What a preset holds, and what is said of it.
+BAD_PRESETS = {
+    "key twice": ("seed: 1\nrate: 2.0\nseed: 3\n", "seed stands there twice .* line 3, column 1"),
+    "key and value twice": ("seed: 1\nseed: 1\n", "seed stands there twice .* line 2"),
+    "key twice, once quoted": ('seed: 1\n"seed": 1\n', "seed stands there twice .* line 2"),
+    "key twice inside": ("expected:\n  test_x: [1, 2]\n  test_x: [1, 3]\n", "test_x stands there twice .* line 3"),
+    "alias": ("seed: &s 1\nsizes: [*s]\n", "a preset has no aliases .* line 2, column 9"),
+    "merge": ("expected: &e {a: 1}\n<<: *e\n", "a preset has no aliases .* line 2"),
+    "ten billion": (bomb(9), "a preset has no aliases .* line 2"),
+    "alias of itself": ("sizes: &a [*a]\n", "a preset has no aliases"),
+    "lists in one another": ("expected: " + "[" * 100_000, "nested too deeply .* line 1"),
+    "mappings in one another": ("expected: " + "{a: " * 100_000, "nested too deeply .* line 1"),
+    "blocks in one another": ("".join(f"{' ' * i}a:\n" for i in range(1000)), "nested too deeply .* line 20"),
+    "list for a key": ("? [a, b]\n: c\n", "unhashable key"),
+    "two documents": ("seed: 1\n---\nseed: 2\n", "expected a single document"),
+}
+
+
+@pytest.mark.parametrize(("text", "named"), BAD_PRESETS.values(), ids=BAD_PRESETS)
+def test_a_preset_says_each_thing_once_and_no_more(tmp_path, text, named):
+    (tmp_path / "p.yaml").write_text(text)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UsageError, match=f"^--config .*p.yaml is not valid YAML: .*{named}") as error:
+            parse(f"--config={tmp_path / 'p.yaml'}")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(str(error.value).splitlines()) == 1 and peak < 20e6
 
 
 @pytest.mark.parametrize("value", ["-1e-3", "-.5", "-2.5E+3", "-inf"])

@@ -1,12 +1,16 @@
 """Where an image data set comes from: scikit-learn's digits, idx files, the Hub, or a folder of images."""
 
+import glob
 import gzip
+import hashlib
+import json
 import math
 import os
 import re
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +26,14 @@ HUB_IDS = {"mnist": "ylecun/mnist", "fashion_mnist": "zalando-datasets/fashion_m
 FASHION_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
+# Their digests, the classes by number: what a folder is called says nothing of what it holds.
+DIGESTS = {
+    "9551bb2981a54225d1858c088cd37db8aef3b7ebb154ba836e113ddf33d70057": "mnist",
+    "fdd19c73b2302e336c71c280ef934698c4a7d1bcd42148a5e6686ec578ec4d80": "fashion_mnist",
+}
+_KNOWN_SHAPE, _KNOWN_CLASSES = (1, 28, 28), 10
 TEST_SPLITS = ("test", "validation", "valid", "val")
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 _IDX_UINT8 = 8  # the third byte of an idx file's magic number
 
 
@@ -33,16 +44,47 @@ class ImageSplits:
         name: of the data set, for protocols and cards.
         train: the training images.
         test: the test images (the validation split of a data set that has no other).
+        known_as: `digits`, `mnist` or `fashion_mnist` where it is that data set, whatever its folder is called: as it
+            came from scikit-learn or the Hub, or by its digest.
     """
 
     name: str
     train: ImageSet
     test: ImageSet
+    known_as: str | None = None
 
     @property
     def source(self) -> str:
         """The data set's Hub id, or its name when it has none."""
-        return HUB_IDS.get(self.name, self.name)
+        return HUB_IDS.get(self.known_as, self.name)
+
+    def digest(self) -> str:
+        """SHA-256 of the splits' sizes, class names, labels and pixels, in hexadecimal; computed once."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        hashed = hashlib.sha256()
+        for split, part in (("train", self.train), ("test", self.test)):
+            hashed.update(json.dumps([split, list(part.images.shape), part.class_names]).encode())
+            for tensor in (part.labels, part.images):
+                hashed.update(tensor.cpu().contiguous().numpy())
+        return hashed.hexdigest()
+
+    def check_classes(self, wanted_by: str):
+        """
+        Checks that there are classes to tell apart.
+
+        Args:
+            wanted_by: the flag that needs them, for the error.
+
+        Raises:
+            UsageError: for a data set of one class.
+        """
+        if len(self.train.class_names) < 2:
+            raise UsageError(
+                f"{wanted_by}: {self.name} has one class, {self.train.class_names[0]}; two or more are needed"
+            )
 
 
 def load_images(dataset_name: str = "digits", data_dir: str | None = None) -> ImageSplits:
@@ -57,7 +99,8 @@ def load_images(dataset_name: str = "digits", data_dir: str | None = None) -> Im
             files they come from the Hub.
 
     Raises:
-        UsageError: for a name that is none of these, a folder that is missing or empty, a column that is not there.
+        UsageError: for a name that is none of these, a folder that is missing or empty, a column that is not there, an
+            image without a label or with one that is no class.
         HwzooError: for a file that is cut off or no idx file, images and labels of different number, a Hub that fails.
     """
     if dataset_name == "digits":
@@ -75,7 +118,7 @@ def load_images(dataset_name: str = "digits", data_dir: str | None = None) -> Im
     path = Path(dataset_name)
     if dataset_name and path.is_dir():
         if _idx_file(path, "train-images"):
-            return _idx_folder(path.name, path)
+            return _idx_folder(_name_of(path), path)
         return _image_folder(path)
     if path.exists() or path.is_absolute() or not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", dataset_name):
         raise UsageError(
@@ -93,9 +136,13 @@ def _digits() -> ImageSplits:
     images = F.interpolate(small, size=(28, 28), mode="bilinear").mul(255).round().to(torch.uint8)
     labels = torch.from_numpy(digits.target).long()
     names = tuple(str(name) for name in digits.target_names)
-    return ImageSplits(
-        "digits", ImageSet(images[:-297], labels[:-297], names), ImageSet(images[-297:], labels[-297:], names)
-    )
+    train, test = (ImageSet(images[part], labels[part], names) for part in (slice(-297), slice(-297, None)))
+    return ImageSplits("digits", train, test, known_as="digits")
+
+
+def _name_of(folder: Path) -> str:
+    """What a folder is called, also one that is given as `.`."""
+    return folder.resolve().name or "data"  # the root has no name
 
 
 def _idx_file(folder: Path, start: str) -> Path | None:
@@ -125,18 +172,25 @@ def _idx_folder(name: str, folder: Path, class_names: tuple[str, ...] | None = N
         if not len(images):
             raise HwzooError(f"{_idx_file(folder, f'{split}-images')} holds no images")
     _same_size(str(folder), arrays["train-images"].shape[1:], arrays["t10k-images"].shape[1:])
-    if class_names is None:
-        largest = max(int(arrays[f"{split}-labels"].max()) for split in ("train", "t10k"))
-        class_names = tuple(str(label) for label in range(largest + 1))
+    largest = max(int(arrays[f"{split}-labels"].max()) for split in ("train", "t10k"))
+    numbers = tuple(str(label) for label in range(largest + 1))
     train, test = (
         ImageSet(
             torch.from_numpy(arrays[f"{split}-images"])[:, None],
             torch.from_numpy(arrays[f"{split}-labels"]).long(),
-            class_names,
+            numbers,
         )
         for split in ("train", "t10k")
     )
-    return ImageSplits(name, train, test)
+    splits = ImageSplits(name, train, test)
+    if train.images.shape[1:] == _KNOWN_SHAPE and largest + 1 == _KNOWN_CLASSES:
+        splits = replace(splits, known_as=DIGESTS.get(splits.digest()))
+    if class_names is None:
+        return splits
+    for split in ("train", "t10k"):
+        _check_labels(str(_idx_file(folder, f"{split}-labels")), "label", arrays[f"{split}-labels"], len(class_names))
+    train, test = (replace(part, class_names=class_names) for part in (train, test))
+    return replace(splits, train=train, test=test)
 
 
 def _read_idx(path: Path, dimensions: int) -> np.ndarray:
@@ -163,13 +217,30 @@ def _read_idx(path: Path, dimensions: int) -> np.ndarray:
 def _image_folder(path: Path) -> ImageSplits:
     if not any(path.iterdir()):
         raise UsageError(f"--dataset_name {path}: the folder is empty")
-    splits = _call_datasets(f"--dataset_name {path}", "imagefolder", data_dir=str(path))
-    return _from_datasets(path.name, f"--dataset_name {path}", splits)
+    what, given = f"--dataset_name {path}", {"data_dir": str(path)}
+    splits = [split for split in ("train", *TEST_SPLITS) if (path / split).is_dir()]
+    if "train" in splits:
+        # By the names of the folders alone: a class may be called `test_tubes`, and may be the only one.
+        given = {"data_files": {split: f"{glob.escape(str(path / split))}/**" for split in splits}}
+        given["drop_labels"] = False
+        for split in splits:
+            loose = next((file for file in sorted((path / split).iterdir()) if _is_image(file)), None)
+            if loose is not None:
+                raise UsageError(f"{what}: {loose} is in no folder of a class; images are in {split}/CLASS/")
+    return _from_datasets(_name_of(path), what, _call_datasets(what, "imagefolder", **given))
+
+
+def _is_image(path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def _hub(name: str, repo_id: str, hint: str = "") -> ImageSplits:
     what = f"--dataset_name {name}"
-    return _from_datasets(name, what, _call_datasets(what, repo_id, hint=hint))
+    splits = _from_datasets(name, what, _call_datasets(what, repo_id, hint=hint))
+    known = next((known for known, each in HUB_IDS.items() if each == repo_id), None)
+    train = splits.train
+    same = train.images.shape[1:] == _KNOWN_SHAPE and len(train.class_names) == _KNOWN_CLASSES
+    return replace(splits, known_as=known if same else None)
 
 
 def _call_datasets(what: str, *args, hint: str = "", **kwargs):
@@ -209,8 +280,7 @@ def _decode(split, what: str, image_column: str, label_column: str, class_names:
     if not len(split):
         raise HwzooError(f"{what} holds no images")
     labels = list(split[label_column])
-    if None in labels:
-        raise UsageError(f"{what} holds images without a label; an image folder has them in {{train,test}}/CLASS/")
+    _check_labels(what, label_column, labels, len(class_names))
     images = []
     try:
         for image in split[image_column]:
@@ -224,6 +294,14 @@ def _decode(split, what: str, image_column: str, label_column: str, class_names:
         raise HwzooError(f"{what}: image {len(images)} cannot be read: {first_line(error)}") from error
     labels = torch.tensor(labels, dtype=torch.long)
     return ImageSet(torch.from_numpy(np.stack(images)), labels, class_names)
+
+
+def _check_labels(what: str, column: str, labels: Sequence[int | None], num_classes: int):
+    for number, label in enumerate(labels, 1):
+        if label is None or not 0 <= label < num_classes:
+            raise UsageError(
+                f"{what}, row {number}: {column} is {label}; each image needs a class, 0 to {num_classes - 1}"
+            )
 
 
 def _same_size(what: str, first: Sequence[int], other: Sequence[int]):

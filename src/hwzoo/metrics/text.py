@@ -46,10 +46,14 @@ def text_scores(
         tasks also `exact_match_<task>` and `exact_match_mean_of_tasks`.
 
     Raises:
-        ValueError: without predictions, or when their number is not that of the references.
+        ValueError: without predictions, when their number is not that of the references, or for what is no text.
     """
     if not predictions or len(predictions) != len(references):
         raise ValueError(f"{len(predictions)} predictions and {len(references)} lists of references")
+    for place, texts in enumerate(zip(predictions, references, strict=True)):
+        for each in (texts[0], *texts[1]):
+            if not isinstance(each, str):
+                raise ValueError(f"prediction {place} or a reference of it is {each!r}; it must be a text")
     kinds = {"": [each[:1] for each in references]}
     if any(len(each) > 1 for each in references):
         kinds |= {"_max": references, "_mean": references}

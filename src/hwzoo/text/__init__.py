@@ -2,7 +2,7 @@
 
 from .adapters import PEFT_METHODS, PROMPT_INITS, add_adapter, count_trainable
 from .baselines import SuffixRules, lead, oracle_sentence
-from .batches import IGNORED_LABEL, PadBatch, TokenizedPairs
+from .batches import IGNORED_LABEL, PadBatch, TokenizedPairs, check_batch_size
 from .models import (
     adapter_of,
     base_of,
@@ -51,6 +51,7 @@ __all__ = [
     "base_of",
     "build_t5",
     "calibrate",
+    "check_batch_size",
     "check_template",
     "confidence_scores",
     "count_trainable",

@@ -9,6 +9,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from ..errors import UsageError
 from .sources import Example
 
 IGNORED_LABEL = -100  # what the loss of transformers' models leaves out
@@ -50,6 +51,20 @@ class TokenizedPairs(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         return {"input_ids": self.input_ids[index], "labels": self.labels[index]}
+
+
+def check_batch_size(pairs_a_step: int, num_pairs: int):
+    """
+    Checks that a training set holds what one step takes.
+
+    Raises:
+        UsageError: when it does not: the steps would be others than those asked for.
+    """
+    if pairs_a_step > num_pairs:
+        raise UsageError(
+            f"--per_device_train_batch_size: a step takes {pairs_a_step} pairs (over all processes and accumulated "
+            f"batches), the training set has {num_pairs}"
+        )
 
 
 class PadBatch:

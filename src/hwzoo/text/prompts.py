@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from ..errors import HwzooError, UsageError
-from .batches import IGNORED_LABEL, PadBatch
+from .batches import IGNORED_LABEL, PadBatch, check_batch_size
 from .models import build_t5, load_seq2seq, load_tokenizer
 from .sources import Example
 
@@ -130,7 +130,7 @@ def check_template(name: str, value: str, allowed: str, needed: str = "", **colu
     try:
         value.format(**columns)
         fits = needed in value
-    except (KeyError, IndexError, ValueError, AttributeError):
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError, MemoryError):
         fits = False
     if not fits:
         raise UsageError(f"--{name} is {value!r}; it must {allowed} and nothing else in braces")
@@ -208,8 +208,10 @@ def tune(
         before_step: gets the number of steps done, from 0 to `steps`, before each step and after the last.
 
     Raises:
+        UsageError: when there are fewer rows than a batch has.
         HwzooError: with the first step whose loss is not finite.
     """
+    check_batch_size(batch_size, len(rows))
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     device, collate = parameters[0].device, PadBatch(pad_token_id)
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0, fused=True)
@@ -238,8 +240,8 @@ def _batches(num: int, batch_size: int, seed: int) -> Iterator[list[int]]:
     generator = torch.Generator().manual_seed(seed)
     while True:
         order = torch.randperm(num, generator=generator).tolist()
-        # The short last batch of an epoch is left out, unless it is the only one.
-        for start in range(0, max(1, num - batch_size + 1), batch_size):
+        # The short last batch of an epoch is left out.
+        for start in range(0, num - batch_size + 1, batch_size):
             yield order[start : start + batch_size]
 
 

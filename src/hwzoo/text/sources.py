@@ -8,8 +8,10 @@ import json
 import os
 import random
 import re
+import reprlib
+import string
+import sys
 import zlib
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -73,6 +75,14 @@ class TextSplits:
         """The Hub id of the data set if it has one, else its name."""
         return HUB_IDS.get(self.name, self.name)
 
+    def digest(self) -> str:
+        """SHA-256 of all texts of the three splits, their references and tasks, in hexadecimal."""
+        hashed = hashlib.sha256()
+        for split in SPLITS:
+            for number, example in enumerate(getattr(self, split)):
+                hashed.update(json.dumps([split, number, *vars(example).values()]).encode())
+        return hashed.hexdigest()
+
     @property
     def tasks(self) -> list[str]:
         """The names of the test set's tasks, sorted; none for data with one task."""
@@ -126,8 +136,9 @@ def load_text(
 
     Raises:
         UsageError: for a name that is none of these, a file or a column that is missing (names those there), a task
-            that no row has.
-        HwzooError: for a file that is empty, cut off or broken (names the line), a row without text, a Hub that fails.
+            that no row has; for a row (names it) without text, with a reference that is none, or with half of a
+            surrogate pair, which no file can hold.
+        HwzooError: for a file that is empty, cut off or broken (names the line), a Hub that fails.
     """
     columns = columns or Columns()
     files = {split: path for split, path in (files or {}).items() if path is not None}
@@ -228,7 +239,7 @@ def _named(name: str, data_dir: str | None, config: str | None) -> tuple[str, di
             if "train" not in rows:
                 there = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
                 raise UsageError(f"{what}: it holds no train.jsonl, train.json or train.csv (or .gz), but {there}")
-            return folder.name, rows
+            return folder.resolve().name or "data", rows  # `.` has no name, nor has the root
     if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) or Path(name).is_absolute():
         where = f" and {root} has no such folder" if root is not None else "; --data_dir names the folder that has it"
         raise UsageError(f"{what} is neither words, a folder nor a Hub id, owner/name{where}")
@@ -257,11 +268,15 @@ def _from_hub(what: str, repo_id: str, config: str | None) -> dict[str, tuple[st
 
 
 def _rows_of(dataset: Any) -> list[dict[str, Any]]:
-    """The rows of a data set, classes by their names; the number -1, for none, stays."""
+    """The rows of a data set, classes by their names; a number that is no class, as -1 for none, stays."""
     classes = {column: feature for column, feature in dataset.features.items() if hasattr(feature, "int2str")}
     return [
         row
-        | {name: each.int2str(row[name]) for name, each in classes.items() if row[name] is not None and row[name] >= 0}
+        | {
+            name: each.int2str(row[name])
+            for name, each in classes.items()
+            if row[name] is not None and 0 <= row[name] < each.num_classes
+        }
         for row in dataset
     ]
 
@@ -301,19 +316,39 @@ def _json_rows(path: Path, text: str) -> list[dict[str, Any]]:
 
 
 def _parse(path: Path, number: int | None, text: str) -> Any:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(found := dict(pairs)) < len(pairs):
+            where = path if number is None else f"{path}, line {number}"
+            raise UsageError(f"{where}: {_twice(name for name, _ in pairs)!r} stands twice in one object")
+        return found
+
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=once)
     except ValueError as error:
         number = getattr(error, "lineno", 1) if number is None else number
         raise HwzooError(f"{path}, line {number} is not valid JSON: {first_line(error)}") from None
+    except RecursionError:
+        raise HwzooError(f"{path}, line {number or 1} is nested too deeply") from None
+
+
+def _twice(names: Iterable[str]) -> str | None:
+    """The first name that stands there a second time."""
+    seen: set[str] = set()
+    return next((name for name in names if name in seen or seen.add(name)), None)
 
 
 def _csv_rows(path: Path, text: str) -> list[dict[str, Any]]:
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    limit = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a C long; Python's own is 128 kB
     try:
+        # A column without a name is what a spreadsheet leaves beside a table.
+        if name := _twice(filter(None, reader.fieldnames or ())):
+            raise UsageError(f"{path}: its header has the column {name!r} twice")
         rows = list(reader)
     except csv.Error as error:
         raise HwzooError(f"{path}, line {reader.reader.line_num} is not valid CSV: {error}") from None
+    finally:
+        csv.field_size_limit(limit)
     for number, row in enumerate(rows, 1):
         if None in row or None in row.values():
             raise HwzooError(f"{path}, row {number} has not as many values as the header has columns")
@@ -328,33 +363,51 @@ def _examples(what: str, rows: Iterable[Mapping[str, Any]], columns: Columns) ->
     text = _column(what, there, "text_column", columns.text_column, TEXT_COLUMNS)
     summary = _column(what, there, "summary_column", columns.summary_column, SUMMARY_COLUMNS)
     references = _column(what, there, "references_column", columns.references_column, REFERENCES_COLUMNS, False)
+    rows = list(enumerate(rows, 1))
     if columns.tasks is not None:
-        known = Counter(str(row.get(TASK_COLUMN, "")) for row in rows)
+        known = {_task_of(row) for _, row in rows} - {""}
         missing = [task for task in columns.tasks if task not in known]
         if missing:
-            raise UsageError(f"--tasks {missing[0]}: {what} has {', '.join(sorted(set(known) - {''})) or 'no tasks'}")
-        rows = [row for row in rows if str(row.get(TASK_COLUMN, "")) in columns.tasks]
+            raise UsageError(f"--tasks {missing[0]}: {what} has {', '.join(sorted(known)) or 'no tasks'}")
+        rows = [(number, row) for number, row in rows if _task_of(row) in columns.tasks]
     prefix = columns.source_prefix
     if prefix is None:
         prefix = f"{{{TASK_COLUMN}}}: " if TASK_COLUMN in there else ""
     examples = []
-    for number, row in enumerate(rows, 1):
-        target = _text_of(what, number, row, summary)
+    for number, row in rows:
+        target = _text_of(what, number, summary, row.get(summary))
         right = [target]
         if references is not None:
-            if not isinstance(row.get(references), list) or not row[references]:
-                raise HwzooError(f"{what}, row {number}: {references} must be a list of texts")
-            right += [each for each in row[references] if each != target]
-        source = _text_of(what, number, row, text)
-        try:
-            before = prefix.format_map({name: row[name] for name in there})
-        except (KeyError, ValueError, IndexError) as error:
-            raise UsageError(
-                f"--source_prefix {prefix!r}: {error} is no column of {what}, which has {there}"
-            ) from None
-        task = str(row.get(TASK_COLUMN) or "")
-        examples.append(Example(before + source, target, tuple(map(str, right)), task, source))
+            given = row.get(references)
+            if not isinstance(given, list) or not given:
+                raise UsageError(f"{what}, row {number}: {references} must be a list of texts")
+            right += [_text_of(what, number, references, each) for each in given if each != target]
+        source = _text_of(what, number, text, row.get(text))
+        before = _prefix_of(what, number, prefix, {name: row.get(name) for name in there})
+        examples.append(Example(before + source, target, tuple(right), _task_of(row), source))
     return examples
+
+
+def _task_of(row: Mapping[str, Any]) -> str:
+    return "" if row.get(TASK_COLUMN) is None else str(row[TASK_COLUMN])
+
+
+def _prefix_of(what: str, number: int, prefix: str, row: Mapping[str, Any]) -> str:
+    try:
+        # Of `{task[0]}` the column is `task`.
+        used = [re.split(r"[.[]", name)[0] for _, name, _, _ in string.Formatter().parse(prefix) if name is not None]
+        before = prefix.format_map(row)
+    except KeyError as error:
+        raise UsageError(
+            f"--source_prefix {prefix!r}: {error} is no column of {what}, which has {list(row)}"
+        ) from None
+    except (ValueError, IndexError, AttributeError, TypeError, MemoryError) as error:
+        reason = first_line(error)
+        raise UsageError(f"--source_prefix {prefix!r} cannot be filled from {list(row)}: {reason}") from None
+    for name in used:
+        if row[name] is None:
+            raise UsageError(f"{what}, row {number}: {name} is None; --source_prefix {prefix!r} needs it")
+    return _encodable(what, number, "the prefix", before)
 
 
 def _column(what: str, there: list[str], flag: str, given: str | None, usual: Sequence[str], needed: bool = True):
@@ -366,10 +419,19 @@ def _column(what: str, there: list[str], flag: str, given: str | None, usual: Se
     return found
 
 
-def _text_of(what: str, number: int, row: Mapping[str, Any], column: str) -> str:
-    value = row.get(column)
+def _text_of(what: str, number: int, column: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise HwzooError(f"{what}, row {number}: {column} is {value!r}; it must be a text")
+        raise UsageError(f"{what}, row {number}: {column} is {reprlib.repr(value)}; it must be a text")
+    return _encodable(what, number, column, value)
+
+
+def _encodable(what: str, number: int, column: str, value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        half = f"U+{ord(value[error.start]):04X}"
+        problem = f"{column} holds {half}, half of a surrogate pair, which UTF-8 has not"
+        raise UsageError(f"{what}, row {number}: {problem}") from None
     return value
 
 

@@ -3,6 +3,7 @@
 import difflib
 import math
 import re
+import reprlib
 import sys
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Set
@@ -23,7 +24,15 @@ OF_ONE_TRY |= {"push_to_hub", "hub_model_id", "hub_private_repo"}
 # What else no step of an image recipe depends on. The data has a digest, a batch its size over all processes.
 OF_NO_STEP = {"dataset_name", "model_name_or_path", "train_batch_size", "eval_batch_size", "num_train_epochs"}
 OF_NO_STEP |= {"max_train_steps", "checkpointing_steps", "checkpoints_total_limit", "logging_steps", "eval_steps"}
+OF_PATHS = ("_dir", "_file", "_path", "_checkpoint", "dataset_name", "tokenizer_name", "classifier", "config")
+OF_MODELS = {"model_name_or_path", "classifier"}  # their names stand in results and cards
+LONGEST_NAME = 255  # bytes of a file's or folder's name
+OF_FOLDERS = {"config", "data_dir", "output_dir", "resume_from_checkpoint"}
 TRACKERS = ("tensorboard", "trackio", "wandb")
+# Texts, which may be empty; every other flag with words for its value names something.
+MAY_BE_EMPTY = {"source_prefix", "instruction", "content_free", "prompt_tuning_init_text", "template"}
+LARGEST_INTEGER = 2**63 - 1  # of torch
+DEEPEST_PRESET = 20  # lists and mappings in one another; the presets have three
 # Of these the one that is given displaces the other's default or preset.
 EXCLUSIVE = ("num_train_epochs", "max_train_steps", "max_steps")
 
@@ -47,14 +56,15 @@ def flag(default: Any, help: str, allowed: str | None = None) -> Any:
 @dataclass
 class Flags:
     """
-    Base of the dataclasses of flags: checks each number against the interval that its `flag` allows; None passes.
+    Base of the dataclasses of flags: checks each number against the interval that its `flag` allows, and that words
+    are not empty (but for MAY_BE_EMPTY) and can be written into a file; None passes.
 
     Attributes:
         FIRST: the flag whose value may come first, without its name: `evaluate_generator.py outputs/vae --seed 1`.
         FREE: flags that a resumed run may give another value: no step depends on them.
 
     Raises:
-        UsageError: naming the flag, the value and the interval.
+        UsageError: naming the flag, the value and what is allowed.
     """
 
     FIRST: ClassVar[str | None] = None
@@ -63,14 +73,45 @@ class Flags:
     def __post_init__(self):
         for each in fields(self):
             interval, value = each.metadata.get("metavar"), getattr(self, each.name)
-            if interval is None or value is None:
-                continue
-            low, high = (float(bound) for bound in interval[1:-1].split(","))
-            for number in value if isinstance(value, list | tuple) else [value]:
-                above = number >= low if interval[0] == "[" else number > low
-                below = number <= high if interval[-1] == "]" else number < high
-                if not (above and below):
-                    raise UsageError(f"--{each.name} is {number}; it must be in {interval}")
+            for item in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(item, str):
+                    _check_words(each.name, item)
+                elif interval is not None and item is not None:
+                    _check_number(each.name, item, interval)
+            if each.name in OF_MODELS and value is not None:
+                setattr(self, each.name, _with_name(value))
+
+
+def _check_number(name: str, number: float, interval: str):
+    low, high = (float(bound) for bound in interval[1:-1].split(","))
+    above = number >= low if interval[0] == "[" else number > low
+    below = number <= high if interval[-1] == "]" else number < high
+    if not (above and below):
+        raise UsageError(f"--{name} is {number}; it must be in {interval}")
+    if isinstance(number, int) and number > LARGEST_INTEGER:
+        raise UsageError(f"--{name} is {number}; it must be at most {LARGEST_INTEGER}")
+
+
+def _check_words(name: str, words: str):
+    if not words.strip() and name not in MAY_BE_EMPTY:
+        raise UsageError(f"--{name} is {words!r}; it must not be empty")
+    try:
+        # A folder's name may be any bytes, which Python tells by surrogates; what else is given stands in results.
+        data = words.encode(errors="surrogateescape" if name in OF_FOLDERS else "strict")
+    except UnicodeEncodeError:
+        data = b"\0"
+    if b"\0" in data:
+        raise UsageError(f"--{name} is {words!r}; it holds what no text in a file can")
+    if name.endswith(OF_PATHS) and any(len(part) > LONGEST_NAME for part in data.split(b"/")):
+        raise UsageError(f"--{name} is {reprlib.repr(words)}; a name has at most {LONGEST_NAME} bytes")
+
+
+def _with_name(model: str) -> str:
+    """A folder's path so that it ends with the folder's name: `.` is `../name`; a Hub id as it is."""
+    path = Path(model)
+    if path.name in ("", "..") and path.is_dir() and path.resolve().name:
+        return str(path / ".." / path.resolve().name)
+    return str(path) if model.endswith("/") and path.is_dir() else model
 
 
 @dataclass
@@ -204,6 +245,7 @@ def parse_arguments(types: list[type], argv: list[str] | None = None, descriptio
     path = finder.parse_known_args(argv)[0].config
     preset = []
     if path is not None:
+        _check_words("config", path)
         preset = _read_preset(Path(path), {f.name for cls in types for f in fields(cls)})
         if "--help" not in argv and "-h" not in argv:
             try:
@@ -262,11 +304,37 @@ def _parse(types: list[type], tokens: list[str], description: str | None) -> lis
     return parsed
 
 
+class _PresetLoader(yaml.BaseLoader):
+    """
+    Reads every scalar as text: `1e-3` stays a number for the parser, `no` does not become False. Refuses what a preset
+    has no use for: a key twice, of which YAML takes the last, aliases, which may unfold to any size, and depth.
+    """
+
+    depth = 0
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="a preset has no aliases", problem_mark=self.peek_event().start_mark)
+        if self.depth == DEEPEST_PRESET:
+            raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=self.peek_event().start_mark)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"{key.value} stands there twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def _read_preset(path: Path, known: set[str]) -> list[str]:
     """The preset as command-line tokens, so that both go through the same checks."""
     try:
-        # BaseLoader reads every scalar as text: `1e-3` stays a number for the parser, `no` does not become False.
-        preset = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+        preset = yaml.load(path.read_text(encoding="utf-8"), Loader=_PresetLoader)
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -282,8 +350,10 @@ def _read_preset(path: Path, known: set[str]) -> list[str]:
         if key not in known or key == "config":
             raise UsageError(f"{path}: {key} is not a flag of this recipe{_suggestion(key, known)}; --help lists them")
         values = value if isinstance(value, list) else [value]
+        if len(values) > 1 and any(isinstance(item, str) and item.startswith("--") for item in values):
+            raise UsageError(f"{path}: {key} is {reprlib.repr(value)}; none of a list of values may start with --")
         if not all(isinstance(item, str) for item in values):
-            raise UsageError(f"{path}: {key} is {value}; it must be one value or a list of values")
+            raise UsageError(f"{path}: {key} is {reprlib.repr(value)}; it must be one value or a list of values")
         # One token a flag: `--key=value` takes a value that starts with a dash; further values of a list follow.
         tokens += [f"--{key}={values[0]}", *values[1:]] if len(values) == 1 else [f"--{key}", *values]
     return tokens

@@ -226,10 +226,16 @@ class ZooSeq2SeqTrainer(Seq2SeqTrainer):
             # exchanging gradients.
             self.model._is_accelerate_prepared = prepared
 
-    def evaluation_loop(self, *args, **kwargs):
+    def evaluation_loop(self, dataloader, *args, **kwargs):
         # Seq2SeqTrainer also gathers the examples with which several processes fill up the last batch.
         self.gather_function = self.accelerator.gather_for_metrics
-        return super().evaluation_loop(*args, **kwargs)
+        # The Trainer makes a loss for each place of a batch, also for those that no example fills.
+        asked = self.args.per_device_eval_batch_size
+        self.args.per_device_eval_batch_size = min(asked, max(1, len(dataloader.dataset)))
+        try:
+            return super().evaluation_loop(dataloader, *args, **kwargs)
+        finally:
+            self.args.per_device_eval_batch_size = asked
 
     def create_scheduler(self, num_training_steps: int, optimizer=None):
         """The schedule; `inverse_sqrt` is the T5 paper's, flat before it falls: transformers' own rises or falls."""

@@ -82,6 +82,9 @@ class Rouge(evaluate.Metric):
             texts = [prediction, *(given if isinstance(given, list) else [given])]
             if len(texts) == 1:
                 raise ValueError(f"prediction {len(by_type[rouge_types[0]])} has no reference")
+            if None in texts:
+                what = "" if texts[0] is None else "a reference of "
+                raise ValueError(f"{what}prediction {len(by_type[rouge_types[0]])} is None; it must be a text")
             if newline_split:
                 texts = ["\n".join(split_sentences(text)) for text in texts]
             scores = [scorer.score(reference, texts[0]) for reference in texts[1:]]
