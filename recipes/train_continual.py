@@ -16,11 +16,11 @@ from typing import Literal
 
 import torch
 
-from hwzoo import ContinualConfig, ContinualForImageClassification, continual, hub, metrics, training
+from hwzoo import ContinualConfig, ContinualForImageClassification, cards, continual, hub, metrics, training
 from hwzoo.data import ImageBatches, load_images
 from hwzoo.training import flag
 
-CARD = Path(__file__).parents[1] / "model_cards" / "continual.md.jinja"
+CARD = cards.template("continual")
 SCORES = ("average_accuracy", "average_forgetting", "backward_transfer", "forward_transfer")
 
 

@@ -17,13 +17,13 @@ import torch
 from evaluate_generator import load_classifier, own_classifier, score
 from torch.nn import functional as F
 
-from hwzoo import diffusion, hub, training
+from hwzoo import cards, diffusion, hub, training
 from hwzoo.data import ImageBatches, load_images
 from hwzoo.errors import UsageError
 from hwzoo.training import flag
 
 TEST_SEED = 0  # of the bound's noise and timesteps: the same for every run, whatever its seed
-CARD = Path(__file__).parents[1] / "model_cards" / "ddpm.md.jinja"
+CARD = cards.template("ddpm")
 BOUNDS = ("bits_per_dim", "prior", "denoising", "reconstruction")
 COLUMNS = 10  # of the pictures of a run's progress
 

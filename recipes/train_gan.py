@@ -18,14 +18,14 @@ from typing import Literal
 import torch
 from evaluate_generator import load_classifier, own_classifier, score
 
-from hwzoo import GANConfig, GANModel, hub, training
+from hwzoo import GANConfig, GANModel, cards, hub, training
 from hwzoo.data import ImageBatches, load_images
 from hwzoo.errors import UsageError
 from hwzoo.models.gan.losses_gan import LOSSES, gradient_penalty
 from hwzoo.models.gan.modeling_gan import PIXEL_RANGES
 from hwzoo.training import flag
 
-CARD = Path(__file__).parents[1] / "model_cards" / "gan.md.jinja"
+CARD = cards.template("gan")
 PANELS = {
     "loss": ("discriminator_loss", "generator_loss"),
     "judged right": ("accuracy_real", "accuracy_fake"),

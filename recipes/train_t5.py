@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 from torch.utils.data import Subset
 
-from hwzoo import hub, text, training
+from hwzoo import cards, hub, text, training
 from hwzoo.errors import UsageError
 from hwzoo.files import write_jsonl
 from hwzoo.metrics.rouge.sentences import split_sentences
@@ -29,7 +29,7 @@ from hwzoo.metrics.text import rouge_scores, text_scores
 from hwzoo.training import flag
 from hwzoo.training.seq2seq import Seq2SeqRunArguments, ZooSeq2SeqTrainer
 
-CARD = Path(__file__).parents[1] / "model_cards" / "t5.md.jinja"
+CARD = cards.template("t5")
 SIZES = ("d_model", "d_ff", "num_layers", "num_decoder_layers", "num_heads", "dropout_rate")
 ADAPTER = ("num_virtual_tokens", "prompt_tuning_init", "prompt_tuning_init_text", "lora_rank")
 PANELS = {

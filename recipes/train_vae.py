@@ -14,13 +14,13 @@ from typing import Literal
 
 import torch
 
-from hwzoo import VAEConfig, VAEModel, hub, metrics, training
+from hwzoo import VAEConfig, VAEModel, cards, hub, metrics, training
 from hwzoo.data import ImageBatches, binarize, load_images
 from hwzoo.errors import UsageError
 from hwzoo.training import flag
 
 TEST_SEED = 0  # of the test images' binarisation and the bounds' noise: the same for every run, whatever its seed
-CARD = Path(__file__).parents[1] / "model_cards" / "vae.md.jinja"
+CARD = cards.template("vae")
 BOUNDS = ("negative_elbo", "reconstruction_loss", "kl_divergence")
 
 

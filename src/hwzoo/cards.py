@@ -8,6 +8,12 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from .files import write_bytes
+from .packaged import folder as packaged_folder
+
+
+def template(family: str) -> Path:
+    """The Jinja template of a family's card, `vae`, whether hwzoo is a checkout or came from a wheel."""
+    return packaged_folder("model_cards") / f"{family}.md.jinja"
 
 
 def write_card(

@@ -1,5 +1,6 @@
 """The flags that every image recipe shares, and how flags and presets are parsed and checked."""
 
+import copy
 import difflib
 import math
 import re
@@ -16,6 +17,7 @@ from transformers import HfArgumentParser
 
 from ..errors import UsageError
 from ..files import write_bytes
+from ..packaged import presets
 
 # `expected` holds the band of each test number of a preset; the reproduction test reads it, a recipe does not.
 KEYS_FOR_TESTS = {"expected"}
@@ -35,6 +37,10 @@ LARGEST_INTEGER = 2**63 - 1  # of torch
 DEEPEST_PRESET = 20  # lists and mappings in one another; the presets have three
 # Of these the one that is given displaces the other's default or preset.
 EXCLUSIVE = ("num_train_epochs", "max_train_steps", "max_steps")
+# Of the flags in --help, in this order, by the dataclass that holds them; those of all others are of the run.
+GROUPS = ("run", "data", "model", "method", "sharing")
+GROUP_OF_CLASS = {"Data": "data", "Tasks": "data", "Model": "model", "Base": "model"}
+GROUP_OF_CLASS |= {"Method": "method", "Protocol": "method", "Prompts": "method"}
 
 
 def flag(default: Any, help: str, allowed: str | None = None) -> Any:
@@ -120,7 +126,7 @@ class RunArguments(Flags):
 
     FREE = OF_ONE_TRY | OF_NO_STEP
 
-    config: str | None = flag(None, "YAML file with flags as keys (a preset); the command line wins")
+    config: str | None = flag(None, "a preset by name, or a YAML file with flags as keys; the command line wins")
     dataset_name: str = flag(
         "digits", "digits, mnist, fashion_mnist, a Hub id, or a folder with idx files or with images by class"
     )
@@ -211,13 +217,44 @@ def check_destinations(run: Flags):
 
 
 class _HelpFormatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
-    """Defaults shown, and the recipe's docstring as it is written: its commands stay on lines of their own."""
+    """
+    Defaults shown, the recipe's docstring as it is written, with its commands on lines of their own, and each flag in
+    one spelling: HfArgumentParser gives it a second one with dashes.
+    """
+
+    def _format_action_invocation(self, action):
+        action = copy.copy(action)
+        action.option_strings = [option for option in action.option_strings if "-" not in option[2:]]
+        return super()._format_action_invocation(action)
 
 
 class _Parser(HfArgumentParser):
+    """Sorts the flags into the groups of `--help`."""
+
+    def __init__(self, types: list[type], **kwargs: Any):
+        self._of_flag = {each.name: _group(cls, each.name) for cls in types for each in fields(cls)}
+        self._groups: dict[str, Any] = {}
+        super().__init__(types, **kwargs)
+
+    def add_argument(self, *names: str, **kwargs: Any):
+        title = self._of_flag.get(kwargs.get("dest") or names[0].removeprefix("--"))
+        if title is None:  # --help
+            return super().add_argument(*names, **kwargs)
+        self._groups = self._groups or {title: self.add_argument_group(title) for title in GROUPS}
+        return self._groups[title].add_argument(*names, **kwargs)
+
     def error(self, message: str):
         # argparse would print the usage, many lines long, and exit.
         raise UsageError(message.removeprefix("argument ").replace("/--" + _dashed(message), ""))
+
+
+def _group(cls: type, name: str) -> str:
+    """The group of a flag: that of its dataclass, but for what one recipe has among its run's flags, another apart."""
+    if name.startswith(("push_", "hub_")):
+        return "sharing"
+    if name.startswith(("dataset_", "data_")) or name.endswith(("_file", "_column")):
+        return "data"
+    return "model" if name == "model_name_or_path" else GROUP_OF_CLASS.get(cls.__name__, "run")
 
 
 def _dashed(message: str) -> str:
@@ -246,7 +283,8 @@ def parse_arguments(types: list[type], argv: list[str] | None = None, descriptio
     preset = []
     if path is not None:
         _check_words("config", path)
-        preset = _read_preset(Path(path), {f.name for cls in types for f in fields(cls)})
+        path = _preset_path(path, types)
+        preset = _read_preset(path, {f.name for cls in types for f in fields(cls)})
         if "--help" not in argv and "-h" not in argv:
             try:
                 _parse(types, preset, description)
@@ -329,6 +367,25 @@ class _PresetLoader(yaml.BaseLoader):
                 raise yaml.MarkedYAMLError(problem=f"{key.value} stands there twice", problem_mark=key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+def _preset_path(value: str, types: list[type]) -> Path:
+    """The file of a preset, which is given by path or by name, `cs236` or `vae/cs236`; the recipe's own come first."""
+    if Path(value).suffix or Path(value).is_file():
+        return Path(value)
+    recipe = Path(getattr(sys.modules[types[0].__module__], "__file__", None) or "").stem
+    every = presets()
+    own = [preset for preset in every if preset.recipe == recipe]
+    for known in (own, every):
+        found = [preset for preset in known if value in (preset.name, preset.path.stem)]
+        if len(found) > 1:
+            raise UsageError(f"--config {value} may be {', '.join(preset.name for preset in found)}: give one of them")
+        if found:
+            return found[0].path
+    names = [preset.path.stem for preset in own or every] + [preset.name for preset in every]
+    close = difflib.get_close_matches(value, dict.fromkeys(names), n=3)
+    meant = f"; did you mean {' or '.join(close)}?" if close else ""
+    raise UsageError(f"--config {value}: no such file, and no preset has this name{meant}; `hwzoo presets` lists them")
 
 
 def _read_preset(path: Path, known: set[str]) -> list[str]:

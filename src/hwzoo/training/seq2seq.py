@@ -49,7 +49,7 @@ class Seq2SeqRunArguments(Flags):
 
     FREE = OF_ONE_TRY | {"save_steps", "save_total_limit", "logging_steps", "per_device_eval_batch_size"}
 
-    config: str | None = flag(None, "YAML file with flags as keys (a preset); the command line wins")
+    config: str | None = flag(None, "a preset by name, or a YAML file with flags as keys; the command line wins")
     output_dir: str = flag("outputs", "folder for the model, results, pictures and checkpoints")
     overwrite_output_dir: bool = flag(False, "start anew in a folder that is not empty, over its files")
     seed: int = flag(0, "seed of new weights, the order of the data and dropout", "[0, 4294967295]")

@@ -1,0 +1,7 @@
+"""The recipes as the installed package `hwzoo.recipes`; at the top of the repository they are scripts."""
+
+import sys
+from pathlib import Path
+
+# As for `python recipes/NAME.py`: some recipes import another.
+sys.path.append(str(Path(__file__).parent))
