@@ -11,7 +11,6 @@ classifier is `--strategy joint --num_tasks 1`. The presets say their command, t
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch

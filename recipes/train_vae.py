@@ -9,7 +9,6 @@ their minutes and the numbers to expect.
 """
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
