@@ -123,6 +123,7 @@ def main(run: Run, tasks: Tasks, architecture: Model, method: Method) -> dict:
 
         # 5. one step
         def train_step(batch):
+            scores.begin()
             batch = strategy.extend(batch)
 
             def loss_of(*values):
@@ -194,20 +195,15 @@ def main(run: Run, tasks: Tasks, architecture: Model, method: Method) -> dict:
             about |= {"pipeline_tag": "image-classification", "config": eval_model.config}
             hub.save_card(run, folder, CARD, results=results, tasks=tasks, method=method, **about)
 
-        ending = training.Ending(run, accelerator, test, save)
-        ending.rehearse(model, eval_model)
-        scores.begin()
+        ending = training.Ending(test, save, [model, eval_model], hub.publish)
         whole = {"model": model, "noise": noise, "strategy": strategy, "stream": stream, "scores": scores}
         identity = {"recipe": "train_continual", "dataset": data.name, "data": data.digest()}
         identity |= training.deciding(tasks, architecture, method) | {"steps": steps}
         fitted = training.fit(
             run, accelerator, batches, train_step, state=whole | state.entries(), identity=identity, evaluate=watch,
-            after_step=after_step, total_steps=sum(steps),
+            after_step=after_step, total_steps=sum(steps), ending=ending,
         )  # fmt: skip
-        results = ending.conclude(fitted)
-        if accelerator.is_main_process:
-            hub.publish(run)
-        return results
+        return fitted.results
 
 
 if __name__ == "__main__":

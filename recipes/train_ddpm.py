@@ -252,17 +252,15 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
             about |= {"config": eval_model.config, "schedule": scheduler.config, "image_size": size, "method": method}
             hub.save_card(run, folder, CARD, results=results, **about)
 
-        ending = training.Ending(run, accelerator, test, save)
-        ending.rehearse(unet, eval_model)
+        ending = training.Ending(test, save, [unet, eval_model], hub.publish)
         identity = {"recipe": "train_ddpm", "dataset": data.name, "data": data.digest()} | training.deciding(
             architecture, method
         )
         whole = {"model": unet, "noise": noise} | pictures | state.entries()
-        fitted = training.fit(run, accelerator, batches, train_step, state=whole, identity=identity, evaluate=watch)
-        results = ending.conclude(fitted)
-        if accelerator.is_main_process:
-            hub.publish(run)
-        return results
+        fitted = training.fit(
+            run, accelerator, batches, train_step, state=whole, identity=identity, evaluate=watch, ending=ending
+        )
+        return fitted.results
 
 
 if __name__ == "__main__":

@@ -43,20 +43,7 @@ class Run(training.RunArguments):
     max_train_steps: int | None = flag(1000, "generator steps; in place of --num_train_epochs", "[0, inf)")
 
 
-@dataclass
-class Model(training.Flags):  # the fields of GANConfig that the data does not decide
-    latent_size: int = flag(64, "dimensions of the latent variable", "[1, inf)")
-    generator_hidden_size: int = flag(512, "units of the generator's first layer", "[1, inf)")
-    generator_channels: list[int] = flag(
-        [64, 32], "channels of its maps of a quarter and of half the image size, divisible by 4", "[4, inf)"
-    )
-    discriminator_channels: list[int] = flag(
-        [32, 64], "channels of the discriminator's maps of half and of a quarter of the image size", "[1, inf)"
-    )
-    discriminator_hidden_size: int = flag(512, "units of the discriminator's last hidden layer", "[1, inf)")
-    discriminator_activation: Literal["leaky_relu", "relu"] = flag("leaky_relu", "after each of its hidden layers")
-    spectral_norm: bool = flag(False, "divide each of its weights by the largest singular value")
-    pixel_range: Literal["symmetric", "unit"] = flag("symmetric", "of pixels inside the networks: [-1, 1] or [0, 1]")
+Model = training.config_flags(GANConfig, without=("image_size", "num_channels", "num_classes"))
 
 
 @dataclass
@@ -208,19 +195,15 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
             about |= {"method": method, "steps_shown": list(grids.pictures())}
             hub.save_card(run, folder, CARD, results=results, **about)
 
-        ending = training.Ending(run, accelerator, test, save)
-        ending.rehearse(model, eval_model)
+        ending = training.Ending(test, save, [model, eval_model], hub.publish)
         state = {"model": model, "noise": noise, "grids": grids}
         state |= states["generator"].entries("generator_") | states["discriminator"].entries("discriminator_")
         identity = {name: getattr(model.config, name) for name in ("num_classes", *asdict(architecture))}
         identity |= {"recipe": "train_gan", "dataset": data.name, "data": data.digest()} | training.deciding(method)
         fitted = training.fit(
-            run, accelerator, batches, train_step, state=state, identity=identity, after_step=after_step
+            run, accelerator, batches, train_step, state=state, identity=identity, after_step=after_step, ending=ending
         )
-        results = ending.conclude(fitted)
-        if accelerator.is_main_process:
-            hub.publish(run)
-        return results
+        return fitted.results
 
 
 if __name__ == "__main__":

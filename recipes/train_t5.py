@@ -14,7 +14,6 @@ Seq2SeqTrainer and checked by a manifest (`src/hwzoo/training/seq2seq.py`).
 """
 
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -152,15 +151,17 @@ def main(run: Run, model: Model, data: Data, generation: Generation) -> dict:
 
         # 4. the Trainer; its evaluations on the validation set choose the best weights
         lengths = (data.max_source_length, data.max_target_length)
-        train, validation, test = (
-            text.TokenizedPairs(part, tokenizer, *lengths) for part in (pairs.train, pairs.validation, pairs.test)
-        )
+        tokenized = {
+            split: text.TokenizedPairs(getattr(pairs, split), tokenizer, *lengths)
+            for split in ("train", "validation", "test")
+        }
 
         def scores(ids: np.ndarray | list[str], examples: list[text.Example]) -> dict[str, float]:
             texts = ids if isinstance(ids, list) else text.decode(ids, tokenizer)
             return text_scores(texts, [each.references for each in examples], [each.task for each in examples])
 
-        identity = {"recipe": "train_t5", "training pairs": train.digest(), "validation pairs": validation.digest()}
+        identity = {"recipe": "train_t5", "training pairs": tokenized["train"].digest()}
+        identity["validation pairs"] = tokenized["validation"].digest()
         identity |= {**training.settings(model), **asdict(generation)}
 
         def trainer_of(network) -> ZooSeq2SeqTrainer:
@@ -169,8 +170,8 @@ def main(run: Run, model: Model, data: Data, generation: Generation) -> dict:
                 accelerator,
                 identity,
                 model=network,
-                train_dataset=train,
-                eval_dataset=validation,
+                train_dataset=tokenized["train"],
+                eval_dataset=tokenized["validation"],
                 data_collator=text.PadBatch(tokenizer.pad_token_id),
                 processing_class=tokenizer,
                 compute_metrics=lambda output: scores(output.predictions, pairs.validation),
@@ -184,14 +185,17 @@ def main(run: Run, model: Model, data: Data, generation: Generation) -> dict:
             baselines |= {f"lead_{num}": text.lead(pairs.test, num, split_sentences) for num in (1, 3)}
             baselines["oracle_sentence"] = text.oracle_sentence(pairs.test, split_sentences, rouge_1)
         if run.max_steps != 0 and run.model_name_or_path is not None:
-            baselines["zero_shot"] = text.decode(trainer_of(base).generate_for(test), tokenizer)
+            baselines["zero_shot"] = text.decode(trainer_of(base).generate_for(tokenized["test"]), tokenizer)
 
         # 6. test
-        predictions, sources = [], tokenizer.batch_decode(test.input_ids, skip_special_tokens=True)  # cut, as seen
+        predictions, sources = (
+            [],
+            tokenizer.batch_decode(tokenized["test"].input_ids, skip_special_tokens=True),
+        )  # cut, as seen
 
-        def test_with(trainer, limit):
+        def test(limit):
             examples = pairs.test[:limit]
-            ids = trainer.generate_for(Subset(test, range(len(examples))))
+            ids = trainer.generate_for(Subset(tokenized["test"], range(len(examples))))
             predictions[:] = text.decode(ids, tokenizer)
             results = {"trainable_params": text.count_trainable(network)}
             results |= {f"test_{name}": value for name, value in scores(predictions, examples).items()}
@@ -239,13 +243,12 @@ def main(run: Run, model: Model, data: Data, generation: Generation) -> dict:
             title = f"t5-{pairs.name.split('/')[-1]}"
             hub.save_card(run, folder, CARD, results=results, title=title, dataset=pairs.source, **about)
 
-        training.Ending(run, accelerator, partial(test_with, trainer_of(network)), save).rehearse(network)
+        ending = training.Ending(test, save, [network], hub.publish)
         trainer = trainer_of(network)
+        ending.rehearse(run, accelerator)
+        trainer = trainer_of(network)  # the other one has evaluated
         fitted = trainer.fit() if run.max_steps != 0 else training.FitResult({}, [])
-        results = training.Ending(run, accelerator, partial(test_with, trainer), save).conclude(fitted)
-        if accelerator.is_main_process:
-            hub.publish(run)
-        return results
+        return ending.conclude(run, accelerator, fitted).results
 
 
 def rouge_1(predictions: list[str], targets: list[str]) -> list[float]:

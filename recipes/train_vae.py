@@ -29,25 +29,7 @@ class Run(training.RunArguments):
     max_train_steps: int | None = flag(5000, "optimiser steps; in place of --num_train_epochs", "[0, inf)")
 
 
-@dataclass
-class Model(training.Flags):  # the fields of VAEConfig that the data does not decide
-    network: Literal["mlp", "conv"] = flag("mlp", "fully connected or convolutional networks")
-    encoder_hidden_sizes: list[int] = flag(
-        [300, 300], "units (mlp) or channels (conv) of the encoder's hidden layers", "[1, inf)"
-    )
-    decoder_hidden_sizes: list[int] = flag(
-        [300, 300], "the same for the decoder, from the latents outwards", "[1, inf)"
-    )
-    latent_size: int = flag(10, "dimensions of the latent variable", "[1, inf)")
-    activation: Literal["elu", "gelu", "leaky_relu", "relu", "silu", "tanh"] = flag("elu", "after each hidden layer")
-    likelihood: Literal["bernoulli", "gaussian"] = flag("bernoulli", "of binary pixels, or of continuous ones")
-    variance_parametrization: Literal["softplus", "exp"] = flag("softplus", "what makes variances positive")
-    prior: Literal["normal", "mixture"] = flag("normal", "normal, or a learned mixture of Gaussians")
-    prior_std: float = flag(
-        1.0, "standard deviation of the normal prior, of the mixture's means at the start", "[1e-6, 1e6]"
-    )
-    num_mixture_components: int = flag(500, "components of the mixture prior", "[1, inf)")
-    beta: float = flag(1.0, "weight of the KL divergence in the training loss", "[0, inf)")
+Model = training.config_flags(VAEConfig, without=("image_size", "num_channels"))
 
 
 @dataclass
@@ -154,18 +136,14 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
             about = {"title": f"vae-{data.name}", "dataset": data.source, "config": eval_model.config}
             hub.save_card(run, folder, CARD, results=results, **about)
 
-        ending = training.Ending(run, accelerator, test, save)
-        ending.rehearse(model, eval_model)
+        ending = training.Ending(test, save, [model, eval_model], hub.publish)
         identity = {name: getattr(model.config, name) for name in asdict(architecture)} | training.deciding(protocol)
         identity |= {"recipe": "train_vae", "dataset": data.name, "data": data.digest()}
         fitted = training.fit(
             run, accelerator, batches, train_step, state={"model": model, "noise": noise, **state.entries()},
-            identity=identity, evaluate=lambda: test_means(elbo, 1000),
+            identity=identity, evaluate=lambda: test_means(elbo, 1000), ending=ending,
         )  # fmt: skip
-        results = ending.conclude(fitted)
-        if accelerator.is_main_process:
-            hub.publish(run)
-        return results
+        return fitted.results
 
 
 if __name__ == "__main__":

@@ -17,21 +17,22 @@ class Scores:
         self.rows: list[list[float]] = []
         self.seconds: list[float] = []
         self._elapsed = 0.0  # of this phase, before the last resume
-        self._started = time.perf_counter()
+        self._started: float | None = None
 
     def begin(self):
-        """The training begins now."""
-        self._started = time.perf_counter()
+        """A step begins; the first one of a phase starts its time."""
+        if self._started is None:
+            self._started = time.perf_counter()
 
     def add(self, row: list[float]) -> list[float]:
         """Notes the accuracies on all tasks after a phase, and its time, the evaluation included; gives the row."""
         self.rows.append(row)
         self.seconds.append(round(self._now(), 2))
-        self._elapsed, self._started = 0.0, time.perf_counter()
+        self._elapsed, self._started = 0.0, None
         return row
 
     def _now(self) -> float:
-        return self._elapsed + time.perf_counter() - self._started
+        return self._elapsed + (0.0 if self._started is None else time.perf_counter() - self._started)
 
     def state_dict(self) -> dict[str, Any]:
         # Copies: what is saved must not change with the run.
@@ -40,4 +41,4 @@ class Scores:
 
     def load_state_dict(self, state: dict[str, Any]):
         self.untrained, self.rows, self.seconds = state["untrained"], state["rows"], state["seconds"]
-        self._elapsed, self._started = state["elapsed"], time.perf_counter()
+        self._elapsed, self._started = state["elapsed"], None

@@ -2,6 +2,7 @@
 
 from .arguments import Flags, RunArguments, deciding, flag, parse_arguments, save_settings, settings
 from .checkpoint import Checkpoint, Checkpoints, CorruptCheckpoint
+from .config_flags import config_flags
 from .ema import averaged_model
 from .ending import Ending
 from .evaluation import TestMeans, mean_over
@@ -40,6 +41,7 @@ __all__ = [
     "TrainState",
     "average",
     "averaged_model",
+    "config_flags",
     "deciding",
     "fit",
     "flag",

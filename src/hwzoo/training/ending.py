@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,37 +23,41 @@ class Ending:
     Tests a model and writes all that a run leaves, its files together.
 
     Args:
-        run: the flags of the run.
-        accelerator: of `start`.
         test: called as `test(limit)` on all processes, gives results by name; `limit` is how many examples of each
             kind it may take, None for all.
         save: called as `save(folder, results, history, limit)` by the main process: writes the files of the run into
             an empty folder.
+        models: whose modes, of training or not, a rehearsal leaves as they are.
+        publish: called with the flags of the run by the main process when all is saved.
     """
 
     def __init__(
         self,
-        run: Any,
-        accelerator: Accelerator,
         test: Callable[[int | None], dict[str, Any]],
         save: Callable[[Path, dict[str, Any], list[dict[str, float]], int | None], None],
+        models: Sequence[torch.nn.Module],
+        publish: Callable[[Any], None],
     ):
-        self.run, self.accelerator, self.test, self.save = run, accelerator, test, save
+        self.test, self.save, self.models, self.publish = test, save, models, publish
 
-    def rehearse(self, *models: torch.nn.Module):
+    def rehearse(self, run: Any, accelerator: Accelerator):
         """
         Tests and saves with a few examples, into a folder that is removed: what would fail after hours fails now.
-        Random states, and which modules of `models` are in training mode, are as before.
+        Random states are as before.
+
+        Args:
+            run: the flags of the run.
+            accelerator: of `start`.
         """
-        modes = [(module, module.training) for model in models for module in model.modules()]
+        modes = [(module, module.training) for model in self.models for module in model.modules()]
         before = random_state()
         # A model that has not been trained may well have scores that are not finite.
         results = {name: 0.0 if is_not_finite(value) else value for name, value in self.test(FEW).items()}
-        if self.accelerator.is_main_process:
-            folder = Path(self.run.output_dir) / REHEARSAL
+        if accelerator.is_main_process:
+            folder = Path(run.output_dir) / REHEARSAL
             try:
                 with writing(folder):
-                    folder.mkdir()
+                    folder.mkdir(parents=True)
                 self.save(folder, results, [], FEW)
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -61,23 +65,24 @@ class Ending:
         for module, training in modes:
             module.training = training
 
-    def conclude(self, fitted: FitResult) -> dict[str, Any]:
+    def conclude(self, run: Any, accelerator: Accelerator, fitted: FitResult) -> FitResult:
         """
-        Tests and saves the trained model, and prints its results.
+        Tests and saves the trained model, prints its results and publishes it.
 
         Returns:
-            The results of training and test, as in all_results.json.
+            The results of training and test, as in all_results.json, and the history.
 
         Raises:
-            HwzooError: when a file cannot be written; those of an earlier run stay.
+            HwzooError: when a file cannot be written (those of an earlier run stay), or publishing fails.
         """
         results = fitted.results | self.test(None)
-        if self.accelerator.is_main_process:
-            folder = Path(self.run.output_dir)
+        if accelerator.is_main_process:
+            folder = Path(run.output_dir)
             with renewing(folder) as staging:
                 self.save(staging, results, fitted.history, None)
             print_results(results, folder)
-        return results
+            self.publish(run)
+        return FitResult(results, fitted.history)
 
 
 def is_not_finite(value: Any) -> bool:

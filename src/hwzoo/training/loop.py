@@ -68,6 +68,7 @@ def fit(
     evaluate: Callable[[], dict[str, float]] | None = None,
     after_step: Callable[[int], dict[str, float] | None] | None = None,
     total_steps: int | None = None,
+    ending: Any = None,
 ) -> FitResult:
     """
     Trains until `run.total_steps`, exactly resumable: N steps straight equal k steps, a kill, a resume and N - k
@@ -89,6 +90,7 @@ def fit(
         after_step: called with the number of steps done, after each step and before its checkpoint: for what happens
             at some steps only (the end of a task, say). What it changes belongs into `state`; what it gives is logged.
         total_steps: of the run; `run.total_steps` of an epoch's when not given.
+        ending: an `Ending`, rehearsed before the first step; its results are among those given.
 
     Raises:
         NonFiniteLoss: with the first step at which a metric was not finite; later checkpoints are not written.
@@ -96,7 +98,11 @@ def fit(
         UsageError: when the checkpoint to resume from is none, of another run, or of more steps than are asked for.
     """
     total_steps = run.total_steps(len(batches)) if total_steps is None else total_steps
-    return _Loop(run, accelerator, batches, train_step, state, identity, evaluate, after_step, total_steps).run_all()
+    if ending is not None:
+        ending.rehearse(run, accelerator)
+    loop = _Loop(run, accelerator, batches, train_step, state, identity, evaluate, after_step, total_steps)
+    fitted = loop.run_all()
+    return fitted if ending is None else ending.conclude(run, accelerator, fitted)
 
 
 class _Loop:

@@ -1,6 +1,6 @@
 """Configuration of the generative adversarial networks."""
 
-from dataclasses import fields
+from dataclasses import field, fields
 from typing import Literal
 
 from huggingface_hub.dataclasses import strict
@@ -44,11 +44,11 @@ class GANConfig(PreTrainedConfig):
 
     image_size: int = 28
     num_channels: int = 1
-    latent_size: int = 64
-    generator_hidden_size: int = 512
-    generator_channels: list[int] | tuple[int, ...] = (64, 32)
-    discriminator_channels: list[int] | tuple[int, ...] = (32, 64)
-    discriminator_hidden_size: int = 512
+    latent_size: int = field(default=64, metadata={"range": "[1, inf)"})
+    generator_hidden_size: int = field(default=512, metadata={"range": "[1, inf)"})
+    generator_channels: list[int] | tuple[int, ...] = field(default=(64, 32), metadata={"range": "[4, inf)"})
+    discriminator_channels: list[int] | tuple[int, ...] = field(default=(32, 64), metadata={"range": "[1, inf)"})
+    discriminator_hidden_size: int = field(default=512, metadata={"range": "[1, inf)"})
     discriminator_activation: Literal["leaky_relu", "relu"] = "leaky_relu"
     spectral_norm: bool = False
     num_classes: int = 0

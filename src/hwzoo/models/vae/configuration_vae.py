@@ -1,7 +1,7 @@
 """Configuration of the variational autoencoder."""
 
 import math
-from dataclasses import fields
+from dataclasses import field, fields
 from typing import Literal
 
 from huggingface_hub.dataclasses import strict
@@ -48,16 +48,16 @@ class VAEConfig(PreTrainedConfig):
     image_size: int = 28
     num_channels: int = 1
     network: Literal["mlp", "conv"] = "mlp"
-    encoder_hidden_sizes: list[int] | tuple[int, ...] = (300, 300)
-    decoder_hidden_sizes: list[int] | tuple[int, ...] = (300, 300)
-    latent_size: int = 10
+    encoder_hidden_sizes: list[int] | tuple[int, ...] = field(default=(300, 300), metadata={"range": "[1, inf)"})
+    decoder_hidden_sizes: list[int] | tuple[int, ...] = field(default=(300, 300), metadata={"range": "[1, inf)"})
+    latent_size: int = field(default=10, metadata={"range": "[1, inf)"})
     activation: Literal["elu", "gelu", "leaky_relu", "relu", "silu", "tanh"] = "elu"
     likelihood: Literal["bernoulli", "gaussian"] = "bernoulli"
     variance_parametrization: Literal["softplus", "exp"] = "softplus"
     prior: Literal["normal", "mixture"] = "normal"
-    prior_std: float = 1.0
-    num_mixture_components: int = 500
-    beta: float = 1.0
+    prior_std: float = field(default=1.0, metadata={"range": "[1e-6, 1e6]"})
+    num_mixture_components: int = field(default=500, metadata={"range": "[1, inf)"})
+    beta: float = field(default=1.0, metadata={"range": "[0, inf)"})
 
     def __post_init__(self, **kwargs):
         unknown = {key for key in kwargs if not key.startswith("_")} - KEYWORDS_BESIDE_FIELDS

@@ -1,0 +1,55 @@
+"""Flags from the fields of a model's configuration, so that neither has a second list of the other's."""
+
+import inspect
+import re
+from collections.abc import Collection
+from dataclasses import MISSING, fields, make_dataclass
+from typing import Any, get_args, get_origin
+
+from .arguments import Flags, flag
+
+
+def config_flags(config_class: type, without: Collection[str], **defaults: Any) -> type[Flags]:
+    """
+    A dataclass `Model` of flags: one for each field that a configuration adds to its base, with its name, type and
+    default, the text of its docstring, and its range, `metadata={"range": "[1, inf)"}` of the field.
+
+    Args:
+        config_class: a dataclass whose docstring has a section `Args:`.
+        without: fields that the data decides.
+        defaults: by name, in place of the configuration's own.
+
+    Raises:
+        ValueError: for a name that is no field, or a field without a text.
+    """
+    inherited = {each.name for base in config_class.__mro__[1:] if hasattr(base, "__dataclass_fields__")
+                 for each in fields(base)}  # fmt: skip
+    own = {each.name: each for each in fields(config_class) if each.name not in inherited}
+    if unknown := sorted({*without, *defaults} - own.keys()):
+        raise ValueError(f"{config_class.__name__} has no field {', '.join(unknown)}")
+    texts, flags = _texts(config_class), []
+    for name, each in own.items():
+        if name in without:
+            continue
+        if name not in texts:
+            raise ValueError(f"{config_class.__name__}.{name} has no text in the docstring")
+        default = each.default if each.default is not MISSING else each.default_factory()
+        default = defaults.get(name, default)
+        default = list(default) if isinstance(default, tuple) else default
+        flags.append((name, _type(each.type), flag(default, texts[name], each.metadata.get("range"))))
+    return make_dataclass("Model", flags, bases=(Flags,))
+
+
+def _texts(config_class: type) -> dict[str, str]:
+    """What the docstring says of each argument, without markup, on one line."""
+    section = re.split(r"^(?:Args|Raises):$", inspect.getdoc(config_class), flags=re.M)[1]
+    texts = {}
+    for name, text in re.findall(r"^    (\w+) \([^\n]*?\): (.+?)(?=^    \w|\Z)", section, re.M | re.S):
+        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", " ".join(text.split())).replace("`", "")
+        texts[name] = plain.rstrip(".").replace("%", "%%")
+    return texts
+
+
+def _type(annotation: Any) -> Any:
+    """A configuration takes lists as tuples too; a command line gives lists."""
+    return next((each for each in get_args(annotation) if get_origin(each) is list), annotation)
