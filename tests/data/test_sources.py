@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hwzoo.data import ImageBatches, load_images
+from hwzoo.data import ImageBatches, load_images, sources
 from hwzoo.data.sources import FASHION_CLASSES, _from_datasets
 from hwzoo.errors import HwzooError, UsageError
 
@@ -348,20 +348,34 @@ def test_a_data_set_has_the_name_of_its_folder(tmp_path, monkeypatch, given, kin
     assert load_images(given.format(folder=folder)).name == "pets"
 
 
+@pytest.mark.parametrize("name", ["mnist", "ylecun/mnist"])
+def test_what_comes_from_the_hub_is_known_by_its_repository(monkeypatch, name):
+    asked = []
+    given = dict(of_labels([0, 1], 28, "0123456789"))
+    monkeypatch.setattr(sources, "_call_datasets", lambda what, repo_id, **kwargs: asked.append(repo_id) or given)
+    data = load_images(name)
+    assert (data.name, data.known_as, data.source) == (name, "mnist", "ylecun/mnist")
+    other = load_images("owner/mnist")
+    assert (other.name, other.known_as, other.source) == ("owner/mnist", None, "owner/mnist")
+    assert asked == ["ylecun/mnist", "owner/mnist"]
+    given = dict(of_labels([0, 1], 8, "0123456789"))  # what a mirror may serve
+    assert load_images(name).known_as is None
+
+
 # Labels
 
 
-def of_labels(labels):
-    """A data set with a class label column as the Hub serves it, of two classes."""
+def of_labels(labels, size=4, names=("cat", "dog")):
+    """A data set with a class label column as the Hub serves it."""
     from datasets import ClassLabel, Dataset, Features, Value
     from datasets import Image as ImageColumn
 
     for split in ("train", "test"):
-        image = Image.fromarray(pixels(0, 4, 4).astype(np.uint8))
+        image = Image.fromarray(pixels(0, size, size).astype(np.uint8))
         rows = {"image": [image] * len(labels), "kind": labels}
         columns = {"image": ImageColumn(), "kind": Value("int64")}
         data = Dataset.from_dict(rows, features=Features(columns))
-        data.info.features = Features(columns | {"kind": ClassLabel(names=["cat", "dog"])})
+        data.info.features = Features(columns | {"kind": ClassLabel(names=list(names))})
         yield split, data
 
 

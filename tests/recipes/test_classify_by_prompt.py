@@ -96,6 +96,7 @@ def test_own_texts_with_labels_in_words(recipe, given, no_pictures, tmp_path):
 
 
 BAD = {
+    "no name of a column": (2, "--label_column is ''; it must not be empty", {"label_column": ""}),
     "own texts without a model": (2, "--model_name_or_path is needed", {"model_name_or_path": None}),
     "labels without words": (2, "--labels is 0=bad 1; it must be value=words for each of 0, 1", {"labels": "0=bad 1"}),
     "a label missing": (2, "--labels is 0=bad; it must be value=words", {"labels": "0=bad"}),

@@ -158,6 +158,7 @@ def test_another_base_is_taken_and_left_as_it_is(recipe, data, no_pictures, tmp_
 
 # name: (status, what the line says, the arguments for a folder of the test's own)
 BAD = {
+    "no name of a task": (2, "--task is ''; it must not be empty", ["--task="]),
     "unknown task": (2, "--task is gerund; pairs has past, plural", ["--task=gerund"]),
     "unknown tuning": (2, "--tuning is magic; it must be some of prompt_tuning, ", ["--tuning", "lora", "magic"]),
     "template without text": (2, "--template is 'plural'; it must hold {text}", ["--template=plural"]),

@@ -232,6 +232,13 @@ def images(folder, num=5, size=28, mode="L"):
 
 # name: (status, what the line names, the arguments for a folder of the test's own)
 CASES = {
+    "no name of a model": (2, "--model_name_or_path is ''; it must", lambda tmp: ["--model_name_or_path="]),
+    "no name of a classifier": (
+        2, "--classifier is ''; it must not be empty", lambda tmp: ["--model_name_or_path=x", "--classifier="],
+    ),
+    "no name of an output folder": (
+        2, "--output_dir is ''; it must not be empty", lambda tmp: ["--model_name_or_path=x", "--output_dir="],
+    ),
     "no model": (2, "--model_name_or_path is missing", lambda tmp: []),
     "not a flag": (2, "'outputs/vae' is not expected; every argument is a flag", lambda tmp: ["outputs/vae"]),
     "model that is not there": (

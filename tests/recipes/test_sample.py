@@ -115,6 +115,7 @@ def test_any_other_model_of_the_zoo(sample, tmp_path):
 
 # name: (status, what the line names, the arguments for a folder of the test's own)
 CASES = {
+    "no name of a model": (2, "--model_name_or_path is ''; it must", lambda tmp: ["--model_name_or_path="]),
     "no model": (2, "--model_name_or_path is missing", lambda tmp: []),
     "model that is not there": (
         2, "nothere: no such folder, and not a Hub id", lambda tmp: [str(tmp / "nothere")],

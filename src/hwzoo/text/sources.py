@@ -14,6 +14,7 @@ import sys
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -392,10 +393,15 @@ def _task_of(row: Mapping[str, Any]) -> str:
     return "" if row.get(TASK_COLUMN) is None else str(row[TASK_COLUMN])
 
 
+@cache
+def _columns_in(prefix: str) -> list[str]:
+    """The columns that a prefix names; of `{task[0]}` it is `task`."""
+    return [re.split(r"[.[]", name)[0] for _, name, _, _ in string.Formatter().parse(prefix) if name is not None]
+
+
 def _prefix_of(what: str, number: int, prefix: str, row: Mapping[str, Any]) -> str:
     try:
-        # Of `{task[0]}` the column is `task`.
-        used = [re.split(r"[.[]", name)[0] for _, name, _, _ in string.Formatter().parse(prefix) if name is not None]
+        used = _columns_in(prefix)
         before = prefix.format_map(row)
     except KeyError as error:
         raise UsageError(
