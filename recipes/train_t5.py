@@ -161,7 +161,7 @@ def main(run: Run, model: Model, data: Data, generation: Generation) -> dict:
             return text_scores(texts, [each.references for each in examples], [each.task for each in examples])
 
         identity = {"recipe": "train_t5", "training pairs": tokenized["train"].digest()}
-        identity["validation pairs"] = tokenized["validation"].digest()
+        identity |= {"validation pairs": tokenized["validation"].digest(), "data": pairs.digest()}
         identity |= {**training.settings(model), **asdict(generation)}
 
         def trainer_of(network) -> ZooSeq2SeqTrainer:

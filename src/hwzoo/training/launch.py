@@ -234,7 +234,7 @@ def _start_trackers(accelerator: Accelerator, run: RunArguments):
     logs.mkdir(exist_ok=True)
     os.environ.setdefault("TRACKIO_DIR", str(logs.resolve()))  # trackio knows no folder argument
     settings = {name: value for name, value in vars(run).items() if isinstance(value, int | float | str)}
-    accelerator.init_trackers(Path(run.output_dir).name, config=settings, init_kwargs={"wandb": {"dir": str(logs)}})
+    accelerator.init_trackers(Path(run.output_dir).resolve().name, config=settings, init_kwargs={"wandb": {"dir": str(logs)}})
 
 
 def _set_threads(num_threads: int | None, accelerator: Accelerator):
