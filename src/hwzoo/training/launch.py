@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,8 @@ def launch(main: Callable[..., Any], *types: type, description: str | None = Non
         # What is wrong with the command line every process finds; what fails in one alone, that one tells.
         if os.environ.get("LOCAL_RANK", "0") == "0" or not isinstance(error, UsageError):
             print("error: " + " ".join(cause.split()), file=sys.stderr)
+        else:
+            time.sleep(10)  # the launcher ends all as soon as one has ended: let that be the one that tells
         sys.exit(getattr(error, "status", 2 if isinstance(error, StrictDataclassError) else 1))
 
 
