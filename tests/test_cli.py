@@ -154,6 +154,14 @@ def test_the_number_of_processes_is_taken_out_of_the_flags():
     assert hwzoo_cli.processes(["--seed=1"]) == (1, ["--seed=1"])
 
 
+def test_more_processes_than_gpus_are_refused(monkeypatch, capsys):
+    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
+    monkeypatch.setattr("torch.accelerator.device_count", lambda: 2)
+    assert hwzoo_cli.main(["train", "vae", "--nproc", "3"]) == 2
+    told = "error: --nproc is 3; the GPUs here are 2 (ACCELERATE_USE_CPU=1 trains on the CPU)\n"
+    assert capsys.readouterr().err == told
+
+
 def test_push_is_that_of_the_hub(tmp_path, capsys):
     assert hwzoo_cli.main(["push", str(tmp_path), "me/vae", "--private"]) == 2
     assert capsys.readouterr().err == f"error: {tmp_path} holds no model to push (no .safetensors file)\n"
