@@ -1,5 +1,11 @@
 """The packages, which pyproject.toml cannot list by itself: those in src/, and two folders at the top as two more."""
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, setup
 
-setup(packages=[*find_packages("src"), "hwzoo.recipes", "hwzoo.model_cards"])
+recipes = find_namespace_packages("recipes", exclude=["*__pycache__*"])  # its folders of presets
+setup(
+    packages=[
+        *find_namespace_packages("src", exclude=["*__pycache__*"]),
+        *("hwzoo.model_cards", "hwzoo.recipes", *(f"hwzoo.recipes.{name}" for name in recipes)),
+    ]
+)

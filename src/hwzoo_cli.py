@@ -109,7 +109,14 @@ def run(recipe: Path, arguments: list[str], may_launch: bool = False) -> int:
 
 
 def processes(arguments: list[str]) -> tuple[int | None, list[str]]:
-    """The number after `--nproc`, None when it is wrong, 1 when it is not given; and the other arguments."""
+    """
+    Args:
+        arguments: of `hwzoo train NAME`.
+
+    Returns:
+        The number after `--nproc`, None where it is no whole number above 0, 1 where it is not given; and the
+        arguments without it.
+    """
     number, others = "1", []
     tokens = iter(arguments)
     for token in tokens:
@@ -123,7 +130,17 @@ def processes(arguments: list[str]) -> tuple[int | None, list[str]]:
 
 
 def launch(recipe: Path, arguments: list[str], number: int) -> int:
-    """Starts a recipe in several processes by accelerate's launcher, on GPUs, or on the CPU where there is none."""
+    """
+    Starts a recipe in several processes by accelerate's launcher, on GPUs, or on the CPU where there is none.
+
+    Args:
+        recipe: its file.
+        arguments: its flags.
+        number: of processes, 2 or more.
+
+    Returns:
+        The exit status of the process that failed first, 0 when all went well.
+    """
     import torch
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -133,7 +150,7 @@ def launch(recipe: Path, arguments: list[str], number: int) -> int:
     if not devices:
         os.environ["ACCELERATE_USE_CPU"] = "1"
     elif number > devices and os.environ.get("ACCELERATE_USE_CPU") != "1":
-        return failed(f"--nproc is {number}; this machine has {devices} (ACCELERATE_USE_CPU=1 trains on its CPU)")
+        return failed(f"--nproc is {number}; the GPUs here are {devices} (ACCELERATE_USE_CPU=1 trains on the CPU)")
     # `--cpu --num_processes 2` starts one process. What starts several is `--multi_gpu`, on a CPU too: the processes
     # then look at ACCELERATE_USE_CPU. All that a file of `accelerate config` may say otherwise is said; port 0 is a
     # free one.
@@ -153,7 +170,14 @@ def launch(recipe: Path, arguments: list[str], number: int) -> int:
 
 
 def help_of(known: dict[str, Path], whole: bool = True) -> str:
-    """The usage and the commands by group, each with the first sentence of its recipe."""
+    """
+    Args:
+        known: recipes by command.
+        whole: whether the commands that are no recipes belong to it.
+
+    Returns:
+        The usage, and the commands by group, each with the first sentence of its recipe.
+    """
     groups: dict[str, list[tuple[str, str]]] = {title: [] for title in (*GROUPS.values(), OTHERS)}
     for name, path in known.items():
         text = path.read_text(encoding="utf-8")
@@ -179,7 +203,14 @@ def summary(recipe: str) -> str:
 
 
 def list_presets(known: dict[str, Path]) -> str:
-    """A line for each preset: name, command, data, minutes on the machine that its header names, number to expect."""
+    """
+    Args:
+        known: recipes by command.
+
+    Returns:
+        A line for each preset: its name, its command, its data, how long it takes on the machine that its header
+        names, and the first of the numbers to expect.
+    """
     import yaml
 
     commands_of = {path.stem: name for name, path in known.items()}

@@ -12,7 +12,13 @@ from .packaged import folder as packaged_folder
 
 
 def template(family: str) -> Path:
-    """The Jinja template of a family's card, `vae`, whether hwzoo is a checkout or came from a wheel."""
+    """
+    Args:
+        family: `vae`.
+
+    Returns:
+        The Jinja template of its card, whether hwzoo is a checkout or came from a wheel.
+    """
     return packaged_folder("model_cards") / f"{family}.md.jinja"
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -65,6 +66,8 @@ def _launch(main: Callable[..., Any], types: Sequence[type], description: str | 
         # What is wrong with the command line every process finds; what fails in one alone, that one tells.
         if os.environ.get("LOCAL_RANK", "0") == "0" or not isinstance(error, UsageError):
             print("error: " + " ".join(cause.split()), file=sys.stderr)
+        else:
+            time.sleep(10)  # the launcher ends all as soon as one has ended: let that be the one that tells
         sys.exit(getattr(error, "status", 2 if isinstance(error, StrictDataclassError) else 1))
 
 
@@ -234,7 +237,8 @@ def _start_trackers(accelerator: Accelerator, run: RunArguments):
     logs.mkdir(exist_ok=True)
     os.environ.setdefault("TRACKIO_DIR", str(logs.resolve()))  # trackio knows no folder argument
     settings = {name: value for name, value in vars(run).items() if isinstance(value, int | float | str)}
-    accelerator.init_trackers(Path(run.output_dir).resolve().name, config=settings, init_kwargs={"wandb": {"dir": str(logs)}})
+    own = {"config": settings, "init_kwargs": {"wandb": {"dir": str(logs)}}}
+    accelerator.init_trackers(Path(run.output_dir).resolve().name, **own)
 
 
 def _set_threads(num_threads: int | None, accelerator: Accelerator):
