@@ -12,6 +12,7 @@ import os
 import re
 import runpy
 import shutil
+import signal
 import sys
 import textwrap
 from importlib.metadata import version
@@ -236,5 +237,16 @@ def failed(message: str, status: int = 2) -> int:
     return status
 
 
+def console() -> int:
+    """`main` for a terminal: who reads only the first lines, as `head` does, is told no error."""
+    try:
+        status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    return status
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(console())

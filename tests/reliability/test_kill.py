@@ -7,14 +7,13 @@ from pathlib import Path
 
 import every_recipe
 import pytest
-import torch
 from every_recipe import weights_of
-from recipe_runs import results_but_times, same
+from recipe_runs import checkpoint_state, results_but_times, same
 
 from hwzoo.training import Checkpoint, Checkpoints
 
 RESUME = "--resume_from_checkpoint=latest"
-HOLD_TIMES = {"README.md", "all_results.json", "curves.png"}  # and so differ
+HOLD_TIMES = {"README.md", "all_results.json", "curves.png", ".ended.json"}  # and so differ
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -26,27 +25,12 @@ def content(folder: Path) -> dict[str, bytes]:
     }
 
 
-def state_of(path: Path) -> dict:
-    """What a checkpoint holds, without times: tensors of its safetensors and of what torch serialised."""
-    state = {}
-    for name in sorted(file.name for file in path.iterdir()):
-        if name.endswith(".safetensors"):
-            state[name] = (path / name).read_bytes()
-        elif name.endswith((".pt", ".pth")):
-            state[name] = torch.load(path / name, weights_only=False)  # this test's own run
-    if "progress" in state.get("state.pt", {}):
-        del state["state.pt"]["progress"]["runtime"]
-        for name in ("elapsed", "seconds"):  # of the tasks of continual learning
-            state["state.pt"]["objects"].get("scores", {}).pop(name, None)
-    return state
-
-
 def assert_same_run(folder: Path, straight: Path):
     assert content(folder) == content(straight)
     assert results_but_times(folder) == results_but_times(straight)
     first, second = (Checkpoints(each / "checkpoints").paths() for each in (folder, straight))
     assert first[-1].name == second[-1].name
-    assert same(state_of(first[-1]), state_of(second[-1]))
+    assert same(checkpoint_state(first[-1]), checkpoint_state(second[-1]))
     assert not [path for path in folder.rglob("*") if "unfinished" in path.name]
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from ..errors import HwzooError
+from ..errors import HwzooError, UsageError
 from .fisher import fisher_diagonal
 from .quadratic import QuadraticPenalty
 from .strategy import Strategy
@@ -28,6 +28,11 @@ class EWC(Strategy):
 
     def __init__(self, *args):
         super().__init__(*args)
+        if self.stream.num_active(0) == 1 and self.stream.num_tasks > 1:
+            raise UsageError(
+                "--strategy ewc: the first task has one class, whose probability is always 1; the Fisher information "
+                "is zero for every weight and nothing would be held: give --num_tasks with two classes or more a task"
+            )
         self.parameters = dict(self.model.named_parameters())
         self.penalty = QuadraticPenalty(self.parameters)
 
