@@ -132,6 +132,15 @@ def main(settings: Settings, base: Base, prompts: Prompts) -> dict:
     bare = template[template.index("{text}") :]  # a trained prompt takes the place of what stands before
     text.check_template("instruction", prompts.instruction, "hold {task}, or not,", task="")
 
+    def with_adapter(name: str):
+        given = {key: getattr(prompts, key) for key in ("num_virtual_tokens", "prompt_tuning_init", "lora_rank")}
+        return text.add_adapter(copy.deepcopy(model), name, tokenizer=tokenizer, **given).to(device)
+
+    with torch.random.fork_rng():
+        for name in dict.fromkeys(prompts.tuning):
+            if name != "full":
+                text.check_adapter_acts(with_adapter(name))
+
     def train_on(network, name: str, contexts: Sequence[str], targets: Sequence[str], steps: int, rate: float, **more):
         rows = text.encode(tokenizer, contexts, targets, seq2seq, max_source_length=settings.max_source_length)
         started = time.perf_counter()
@@ -193,13 +202,8 @@ def main(settings: Settings, base: Base, prompts: Prompts) -> dict:
     watched: list[dict] = []
     rates = {"lora": prompts.lora_learning_rate, "full": prompts.full_learning_rate}
     for name in prompts.tuning:
-        network = copy.deepcopy(model)
         torch.manual_seed(settings.seed)
-        if name == "full":
-            network.requires_grad_(True)
-        else:
-            given = {key: getattr(prompts, key) for key in ("num_virtual_tokens", "prompt_tuning_init", "lora_rank")}
-            network = text.add_adapter(network, name, tokenizer=tokenizer, **given).to(device)
+        network = copy.deepcopy(model).requires_grad_(True) if name == "full" else with_adapter(name)
 
         def watch(step: int, network=network):
             if step in WATCHED_STEPS or step == prompts.max_steps:

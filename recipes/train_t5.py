@@ -148,6 +148,7 @@ def main(run: Run, model: Model, data: Data, generation: Generation) -> dict:
                 raise UsageError(f"--peft_method {model.peft_method} needs {needed}")
             given = {name: getattr(model, name) for name in ADAPTER}
             network = text.add_adapter(base, model.peft_method, tokenizer=tokenizer, **given)
+        text.check_adapter_acts(network)
 
         # 4. the Trainer; its evaluations on the validation set choose the best weights
         lengths = (data.max_source_length, data.max_target_length)

@@ -241,11 +241,13 @@ def test_an_adapter_writes_the_same_elsewhere(method, train_t5, base, words, dra
     rows = rows_of(tmp_path)
     assert [row["source"] for row in rows] == [*WORDS[12:], "man", "wolf"]  # the course's words are tested
     assert [row["prediction"] for row in rows] != [row["zero_shot"] for row in rows]
-    assert written_by(AutoPeftModelForSeq2SeqLM.from_pretrained(tmp_path), tmp_path) == [r["prediction"] for r in rows]
+    again = text.follow_cache_name(AutoPeftModelForSeq2SeqLM.from_pretrained(tmp_path))
+    assert written_by(again, tmp_path) == [row["prediction"] for row in rows]
     assert not (tmp_path / "model.safetensors").exists()
     assert results["trainable_params"] < 5000
     card = (tmp_path / "README.md").read_text()
     assert "library_name: peft" in card and f"looks for at `{base}`" in card
+    assert ("follow_cache_name(model)" in card) == (method == "prefix_tuning")
 
 
 # Resume

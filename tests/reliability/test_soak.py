@@ -80,8 +80,8 @@ def test_a_hundred_thousand_steps(name, monkeypatch, tmp_path):
     print(
         f"{name}: memory {memory[0] / 2**20:.0f} to {memory[-1] / 2**20:.0f} MiB, {slope:.0f} bytes a step; "
         f"{files[0]:.0f} to {files[-1]:.0f} open files; a step takes {first:.2f} and {last:.2f} of the bare loop's; "
-        f"a checkpoint has {sizes[0]:.0f} and {sizes[-1]:.0f} bytes and takes {statistics.median(writes[:20]):.1f} and "
-        f"{statistics.median(writes[-20:]):.1f} ms"
+        f"a checkpoint has {sizes[0]:.0f} and {sizes[-1]:.0f} bytes and takes "
+        f"{statistics.median(writes[:20]):.1f} and {statistics.median(writes[-20:]):.1f} ms"
     )
     assert slope < 1024
     assert len(set(files[warm])) == 1 and set(checkpoints[2:]) == {2.0}

@@ -1,8 +1,9 @@
 """Pairs of texts, the models that turn one into the other, and what needs no network to do so."""
 
-from .adapters import PEFT_METHODS, PROMPT_INITS, add_adapter, count_trainable
+from .adapters import PEFT_METHODS, PROMPT_INITS, add_adapter, check_adapter_acts, count_trainable
 from .baselines import SuffixRules, lead, oracle_sentence
 from .batches import IGNORED_LABEL, PadBatch, TokenizedPairs, check_batch_size
+from .cache_names import follow_cache_name
 from .models import (
     adapter_of,
     base_of,
@@ -52,6 +53,7 @@ __all__ = [
     "build_t5",
     "calibrate",
     "check_batch_size",
+    "check_adapter_acts",
     "check_template",
     "confidence_scores",
     "count_trainable",
@@ -60,6 +62,7 @@ __all__ = [
     "encode",
     "few_shot_prompt",
     "first_token_probabilities",
+    "follow_cache_name",
     "generate_answers",
     "generation_config",
     "hard_prompt",

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..errors import UsageError
+from ..errors import HwzooError, UsageError
+from .cache_names import follow_cache_name
 
 PEFT_METHODS = ("prompt_tuning", "prefix_tuning", "p_tuning", "lora")
 PROMPT_INITS = ("random", "text", "vocab")
@@ -73,12 +74,61 @@ def add_adapter(
         raise UsageError(f"--peft_method is {method}; it must be none or one of {', '.join(PEFT_METHODS)}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what PEFT itself does with deprecated names, and with GPT-2's layers
-        wrapped = peft.get_peft_model(model, adapter)
+        wrapped = follow_cache_name(peft.get_peft_model(model, adapter))
     if method == "prompt_tuning" and ids is not None:
         # Ours, as PEFT would load a tokenizer by name for this, and again wherever the adapter is loaded.
         with torch.no_grad():
             wrapped.prompt_encoder[wrapped.active_adapter].embedding.weight.copy_(model.get_input_embeddings()(ids))
     return wrapped
+
+
+@torch.no_grad()
+def check_adapter_acts(model: nn.Module):
+    """
+    Generates one token with random numbers in place of an adapter's weights and one without the adapter: what is
+    trained would be of no use where they are equally probable. Model and global random state stay as they were.
+
+    Args:
+        model: with an adapter; one without is fine.
+
+    Raises:
+        HwzooError: when the adapter changes nothing.
+    """
+    if not hasattr(model, "active_peft_config"):
+        return
+    name, training = model.active_adapter, model.training
+    weights = [weight for full, weight in model.named_parameters() if name in full.split(".")]
+    kept = [weight.clone() for weight in weights]
+    generator = torch.Generator().manual_seed(0)
+    token = model.config.eos_token_id
+    # Each id once, as a list of them may end a text.
+    input_ids = torch.tensor([[token[0] if isinstance(token, list) else token or 0]], device=model.device)
+    settings = {"max_new_tokens": 1, "do_sample": False, "num_beams": 1, "use_cache": True}
+    settings |= {"output_logits": True, "return_dict_in_generate": True}
+
+    def logits(network: nn.Module) -> torch.Tensor:
+        inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+        return network.generate(**inputs, **settings).logits[0]
+
+    model.eval()
+    try:
+        for weight in weights:
+            weight.copy_(torch.randn(weight.shape, generator=generator))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Position ids are not supported")  # PEFT counts them itself
+            with_adapter = logits(model)
+            with model.disable_adapter():
+                without = logits(model.get_base_model())
+    finally:
+        for weight, before in zip(weights, kept, strict=True):
+            weight.copy_(before)
+        model.train(training)
+    if torch.allclose(with_adapter, without, rtol=1e-4, atol=1e-5):
+        kind = model.active_peft_config.peft_type.value.lower()
+        raise HwzooError(
+            f"an adapter of {kind} has no effect on what {type(model.get_base_model()).__name__} generates with the "
+            "installed transformers and PEFT, so that it is not trained: another --peft_method may have"
+        )
 
 
 def count_trainable(model: nn.Module) -> int:

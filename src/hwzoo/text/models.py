@@ -19,6 +19,7 @@ from transformers import (
 
 from ..errors import HwzooError, UsageError, first_line
 from ..retry import has_file, retried
+from .cache_names import follow_cache_name
 
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"  # ids 0, 1, 2 as in every T5
 
@@ -93,7 +94,9 @@ def load_seq2seq(model_name_or_path: str, load: Callable[..., PreTrainedModel], 
         model = load(AutoModelForSeq2SeqLM, base, dtype=torch.float32)
     except (HwzooError, ValueError) as error:
         raise HwzooError(f"{what} is an adapter whose base is missing: {error}") from error
-    return retried(lambda: PeftModel.from_pretrained(model, model_name_or_path, is_trainable=trainable), what)
+    return follow_cache_name(
+        retried(lambda: PeftModel.from_pretrained(model, model_name_or_path, is_trainable=trainable), what)
+    )
 
 
 def load_tokenizer(
