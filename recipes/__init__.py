@@ -3,5 +3,5 @@
 import sys
 from pathlib import Path
 
-# As for `python recipes/NAME.py`: some recipes import another.
+# As for `python recipes/NAME.py`: compare_samplers.py imports another.
 sys.path.append(str(Path(__file__).parent))

@@ -18,10 +18,9 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from evaluate_generator import load_classifier, score
 from sample import check_guidance, check_steps, draw, load_generator
 
-from hwzoo import diffusion, metrics, training
+from hwzoo import diffusion, metrics, scoring, training
 from hwzoo.data import load_images
 from hwzoo.errors import UsageError
 from hwzoo.files import sha256, write_bytes, write_json
@@ -69,7 +68,7 @@ def main(settings: Settings) -> dict:
     config = pipeline.scheduler.config
     samplers = list_samplers(settings, config)
     data = load_images(settings.dataset_name, settings.data_dir)
-    classifier = load_classifier(data, settings.classifier).to(device).eval()
+    classifier = scoring.load_classifier(data, settings.classifier).to(device).eval()
     if settings.num_samples > len(data.train):
         raise UsageError(f"--num_samples is {settings.num_samples}; the floor has {len(data.train)} training images")
     size = pipeline.config.image_size or pipeline.unet.config.sample_size
@@ -115,7 +114,7 @@ def main(settings: Settings) -> dict:
         shown.clear()
         images, seconds = draw(pipeline, settings.num_samples, num_inference_steps=steps, **call)
         row = sampler | {"network_evaluations": sum(shown) / len(images), "seconds": seconds}
-        scores = score(images, data, classifier, made_by)
+        scores = scoring.score(images, data, classifier, made_by)
         results["protocol"] = f"{scores.pop('protocol')}; {PROTOCOL}"
         error = metrics.frechet_standard_error(features_of(images), test_features)
         rows.append(row | scores | {"test_fid_standard_error": error})

@@ -25,17 +25,15 @@ from accelerate import PartialState
 from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import AutoModel, AutoModelForImageClassification
-from transformers.utils import cached_file
+from transformers import AutoModel
 
-from hwzoo import ContinualForImageClassification, diffusion, hub, metrics, training
-from hwzoo.data import ImageSplits, load_images
+from hwzoo import diffusion, hub, metrics, scoring, training
+from hwzoo.data import load_images
 from hwzoo.errors import HwzooError, UsageError
-from hwzoo.files import sha256, write_json
+from hwzoo.files import write_json
 from hwzoo.retry import has_file, retried
 from hwzoo.training import flag
 
-FLOOR_SEED = 0  # of the choice of the floor's training images: the same for every model
 MOST_SAMPLES = 10_000
 
 
@@ -70,7 +68,7 @@ def main(settings: Settings) -> dict:
         raise UsageError(f"--output_dir {folder} holds scores.json; give --overwrite_output_dir or another folder")
     device = PartialState().device
     data = load_images(settings.dataset_name, settings.data_dir)
-    classifier = load_classifier(data, settings.classifier).to(device)
+    classifier = scoring.load_classifier(data, settings.classifier).to(device)
     inception = metrics.load_inception().to(device) if settings.inception_fid else None
     sample, made_by, most = open_generator(settings, device)
     most = min(most, len(data.train))
@@ -102,7 +100,7 @@ def main(settings: Settings) -> dict:
     # 3. scores
     results = {"model": name, "dataset": data.name, "num_samples": num_samples, "seed": settings.seed}
     made_by += f", seed {settings.seed}" + (", their edges cut off" if settings.center_crop else "")
-    results |= score(samples, data, classifier, made_by, inception)
+    results |= scoring.score(samples, data, classifier, made_by, inception)
 
     # 4. save
     training.save_image_grid(samples[:200], folder / "samples.png", columns=20)
@@ -113,95 +111,6 @@ def main(settings: Settings) -> dict:
             print(f"{label:>32} {value:.4f}" if isinstance(value, float) else f"{label:>32} {value}")
     print(results["protocol"])
     return results
-
-
-def score(
-    samples: Tensor,
-    data: ImageSplits,
-    classifier: ContinualForImageClassification,
-    made_by: str,
-    inception=None,
-    limit: int | None = None,
-) -> dict:
-    """
-    The scores of `metrics.generator_scores`, and `protocol`, which says how they were computed; `train_gan.py` ends
-    with it too.
-
-    Args:
-        samples: (num_samples, channels, height, width) in [0, 1], no more than there are training images.
-        data: what they are compared with: all its test images, and as many training images as there are samples.
-        classifier: of `load_classifier`.
-        made_by: what made the samples, with the seed, for the protocol.
-        inception: of `metrics.load_inception`, for FID on its features as well.
-        limit: test images at most, for a rehearsal.
-    """
-    num_samples, num_features = len(samples), classifier.feature_size
-    chosen = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(FLOOR_SEED))[:num_samples]
-
-    def pixel_values(images, places):
-        return (images.pixel_values(part) for part in places.split(500))
-
-    def real():
-        return pixel_values(data.test, torch.arange(len(data.test))[:limit]), pixel_values(data.train, chosen)
-
-    scores = metrics.generator_scores(samples, *real(), classifier)
-    if inception is not None:
-        scores |= metrics.inception_scores(samples, *real(), inception)
-    weights = sha256(Path(cached_file(classifier.name_or_path, "model.safetensors")).read_bytes())
-    shipped = Path(classifier.name_or_path).parent == hub.CLASSIFIERS
-    name = Path(classifier.name_or_path).name if shipped else classifier.name_or_path
-    scores |= {"classifier": name, "classifier_sha256": weights}
-    sentence = [
-        f"{data.name}: {num_samples} samples of {made_by}, against all {len(data.test)} test images",
-        f"FID, precision and recall (k = {metrics.NUM_NEIGHBORS}) on the {num_features} features of the classifier "
-        f"{name}{' of hwzoo' if shipped else ''} (sha256 {weights}), not Inception's: comparable only under the same "
-        "classifier and the same number of samples",
-        f"floor: the FID of {num_samples} training images, drawn with seed {FLOOR_SEED}, against the same test images",
-        "classes: the classifier's most likely one; covered: by 1 % of the samples or more; entropy in nats",
-    ]
-    if min(num_samples, len(data.test)) <= num_features:
-        sentence.append("no more images than features: the covariances are singular, FID says little beside its floor")
-    if inception is not None:
-        sentence.append("test_inception_fid: on Inception's 2,048 features, grey images repeated to three channels")
-    return scores | {"protocol": "; ".join(sentence)}
-
-
-def own_classifier(data: ImageSplits) -> str | None:
-    """The name of the classifier that comes with the package for a data set, by what it is, not by its name."""
-    name = data.known_as
-    return name if name is not None and (hub.CLASSIFIERS / name / "config.json").exists() else None
-
-
-def load_classifier(data: ImageSplits, name_or_path: str | None = None) -> ContinualForImageClassification:
-    """
-    The classifier whose features score images of a data set: the one of this name, or the data set's own.
-
-    Raises:
-        UsageError: when the data set has none, or for one of other images or another number of classes.
-    """
-    if name_or_path is None:
-        own = own_classifier(data)
-        if own is None:
-            known = sorted(path.parent.name for path in hub.CLASSIFIERS.glob("*/config.json"))
-            raise UsageError(
-                f"--classifier is not given, and none comes with the package for {data.name} (only for "
-                f"{', '.join(known) or 'no data set'}); give the folder or Hub id of one, as "
-                "`train_continual.py --strategy joint --num_tasks 1` trains it"
-            )
-        return hub.load_classifier(own)
-    try:
-        classifier = hub.load(AutoModelForImageClassification, name_or_path, trust_remote_code=False)
-    except ValueError as error:
-        raise UsageError(f"--classifier {name_or_path} cannot be loaded: {str(error).splitlines()[0]}") from error
-    if not isinstance(classifier, ContinualForImageClassification):
-        raise UsageError(f"--classifier {name_or_path}: a {type(classifier).__name__} is no classifier of the zoo")
-    wanted = {"image_size": data.test.image_size, "num_channels": data.test.num_channels}
-    for key, value in (wanted | {"num_labels": len(data.test.class_names)}).items():
-        if getattr(classifier.config, key) != value:
-            raise UsageError(
-                f"--classifier {name_or_path}: it has {key} {getattr(classifier.config, key)}, the data {value}"
-            )
-    return classifier
 
 
 def open_generator(settings: Settings, device: torch.device) -> tuple[Callable[..., Tensor], str, float]:

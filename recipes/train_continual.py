@@ -179,8 +179,7 @@ def main(run: Run, tasks: Tasks, architecture: Model, method: Method) -> dict:
                 f"{data.name}, {stream_of if tasks.num_tasks > 1 else 'all classes in one task'}",
                 f"accuracy on all {len(stream.test)} test images, the mean over the tasks, after the last one",
                 "among the outputs of the image's own task" if tasks.scenario == "task" else "among all outputs seen",
-                f"weights averaged with decay {run.ema_decay}" if state.ema else "last weights",
-                "the last step, not one chosen by test numbers",
+                training.weights_of(run),
             ))  # fmt: skip
             return results
 
@@ -197,8 +196,7 @@ def main(run: Run, tasks: Tasks, architecture: Model, method: Method) -> dict:
 
         ending = training.Ending(test, save, [model, eval_model], hub.publish)
         whole = {"model": model, "noise": noise, "strategy": strategy, "stream": stream, "scores": scores}
-        identity = {"recipe": "train_continual", "dataset": data.name, "data": data.digest()}
-        identity |= training.deciding(tasks, architecture, method) | {"steps": steps}
+        identity = training.identity_of("train_continual", data, tasks, architecture, method) | {"steps": steps}
         fitted = training.fit(
             run, accelerator, batches, train_step, state=whole | state.entries(), identity=identity, evaluate=watch,
             after_step=after_step, total_steps=sum(steps), ending=ending,

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from evaluate_generator import load_classifier, own_classifier, score
 from torch.nn import functional as F
 
-from hwzoo import cards, diffusion, hub, training
+from hwzoo import cards, diffusion, hub, scoring, training
 from hwzoo.data import ImageBatches, load_images
 from hwzoo.errors import UsageError
 from hwzoo.training import flag
@@ -60,8 +59,8 @@ class Model(training.Flags):
 
 
 @dataclass
-class Method(training.Flags):
-    FREE = {"scheduler", "num_inference_steps", "guidance_scale", "num_test_samples", "classifier"}
+class Method(scoring.ScoreFlags):
+    FREE = scoring.ScoreFlags.FREE | {"scheduler", "num_inference_steps", "guidance_scale"}
     FREE |= {"num_bound_images", "num_bound_timesteps"}
 
     num_train_timesteps: int = flag(1000, "timesteps T of the forward process", "[25, inf)")
@@ -75,10 +74,6 @@ class Method(training.Flags):
     scheduler: Literal[diffusion.SCHEDULERS] = flag("sde_dpm_solver", "sampler of the pictures and of the scores")
     num_inference_steps: int = flag(25, "steps of that sampler", "[1, inf)")
     guidance_scale: float = flag(1.0, "classifier-free guidance of a conditional model; 1 is none", "[0, inf)")
-    num_test_samples: int = flag(10_000, "samples that are scored, at most as many as training images", "[4, inf)")
-    classifier: str | None = flag(
-        None, "folder or Hub id of the classifier that scores them; the data set's own, if any, when not given"
-    )
     num_bound_images: int = flag(500, "test images, evenly spaced, of the bound in bits/dim", "[2, inf)")
     num_bound_timesteps: int = flag(50, "terms of the bound drawn for each of them, one a part of T - 1", "[1, inf)")
 
@@ -117,8 +112,7 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
             raise UsageError(f"--padded_size is {padded_size}; the images of {data.name} have {size} pixels")
         before = (padded_size - size) // 2
         margins = (before, padded_size - size - before) * 2
-        scored = method.classifier or own_classifier(data)
-        classifier = load_classifier(data, method.classifier) if scored else None
+        scorer = scoring.Scorer(data, method, device)
 
         # 3. model: the UNet, and the scheduler that says what it is trained on
         network = {name: value for name, value in asdict(architecture).items() if name != "padded_size"}
@@ -216,24 +210,19 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
             num_bound = limit or method.num_bound_images
             tests = test_means(bound, num_bound, with_error=["bits_per_dim"])
             results = {f"test_{name}": value for name, value in tests.items()}
-            protocol = [
+            made_by = f"this model by {method.scheduler}, {method.num_inference_steps} steps, seed {run.seed}"
+            if num_classes:
+                made_by += f", classes drawn uniformly, guidance scale {method.guidance_scale}"
+            results |= scorer(samples, made_by, limit) if accelerator.is_main_process else {}
+            results["protocol"] = "; ".join([
+                results.get("protocol", data.name),
                 f"bits/dim: the variational bound on {len(test_means.indices(num_bound))} test images, evenly spaced, "
                 f"with {method.num_bound_timesteps} of the {len(alphas_cumprod) - 1} terms L_(t-1) of each, at "
                 "stratified t; prior is L_T, reconstruction L_0; the standard error is over the images"
                 + (", each given its class" if num_classes else ""),
-                f"weights averaged with decay {run.ema_decay}" if state.ema else "last weights",
-                "the last step, not one chosen by test numbers",
-            ]
-            if accelerator.is_main_process and classifier is not None:
-                made_by = f"this model by {method.scheduler}, {method.num_inference_steps} steps, seed {run.seed}"
-                if num_classes:
-                    made_by += f", classes drawn uniformly, guidance scale {method.guidance_scale}"
-                images = samples(limit or min(method.num_test_samples, len(data.train)))
-                results |= score(images, data, classifier.to(device), made_by, limit=limit)
-                protocol.insert(0, results.pop("protocol"))
-            else:
-                protocol.insert(0, f"{data.name}: samples not scored, no classifier for it comes with the package")
-            return results | {"protocol": "; ".join(protocol)}
+                training.weights_of(run),
+            ])  # fmt: skip
+            return results
 
         # 8. save
         def save(folder, results, history, limit):
@@ -253,9 +242,7 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
             hub.save_card(run, folder, CARD, results=results, **about)
 
         ending = training.Ending(test, save, [unet, eval_model], hub.publish)
-        identity = {"recipe": "train_ddpm", "dataset": data.name, "data": data.digest()} | training.deciding(
-            architecture, method
-        )
+        identity = training.identity_of("train_ddpm", data, architecture, method)
         whole = {"model": unet, "noise": noise} | pictures | state.entries()
         fitted = training.fit(
             run, accelerator, batches, train_step, state=whole, identity=identity, evaluate=watch, ending=ending

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from evaluate_generator import load_classifier, own_classifier, score
 
-from hwzoo import GANConfig, GANModel, cards, hub, training
+from hwzoo import GANConfig, GANModel, cards, hub, scoring, training
 from hwzoo.data import ImageBatches, load_images
 from hwzoo.errors import UsageError
 from hwzoo.models.gan.losses_gan import LOSSES, gradient_penalty
@@ -47,8 +46,8 @@ Model = training.config_flags(GANConfig, without=("image_size", "num_channels", 
 
 
 @dataclass
-class Method(training.Flags):
-    FREE = {"grid_steps", "num_test_samples", "classifier"}
+class Method(scoring.ScoreFlags):
+    FREE = scoring.ScoreFlags.FREE | {"grid_steps"}
 
     conditional: bool = flag(False, "condition both networks on the class of an image")
     loss: Literal[tuple(LOSSES)] = flag("non_saturating", "what both networks minimise")
@@ -58,16 +57,13 @@ class Method(training.Flags):
     adam_beta1: float = flag(0.5, "decay of Adam's average gradient", "[0, 1)")
     adam_beta2: float = flag(0.999, "decay of Adam's average squared gradient", "[0, 1)")
     grid_steps: int | None = flag(50, "steps between pictures of the same 100 latents, fake_0050.png ...", "[1, inf)")
-    num_test_samples: int = flag(10_000, "samples that are scored, at most as many as training images", "[4, inf)")
-    classifier: str | None = flag(
-        None, "folder or Hub id of the classifier that scores them; the data set's own, if any, when not given"
-    )
 
 
 def main(run: Run, architecture: Model, method: Method) -> dict:
     # 1. accelerator, seed, output folder
     with training.start(run) as accelerator:
         device, process = accelerator.device, (accelerator.process_index, accelerator.num_processes)
+        main_process = accelerator.is_main_process
 
         # 2. data, on the device as one tensor: a step takes the images of all its discriminator steps
         data = load_images(run.dataset_name, run.data_dir)
@@ -77,8 +73,7 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
         batches = ImageBatches(data.train.to(device), run.train_batch_size * parts * turns, run.seed, *process)
         noise = training.GlobalNoise(run.seed, device, *process)
 
-        scored = method.classifier or own_classifier(data)
-        classifier = load_classifier(data, method.classifier) if scored else None
+        scorer = scoring.Scorer(data, method, device)
 
         # 3. model
         image = {"image_size": data.train.image_size, "num_channels": data.train.num_channels}
@@ -155,30 +150,25 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
             return eval_model.sample(num, labels=labels, generator=torch.Generator().manual_seed(run.seed))
 
         def after_step(step):
-            if method.grid_steps is not None and step % method.grid_steps == 0 and accelerator.is_main_process:
+            if method.grid_steps is not None and step % method.grid_steps == 0 and main_process:
                 grids.add(step, samples(100))
 
         grids = training.ImageSeries(Path(run.output_dir), columns=10)
 
+        def scored_samples(num):
+            generator = torch.Generator().manual_seed(run.seed)
+            parts = torch.arange(num).split(run.eval_batch_size)
+            return torch.cat([eval_model.sample(len(part), generator=generator).cpu() for part in parts])
+
         # 7. test: each process has statistics of BatchNorm of its own, those of the first are saved and tested
         def test(limit):
             eval_model.eval()
-            results, protocol = {}, []
-            if accelerator.is_main_process and classifier is not None:
-                generator = torch.Generator().manual_seed(run.seed)
-                num = limit or min(method.num_test_samples, len(data.train))
-                parts = torch.arange(num).split(run.eval_batch_size)
-                scored = torch.cat([eval_model.sample(len(part), generator=generator).cpu() for part in parts])
-                results = score(scored, data, classifier.to(device), f"this generator, seed {run.seed}", limit=limit)
-                protocol.append(results.pop("protocol"))
-            else:
-                protocol.append(f"{data.name}: not scored, no classifier for it comes with the package")
+            results = scorer(scored_samples, f"this generator, seed {run.seed}", limit) if main_process else {}
             results["protocol"] = "; ".join([
-                *protocol,
+                results.get("protocol", data.name),
                 "samples with the running statistics of BatchNorm, pixels clamped to [0, 1]",
                 "classes drawn uniformly" if model.config.num_classes else "unconditional",
-                f"weights of the generator averaged with decay {run.ema_decay}" if run.use_ema else "last weights",
-                "the last step, not one chosen by test numbers",
+                training.weights_of(run),
             ])  # fmt: skip
             return results
 
@@ -198,8 +188,8 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
         ending = training.Ending(test, save, [model, eval_model], hub.publish)
         state = {"model": model, "noise": noise, "grids": grids}
         state |= states["generator"].entries("generator_") | states["discriminator"].entries("discriminator_")
-        identity = {name: getattr(model.config, name) for name in ("num_classes", *asdict(architecture))}
-        identity |= {"recipe": "train_gan", "dataset": data.name, "data": data.digest()} | training.deciding(method)
+        identity = training.identity_of("train_gan", data, architecture, method, config=model.config)
+        identity["num_classes"] = model.config.num_classes
         fitted = training.fit(
             run, accelerator, batches, train_step, state=state, identity=identity, after_step=after_step, ending=ending
         )

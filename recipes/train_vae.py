@@ -106,19 +106,15 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
             tests = test_means(elbo, limit) | test_means(iwae, num_iwae, batch_size=100)
             results = {f"test_{name}": value for name, value in tests.items()}
             some = test_set.select(test_means.indices(limit))
-            results |= metrics.course100(eval_model, some.pixel_values, some.labels, seed=TEST_SEED)
-            with torch.inference_mode():
-                parts = torch.arange(len(some)).split(run.eval_batch_size)
-                means = torch.cat([eval_model.encode(some.pixel_values(part))[0] for part in parts])
-            results["active_units"] = metrics.active_units(means)
+            size = {"batch_size": run.eval_batch_size, "seed": TEST_SEED}
+            results |= metrics.latent_variable_scores(eval_model, some, **size)
             results["protocol"] = "; ".join((
                 f"{data.name}: all {len(test_set)} test images",
                 f"binarisation {protocol.binarization} (test images drawn once, seed {TEST_SEED}, unless none)",
                 "nats per image, one posterior sample an image",
                 f"test_iwae_{num_samples}: {len(test_means.indices(num_iwae))} of these images, evenly spaced",
                 "course100: the first ten of each class, 100 repeats",
-                f"weights averaged with decay {run.ema_decay}" if state.ema else "last weights",
-                "the last step, not one chosen by test numbers",
+                training.weights_of(run),
             ))  # fmt: skip
             return results
 
@@ -137,8 +133,7 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
             hub.save_card(run, folder, CARD, results=results, **about)
 
         ending = training.Ending(test, save, [model, eval_model], hub.publish)
-        identity = {name: getattr(model.config, name) for name in asdict(architecture)} | training.deciding(protocol)
-        identity |= {"recipe": "train_vae", "dataset": data.name, "data": data.digest()}
+        identity = training.identity_of("train_vae", data, architecture, protocol, config=model.config)
         fitted = training.fit(
             run, accelerator, batches, train_step, state={"model": model, "noise": noise, **state.entries()},
             identity=identity, evaluate=lambda: test_means(elbo, 1000), ending=ending,

@@ -25,6 +25,7 @@ TOP = {
     "packaged": set(),
     "retry": {"errors"},
     "hub": SHARED | {"models", "cards"},
+    "scoring": SHARED | {"data", "hub", "metrics", "models", "training"},
 }
 FOR_PIPELINES = {"torch", "diffusers"} | sys.stdlib_module_names
 FOR_MODELS = {"torch", "transformers", "huggingface_hub", "numpy", "PIL"} | sys.stdlib_module_names
@@ -53,6 +54,8 @@ def violations(path: Path, source: str) -> list[str]:
         found += in_model_folder(path, tree, FOR_PIPELINES)
     if path.parts[0] == "recipes":
         found += in_recipe(tree)
+        others = {each.stem for each in FILES if each.parts[0] == "recipes"}
+        found += [f"imports the recipe {name}" for name in imported(tree, path) if root(name) in others]
     return [f"{path}: {violation}" for violation in found]
 
 

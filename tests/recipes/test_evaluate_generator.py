@@ -11,7 +11,7 @@ from PIL import Image
 from recipe_runs import load_recipe, save_classifier
 from transformers import ResNetConfig, ResNetForImageClassification
 
-from hwzoo import VAEConfig, VAEModel, hub
+from hwzoo import VAEConfig, VAEModel, hub, scoring
 from hwzoo.data import ImageSet, ImageSplits, load_images
 
 SCORES = {
@@ -164,9 +164,9 @@ def test_a_recipe_ends_with_the_same_scores(recipe, evaluate, tmp_path):
     vae = save_vae(tmp_path / "vae")
     results = evaluate(vae, num_samples=30, eval_batch_size=30)
     data = load_images("digits")
-    classifier = recipe.load_classifier(data, str(tmp_path / "classifier"))
+    classifier = scoring.load_classifier(data, str(tmp_path / "classifier"))
     samples = hub.load(VAEModel, vae).sample(30, generator=torch.Generator().manual_seed(0))
-    scores = recipe.score(samples, data, classifier, made_by="this model")
+    scores = scoring.score(samples, data, classifier, made_by="this model")
     assert scores.keys() == SCORES | {"classifier", "classifier_sha256", "protocol"}
     assert {name: results[name] for name in SCORES} == {name: scores[name] for name in SCORES}
     assert scores["protocol"].startswith("digits: 30 samples of this model, against")

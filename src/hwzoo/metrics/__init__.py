@@ -21,7 +21,7 @@ from .generation import (
     load_inception,
     precision_recall,
 )
-from .likelihood import active_units, course100, first_of_each_class
+from .likelihood import active_units, course100, first_of_each_class, latent_variable_scores
 
 __all__ = [
     "NUM_NEIGHBORS",
@@ -37,6 +37,7 @@ __all__ = [
     "jensen_shannon_divergence",
     "label_entropy",
     "label_histogram",
+    "latent_variable_scores",
     "load_inception",
     "normal_log_density",
     "penalised_wasserstein",

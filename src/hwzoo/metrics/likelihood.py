@@ -21,6 +21,23 @@ def active_units(posterior_means: Tensor) -> int:
     return int((posterior_means.cpu().double().var(0) > ACTIVE_VARIANCE).sum())
 
 
+@torch.inference_mode()
+def latent_variable_scores(model: Any, images: Any, *, batch_size: int, seed: int = 0) -> dict[str, float]:
+    """
+    `course100` and the number of `active_units` of a variational autoencoder.
+
+    Args:
+        model: with `encode` and what `course100` needs.
+        images: a test set: `len`, `labels`, and `pixel_values(indices)`.
+        batch_size: images that are encoded at once.
+        seed: of the posterior samples.
+    """
+    results = course100(model, images.pixel_values, images.labels, seed=seed)
+    indices = torch.arange(len(images)).split(batch_size)
+    means = torch.cat([model.encode(images.pixel_values(part))[0] for part in indices])
+    return results | {"active_units": active_units(means)}
+
+
 def first_of_each_class(labels: Tensor, num: int) -> Tensor:
     """The places of the first `num` examples of each class (fewer where a class has fewer), by class: (places,)."""
     return torch.cat([(labels == label).nonzero()[:num, 0] for label in labels.unique()])

@@ -1,6 +1,6 @@
 """The frame that recipes share: arguments, the loop, checkpoints, evaluation. It knows no model."""
 
-from .arguments import Flags, RunArguments, deciding, flag, parse_arguments, save_settings, settings
+from .arguments import Flags, RunArguments, flag, identity_of, parse_arguments, save_settings, settings, weights_of
 from .checkpoint import Checkpoint, Checkpoints, CorruptCheckpoint
 from .config_flags import config_flags
 from .ema import averaged_model
@@ -42,8 +42,8 @@ __all__ = [
     "average",
     "averaged_model",
     "config_flags",
-    "deciding",
     "fit",
+    "identity_of",
     "flag",
     "launch",
     "make_output_dir",
@@ -64,4 +64,5 @@ __all__ = [
     "save_task_curves",
     "settings",
     "start",
+    "weights_of",
 ]

@@ -301,6 +301,12 @@ def save_settings(path: Path, *arguments: Any):
     write_bytes(path, yaml.safe_dump(settings(*arguments), sort_keys=False).encode())
 
 
+def weights_of(run: Any) -> str:
+    """Which weights are tested and saved, for protocols."""
+    which = f"weights averaged with decay {run.ema_decay}" if run.use_ema else "last weights"
+    return f"{which}; the last step, not one chosen by test numbers"
+
+
 def deciding(*arguments: Flags) -> dict[str, Any]:
     """The flags by name on which the steps of a run depend: a resumed run must have the same."""
     return {
@@ -309,6 +315,20 @@ def deciding(*arguments: Flags) -> dict[str, Any]:
         for each in fields(flags)
         if each.name not in flags.FREE
     }
+
+
+def identity_of(recipe: str, data: Any, *arguments: Flags, config: Any = None) -> dict[str, Any]:
+    """
+    What a resumed run must share with its checkpoint, by name: recipe, data, and the flags that decide.
+
+    Args:
+        recipe: its name.
+        data: with a `name` and a `digest()`.
+        arguments: the flags of the recipe besides those of the run.
+        config: of the model, in place of flags of these names: a trained model has a configuration of its own.
+    """
+    flags = {name: getattr(config, name, value) for name, value in deciding(*arguments).items()}
+    return {**flags, "recipe": recipe, "dataset": data.name, "data": data.digest()}
 
 
 def settings(*arguments: Any) -> dict[str, Any]:
