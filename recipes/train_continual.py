@@ -15,11 +15,10 @@ from typing import Literal
 
 import torch
 
-from hwzoo import ContinualConfig, ContinualForImageClassification, cards, continual, hub, metrics, training
+from hwzoo import ContinualConfig, ContinualForImageClassification, continual, hub, metrics, training
 from hwzoo.data import ImageBatches, load_images
 from hwzoo.training import flag
 
-CARD = cards.template("continual")
 SCORES = ("average_accuracy", "average_forgetting", "backward_transfer", "forward_transfer")
 
 
@@ -192,7 +191,7 @@ def main(run: Run, tasks: Tasks, architecture: Model, method: Method) -> dict:
             training.save_settings(folder / "preset.yaml", run, tasks, architecture, method)
             about = {"title": f"continual-{data.name}-{method.strategy}", "dataset": data.source, "metrics": SCORES}
             about |= {"pipeline_tag": "image-classification", "config": eval_model.config}
-            hub.save_card(run, folder, CARD, results=results, tasks=tasks, method=method, **about)
+            hub.save_card(run, folder, "continual", results=results, tasks=tasks, method=method, **about)
 
         ending = training.Ending(test, save, [model, eval_model], hub.publish)
         whole = {"model": model, "noise": noise, "strategy": strategy, "stream": stream, "scores": scores}

@@ -16,13 +16,12 @@ from typing import Literal
 import torch
 from torch.nn import functional as F
 
-from hwzoo import cards, diffusion, hub, scoring, training
+from hwzoo import diffusion, hub, scoring, training
 from hwzoo.data import ImageBatches, load_images
 from hwzoo.errors import UsageError
 from hwzoo.training import flag
 
 TEST_SEED = 0  # of the bound's noise and timesteps: the same for every run, whatever its seed
-CARD = cards.template("ddpm")
 BOUNDS = ("bits_per_dim", "prior", "denoising", "reconstruction")
 COLUMNS = 10  # of the pictures of a run's progress
 
@@ -239,7 +238,7 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
             training.save_settings(folder / "preset.yaml", run, architecture, method)
             about = {"title": f"ddpm-{data.name}", "dataset": data.source, "library_name": "diffusers"}
             about |= {"config": eval_model.config, "schedule": scheduler.config, "image_size": size, "method": method}
-            hub.save_card(run, folder, CARD, results=results, **about)
+            hub.save_card(run, folder, "ddpm", results=results, **about)
 
         ending = training.Ending(test, save, [unet, eval_model], hub.publish)
         identity = training.identity_of("train_ddpm", data, architecture, method)

@@ -17,14 +17,13 @@ from typing import Literal
 
 import torch
 
-from hwzoo import GANConfig, GANModel, cards, hub, scoring, training
+from hwzoo import GANConfig, GANModel, hub, scoring, training
 from hwzoo.data import ImageBatches, load_images
 from hwzoo.errors import UsageError
 from hwzoo.models.gan.losses_gan import LOSSES, gradient_penalty
 from hwzoo.models.gan.modeling_gan import PIXEL_RANGES
 from hwzoo.training import flag
 
-CARD = cards.template("gan")
 PANELS = {
     "loss": ("discriminator_loss", "generator_loss"),
     "judged right": ("accuracy_real", "accuracy_fake"),
@@ -177,13 +176,11 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
             hub.save(eval_model, folder, results)
             training.save_image_grid(samples(200), folder / "samples.png", columns=20)
             grids.finish(folder / "training.gif")
-            logged = {name for record in history for name in record}
-            panels = {label: names for label, names in PANELS.items() if logged & set(names)}
-            training.save_panels(history, folder / "curves.png", panels or PANELS)
+            training.save_panels(history, folder / "curves.png", PANELS)
             training.save_settings(folder / "preset.yaml", run, architecture, method)
             about = {"title": f"gan-{data.name}", "dataset": data.source, "config": eval_model.config}
             about |= {"method": method, "steps_shown": list(grids.pictures())}
-            hub.save_card(run, folder, CARD, results=results, **about)
+            hub.save_card(run, folder, "gan", results=results, **about)
 
         ending = training.Ending(test, save, [model, eval_model], hub.publish)
         state = {"model": model, "noise": noise, "grids": grids}

@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 from torch.utils.data import Subset
 
-from hwzoo import cards, hub, text, training
+from hwzoo import hub, text, training
 from hwzoo.errors import UsageError
 from hwzoo.files import write_jsonl
 from hwzoo.metrics.rouge.sentences import split_sentences
@@ -28,7 +28,6 @@ from hwzoo.metrics.text import rouge_scores, text_scores
 from hwzoo.training import flag
 from hwzoo.training.seq2seq import Seq2SeqRunArguments, ZooSeq2SeqTrainer
 
-CARD = cards.template("t5")
 SIZES = ("d_model", "d_ff", "num_layers", "num_decoder_layers", "num_heads", "dropout_rate")
 ADAPTER = ("num_virtual_tokens", "prompt_tuning_init", "prompt_tuning_init_text", "lora_rank")
 PANELS = {
@@ -225,9 +224,7 @@ def main(run: Run, model: Model, data: Data, generation: Generation) -> dict:
                 for index, prediction in enumerate(predictions)
             ]
             write_jsonl(folder / "predictions.jsonl", rows)
-            logged = {name for record in history for name in record}
-            panels = {label: names for label, names in PANELS.items() if logged & set(names)}
-            training.save_panels(history, folder / "curves.png", panels or PANELS)
+            training.save_panels(history, folder / "curves.png", PANELS)
             training.save_settings(folder / "preset.yaml", run, model, data, generation)
             about = {"config": network.config, "method": model, "tasks": pairs.tasks, "lengths": data}
             about |= {"base": run.model_name_or_path, "adapter": text.adapter_of(network)}
@@ -242,7 +239,7 @@ def main(run: Run, model: Model, data: Data, generation: Generation) -> dict:
             about["library_name"] = "peft" if about["adapter"] else "transformers"
             about["pipeline_tag"] = "text2text-generation" if pairs.tasks else "summarization"
             title = f"t5-{pairs.name.split('/')[-1]}"
-            hub.save_card(run, folder, CARD, results=results, title=title, dataset=pairs.source, **about)
+            hub.save_card(run, folder, "t5", results=results, title=title, dataset=pairs.source, **about)
 
         ending = training.Ending(test, save, [network], hub.publish)
         trainer = trainer_of(network)

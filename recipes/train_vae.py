@@ -13,13 +13,12 @@ from typing import Literal
 
 import torch
 
-from hwzoo import VAEConfig, VAEModel, cards, hub, metrics, training
+from hwzoo import VAEConfig, VAEModel, hub, metrics, training
 from hwzoo.data import ImageBatches, binarize, load_images
 from hwzoo.errors import UsageError
 from hwzoo.training import flag
 
 TEST_SEED = 0  # of the test images' binarisation and the bounds' noise: the same for every run, whatever its seed
-CARD = cards.template("vae")
 BOUNDS = ("negative_elbo", "reconstruction_loss", "kl_divergence")
 
 
@@ -130,7 +129,7 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
             training.save_curves(history, folder / "curves.png", BOUNDS, unit="nats per image")
             training.save_settings(folder / "preset.yaml", run, architecture, protocol)
             about = {"title": f"vae-{data.name}", "dataset": data.source, "config": eval_model.config}
-            hub.save_card(run, folder, CARD, results=results, **about)
+            hub.save_card(run, folder, "vae", results=results, **about)
 
         ending = training.Ending(test, save, [model, eval_model], hub.publish)
         identity = training.identity_of("train_vae", data, architecture, protocol, config=model.config)

@@ -17,7 +17,7 @@ from huggingface_hub import CommitOperationAdd, HfApi, constants, get_session
 from huggingface_hub.errors import HFValidationError, HTTPError
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from .cards import write_card
+from .cards import template, write_card
 from .errors import HwzooError, UsageError
 from .files import adding_to, write_bytes, write_json
 from .models import FAMILIES, ContinualForImageClassification
@@ -76,14 +76,14 @@ def save_results(results: dict[str, Any], folder: Path):
     write_json(Path(folder) / "all_results.json", results)
 
 
-def save_card(run: Any, folder: Path, template: Path, *, results: dict[str, Any], **about: Any):
+def save_card(run: Any, folder: Path, family: str, *, results: dict[str, Any], **about: Any):
     """
     Writes the card of a run.
 
     Args:
         run: the flags of the run: `config`, `hub_model_id`, `output_dir`, `seed`.
         folder: for README.md, with the pictures of the run.
-        template: of the card, which is also given `preset`, `repo_id` and `seed`.
+        family: whose template of a card is filled; it is also given `preset`, `repo_id` and `seed`.
         results: as in all_results.json.
         about: `title`, `dataset` and all else that `cards.write_card` takes.
 
@@ -91,7 +91,7 @@ def save_card(run: Any, folder: Path, template: Path, *, results: dict[str, Any]
         HwzooError: when the card cannot be written.
     """
     about |= {"preset": run.config and Path(run.config).stem, "repo_id": run.hub_model_id or str(run.output_dir)}
-    write_card(folder, template, results=results, seed=run.seed, **about)
+    write_card(folder, template(family), results=results, seed=run.seed, **about)
 
 
 def publish(run: Any):

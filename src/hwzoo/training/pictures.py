@@ -114,10 +114,12 @@ def save_panels(history: list[dict[str, float]], path: Path, panels: Mapping[str
     Args:
         history: of `fit`.
         path: of the PNG.
-        panels: label of the vertical axis -> names of the metrics; those that the log lacks are left out.
+        panels: label of the vertical axis -> names of the metrics; those that the log lacks are left out, panels too.
     """
     from matplotlib.figure import Figure
 
+    logged = {name for record in history for name in record}
+    panels = {label: names for label, names in panels.items() if logged & set(names)} or panels
     figure = Figure(figsize=(4.5 * len(panels), 3.5), layout="constrained")
     for axis, (label, names) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         for name in names:
