@@ -84,7 +84,7 @@ def main(run: Run, tasks: Tasks, architecture: Model, method: Method) -> dict:
         else:
             stream = continual.permuted(data.train, data.test, tasks.num_tasks, tasks.scenario, tasks.stream_seed)
         stream = stream.to(device)
-        noise = training.GlobalNoise(run.seed, device, *process)
+        noise = training.GlobalNoise.for_run(run, accelerator)
 
         # 3. model and strategy
         mean, std = data.train.mean_and_std()

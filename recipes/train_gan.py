@@ -61,30 +61,28 @@ class Method(scoring.ScoreFlags):
 def main(run: Run, architecture: Model, method: Method) -> dict:
     # 1. accelerator, seed, output folder
     with training.start(run) as accelerator:
-        device, process = accelerator.device, (accelerator.process_index, accelerator.num_processes)
         main_process = accelerator.is_main_process
 
         # 2. data, on the device as one tensor: a step takes the images of all its discriminator steps
         data = load_images(run.dataset_name, run.data_dir)
         if method.conditional:
             data.check_classes("--conditional")
-        parts, turns = run.gradient_accumulation_steps, method.num_discriminator_steps
-        batches = ImageBatches(data.train.to(device), run.train_batch_size * parts * turns, run.seed, *process)
-        noise = training.GlobalNoise(run.seed, device, *process)
-
-        scorer = scoring.Scorer(data, method, device)
+        turns = method.num_discriminator_steps
+        batches = ImageBatches.for_run(data.train, run, accelerator, turns)
+        noise = training.GlobalNoise.for_run(run, accelerator)
+        scorer = scoring.Scorer(data, method, accelerator.device)
 
         # 3. model
-        image = {"image_size": data.train.image_size, "num_channels": data.train.num_channels}
         num_classes = len(data.train.class_names)
-        config = GANConfig(num_classes=num_classes if method.conditional else 0, **image, **asdict(architecture))
+        conditional_on = num_classes if method.conditional else 0
+        config = GANConfig(num_classes=conditional_on, **data.image_shape, **asdict(architecture))
         model = hub.load_or_build(GANModel, run.model_name_or_path, config)
         if model.config.num_classes not in {config.num_classes, num_classes}:
             raise UsageError(
                 f"--model_name_or_path {run.model_name_or_path}: it has num_classes {model.config.num_classes}, "
                 f"{data.name} has {num_classes}{', as --conditional needs' if method.conditional else ''}"
             )
-        model.to(device, memory_format=torch.channels_last).train()  # the faster one for convolutions
+        model.to(accelerator.device, memory_format=torch.channels_last).train()  # the faster one for convolutions
         networks = {"generator": model.generator, "discriminator": model.discriminator}
 
         # 4. optimisers; the average is of the generator alone

@@ -39,12 +39,8 @@ class Protocol(training.Flags):
     binarization: Literal["dynamic", "static", "none"] = flag(
         "dynamic", "training pixels drawn from their intensities at every step, once, or left grey"
     )
-    num_importance_samples: int = flag(
-        100, "samples K of the importance-weighted test bound test_iwae_K", "[1, 1000000]"
-    )
-    num_iwae_images: int | None = flag(
-        None, "test images for that bound, evenly spaced; all when not given", "[1, inf)"
-    )
+    num_importance_samples: int = flag(100, "samples K of the importance-weighted test bound iwae_K", "[1, 1000000]")
+    num_iwae_images: int | None = flag(None, "test images for it, evenly spaced; all when not given", "[1, inf)")
 
 
 def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
@@ -52,20 +48,17 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
         raise UsageError("--likelihood gaussian is of grey pixels: give --binarization none with it")
     # 1. accelerator, seed, output folder
     with training.start(run) as accelerator:
-        device, process = accelerator.device, (accelerator.process_index, accelerator.num_processes)
-
         # 2. data, on the device as one tensor
         data = load_images(run.dataset_name, run.data_dir)
         train_set = data.train.binarized(run.seed) if protocol.binarization == "static" else data.train
-        test_set = (data.test if protocol.binarization == "none" else data.test.binarized(TEST_SEED)).to(device)
-        parts = run.gradient_accumulation_steps
-        batches = ImageBatches(train_set.to(device), run.train_batch_size * parts, run.seed, *process)
-        noise = training.GlobalNoise(run.seed, device, *process)
+        test_set = data.test if protocol.binarization == "none" else data.test.binarized(TEST_SEED)
+        test_set = test_set.to(accelerator.device)
+        batches = ImageBatches.for_run(train_set, run, accelerator)
+        noise = training.GlobalNoise.for_run(run, accelerator)
 
         # 3. model
-        image = {"image_size": data.train.image_size, "num_channels": data.train.num_channels}
-        model = hub.load_or_build(VAEModel, run.model_name_or_path, VAEConfig(**image, **asdict(architecture)))
-        model.to(device)
+        config = VAEConfig(**data.image_shape, **asdict(architecture))
+        model = hub.load_or_build(VAEModel, run.model_name_or_path, config).to(accelerator.device)
 
         # 4. optimiser
         optimizer = torch.optim.Adam(model.parameters(), lr=run.learning_rate, fused=True)
@@ -78,8 +71,7 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
             if protocol.binarization == "dynamic":
                 pixel_values = binarize(pixel_values, noise.uniform(*pixel_values.shape))
             latent_noise = noise.normal(len(pixel_values), model.config.latent_size)
-            warmup, step = protocol.kl_warmup_steps, state.steps_done + 1
-            kl_weight = min(1.0, step / warmup) if warmup else 1.0
+            kl_weight = min(1.0, (state.steps_done + 1) / max(1, protocol.kl_warmup_steps))
 
             def loss_of(pixel_values, noise):
                 return state.wrapped(pixel_values, kl_weight=kl_weight, noise=noise)
@@ -88,25 +80,23 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
 
         # 6. training, watched on some of the test images
         test_means = training.TestMeans(accelerator, test_set, run.eval_batch_size, seed=TEST_SEED)
+        num_samples = protocol.num_importance_samples
 
         def elbo(batch, generator):
             bounds = eval_model.negative_elbo_bound(batch["pixel_values"], generator=generator)
             return dict(zip(BOUNDS, bounds, strict=True))
 
-        # 7. test
-        num_samples = protocol.num_importance_samples
-
         def iwae(batch, generator):
             bound = eval_model.negative_iwae_bound(batch["pixel_values"], num_samples, generator=generator)
             return {f"iwae_{num_samples}": bound}
 
+        # 7. test
         def test(limit):
             num_iwae = limit or protocol.num_iwae_images
             tests = test_means(elbo, limit) | test_means(iwae, num_iwae, batch_size=100)
             results = {f"test_{name}": value for name, value in tests.items()}
-            some = test_set.select(test_means.indices(limit))
-            size = {"batch_size": run.eval_batch_size, "seed": TEST_SEED}
-            results |= metrics.latent_variable_scores(eval_model, some, **size)
+            some, settings = test_set.select(test_means.indices(limit)), (run.eval_batch_size, TEST_SEED)
+            results |= metrics.latent_variable_scores(eval_model, some, *settings)
             results["protocol"] = "; ".join((
                 f"{data.name}: all {len(test_set)} test images",
                 f"binarisation {protocol.binarization} (test images drawn once, seed {TEST_SEED}, unless none)",
@@ -123,9 +113,8 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
             samples = eval_model.sample(200, generator=torch.Generator().manual_seed(run.seed))
             originals = test_set.pixel_values(slice(100))
             training.save_image_grid(samples, folder / "samples.png", columns=20)
-            training.save_pairs(
-                originals, eval_model.reconstruct(originals), folder / "reconstructions.png", columns=20
-            )
+            pairs = originals, eval_model.reconstruct(originals)
+            training.save_pairs(*pairs, folder / "reconstructions.png", columns=20)
             training.save_curves(history, folder / "curves.png", BOUNDS, unit="nats per image")
             training.save_settings(folder / "preset.yaml", run, architecture, protocol)
             about = {"title": f"vae-{data.name}", "dataset": data.source, "config": eval_model.config}
@@ -133,11 +122,10 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
 
         ending = training.Ending(test, save, [model, eval_model], hub.publish)
         identity = training.identity_of("train_vae", data, architecture, protocol, config=model.config)
-        fitted = training.fit(
+        return training.fit(
             run, accelerator, batches, train_step, state={"model": model, "noise": noise, **state.entries()},
             identity=identity, evaluate=lambda: test_means(elbo, 1000), ending=ending,
-        )  # fmt: skip
-        return fitted.results
+        ).results  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -121,6 +121,21 @@ class ImageBatches:
                 f"accumulated batches), the training set has {len(data)}"
             )
 
+    @classmethod
+    def for_run(cls, data: ImageSet, run: Any, accelerator: Any, turns: int = 1) -> "ImageBatches":
+        """
+        The batches of a run, on its device.
+
+        Args:
+            data: the training images.
+            run: its flags: `train_batch_size`, `gradient_accumulation_steps`, `seed`.
+            accelerator: its processes and device.
+            turns: batches that a step takes of each process and accumulated part.
+        """
+        batch_size = run.train_batch_size * run.gradient_accumulation_steps * turns
+        process = accelerator.process_index, accelerator.num_processes
+        return cls(data.to(accelerator.device), batch_size, run.seed, *process)
+
     def __len__(self) -> int:
         """Batches an epoch."""
         return len(self.data) // self.global_batch_size

@@ -58,6 +58,11 @@ class ImageSplits:
         """The data set's Hub id, or its name when it has none."""
         return HUB_IDS.get(self.known_as, self.name)
 
+    @property
+    def image_shape(self) -> dict[str, int]:
+        """`image_size` and `num_channels`, as the configurations of models take them."""
+        return {"image_size": self.train.image_size, "num_channels": self.train.num_channels}
+
     def digest(self) -> str:
         """SHA-256 of the splits' sizes, class names, labels and pixels, in hexadecimal; computed once."""
         return self._digest

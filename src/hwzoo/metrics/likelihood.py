@@ -22,7 +22,7 @@ def active_units(posterior_means: Tensor) -> int:
 
 
 @torch.inference_mode()
-def latent_variable_scores(model: Any, images: Any, *, batch_size: int, seed: int = 0) -> dict[str, float]:
+def latent_variable_scores(model: Any, images: Any, batch_size: int, seed: int = 0) -> dict[str, float]:
     """
     `course100` and the number of `active_units` of a variational autoencoder.
 

@@ -25,6 +25,11 @@ class GlobalNoise:
         self.process_index = process_index
         self.num_processes = num_processes
 
+    @classmethod
+    def for_run(cls, run: Any, accelerator: Any) -> "GlobalNoise":
+        """The noise of a run: of its seed, on its device, shared by its processes."""
+        return cls(run.seed, accelerator.device, accelerator.process_index, accelerator.num_processes)
+
     def normal(self, num_rows: int, *shape: int) -> Tensor:
         """Standard normal noise, (num_rows, *shape)."""
         return self._own_rows(torch.randn, num_rows, shape)
