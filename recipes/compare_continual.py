@@ -29,7 +29,13 @@ from hwzoo.errors import UsageError
 from hwzoo.files import write_bytes, write_json
 from hwzoo.training import flag
 
-TYPES = [train_continual.Run, train_continual.Tasks, train_continual.Model, train_continual.Method]
+TYPES = [
+    train_continual.Run,
+    train_continual.Tasks,
+    train_continual.Model,
+    train_continual.Optimizer,
+    train_continual.Method,
+]
 STRENGTHS = ("ewc_lambda", "si_lambda", "lwf_lambda")
 NUMBERS = ("average_accuracy", "average_forgetting", "stability", "plasticity", "train_runtime", "memory_held")
 
@@ -90,10 +96,10 @@ def expand(spec: str) -> list[dict[str, str]]:
     return [dict(zip(flags, values, strict=True)) for values in itertools.product(*flags.values())]
 
 
-def finished(run, tasks, architecture, method) -> dict:
+def finished(run, *others) -> dict:
     """The results of a run: read when it is done with these very settings, else trained or gone on with."""
     folder = Path(run.output_dir)
-    settings = training.settings(run, tasks, architecture, method)
+    settings = training.settings(run, *others)
     done = folder / "all_results.json"
     if (folder / "preset.yaml").exists() and yaml.safe_load((folder / "preset.yaml").read_text()) != settings:
         run.overwrite_output_dir = True
@@ -102,7 +108,7 @@ def finished(run, tasks, architecture, method) -> dict:
     elif folder.exists():
         run.resume_from_checkpoint = "latest"
     with contextlib.redirect_stdout(io.StringIO()):  # its numbers are told in one line
-        results = train_continual.main(run, tasks, architecture, method)
+        results = train_continual.main(run, *others)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return results
 

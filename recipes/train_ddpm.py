@@ -236,9 +236,8 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
                 series.finish(folder / f"training_{name}.gif")
             training.save_curves(history, folder / "curves.png", ("loss",), unit="mean squared error")
             training.save_settings(folder / "preset.yaml", run, architecture, method)
-            about = {"title": f"ddpm-{data.name}", "dataset": data.source, "library_name": "diffusers"}
-            about |= {"config": eval_model.config, "schedule": scheduler.config, "image_size": size, "method": method}
-            hub.save_card(run, folder, "ddpm", results=results, **about)
+            about = {"config": eval_model.config, "schedule": scheduler.config, "image_size": size, "method": method}
+            hub.save_card(run, folder, "ddpm", data, results, library_name="diffusers", **about)
 
         ending = training.Ending(test, save, [unet, eval_model], hub.publish)
         identity = training.identity_of("train_ddpm", data, architecture, method)

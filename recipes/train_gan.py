@@ -176,9 +176,8 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
             grids.finish(folder / "training.gif")
             training.save_panels(history, folder / "curves.png", PANELS)
             training.save_settings(folder / "preset.yaml", run, architecture, method)
-            about = {"title": f"gan-{data.name}", "dataset": data.source, "config": eval_model.config}
-            about |= {"method": method, "steps_shown": list(grids.pictures())}
-            hub.save_card(run, folder, "gan", results=results, **about)
+            about = {"config": eval_model.config, "method": method, "steps_shown": list(grids.pictures())}
+            hub.save_card(run, folder, "gan", data, results, **about)
 
         ending = training.Ending(test, save, [model, eval_model], hub.publish)
         state = {"model": model, "noise": noise, "grids": grids}

@@ -238,8 +238,7 @@ def main(run: Run, model: Model, data: Data, generation: Generation) -> dict:
             about["base_model"] = None if local else run.model_name_or_path
             about["library_name"] = "peft" if about["adapter"] else "transformers"
             about["pipeline_tag"] = "text2text-generation" if pairs.tasks else "summarization"
-            title = f"t5-{pairs.name.split('/')[-1]}"
-            hub.save_card(run, folder, "t5", results=results, title=title, dataset=pairs.source, **about)
+            hub.save_card(run, folder, "t5", pairs, results, **about)
 
         ending = training.Ending(test, save, [network], hub.publish)
         trainer = trainer_of(network)

@@ -4,8 +4,7 @@ Trains a variational autoencoder (Kingma and Welling, arXiv:1312.6114), scores i
     accelerate launch recipes/train_vae.py
     accelerate launch recipes/train_vae.py --config recipes/configs/vae/cs236.yaml
 
-The first trains on scikit-learn's digits, offline, in about a minute on 2 CPU cores. The presets say their command,
-their minutes and the numbers to expect.
+The first trains on scikit-learn's digits, offline, in about a minute on 2 CPU cores. Presets say what to expect.
 """
 
 from dataclasses import asdict, dataclass
@@ -117,8 +116,7 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
             training.save_pairs(*pairs, folder / "reconstructions.png", columns=20)
             training.save_curves(history, folder / "curves.png", BOUNDS, unit="nats per image")
             training.save_settings(folder / "preset.yaml", run, architecture, protocol)
-            about = {"title": f"vae-{data.name}", "dataset": data.source, "config": eval_model.config}
-            hub.save_card(run, folder, "vae", results=results, **about)
+            hub.save_card(run, folder, "vae", data, results, config=eval_model.config)
 
         ending = training.Ending(test, save, [model, eval_model], hub.publish)
         identity = training.identity_of("train_vae", data, architecture, protocol, config=model.config)

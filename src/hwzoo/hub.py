@@ -76,7 +76,7 @@ def save_results(results: dict[str, Any], folder: Path):
     write_json(Path(folder) / "all_results.json", results)
 
 
-def save_card(run: Any, folder: Path, family: str, *, results: dict[str, Any], **about: Any):
+def save_card(run: Any, folder: Path, family: str, data: Any, results: dict[str, Any], **about: Any):
     """
     Writes the card of a run.
 
@@ -84,12 +84,14 @@ def save_card(run: Any, folder: Path, family: str, *, results: dict[str, Any], *
         run: the flags of the run: `config`, `hub_model_id`, `output_dir`, `seed`.
         folder: for README.md, with the pictures of the run.
         family: whose template of a card is filled; it is also given `preset`, `repo_id` and `seed`.
+        data: with `name` and `source`, for its title and the data set that it names.
         results: as in all_results.json.
-        about: `title`, `dataset` and all else that `cards.write_card` takes.
+        about: all else that `cards.write_card` takes, `title` too.
 
     Raises:
         HwzooError: when the card cannot be written.
     """
+    about = {"title": f"{family}-{data.name.split('/')[-1]}", "dataset": data.source, **about}
     about |= {"preset": run.config and Path(run.config).stem, "repo_id": run.hub_model_id or str(run.output_dir)}
     write_card(folder, template(family), results=results, seed=run.seed, **about)
 

@@ -664,7 +664,9 @@ def continual_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("continual") / "run"
     recipe = load_recipe("train_continual")
     flags = [*SMALL_CONTINUAL, "--max_train_steps=2", "--strategy=si", f"--output_dir={folder}"]
-    recipe.main(*training.parse_arguments([recipe.Run, recipe.Tasks, recipe.Model, recipe.Method], flags))
+    recipe.main(
+        *training.parse_arguments([recipe.Run, recipe.Tasks, recipe.Model, recipe.Optimizer, recipe.Method], flags)
+    )
     return folder
 
 

@@ -48,7 +48,7 @@ STRATEGIES = {
 
 
 def types_of(recipe) -> list[type]:
-    return [recipe.Run, recipe.Tasks, recipe.Model, recipe.Method]
+    return [recipe.Run, recipe.Tasks, recipe.Model, recipe.Optimizer, recipe.Method]
 
 
 def run(recipe, folder: Path, **settings) -> dict:
@@ -330,7 +330,7 @@ sys.path.insert(0, sys.argv[1])
 import train_continual as recipe
 PartialState.destroy_process_group = lambda self, group=None: None  # each run would end them for the next
 for argv in json.loads(sys.argv[2]):
-    recipe.main(*parse_arguments([recipe.Run, recipe.Tasks, recipe.Model, recipe.Method], argv))
+    recipe.main(*parse_arguments([recipe.Run, recipe.Tasks, recipe.Model, recipe.Optimizer, recipe.Method], argv))
 gc.collect()
 torch.distributed.destroy_process_group()  # a process that ends with them may be aborted
 """

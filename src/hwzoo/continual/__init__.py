@@ -9,19 +9,10 @@ from .quadratic import QuadraticPenalty
 from .rehearsal import Rehearsal
 from .replay import Replay
 from .scores import Scores
+from .settings import STRATEGIES, StrategySettings, StreamSettings, make_strategy, make_stream
 from .si import SI
 from .strategy import Strategy
 from .stream import SCENARIOS, Stream, StreamBatches, permuted, split
-
-STRATEGIES: dict[str, type[Strategy]] = {
-    "naive": Naive,
-    "joint": Joint,
-    "rehearsal": Rehearsal,
-    "replay": Replay,
-    "ewc": EWC,
-    "si": SI,
-    "lwf": LwF,
-}
 
 __all__ = [
     "ESTIMATORS",
@@ -38,8 +29,12 @@ __all__ = [
     "Scores",
     "Strategy",
     "Stream",
+    "StrategySettings",
     "StreamBatches",
+    "StreamSettings",
     "fisher_diagonal",
+    "make_strategy",
+    "make_stream",
     "permuted",
     "split",
 ]

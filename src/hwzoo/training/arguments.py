@@ -40,7 +40,7 @@ EXCLUSIVE = ("num_train_epochs", "max_train_steps", "max_steps")
 # Of the flags in --help, in this order, by the dataclass that holds them; those of all others are of the run.
 GROUPS = ("run", "data", "model", "method", "sharing")
 GROUP_OF_CLASS = {"Data": "data", "Tasks": "data", "Model": "model", "Base": "model"}
-GROUP_OF_CLASS |= {"Method": "method", "Protocol": "method", "Prompts": "method"}
+GROUP_OF_CLASS |= {"Optimizer": "method", "Method": "method", "Protocol": "method", "Prompts": "method"}
 
 
 def flag(default: Any, help: str, allowed: str | None = None) -> Any:

@@ -9,14 +9,17 @@ from typing import Any, get_args, get_origin
 from .arguments import Flags, flag
 
 
-def config_flags(config_class: type, without: Collection[str], **defaults: Any) -> type[Flags]:
+def config_flags(
+    config_class: type, without: Collection[str] = (), *, class_name: str = "Model", **defaults: Any
+) -> type[Flags]:
     """
-    A dataclass `Model` of flags: one for each field that a configuration adds to its base, with its name, type and
+    A dataclass of flags: one for each field that a configuration adds to its base, with its name, type and
     default, the text of its docstring, and its range, `metadata={"range": "[1, inf)"}` of the field.
 
     Args:
         config_class: a dataclass whose docstring has a section `Args:`.
         without: fields that the data decides.
+        class_name: of the dataclass, which tells the flags' group in `--help`.
         defaults: by name, in place of the configuration's own.
 
     Raises:
@@ -37,7 +40,7 @@ def config_flags(config_class: type, without: Collection[str], **defaults: Any) 
         default = defaults.get(name, default)
         default = list(default) if isinstance(default, tuple) else default
         flags.append((name, _type(each.type), flag(default, texts[name], each.metadata.get("range"))))
-    return make_dataclass("Model", flags, bases=(Flags,))
+    return make_dataclass(class_name, flags, bases=(Flags,))
 
 
 def _texts(config_class: type) -> dict[str, str]:

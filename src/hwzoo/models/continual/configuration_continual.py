@@ -1,7 +1,7 @@
 """Configuration of the image classifiers of continual learning."""
 
 import math
-from dataclasses import fields
+from dataclasses import field, fields
 from typing import Literal
 
 from huggingface_hub.dataclasses import strict
@@ -48,9 +48,9 @@ class ContinualConfig(PreTrainedConfig):
     image_size: int = 28
     num_channels: int = 1
     backbone: Literal["cnn", "mlp", "wide_cnn"] = "cnn"
-    hidden_sizes: list[int] | tuple[int, ...] = (256, 256)
+    hidden_sizes: list[int] | tuple[int, ...] = field(default=(256, 256), metadata={"range": "[1, inf)"})
     num_heads: int = 1
-    dropout: float = 0.5
+    dropout: float = field(default=0.5, metadata={"range": "[0, 1)"})
     image_mean: list[float] | tuple[float, ...] = (0.0,)
     image_std: list[float] | tuple[float, ...] = (1.0,)
 

@@ -1,0 +1,111 @@
+"""What a run of continual learning is asked for: its tasks, and its strategy with all its strengths."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from .ewc import EWC
+from .fisher import ESTIMATORS
+from .joint import Joint
+from .lwf import LwF
+from .naive import Naive
+from .rehearsal import Rehearsal
+from .replay import Replay
+from .si import SI
+from .strategy import Strategy
+from .stream import SCENARIOS, Stream, permuted, split
+
+STRATEGIES: dict[str, type[Strategy]] = {
+    "naive": Naive,
+    "joint": Joint,
+    "rehearsal": Rehearsal,
+    "replay": Replay,
+    "ewc": EWC,
+    "si": SI,
+    "lwf": LwF,
+}
+
+
+@dataclass
+class StreamSettings:
+    """
+    Args:
+        stream (`str`): classes in groups, or all classes with permuted pixels.
+        num_tasks (`int`): tasks of the stream.
+        scenario (`str`): the task of an image is known; it is not and labels are shared; it is not and each task has
+            new ones.
+        stream_seed (`int`): of the permutations: task t > 0 has that of the seed stream_seed + t.
+    """
+
+    stream: Literal["split", "permuted"] = "split"
+    num_tasks: int = field(default=5, metadata={"range": "[1, inf)"})
+    scenario: Literal[SCENARIOS] = "class"
+    stream_seed: int = field(default=0, metadata={"range": "[0, inf)"})
+
+
+@dataclass
+class StrategySettings:
+    """
+    Args:
+        strategy (`str`): what is done against forgetting.
+        ewc_lambda (`float`): strength of EWC's penalty.
+        ewc_penalty (`str`): lambda / 2 F d^2, or lambda F d^2 as in the course.
+        ewc_online (`bool`): one anchor with a running Fisher information in place of one a task.
+        ewc_decay (`float`): factor on the running Fisher information at each task.
+        fisher_estimator (`str`): see hwzoo.continual.fisher_diagonal.
+        fisher_samples (`int`): training images of each task for it; all when not given.
+        fisher_mode (`str`): without dropout, or with it as in the course.
+        fisher_batch_size (`int`): images a batch for it.
+        si_lambda (`float`): strength c of SI's penalty.
+        si_damping (`float`): xi of SI.
+        lwf_lambda (`float`): weight of LwF's distillation.
+        lwf_temperature (`float`): of LwF's softmax.
+        memory_size (`int`): images that replay stores.
+        replay_ratio (`int`): stored images of a step for each new one.
+        memory_policy (`str`): every image, or every class, alike.
+    """
+
+    strategy: Literal[tuple(STRATEGIES)] = "naive"
+    ewc_lambda: float = field(default=100.0, metadata={"range": "[0, inf)"})
+    ewc_penalty: Literal["half", "full"] = "half"
+    ewc_online: bool = False
+    ewc_decay: float = field(default=1.0, metadata={"range": "[0, 1]"})
+    fisher_estimator: Literal[ESTIMATORS] = "exact"
+    fisher_samples: int | None = field(default=None, metadata={"range": "[1, inf)"})
+    fisher_mode: Literal["eval", "train"] = "eval"
+    fisher_batch_size: int = field(default=256, metadata={"range": "[1, inf)"})
+    si_lambda: float = field(default=1.0, metadata={"range": "[0, inf)"})
+    si_damping: float = field(default=0.1, metadata={"range": "(0, inf)"})
+    lwf_lambda: float = field(default=1.0, metadata={"range": "[0, inf)"})
+    lwf_temperature: float = field(default=2.0, metadata={"range": "(0, inf)"})
+    memory_size: int = field(default=1000, metadata={"range": "[1, inf)"})
+    replay_ratio: int = field(default=1, metadata={"range": "[1, 1000]"})
+    memory_policy: Literal["reservoir", "balanced"] = "balanced"
+
+
+def make_stream(settings: StreamSettings, train: Any, test: Any) -> Stream:
+    """
+    Args:
+        settings: anything with its fields.
+        train: the training images, an `ImageSet`.
+        test: the test images.
+
+    Raises:
+        UsageError: when the classes cannot be divided into so many tasks.
+    """
+    if settings.stream == "split":
+        return split(train, test, settings.num_tasks, settings.scenario)
+    return permuted(train, test, settings.num_tasks, settings.scenario, settings.stream_seed)
+
+
+def make_strategy(settings: StrategySettings, model: Any, stream: Stream, noise: Any) -> Strategy:
+    """
+    Args:
+        settings: anything with its fields.
+        model: the classifier.
+        stream: the tasks.
+        noise: a `GlobalNoise`.
+
+    Raises:
+        UsageError: for a strategy that cannot hold anything of these tasks.
+    """
+    return STRATEGIES[settings.strategy](model, stream, settings, noise)
