@@ -10,11 +10,11 @@ The first trains on scikit-learn's digits, five tasks of two classes, offline, i
 classifier is `--strategy joint --num_tasks 1`. The presets say their command, their minutes and the numbers to expect.
 """
 
+import itertools
 from dataclasses import asdict, dataclass
 from typing import Literal
 
 import torch
-from torch.optim import SGD, Adam
 
 from hwzoo import ContinualConfig, ContinualForImageClassification, continual, hub, metrics, training
 from hwzoo.data import ImageBatches, load_images
@@ -48,32 +48,24 @@ class Optimizer(training.Flags):
 def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, method: Method) -> dict:
     # 1. accelerator, seed, output folder
     with training.start(run) as accelerator:
-        device, process = accelerator.device, (accelerator.process_index, accelerator.num_processes)
-
         # 2. data: the images of all tasks on the device, in the order of the tasks
         data = load_images(run.dataset_name, run.data_dir)
         data.check_classes(f"--dataset_name {run.dataset_name}")
-        stream = continual.make_stream(tasks, data.train, data.test).to(device)
+        stream = continual.make_stream(tasks, data.train, data.test).to(accelerator.device)
         noise = training.GlobalNoise.for_run(run, accelerator)
 
         # 3. model and strategy
-        model = build(run, data, stream, architecture).to(device, memory_format=torch.channels_last).train()
+        model = (
+            build(run, data, stream, architecture).to(accelerator.device, memory_format=torch.channels_last).train()
+        )
         strategy = continual.make_strategy(method, model, stream, noise)
 
         # 4. optimiser, and the phases of training: one a task, as a rule
-        rate = {"params": model.parameters(), "lr": run.learning_rate}
-        adam = optimisation.optimizer == "adam"
-        optimizer = Adam(**rate, fused=True) if adam else SGD(**rate, momentum=optimisation.momentum)
-        phases, parts = strategy.phases(), run.gradient_accumulation_steps
-
-        def batches_of(phase):
-            images = stream.train.select(stream.train_places(*phases[phase]))
-            return ImageBatches(images, run.train_batch_size * parts, run.seed + 1_000_003 * phase, *process)
-
-        steps = [run.total_steps(len(batches_of(phase))) for phase in range(len(phases))]
-        batches = continual.StreamBatches(batches_of, steps)
+        optimizer = training.make_optimizer(optimisation.optimizer, model, run.learning_rate, optimisation.momentum)
+        phases = strategy.phases()
+        batches = phase_batches(run, accelerator, stream, phases)
         strategy.task = phases[0][1]
-        state = training.TrainState(run, accelerator, model, optimizer, sum(steps))
+        state = training.TrainState(run, accelerator, model, optimizer, sum(batches.steps))
         eval_model = state.eval_model
 
         # 5. one step
@@ -122,32 +114,28 @@ def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, m
             if limit is None and not scores.rows:  # no training: the model as it was loaded
                 strategy.task = phases[-1][1]
                 scores.add(accuracies())
-            rows = scores.rows or [scores.untrained]
-            results = metrics.continual_metrics(rows, scores.untrained)
-            results |= {"accuracy_matrix": rows, "untrained_accuracy": scores.untrained}
-            results |= {"seconds_per_phase": scores.seconds, "memory_held": strategy.memory_held()}
-            results |= {} if stream.permutations is None else {"permutations": stream.permutations.tolist()}
-            results["protocol"] = protocol(run, data, tasks, len(stream.test))
-            return results
+            return metrics.continual_results(scores, strategy) | {
+                "protocol": protocol(run, data, tasks, len(stream.test))
+            }
 
         # 8. save
         def save(folder, results, history, limit):
             hub.save(eval_model, folder, results)
             training.save_accuracy_matrix(results["accuracy_matrix"], folder / "accuracy_matrix.png")
-            borders = torch.tensor(steps).cumsum(0).tolist()
-            training.save_task_curves(history, folder / "curves.png", stream.num_tasks, borders)
+            borders = itertools.accumulate(batches.steps)
+            training.save_task_curves(history, folder / "curves.png", stream.num_tasks, list(borders))
             training.save_settings(folder / "preset.yaml", run, tasks, architecture, optimisation, method)
-            about = {"title": f"continual-{data.name}-{method.strategy}", "metrics": SCORES}
-            about |= {"pipeline_tag": "image-classification", "config": eval_model.config}
-            hub.save_card(run, folder, "continual", data, results, tasks=tasks, method=method, **about)
+            about = {"title": f"continual-{data.name}-{method.strategy}", "pipeline_tag": "image-classification"}
+            about |= {"metrics": SCORES, "config": eval_model.config, "tasks": tasks, "method": method}
+            hub.save_card(run, folder, "continual", data, results, **about)
 
         ending = training.Ending(test, save, [model, eval_model], hub.publish)
         whole = {"model": model, "noise": noise, "strategy": strategy, "stream": stream, "scores": scores}
         identity = training.identity_of("train_continual", data, tasks, architecture, optimisation, method)
-        identity["steps"] = steps
+        identity["steps"] = batches.steps
         return training.fit(
             run, accelerator, batches, train_step, state=whole | state.entries(), identity=identity, evaluate=watch,
-            after_step=after_step, total_steps=sum(steps), ending=ending,
+            after_step=after_step, total_steps=sum(batches.steps), ending=ending,
         ).results  # fmt: skip
 
 
@@ -156,6 +144,18 @@ def build(run, data, stream, architecture) -> ContinualForImageClassification:
     own = {"image_mean": mean, "image_std": std, "id2label": dict(enumerate(stream.train.class_names))}
     config = ContinualConfig(**data.image_shape, **own, num_heads=stream.num_heads, **asdict(architecture))
     return hub.load_or_build(ContinualForImageClassification, run.model_name_or_path, config)
+
+
+def phase_batches(run, accelerator, stream, phases) -> continual.StreamBatches:
+    batch_size = run.train_batch_size * run.gradient_accumulation_steps
+    process = accelerator.process_index, accelerator.num_processes
+
+    def batches_of(phase):
+        images = stream.train.select(stream.train_places(*phases[phase]))
+        return ImageBatches(images, batch_size, run.seed + 1_000_003 * phase, *process)
+
+    steps = [run.total_steps(len(batches_of(phase))) for phase in range(len(phases))]
+    return continual.StreamBatches(batches_of, steps)
 
 
 def protocol(run, data, tasks, num_images) -> str:

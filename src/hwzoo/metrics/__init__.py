@@ -1,6 +1,6 @@
 """Tensors in, numbers out."""
 
-from .continual import continual_metrics
+from .continual import continual_metrics, continual_results
 from .divergence import (
     jensen_shannon_divergence,
     normal_log_density,
@@ -28,6 +28,7 @@ __all__ = [
     "active_units",
     "classes_covered",
     "continual_metrics",
+    "continual_results",
     "course100",
     "first_of_each_class",
     "frechet_distance",

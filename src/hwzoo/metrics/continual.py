@@ -1,6 +1,7 @@
 """Measures of continual learning from the matrix of accuracies."""
 
 from collections.abc import Sequence
+from typing import Any
 
 
 def continual_metrics(
@@ -37,3 +38,22 @@ def continual_metrics(
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
+
+
+def continual_results(scores: Any, strategy: Any) -> dict[str, Any]:
+    """
+    What a run of continual learning has measured, for all_results.json.
+
+    Args:
+        scores: a `continual.Scores`.
+        strategy: a `continual.Strategy`.
+
+    Returns:
+        `continual_metrics`, `accuracy_matrix` (a row after each task, fractions), `untrained_accuracy`,
+        `seconds_per_phase`, `memory_held` (bytes) and, of a permuted stream, its `permutations`.
+    """
+    rows, permutations = scores.rows or [scores.untrained], strategy.stream.permutations
+    results = continual_metrics(rows, scores.untrained)
+    results |= {"accuracy_matrix": rows, "untrained_accuracy": scores.untrained}
+    results |= {"seconds_per_phase": scores.seconds, "memory_held": strategy.memory_held()}
+    return results | ({} if permutations is None else {"permutations": permutations.tolist()})

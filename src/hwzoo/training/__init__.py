@@ -23,7 +23,7 @@ from .pictures import (
     save_strength_curves,
     save_task_curves,
 )
-from .state import TrainState, average
+from .state import TrainState, average, make_optimizer
 
 __all__ = [
     "Checkpoint",
@@ -46,6 +46,7 @@ __all__ = [
     "identity_of",
     "flag",
     "launch",
+    "make_optimizer",
     "make_output_dir",
     "mean_over",
     "parse_arguments",

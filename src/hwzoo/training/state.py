@@ -125,6 +125,17 @@ class TrainState:
                 yield part
 
 
+def make_optimizer(
+    name: str, model: torch.nn.Module, learning_rate: float, momentum: float = 0.9
+) -> torch.optim.Optimizer:
+    """Adam (fused), or SGD with momentum, of a model's parameters: `name` is adam or sgd."""
+    if name == "adam":
+        return torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
+    if name == "sgd":
+        return torch.optim.SGD(model.parameters(), lr=learning_rate, momentum=momentum)
+    raise ValueError(f"name is {name!r}; it must be adam or sgd")
+
+
 def average(outputs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Scalars by name, averaged over several outputs and cut from their graphs: what a `train_step` gives."""
     if len(outputs) == 1:
