@@ -8,6 +8,8 @@ from PIL import Image
 from recipe_runs import load_recipe, run_with
 
 from hwzoo import hub, text, training
+from hwzoo.errors import HwzooError
+from hwzoo.text import adapters as text_adapters
 from hwzoo.training import parse_arguments
 
 WORDS = [
@@ -105,6 +107,19 @@ def test_what_a_run_leaves(recipe, data, tmp_path, capsys):
     assert "prompt_tuning: accuracy" in capsys.readouterr().out
     # The base is a model like any other.
     assert text.load_base(str(folder / "base"), hub.load)[0].config.d_model == 16
+
+
+def test_an_adapter_without_effect_is_told_before_the_base_is_trained(recipe, data, tmp_path, monkeypatch):
+    def without_effect(model, method, **kwargs):
+        model = text_adapters.add_adapter(model, method, **kwargs)
+        if method == "prefix_tuning":
+            model.generate = model.base_model.generate
+        return model
+
+    monkeypatch.setattr(text, "add_adapter", without_effect)
+    with pytest.raises(HwzooError, match="^an adapter of prefix_tuning has no effect on what T5ForCond.* generates"):
+        run(recipe, data, tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_the_prompts_are_those_told(recipe, data, no_pictures, tmp_path):

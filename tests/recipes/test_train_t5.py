@@ -18,8 +18,9 @@ from recipe_runs import TORCHRUN, checkpoint, results_but_times, run_with, same_
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
 from hwzoo import text, training
-from hwzoo.errors import UsageError
+from hwzoo.errors import HwzooError, UsageError
 from hwzoo.metrics.text import ROUGE_TYPES
+from hwzoo.text import adapters as text_adapters
 from hwzoo.training import parse_arguments
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "train_t5.py"
@@ -248,6 +249,19 @@ def test_an_adapter_writes_the_same_elsewhere(method, train_t5, base, words, dra
     card = (tmp_path / "README.md").read_text()
     assert "library_name: peft" in card and f"looks for at `{base}`" in card
     assert ("follow_cache_name(model)" in card) == (method == "prefix_tuning")
+
+
+def test_an_adapter_without_effect_is_not_trained(train_t5, base, words, drawn, tmp_path, monkeypatch):
+    def without_effect(*args, **kwargs):
+        model = text_adapters.add_adapter(*args, **kwargs)
+        model.generate = model.base_model.generate
+        return model
+
+    monkeypatch.setattr(text, "add_adapter", without_effect)
+    settings = {"model_name_or_path": str(base), "peft_method": "prefix_tuning", "num_virtual_tokens": 3}
+    with pytest.raises(HwzooError, match="^an adapter of prefix_tuning has no effect on what T5ForCond.* generates"):
+        run(train_t5, tmp_path, dataset_name=words, **settings)
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 # Resume

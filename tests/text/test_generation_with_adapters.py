@@ -1,0 +1,204 @@
+"""
+What is generated with an adapter is what `forward` with the adapter says, token by token, and not what the base says:
+all methods on all kinds of base, greedy, with beams and sampled.
+"""
+
+import copy
+import inspect
+
+import pytest
+import torch
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+from hwzoo import hub, text
+from hwzoo.errors import HwzooError
+
+# PEFT counts the positions of a causal model itself: right, as nothing is padded.
+pytestmark = pytest.mark.filterwarnings("ignore:Position ids are not supported")
+
+IDS = {"vocab_size": 40, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
+ENDLESS = {"decoder_start_token_id": 2, "forced_eos_token_id": None, "max_position_embeddings": 32}
+# As deep in the decoder as not in the encoder, where there is one; in Llama two heads share their keys and values.
+BASES = {
+    "t5": lambda: T5ForConditionalGeneration(
+        T5Config(**IDS, d_model=16, d_ff=16, d_kv=8, num_heads=2, num_layers=3, num_decoder_layers=2,
+                 decoder_start_token_id=0, dropout_rate=0.0)
+    ),
+    "bart": lambda: BartForConditionalGeneration(
+        BartConfig(**IDS, **ENDLESS, d_model=16, encoder_layers=3, decoder_layers=2, encoder_attention_heads=4,
+                   decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, dropout=0.0)
+    ),
+    "gpt2": lambda: GPT2LMHeadModel(GPT2Config(**IDS, n_embd=16, n_layer=2, n_head=2, n_positions=32)),
+    "llama": lambda: LlamaForCausalLM(
+        LlamaConfig(**IDS, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=4,
+                    num_key_value_heads=2, max_position_embeddings=32)
+    ),
+}  # fmt: skip
+SOURCES = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
+STEPS, BEAMS, SEED = 7, 3, 4
+DECODING = {
+    "greedy": {"do_sample": False, "num_beams": 1},
+    "beams": {"do_sample": False, "num_beams": BEAMS, "length_penalty": 0.0},
+    "sampling": {"do_sample": True, "num_beams": 1, "top_k": 0},
+}
+
+
+def base_of(kind: str):
+    """With weights so large that what is read decides what is written."""
+    torch.manual_seed(0)
+    model = BASES[kind]()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def adapted(kind: str, method: str):
+    """With an adapter whose weights, LoRA's zeros too, make a difference."""
+    model = text.add_adapter(base_of(kind), method, num_virtual_tokens=3, lora_rank=2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(2 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def generated(model, decoding: str = "greedy", **kwargs) -> torch.Tensor:
+    """Exactly STEPS new ids for each source."""
+    torch.manual_seed(SEED)
+    inputs = {"input_ids": SOURCES, "attention_mask": torch.ones_like(SOURCES)}
+    ids = model.generate(**inputs, max_new_tokens=STEPS, min_new_tokens=STEPS, **DECODING[decoding], **kwargs)
+    return ids[:, -STEPS:]
+
+
+@torch.no_grad()
+def log_probabilities(model, sources: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """Of the token after `ids`, by a pass over all of them, without a cache; never the end."""
+    mask = torch.ones_like(sources)
+    if model.config.is_encoder_decoder:
+        start = torch.full((len(ids), 1), model.config.decoder_start_token_id)
+        inputs = {"input_ids": sources, "attention_mask": mask, "decoder_input_ids": torch.cat([start, ids], 1)}
+    else:
+        whole = torch.cat([sources, ids], 1)
+        inputs = {"input_ids": whole, "attention_mask": torch.ones_like(whole)}
+    scores = model(**inputs).logits[:, -1].log_softmax(-1)
+    scores[:, IDS["eos_token_id"]] = -torch.inf
+    return scores
+
+
+def expected(model, decoding: str) -> torch.Tensor:
+    if decoding == "beams":
+        return torch.cat([best_beam(model, source[None]) for source in SOURCES])
+    torch.manual_seed(SEED)
+    ids = SOURCES[:, :0]
+    for _ in range(STEPS):
+        scores = log_probabilities(model, SOURCES, ids)
+        new = scores.argmax(-1, keepdim=True) if decoding == "greedy" else torch.multinomial(scores.softmax(-1), 1)
+        ids = torch.cat([ids, new], 1)
+    return ids
+
+
+def best_beam(model, source: torch.Tensor) -> torch.Tensor:
+    beams, totals = source[:, :0], torch.zeros(1, 1)
+    for _ in range(STEPS):
+        totals = totals + log_probabilities(model, source.repeat(len(beams), 1), beams)
+        values, places = totals.flatten().topk(BEAMS)
+        came_from, new = places // totals.shape[1], places % totals.shape[1]
+        beams, totals = torch.cat([beams[came_from], new[:, None]], 1), values[:, None]
+    return beams[:1]
+
+
+@pytest.mark.parametrize("decoding", DECODING)
+@pytest.mark.parametrize("method", text.PEFT_METHODS)
+@pytest.mark.parametrize("kind", BASES)
+def test_what_is_generated_is_what_forward_says(kind, method, decoding):
+    model = adapted(kind, method)
+    ids = generated(model, decoding)
+    assert torch.equal(ids, expected(model, decoding))
+    assert not torch.equal(ids, generated(base_of(kind), decoding))
+    assert torch.equal(ids, generated(model, decoding))  # and again: nothing of the first time is left
+    with model.disable_adapter():
+        assert torch.equal(generated(model.get_base_model(), decoding), generated(base_of(kind), decoding))
+
+
+@pytest.mark.parametrize("method", text.PEFT_METHODS)
+@pytest.mark.parametrize("kind", BASES)
+def test_a_copy_and_a_saved_one_generate_the_same(kind, method, tmp_path):
+    model = adapted(kind, method)
+    ids = generated(model)
+    again = copy.deepcopy(model)
+    assert torch.equal(generated(again), ids)
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    assert torch.equal(generated(again), ids)  # nothing of it is the first one's
+    base_of(kind).save_pretrained(tmp_path / "base")
+    again.peft_config["default"].base_model_name_or_path = str(tmp_path / "base")
+    again.save_pretrained(tmp_path / "adapter")
+    if model.config.is_encoder_decoder:
+        loaded = text.load_seq2seq(str(tmp_path / "adapter"), hub.load, trainable=False)
+    else:
+        loaded = text.follow_cache_name(PeftModel.from_pretrained(base_of(kind), tmp_path / "adapter"))
+    assert torch.equal(generated(loaded.eval()), ids)
+
+
+@pytest.mark.parametrize("kind", ["t5", "gpt2"])
+def test_a_peft_that_writes_the_cache_by_its_own_name_is_left_alone(kind, monkeypatch):
+    model = adapted(kind, "prefix_tuning")
+    name = "cache" if "cache" in inspect.signature(base_of(kind).forward).parameters else "past_key_values"
+
+    def prepare(self, *args, **kwargs):
+        """As PEFT's, for a prefix, a batch without padding and one name."""
+        inputs = self.base_model_prepare_inputs_for_generation(*args, **kwargs)
+        cache = inputs.get(name)
+        if cache is None or not cache.get_seq_length():
+            inputs[name] = self.get_prompt(len(SOURCES))
+        if not self.config.is_encoder_decoder:
+            inputs |= {"attention_mask": None, "position_ids": None}
+        return inputs
+
+    ids = generated(model)
+    monkeypatch.setattr(type(model), "prepare_inputs_for_generation", prepare)
+    assert torch.equal(generated(model), ids)
+
+
+@pytest.mark.parametrize("method", text.PEFT_METHODS)
+@pytest.mark.parametrize("kind", BASES)
+def test_an_adapter_that_acts_passes_and_is_left_as_it_was(kind, method):
+    model = text.add_adapter(BASES[kind](), method, num_virtual_tokens=3, lora_rank=2).train()
+    weights = {name: each.clone() for name, each in model.state_dict().items()}
+    ids = generated(copy.deepcopy(model).eval())
+    torch.manual_seed(3)
+    text.check_adapter_acts(model)
+    drawn = torch.rand(3)
+    torch.manual_seed(3)
+    assert torch.equal(drawn, torch.rand(3)) and model.training
+    assert all(torch.equal(each, weights[name]) for name, each in model.state_dict().items())
+    assert torch.equal(generated(model.eval()), ids)
+    text.check_adapter_acts(model.get_base_model())  # no adapter: nothing to check
+
+
+@pytest.mark.parametrize("method", text.PEFT_METHODS)
+@pytest.mark.parametrize("kind", ["t5", "gpt2"])
+def test_an_adapter_without_effect_is_told(kind, method):
+    model = adapted(kind, method)
+    if method == "lora":
+        for module in model.modules():
+            if isinstance(module, LoraLayer):
+                module.scaling["default"] = 0.0
+    else:
+        model.generate = model.base_model.generate
+    name = type(model.get_base_model()).__name__
+    with pytest.raises(HwzooError, match=f"^an adapter of {method} has no effect on what {name} generates") as told:
+        text.check_adapter_acts(model)
+    assert "\n" not in str(told.value)
