@@ -25,7 +25,7 @@ SEVERAL = ("train", "compare")  # verbs of more than one recipe: the rest of its
 GROUPS = {"train": "train", "sample": "draw and score", "evaluate": "draw and score"}  # of verbs; else:
 OTHERS = "compare and measure"
 OWN = [
-    ("push FOLDER REPO", "Sends a folder that a recipe wrote to the Hub, as owner/name; --private"),
+    ("push FOLDER REPO", "Sends a folder that a recipe wrote to the Hub, as owner/name; --private, --include PATTERN"),
     ("presets", "Lists the presets: command, data, minutes, the number to expect"),
 ]
 FOOTER = (
