@@ -238,13 +238,15 @@ def failed(message: str, status: int = 2) -> int:
 
 
 def console() -> int:
-    """`main` for a terminal: who reads only the first lines, as `head` does, is told no error."""
+    """`main` for a terminal: who reads only the first lines, as `head` does, is told no error; Ctrl-C is one line."""
     try:
         status = main()
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        return failed("interrupted", status=128 + signal.SIGINT)
     return status
 
 

@@ -18,6 +18,7 @@ import hwzoo_cli
 from hwzoo import VAEConfig, VAEModel, hub
 from hwzoo.errors import HwzooError, UsageError
 from hwzoo.files import FINAL, MADE, record_made, renewing, sha256
+from hwzoo.training.resume import check_output_dir
 
 TOKEN = "hf_loopback_right"
 SECRET = b"the secret of a patient"
@@ -280,6 +281,7 @@ def test_code_goes_with_what_it_imports_beside_it(server, tmp_path):
         "AutoModel": "modeling_x.XModel",
         "AutoConfig": "owner/other--configuration_y.YConfig",
         "AutoTokenizer": ["tokenization_x.XTokenizer", None],
+        "AutoProcessor": "configuration_y",
     }
     code = {
         "modeling_x.py": "from .layers_x import Layer\nimport torch\nfrom .missing import z\n",
@@ -377,7 +379,26 @@ def test_a_second_repository_takes_the_place_of_the_first(make, server, tmp_path
             with open(folder / "README.md", "ab") as file:
                 file.write(other.encode())
     assert (folder / "README.md").read_bytes() == (CARD.format("me/one") + other).encode()
-    assert ".pushed.json" not in sent(server, "me/one") | sent(server, "me/two")
+    assert not {name for repo in ("me/one", "me/two") for name in sent(server, repo) if name.startswith(".")}
+
+
+@pytest.mark.parametrize("damaged", [b"", b"{", b"3\n[]\n{}\nnull\n", b'"me/one', b"\xff\n"])
+def test_a_damaged_list_of_former_repositories_costs_no_push(damaged, server, tmp_path):
+    card = CARD.format("me/one") + CARD.format("run")
+    folder = a_model(tmp_path / "run", **{".pushed.jsonl": damaged, "README.md": card})
+    assert pushed_card(server, folder) == (CARD.format("me/one") + CARD.format("me/model")).encode()
+    assert pushed_card(server, folder, "me/two") == (CARD.format("me/one") + CARD.format("me/two")).encode()
+
+
+def test_a_pushed_folder_that_was_emptied_takes_a_new_run(server, tmp_path):
+    folder = a_run(tmp_path / "run")
+    hub.push(folder, "me/model")
+    with pytest.raises(UsageError, match="is not empty"):
+        check_output_dir(folder, False, None)
+    for path in folder.glob("[!.]*"):
+        path.unlink()
+    assert (folder / ".pushed.jsonl").read_text() == '"me/model"\n'
+    check_output_dir(folder, False, None)
 
 
 def test_a_push_that_failed_counts_as_a_former_one(server, tmp_path):
@@ -492,3 +513,26 @@ def test_ctrl_c_ends_it_at_once_in_one_line(server, tmp_path):
     assert (process.returncode, out) == (130, "")
     assert error.splitlines()[-1] == f"{line}python -m hwzoo.hub push {folder} me/model '--include=*.txt'"
     assert "Traceback" not in error and len(server.repos["me/model"].commits) == 1
+
+
+def test_ctrl_c_before_the_push_is_one_line_too(monkeypatch, capsys):
+    """The imports take seconds."""
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(hwzoo_cli, "main", interrupted)
+    assert hwzoo_cli.console() == 130
+    assert capsys.readouterr() == ("", "error: interrupted\n")
+
+
+def test_a_terminal_that_is_gone_costs_no_push(server, tmp_path, monkeypatch):
+    class Gone:
+        def write(self, text: str):
+            raise BrokenPipeError
+
+    folder = write(a_run(tmp_path / "run"), STRAY)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", Gone())
+        hub.push(folder, "me/model")
+    assert sent(server) == A_RUN

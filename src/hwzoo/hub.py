@@ -25,7 +25,7 @@ from transformers.dynamic_module_utils import get_relative_imports
 
 from .cards import write_card
 from .errors import HwzooError, UsageError
-from .files import ENDED, adding_to, finish, made, sha256, write_bytes, write_json
+from .files import ENDED, PUSHED, adding_to, finish, made, read_jsonl, sha256, write_bytes, write_json, write_jsonl
 from .models import FAMILIES, ContinualForImageClassification
 from .retry import reason, retried, status_of
 
@@ -199,8 +199,6 @@ def _not_loaded(error: OSError) -> str:
 
 # What a run keeps for itself, besides hidden files (its lock, unfinished ones).
 NOT_PUSHED = ("checkpoints", "logs")
-# Where a folder was pushed to, for the examples of its card.
-PUSHED = ".pushed.json"
 EXAMPLES = rb'(from_pretrained\(|load_pipeline\(|model=)"([^"\r\n\0]*)"'
 SHOWN = 5  # of the names of what is not sent
 # What is of a model in a folder without a record: by these names, at its top and in the parts of a pipeline ...
@@ -255,8 +253,9 @@ def push(folder: Path, repo_id: str, private: bool = False, include: Sequence[st
         _name_in_card(folder, repo_id)
     elif card.is_dir() and not card.is_symlink():
         raise UsageError(f"{card} is a folder; a model card is a file of that name; nothing was pushed")
-    for line in left:
-        print(line, file=sys.stderr)
+    with suppress(OSError, ValueError):  # a terminal that is gone costs no push
+        for line in left:
+            print(line, file=sys.stderr)
     api = HfApi()
 
     def commit(parent: str | None) -> str:
@@ -300,17 +299,18 @@ def _chosen(folder: Path, include: Sequence[str]) -> tuple[list[str], list[str]]
     if not folder.is_dir():
         raise UsageError(f"{folder} is no folder; nothing was pushed")
     files, links = _files_and_links(folder)
-    of_a_run = set(made(folder))
+    chosen = set(made(folder))
     if not (folder / ENDED).is_file():  # no run, or one of an earlier version and what a later one has begun
-        of_a_run |= _files_of_a_model(folder, files)
+        chosen |= _files_of_a_model(folder, files)
     for pattern in include:
-        if not any(fnmatchcase(name, pattern) for name in files):
+        named = {name for name in files if fnmatchcase(name, pattern)}
+        if not named:
             raise UsageError(
                 f"--include {pattern} names no file of {folder} (of a folder's, train/* does; never a hidden file, a "
                 "checkpoint, a log or a link); nothing was pushed"
             )
-    names = [name for name in files if name in of_a_run or any(fnmatchcase(name, pattern) for pattern in include)]
-    others = [name for name in files if name not in names]
+        chosen |= named
+    names, others = ([name for name in files if (name in chosen) == sent] for sent in (True, False))
     left = [f"{_some(others, 'other file')} not sent; --include PATTERN sends what it names"] if others else []
     return names, left + ([f"{_some(links, 'link')} not sent; no link is followed"] if links else [])
 
@@ -373,7 +373,7 @@ def _modules(auto_map: Any) -> set[str]:
     named = auto_map.values() if isinstance(auto_map, dict) else []
     classes = itertools.chain.from_iterable(each if isinstance(each, list) else [each] for each in named)
     # "owner/name--modeling_x.XModel" is in another repository.
-    return {name.rpartition(".")[0] for name in classes if isinstance(name, str) and "--" not in name}
+    return {name.rpartition(".")[0] for name in map(str, classes) if "." in name and "--" not in name}
 
 
 def _beside(name: str, module: str) -> str:
@@ -408,7 +408,7 @@ def _name_in_card(folder: Path, repo_id: str):
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise UsageError(f"{card} is not UTF-8 (line {line}); save it as UTF-8; nothing was pushed") from None
-    before = _json(folder, PUSHED, [PUSHED]).get("repo_ids", [])
+    before = read_jsonl(folder / PUSHED)
     # All that a card names which is as the run wrote it is the run.
     untouched = made(folder).get("README.md") == sha256(text)
 
@@ -419,7 +419,7 @@ def _name_in_card(folder: Path, repo_id: str):
 
     new = re.sub(EXAMPLES, renamed, text)
     if repo_id not in before and f'"{repo_id}"'.encode() in new:
-        write_json(folder / PUSHED, {"repo_ids": [*before, repo_id]})  # first: a later push shall know it
+        write_jsonl(folder / PUSHED, [*before, repo_id])  # first: a later push shall know it
     if new != text:
         write_bytes(card, new)
 
