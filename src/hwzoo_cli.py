@@ -25,7 +25,7 @@ SEVERAL = ("train", "compare")  # verbs of more than one recipe: the rest of its
 GROUPS = {"train": "train", "sample": "draw and score", "evaluate": "draw and score"}  # of verbs; else:
 OTHERS = "compare and measure"
 OWN = [
-    ("push FOLDER REPO", "Sends a folder that a recipe wrote to the Hub, as owner/name; --private"),
+    ("push FOLDER REPO", "Sends a folder that a recipe wrote to the Hub, as owner/name; --private, --include PATTERN"),
     ("presets", "Lists the presets: command, data, minutes, the number to expect"),
 ]
 FOOTER = (
@@ -238,13 +238,15 @@ def failed(message: str, status: int = 2) -> int:
 
 
 def console() -> int:
-    """`main` for a terminal: who reads only the first lines, as `head` does, is told no error."""
+    """`main` for a terminal: who reads only the first lines, as `head` does, is told no error; Ctrl-C is one line."""
     try:
         status = main()
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        return failed("interrupted", status=128 + signal.SIGINT)
     return status
 
 

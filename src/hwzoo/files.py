@@ -22,6 +22,8 @@ FINAL = ".final"
 MADE = ".made.jsonl"
 # The digests of the final files of the last run that ended.
 ENDED = ".ended.json"
+# The repositories that a folder was pushed to, a line each.
+PUSHED = ".pushed.jsonl"
 # By one of these a model is loaded; a folder without them holds none.
 ENTRIES = ("config.json", "model_index.json", "adapter_config.json")
 

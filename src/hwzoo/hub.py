@@ -2,24 +2,30 @@
 
 import argparse
 import itertools
+import json
 import math
+import os
 import re
 import shlex
+import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 from huggingface_hub import CommitOperationAdd, HfApi, constants, get_session
 from huggingface_hub.errors import HFValidationError, HTTPError
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.dynamic_module_utils import get_relative_imports
 
 from .cards import template, write_card
 from .errors import HwzooError, UsageError
-from .files import adding_to, write_bytes, write_json
+from .files import ENDED, PUSHED, adding_to, finish, made, read_jsonl, sha256, write_bytes, write_json, write_jsonl
 from .models import FAMILIES, ContinualForImageClassification
 from .retry import reason, retried, status_of
 
@@ -195,55 +201,74 @@ def _not_loaded(error: OSError) -> str:
 
 # What a run keeps for itself, besides hidden files (its lock, unfinished ones).
 NOT_PUSHED = ("checkpoints", "logs")
+EXAMPLES = rb'(from_pretrained\(|load_pipeline\(|model=)"([^"\r\n\0]*)"'
+SHOWN = 5  # of the names of what is not sent
+# What is of a model in a folder without a record: by these names, at its top and in the parts of a pipeline ...
+MODEL_FILES = (
+    "config.json", "model_index.json", "adapter_config.json", "generation_config.json", "scheduler_config.json",
+    "preprocessor_config.json", "processor_config.json", "tokenizer_config.json", "tokenizer.json", "tokenizer.model",
+    "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "spiece.model",
+    "sentencepiece.bpe.model", "chat_template.jinja",
+)  # fmt: skip
+WEIGHTS = (".safetensors", ".safetensors.index.json")
+# ... and at its top alone.
+RUN_FILES = ("README.md", "all_results.json", "preset.yaml", "predictions.jsonl", "history.jsonl")
 WORD_EVERY = 8  # seconds
 TIMEOUTS = (10, 30, 30, 30)  # seconds to connect, of silence while reading and writing, for a free connection
 
 
-def push(folder: Path, repo_id: str, private: bool = False) -> str:
+def push(folder: Path, repo_id: str, private: bool = False, include: Sequence[str] = ()) -> str:
     """
-    Creates the repository if need be and sends a run's files, all but its checkpoints and logs, in one commit. Pushing
-    again what is there makes no further commit. The token is that of `HF_TOKEN` or `hf auth login`.
+    Creates the repository if need be and sends what a run made, all but its checkpoints and logs, in one commit.
+    Pushing again what is there makes no further commit. The token is that of `HF_TOKEN` or `hf auth login`.
+
+    A recorded file that was changed since is sent as it is now. Of a folder without the record of a finished run goes
+    what has a name that transformers, diffusers, PEFT and the recipes give to the files of a model. No link is
+    followed. A line on stderr says which files stay, another which links.
 
     Args:
         folder: of a run, or any that holds a model.
         repo_id: owner/name.
         private: for a repository that only its owner sees; an existing public one is refused then.
+        include: patterns, as of `fnmatch`, for names relative to `folder`, with slashes: what else goes. Hidden files,
+            checkpoints, logs and links never do.
 
     Returns:
         The address of the commit.
 
     Raises:
-        UsageError: for a folder without a model, or an id that is none.
+        UsageError: for a folder without a model, an id that is none, a pattern that no file matches, or a card that is
+            not UTF-8.
         HwzooError: when the Hub cannot be reached or refuses; one line that says how to push later. Nothing local
-            is lost; the card's examples name `repo_id` from then on.
+            is lost; the card's examples that named this folder, or where it was pushed before, name `repo_id` from
+            then on.
     """
     folder = Path(folder)
-    weights = (path.relative_to(folder) for path in folder.rglob("*.safetensors"))  # a pipeline's: a folder further
-    if all(_is_private(path) for path in weights):
-        raise UsageError(f"{folder} holds no model to push (no .safetensors file)")
+    finish(folder)
+    names, left = _chosen(folder, include)
+    if not any(name.endswith(".safetensors") for name in names):
+        raise UsageError("; ".join([f"{folder} holds no model to push (no .safetensors file)", *left]))
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
         raise UsageError(f"{repo_id} is not a repository id, owner/name; nothing was pushed, {folder} is safe")
     card = folder / "README.md"
-    if card.exists():  # its examples load from where it now goes
-        text = card.read_text(encoding="utf-8")
-        text = re.sub(r'(from_pretrained\(|load_pipeline\(|model=)"[^"]*"', rf'\1"{repo_id}"', text)
-        write_bytes(card, text.encode())
+    if "README.md" in names:
+        _name_in_card(folder, repo_id)
+    elif card.is_dir() and not card.is_symlink():
+        raise UsageError(f"{card} is a folder; a model card is a file of that name; nothing was pushed")
+    with suppress(OSError, ValueError):  # a terminal that is gone costs no push
+        for line in left:
+            print(line, file=sys.stderr)
     api = HfApi()
-    files = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
 
     def commit(parent: str | None) -> str:
         # After a lost answer the next try finds all files there and commits nothing: it needs new operations, as used
         # ones are not compared. Should the first commit come in late, `parent_commit` keeps it the only one (412).
-        pushed = [name for name in files if not _is_private(name)]
-        operations = [CommitOperationAdd(name.as_posix(), files[name]) for name in pushed]
+        operations = [CommitOperationAdd(name, folder / name) for name in names]
         message = f"Upload {folder.resolve().name} with hwzoo"
         return api.create_commit(repo_id, operations, commit_message=message, parent_commit=parent).commit_url
 
     def failed(reason: str) -> HwzooError:
-        later = f"python -m hwzoo.hub push {shlex.quote(str(folder))} {repo_id}{' --private' if private else ''}"
-        return HwzooError(
-            f"pushing to {repo_id} failed: {reason}; {folder} is safe, push it later (twice does no harm): {later}"
-        )
+        return HwzooError(f"pushing to {repo_id} failed: {reason}; {_push_later(folder, repo_id, private, include)}")
 
     try:
         with _never_silent(f"pushing to {repo_id}"):
@@ -261,8 +286,153 @@ def push(folder: Path, repo_id: str, private: bool = False) -> str:
         raise failed(_reason(error)) from error
 
 
-def _is_private(path: Path) -> bool:
+def _push_later(folder: Path, repo_id: str, private: bool, include: Sequence[str]) -> str:
+    words = ["python", "-m", "hwzoo.hub", "push", str(folder), repo_id]
+    words += ["--private"] * private + [f"--include={pattern}" for pattern in include]
+    return f"{folder} is safe, push it later (twice does no harm): {shlex.join(words)}"
+
+
+def _is_private(path: PurePosixPath) -> bool:
     return any(part.startswith(".") or part in NOT_PUSHED for part in path.parts)
+
+
+def _chosen(folder: Path, include: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The names of what `push` sends, and a line each about the other files and the links of the folder."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is no folder; nothing was pushed")
+    files, links = _files_and_links(folder)
+    chosen = set(made(folder))
+    if not (folder / ENDED).is_file():  # no run, or one of an earlier version and what a later one has begun
+        chosen |= _files_of_a_model(folder, files)
+    for pattern in include:
+        named = {name for name in files if fnmatchcase(name, pattern)}
+        if not named:
+            raise UsageError(
+                f"--include {pattern} names no file of {folder} (of a folder's, train/* does; never a hidden file, a "
+                "checkpoint, a log or a link); nothing was pushed"
+            )
+        chosen |= named
+    names, others = ([name for name in files if (name in chosen) == sent] for sent in (True, False))
+    left = [f"{_some(others, 'other file')} not sent; --include PATTERN sends what it names"] if others else []
+    return names, left + ([f"{_some(links, 'link')} not sent; no link is followed"] if links else [])
+
+
+def _some(names: Sequence[str], what: str) -> str:
+    shown = ", ".join(" ".join(name.split()) for name in names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+    return f"{len(names)} {what} ({shown}) is" if len(names) == 1 else f"{len(names)} {what}s ({shown}) are"
+
+
+def _files_and_links(folder: Path) -> tuple[list[str], list[str]]:
+    """Names relative to a folder, with slashes, of what is not private."""
+
+    def refused(error: OSError):
+        raise HwzooError(f"cannot read {error.filename}: {error.strerror}; nothing was pushed") from error
+
+    files, links = [], []
+    for where, folders, others in os.walk(folder, onerror=refused):
+        for each in sorted([*folders, *others]):
+            path = Path(where, each)
+            name = path.relative_to(folder).as_posix()
+            if _is_private(PurePosixPath(name)):
+                continue
+            if path.is_symlink():
+                links.append(name)
+            elif path.is_file():
+                files.append(name)
+        folders[:] = sorted(each for each in folders if not _is_private(PurePosixPath(each)))
+    return sorted(files), sorted(links)
+
+
+def _files_of_a_model(folder: Path, files: Collection[str]) -> set[str]:
+    """Those that transformers, diffusers, PEFT and the recipes write, by their names, and what these name further."""
+    index = _json(folder, "model_index.json", files)
+    # Its other entries say what the pipeline's parts are: name -> [library or module, class].
+    parts = {name: kind for name, kind in index.items() if isinstance(kind, list) and not name.startswith("_")}
+    found, modules = {name for name in files if name in RUN_FILES}, set()
+    for name in files:
+        place, _, last = name.rpartition("/")
+        if (not place or place in parts) and (last in MODEL_FILES or last.endswith(WEIGHTS)):
+            found.add(name)
+            modules |= {_beside(name, module) for module in _modules(_json(folder, name, files).get("auto_map"))}
+    modules |= {f"{kind[0]}.py" for kind in [index.get("_class_name")] if isinstance(kind, list) and kind}
+    modules |= {f"{name}/{kind[0]}.py" for name, kind in parts.items() if kind}
+    while modules := (modules & set(files)) - found:
+        found |= modules
+        imports = set()
+        for name in modules:
+            with suppress(OSError, ValueError):  # it cannot be read: it goes as it is
+                imports |= {_beside(name, module) for module in get_relative_imports(folder / name)}
+        modules = imports
+    if "README.md" in files:
+        words = re.findall(r"[^\s()\[\]\"'<>`|]+", _read(folder / "README.md").decode(errors="replace"))
+        pictures = {unquote(word).removeprefix("./").rstrip(".,;:!?") for word in words}
+        found |= {name for name in pictures & set(files) if name.endswith((".png", ".gif")) and "/" not in name}
+    return found
+
+
+def _modules(auto_map: Any) -> set[str]:
+    """Of `{"AutoModel": "modeling_x.XModel", "AutoTokenizer": ["tokenization_x.XTokenizer", None]}`."""
+    named = auto_map.values() if isinstance(auto_map, dict) else []
+    classes = itertools.chain.from_iterable(each if isinstance(each, list) else [each] for each in named)
+    # "owner/name--modeling_x.XModel" is in another repository.
+    return {name.rpartition(".")[0] for name in map(str, classes) if "." in name and "--" not in name}
+
+
+def _beside(name: str, module: str) -> str:
+    return PurePosixPath(name).parent.joinpath(*module.split(".")).as_posix() + ".py"
+
+
+def _json(folder: Path, name: str, files: Collection[str]) -> dict[str, Any]:
+    """The object in a JSON file; an empty one where there is none."""
+    content = None
+    if name in files and name.endswith(".json"):
+        with suppress(OSError, ValueError):
+            content = json.loads((folder / name).read_bytes())
+    return content if isinstance(content, dict) else {}
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise HwzooError(f"cannot read {path}: {error.strerror}; nothing was pushed") from error
+
+
+def _name_in_card(folder: Path, repo_id: str):
+    """
+    Makes the examples of a card load from a repository where they named its own folder, or one it was pushed to; all
+    else stays, byte for byte.
+    """
+    card = folder / "README.md"
+    text = _read(card)
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UsageError(f"{card} is not UTF-8 (line {line}); save it as UTF-8; nothing was pushed") from None
+    before = read_jsonl(folder / PUSHED)
+    # All that a card names which is as the run wrote it is the run.
+    untouched = made(folder).get("README.md") == sha256(text)
+
+    def renamed(found: re.Match) -> bytes:
+        name = found[2].decode()
+        own = untouched or name in before or _is_name_of(folder, name)
+        return found[1] + b'"' + (repo_id if own else name).encode() + b'"'
+
+    new = re.sub(EXAMPLES, renamed, text)
+    if repo_id not in before and f'"{repo_id}"'.encode() in new:
+        write_jsonl(folder / PUSHED, [*before, repo_id])  # first: a later push shall know it
+    if new != text:
+        write_bytes(card, new)
+
+
+def _is_name_of(folder: Path, name: str) -> bool:
+    """Whether a name is a folder's path, from wherever it was seen: outputs/vae is a name of /home/me/outputs/vae."""
+    if os.path.realpath(name) == os.path.realpath(folder):
+        return True
+    parts = [part for part in Path(os.path.normpath(name)).parts if part not in ("..", ".")]
+    paths = (Path(os.path.realpath(folder)), Path(os.path.abspath(folder)))
+    return bool(parts) and any(list(path.parts[-len(parts) :]) == parts for path in paths)
 
 
 @contextmanager
@@ -303,21 +473,52 @@ def _reason(error: Exception) -> str:
     return f"the Hub cannot be reached ({reason(error)})"
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        raise UsageError(f"{message}; {self.prog} --help lists what it takes")
+
+
 def main(argv: list[str] | None = None) -> int:
-    """`python -m hwzoo.hub push OUTPUT_DIR REPO_ID [--private]`; gives the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m hwzoo.hub", description=__doc__, allow_abbrev=False)
+    """
+    `python -m hwzoo.hub push FOLDER REPO [--private] [--include PATTERN ...]`; gives the exit status. Ctrl-C ends the
+    process, with 130.
+    """
+    parser = _Parser(prog="python -m hwzoo.hub", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
     push_parser = commands.add_parser("push", help="send a run's folder to the Hub, in one commit", allow_abbrev=False)
-    push_parser.add_argument("output_dir", help="folder that a recipe wrote")
-    push_parser.add_argument("repo_id", help="owner/name")
+    push_parser.add_argument("output_dir", metavar="FOLDER", help="that a recipe wrote")
+    push_parser.add_argument("repo_id", metavar="REPO", help="owner/name")
     push_parser.add_argument("--private", action="store_true", help="for a repository that only its owner sees")
-    arguments = parser.parse_args(argv)
+    push_parser.add_argument(
+        "--include", action="append", default=[], metavar="PATTERN",
+        help='further files to send, as "*.csv" or "notes/*"; may be given more than once',
+    )  # fmt: skip
     try:
-        print(push(Path(arguments.output_dir), arguments.repo_id, private=arguments.private))
+        arguments = parser.parse_args(argv)
+        asked = Path(arguments.output_dir), arguments.repo_id, arguments.private, arguments.include
+        with _ended_by_ctrl_c(f"error: interrupted; {_push_later(*asked)}"):
+            print(push(*asked))
     except HwzooError as error:
         print("error: " + " ".join(str(error).split()), file=sys.stderr)
         return error.status
     return 0
+
+
+@contextmanager
+def _ended_by_ctrl_c(line: str) -> Iterator[None]:
+    """Ends the process at once, with a line: an exception would wait for each file that a thread is sending."""
+
+    def leave(*_):
+        with suppress(OSError):
+            # From a new line: the cursor is behind "^C", or in a bar of huggingface_hub.
+            os.write(2, f"\n{line}\n".encode(errors="surrogateescape"))
+        os._exit(128 + signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 if __name__ == "__main__":

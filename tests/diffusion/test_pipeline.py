@@ -413,7 +413,7 @@ def test_it_is_pushed_and_loads_by_its_id(tiny_unet, tmp_path):
     """By our push and by diffusers' own; where it is loaded hwzoo is not installed."""
     pipeline = diffusion.make_pipeline(tiny_unet(num_classes=3), diffusion.train_scheduler(30), image_size=6)
     diffusion.save_pipeline(pipeline, tmp_path / "model")
-    card = 'DiffusionPipeline.from_pretrained("here"); diffusion.load_pipeline("here")'
+    card = 'DiffusionPipeline.from_pretrained("model"); diffusion.load_pipeline("model")'
     (tmp_path / "model" / "README.md").write_text(card)
     with LoopbackHub(token="hf_right", users=("me",)) as server:
         environment = os.environ | server.environment(tmp_path / "cache") | {"HF_TOKEN": "hf_right"}
@@ -421,7 +421,7 @@ def test_it_is_pushed_and_loads_by_its_id(tiny_unet, tmp_path):
             command = [sys.executable, "-c", program, folder]
             done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
             assert done.returncode == 0, done.stderr
-        assert server.repos["me/ours"].files["README.md"].decode() == card.replace("here", "me/ours")
+        assert server.repos["me/ours"].files["README.md"].decode() == card.replace('"model"', '"me/ours"')
     for name in ("ours", "theirs"):
         assert torch.equal(torch.load(tmp_path / f"{name}.pt"), draw(pipeline, [0, 2], guidance_scale=3.0))
 

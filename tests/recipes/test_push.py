@@ -88,6 +88,7 @@ def test_the_recipe_pushes_what_others_load(tmp_path):
         assert PUSHED <= set(pushed) <= PUSHED | {".gitattributes"}
         assert all(pushed[name] == (folder / name).read_bytes() for name in PUSHED)
         assert b'from_pretrained("me/vae", trust_remote_code=True)' in pushed["README.md"]
+        assert "not sent" not in done.stderr
         said = [done.stdout, done.stderr]
 
         # Somebody without hwzoo loads it, by revision; this process does by the family's class.

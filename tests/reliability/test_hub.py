@@ -48,6 +48,9 @@ def test_pushed_past_failures_and_tested_from_there(recipe, tmp_path):
         assert repo.files[str(weights.relative_to(tmp_path / "run"))] == weights.read_bytes()
         kept = {name for name in repo.files if name.startswith(("checkpoints", "logs", "."))}
         assert kept == {".gitattributes"}  # the Hub's own
+        files = {path.relative_to(tmp_path / "run").as_posix() for path in (tmp_path / "run").rglob("*.*")}
+        ours = {name for name in files if not name.startswith(("checkpoints", "logs", "."))}
+        assert repo.files.keys() == ours | kept and "not sent" not in said  # a run makes nothing without a record
         assert not [name for name, data in repo.files.items() if TOKEN.encode() in data]
 
         steps = "--max_steps" if recipe == "train_t5" else "--max_train_steps"

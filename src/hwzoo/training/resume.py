@@ -7,7 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from ..files import ENDED, FINAL, MADE, UNFINISHED, begin_record, cut_back, has_ended, made, remove_made, size_on_disk
+from ..files import (
+    ENDED,
+    FINAL,
+    MADE,
+    PUSHED,
+    UNFINISHED,
+    begin_record,
+    cut_back,
+    has_ended,
+    made,
+    remove_made,
+    size_on_disk,
+)
 from .checkpoint import Checkpoint, Checkpoints, CorruptCheckpoint
 
 logger = logging.getLogger(__name__)
@@ -16,7 +28,7 @@ HISTORY = "history.jsonl"
 CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
 # In an output folder, what is neither a user's nor a sign of a run that got somewhere.
-OURS = (LOCK, MADE, ENDED, "logs")
+OURS = (LOCK, MADE, ENDED, PUSHED, "logs")
 
 
 def check_output_dir(folder: Path, overwrite: bool, resume: str | None):

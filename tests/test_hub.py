@@ -1,0 +1,538 @@
+"""What `push` sends to a loopback Hub, what stays, what it changes in a card, and how it says that it cannot."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from huggingface_hub import close_session, constants
+from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+from loopback_hub import LoopbackHub
+
+import hwzoo_cli
+from hwzoo import VAEConfig, VAEModel, hub
+from hwzoo.errors import HwzooError, UsageError
+from hwzoo.files import FINAL, MADE, record_made, renewing, sha256
+from hwzoo.training.resume import check_output_dir
+
+TOKEN = "hf_loopback_right"
+SECRET = b"the secret of a patient"
+CARD = '---\nlicense: mit\n---\n# Mine\n\nmodel = AutoModel.from_pretrained("{}")\n'
+MODEL = {"config.json", "model.safetensors"}
+
+
+@pytest.fixture
+def server(tmp_path_factory, monkeypatch):
+    """A Hub that this very process talks to; nothing that lies outside of a push's folder comes to it."""
+    with LoopbackHub(token=TOKEN) as server:
+        for name, value in server.environment(tmp_path_factory.mktemp("cache")).items():
+            monkeypatch.setenv(name, value)
+        for name, value in {"ENDPOINT": server.url, "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True}.items():
+            monkeypatch.setattr(constants, name, value)
+        close_session()
+        disable_progress_bars()
+        yield server
+        enable_progress_bars()
+        close_session()
+        assert not [name for repo in server.repos.values() for name, data in repo.files.items() if SECRET in data]
+
+
+def write(folder: Path, files: dict[str, str | bytes]) -> Path:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return folder
+
+
+def a_run(folder: Path, **more: str | bytes) -> Path:
+    """A folder with the record of a run that has ended: a model and its card, which names `outputs/run`."""
+    folder.mkdir(parents=True)
+    record_made(folder, {"history.jsonl": None, "samples_0001.png": sha256(b"picture")})
+    write(folder, {"history.jsonl": "{}\n", "samples_0001.png": b"picture"})
+    with renewing(folder) as staging:
+        files = {name: "{}" for name in MODEL} | {"README.md": CARD.format("outputs/run"), "data_used.txt": "digits"}
+        write(staging, files | more)
+    return folder
+
+
+A_RUN = MODEL | {"README.md", "data_used.txt", "history.jsonl", "samples_0001.png"}
+
+
+def a_model(folder: Path, **more: str | bytes) -> Path:
+    """A folder without a record."""
+    return write(folder, {name: "{}" for name in MODEL} | more)
+
+
+def sent(server: LoopbackHub, repo: str = "me/model") -> set[str]:
+    return server.repos[repo].files.keys() - {".gitattributes"}
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# Links
+
+
+@pytest.mark.parametrize("make", [a_run, a_model])
+def test_no_link_is_followed(make, server, tmp_path, capsys):
+    outside = write(tmp_path / "outside", {"secret.json": SECRET, "deep/secret.safetensors": SECRET})
+    folder = make(tmp_path / "run")
+    names = sent_without_links = A_RUN if make is a_run else MODEL
+    links = {
+        "all_results.json": outside / "secret.json",
+        "unet": outside / "deep",
+        "broken": outside / "none",
+        "inside.json": folder / "config.json",
+        "loop": folder,
+        "checkpoints": outside,  # on another disk: what is never sent is not told
+        ".cache": outside,
+    }
+    for name, target in links.items():
+        (folder / name).symlink_to(target)
+    hub.push(folder, "me/model", include=["*"])
+    assert sent(server) == sent_without_links == names
+    told = "5 links (all_results.json, broken, inside.json, loop, unet) are not sent; no link is followed\n"
+    assert capsys.readouterr().err == told
+
+
+@pytest.mark.parametrize("name", ["config.json", "README.md", "history.jsonl"])
+def test_a_recorded_file_that_became_a_link_stays(name, server, tmp_path, capsys):
+    folder = a_run(tmp_path / "run")
+    secret = write(tmp_path, {"secret": SECRET + b' from_pretrained("run")'}) / "secret"
+    (folder / name).unlink()
+    (folder / name).symlink_to(secret)
+    hub.push(folder, "me/model")
+    assert sent(server) == A_RUN - {name}
+    assert f"1 link ({name}) is not sent" in capsys.readouterr().err
+    assert (folder / name).is_symlink() and secret.read_bytes() == SECRET + b' from_pretrained("run")'
+
+
+def test_a_part_of_a_pipeline_behind_a_link_stays(server, tmp_path):
+    outside = write(tmp_path / "outside", {"config.json": SECRET, "model.safetensors": SECRET})
+    folder = a_model(tmp_path / "run", **{"model_index.json": json.dumps({"unet": ["diffusers", "UNet2DModel"]})})
+    (folder / "unet").symlink_to(outside)
+    hub.push(folder, "me/model")
+    assert sent(server) == MODEL | {"model_index.json"}
+
+
+def test_the_folder_itself_may_be_named_by_a_link(server, tmp_path):
+    a_run(tmp_path / "run")
+    (tmp_path / "newest").symlink_to("run")
+    hub.push(tmp_path / "newest", "me/model")
+    assert sent(server) == A_RUN
+
+
+def test_weights_that_are_links_are_no_model(tmp_path):
+    folder = write(tmp_path / "run", {"config.json": "{}"})
+    (folder / "model.safetensors").symlink_to(write(tmp_path, {"blob": b"{}"}) / "blob")
+    words = r"holds no model to push \(no .safetensors file\); 1 link \(model.safetensors\) is not sent"
+    with pytest.raises(UsageError, match=words):
+        hub.push(folder, "me/model")
+
+
+# What goes and what stays
+
+STRAY = {
+    "train/patients.csv": SECRET, "train/labels.csv": SECRET, "notes.txt": SECRET, "old/model.safetensors": SECRET,
+    "extra.json": SECRET, "face.png": SECRET, "zoo.py": SECRET,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("make", [a_run, a_model])
+def test_strays_stay_and_are_told(make, server, tmp_path, capsys):
+    folder = write(make(tmp_path / "run"), STRAY)
+    write(folder, {"checkpoints/step-1/model.safetensors": SECRET, "logs/events": SECRET, ".env": SECRET})
+    write(folder, {".git/config": SECRET, "train/.hidden": SECRET, "train/logs/x": SECRET})
+    address = hub.push(folder, "me/model")
+    assert sent(server) == (A_RUN if make is a_run else MODEL)
+    assert address.endswith(server.repos["me/model"].commits[-1].oid)
+    names = "extra.json, face.png, notes.txt, old/model.safetensors, train/labels.csv, ..."
+    told = f"7 other files ({names}) are not sent; --include PATTERN sends what it names\n"
+    assert capsys.readouterr().err == told
+
+
+def test_nothing_is_told_where_nothing_stays(server, tmp_path, capsys):
+    hub.push(a_run(tmp_path / "run"), "me/model")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_name_with_a_line_end_stays_in_its_line(server, tmp_path, capsys):
+    hub.push(write(a_run(tmp_path / "run"), {"a\nb.txt": SECRET}), "me/model")
+    assert capsys.readouterr().err.startswith("1 other file (a b.txt) is not sent; ")
+
+
+@pytest.mark.parametrize("main", [hub.main, hwzoo_cli.main])
+@pytest.mark.parametrize(
+    ("patterns", "more"),
+    [
+        (["notes.txt"], {"notes.txt"}),
+        (["*.csv"], {"train/a.csv", "train/b.csv", "top.csv"}),
+        (["train/*"], {"train/a.csv", "train/b.csv", "train/c.json"}),
+        (["train/[ab].csv", "*.txt"], {"train/a.csv", "train/b.csv", "notes.txt"}),
+        (["*"], {"train/a.csv", "train/b.csv", "train/c.json", "top.csv", "notes.txt"}),
+        (["config.json"], set()),
+    ],
+)
+def test_what_is_included_goes_too(main, patterns, more, server, tmp_path, capsys):
+    files = ("train/a.csv", "train/b.csv", "train/c.json", "top.csv", "notes.txt")
+    private = dict.fromkeys((".hidden.csv", "checkpoints/x.txt", "logs/y.csv", "train/.z"), SECRET)
+    folder = write(a_run(tmp_path / "run"), dict.fromkeys(files, b"x") | private)
+    assert main(["push", str(folder), "me/model", *(f"--include={pattern}" for pattern in patterns)]) == 0
+    assert sent(server) == A_RUN | more
+    told = capsys.readouterr().err
+    assert told.startswith(f"{5 - len(more)} other file") if len(more) < 5 else told == ""
+
+
+@pytest.mark.parametrize("pattern", ["*.cvs", "train", ".env", "checkpoints/*", "logs/*", "link", "Notes.txt", ""])
+def test_a_pattern_that_names_no_file_is_refused(pattern, server, tmp_path, capsys):
+    folder = write(a_run(tmp_path / "run"), {".env": SECRET, "checkpoints/x": SECRET, "logs/y": SECRET})
+    write(folder, {"train/a.csv": SECRET, "notes.txt": SECRET})
+    (folder / "link").symlink_to("notes.txt")
+    before = snapshot(folder)
+    assert hub.main(["push", str(folder), "me/model", "--include", pattern]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: --include {pattern}".rstrip()) and told.count("\n") == 1
+    assert snapshot(folder) == before and not server.requests
+
+
+def test_a_recorded_file_goes_as_its_owner_changed_it(server, tmp_path):
+    folder = write(a_run(tmp_path / "run"), {"README.md": "# By hand\n", "data_used.txt": "digits, mine"})
+    (folder / "samples_0001.png").unlink()
+    hub.push(folder, "me/model")
+    files = server.repos["me/model"].files
+    assert sent(server) == A_RUN - {"samples_0001.png"}
+    assert files["README.md"] == b"# By hand\n" and files["data_used.txt"] == b"digits, mine"
+
+
+def test_a_final_save_that_was_interrupted_is_brought_to_its_end_first(server, tmp_path):
+    folder = a_run(tmp_path / "run")
+    write(folder, {f"{FINAL}/{name}": '{"new": 1}' for name in MODEL})
+    hub.push(folder, "me/model")
+    files = server.repos["me/model"].files
+    assert sent(server) == MODEL | {"history.jsonl", "samples_0001.png"}
+    assert all(files[name] == b'{"new": 1}' for name in MODEL)
+
+
+def test_a_model_of_an_earlier_version_goes_with_what_a_later_run_began(server, tmp_path):
+    folder = write(a_model(tmp_path / "run"), {"samples_0001.png": b"picture", "notes.txt": SECRET})
+    record_made(folder, {"samples_0001.png": sha256(b"picture")})
+    assert (folder / MADE).is_file()
+    hub.push(folder, "me/model")
+    assert sent(server) == MODEL | {"samples_0001.png"}
+
+
+def test_a_record_names_no_file_outside(server, tmp_path):
+    write(tmp_path, {"secret": SECRET})
+    folder = a_run(tmp_path / "run")
+    record_made(folder, {"../secret": sha256(SECRET), str(tmp_path / "secret"): None})
+    hub.push(folder, "me/model")
+    assert sent(server) == A_RUN
+
+
+TRANSFORMERS = (
+    "adapter_config.json", "added_tokens.json", "chat_template.jinja", "generation_config.json", "merges.txt",
+    "model-00001-of-00002.safetensors", "model.safetensors.index.json", "preprocessor_config.json",
+    "sentencepiece.bpe.model", "special_tokens_map.json", "spiece.model", "tokenizer.json", "tokenizer_config.json",
+    "vocab.json", "vocab.txt", "all_results.json", "preset.yaml", "predictions.jsonl", "history.jsonl", "README.md",
+)  # fmt: skip
+NEVER_KNOWN = (
+    "optimizer.pt", "training_args.bin", "data.json", "train.jsonl", "dump.pkl", "a/config.json", "a/vocab.txt",
+    "a/x.safetensors", "other.py", "picture.png",
+)  # fmt: skip
+
+
+def test_a_folder_without_a_record_is_told_by_names(server, tmp_path, capsys):
+    folder = a_model(tmp_path / "run", **dict.fromkeys(TRANSFORMERS, "{}"), **dict.fromkeys(NEVER_KNOWN, SECRET))
+    hub.push(folder, "me/model")
+    assert sent(server) == MODEL | set(TRANSFORMERS)
+    assert capsys.readouterr().err.startswith("10 other files (a/config.json, a/vocab.txt, a/x.safetensors, data.json")
+
+
+def test_a_pipeline_without_a_record_goes_by_its_index(server, tmp_path):
+    index = {
+        "_class_name": ["my_pipeline", "MyPipeline"],
+        "_diffusers_version": "0.42.1",
+        "image_size": None,
+        "scheduler": ["diffusers", "DDPMScheduler"],
+        "unet": ["my_unet", "MyUNet"],
+        "tokenizer": ["transformers", "T5Tokenizer"],
+        "safety_checker": [None, None],
+    }
+    known = (
+        "my_pipeline.py", "my_steps.py", "scheduler/scheduler_config.json", "unet/config.json", "unet/my_unet.py",
+        "unet/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.safetensors.index.json",
+        "tokenizer/vocab.txt", "tokenizer/tokenizer_config.json",
+    )  # fmt: skip
+    strays = ("unet/notes.txt", "unet/README.md", "other/config.json", "unet/deep/config.json", "my_unet.py")
+    files = dict.fromkeys(known, "{}") | dict.fromkeys(strays, SECRET) | {"model_index.json": json.dumps(index)}
+    folder = write(tmp_path / "run", files | {"my_pipeline.py": "from .my_steps import step\n"})
+    hub.push(folder, "me/model")
+    assert sent(server) == {*known, "model_index.json"}
+
+
+def test_code_goes_with_what_it_imports_beside_it(server, tmp_path):
+    auto_map = {
+        "AutoModel": "modeling_x.XModel",
+        "AutoConfig": "owner/other--configuration_y.YConfig",
+        "AutoTokenizer": ["tokenization_x.XTokenizer", None],
+        "AutoProcessor": "configuration_y",
+    }
+    code = {
+        "modeling_x.py": "from .layers_x import Layer\nimport torch\nfrom .missing import z\n",
+        "layers_x.py": "from .modeling_x import XModel\nfrom .deep_x import y\n",
+        "deep_x.py": "x = 1\n",
+        "tokenization_x.py": "# caf\xe9".encode("latin-1"),
+    }
+    strays = dict.fromkeys(("configuration_y.py", "train_x.py", "missing.txt"), SECRET)
+    folder = a_model(tmp_path / "run", **code, **strays, **{"config.json": json.dumps({"auto_map": auto_map})})
+    hub.push(folder, "me/model")
+    assert sent(server) == MODEL | code.keys()
+
+
+@pytest.mark.parametrize("broken", [b"{", b"[]", b'{"auto_map": 3}', b'{"auto_map": {"AutoModel": 3}}', b"\xff"])
+def test_a_configuration_that_is_none_names_no_code(broken, server, tmp_path):
+    files = {"config.json": broken, "model_index.json": broken, "modeling_x.py": SECRET}
+    hub.push(a_model(tmp_path / "run", **files), "me/model")
+    assert sent(server) == MODEL | {"model_index.json"}
+
+
+def test_pictures_go_that_the_card_names(server, tmp_path):
+    card = '![samples](samples.png) ![](./my%20curves.png)\n<img src="walk.gif">, see faces.png.\n`deep/in.png`'
+    named = ("samples.png", "my curves.png", "walk.gif", "faces.png")
+    strays = ("les.png", "in.png", "deep/in.png", "scan.png", "samples.png.txt", "samples.jpg")
+    files = dict.fromkeys(named, b"picture") | dict.fromkeys(strays, SECRET)
+    hub.push(a_model(tmp_path / "run", **files, **{"README.md": card}), "me/model")
+    assert sent(server) == MODEL | {"README.md", *named}
+
+
+def test_what_the_zoo_saves_goes_whole(server, tmp_path):
+    folder = tmp_path / "run"
+    hub.save(VAEModel(VAEConfig(encoder_hidden_sizes=[8], decoder_hidden_sizes=[8])), folder, {"test_x": 1.0})
+    hub.push(folder, "me/model")
+    code = {"configuration_vae.py", "modeling_vae.py"}
+    assert sent(server) == MODEL | code | {"all_results.json"} == set(snapshot(folder))
+
+
+# The card
+
+
+def pushed_card(server: LoopbackHub, folder: Path, repo: str = "me/model") -> bytes:
+    hub.push(folder, repo)
+    assert server.repos[repo].files["README.md"] == (folder / "README.md").read_bytes()
+    return (folder / "README.md").read_bytes()
+
+
+@pytest.mark.parametrize("make", [a_run, a_model])
+@pytest.mark.parametrize(
+    "own", ["{folder}", "run", "outputs/run", "./outputs/run", "outputs/run/", "../work/outputs/run", "{link}"]
+)
+def test_examples_that_name_the_folder_name_the_repository(own, make, server, tmp_path, monkeypatch):
+    folder = make(tmp_path / "work" / "outputs" / "run")
+    (tmp_path / "newest").symlink_to(folder)
+    own = own.format(folder=folder, link=tmp_path / "newest")
+    lines = [
+        f'm = AutoModel.from_pretrained("{own}", trust_remote_code=True)',
+        f'p = load_pipeline("{own}") or pipeline("image-classification", model="{own}")',
+        f'It is at "{own}", load("{own}") is none of ours.',
+    ]
+    others = [
+        'AutoTokenizer.from_pretrained("google-t5/t5-small")',
+        'x = from_pretrained("other/run"); y = from_pretrained("outputs/run2"); z = from_pretrained("puts/run")',
+        'from_pretrained("."); from_pretrained(""); from_pretrained("/"); from_pretrained("..")',
+        f'from_pretrained("{own}-large"); model="{own}/unet"; from_pretrained(\'{own}\')',
+        "Caf\u00e9, \u6f22\u5b57\u2028, a tab\t, no end at the last line",
+    ]
+    write(folder, {"README.md": "\r\n".join([*lines, *others])})
+    monkeypatch.chdir(tmp_path / "work")
+    new = [each.replace(f'd("{own}"', 'd("me/model"').replace(f'e("{own}"', 'e("me/model"') for each in lines[:2]]
+    new[1] = new[1].replace(f'model="{own}"', 'model="me/model"')
+    assert pushed_card(server, folder) == "\r\n".join([*new, lines[2], *others]).encode()
+
+
+@pytest.mark.parametrize("text", ["", "# Mine\r\n\r\n", '\ufeff# Mine\rfrom_pretrained("google/vit")\n\n\n'])
+def test_a_card_without_examples_of_its_own_is_not_touched(text, server, tmp_path):
+    folder = write(a_run(tmp_path / "run"), {"README.md": text})
+    os.utime(folder / "README.md", (1, 1))
+    before = snapshot(folder)
+    assert pushed_card(server, folder) == text.encode()
+    assert snapshot(folder) == before and (folder / "README.md").stat().st_mtime == 1
+
+
+def test_a_card_as_the_run_wrote_it_names_the_repository_wherever_the_folder_went(server, tmp_path):
+    folder = a_run(tmp_path / "moved", **{"README.md": CARD.format("/elsewhere/old")})
+    assert pushed_card(server, folder) == CARD.format("me/model").encode()
+
+
+@pytest.mark.parametrize("make", [a_run, a_model])
+def test_a_second_repository_takes_the_place_of_the_first(make, server, tmp_path):
+    folder = make(tmp_path / "run", **{"README.md": CARD.format("run")})
+    other = 'from_pretrained("google/vit")\r\n'
+    for repo in ("me/one", "me/two", "me/one"):
+        assert f'from_pretrained("{repo}")'.encode() in pushed_card(server, folder, repo)
+        if repo == "me/one" and other not in (folder / "README.md").read_bytes().decode():
+            with open(folder / "README.md", "ab") as file:
+                file.write(other.encode())
+    assert (folder / "README.md").read_bytes() == (CARD.format("me/one") + other).encode()
+    assert not {name for repo in ("me/one", "me/two") for name in sent(server, repo) if name.startswith(".")}
+
+
+@pytest.mark.parametrize("damaged", [b"", b"{", b"3\n[]\n{}\nnull\n", b'"me/one', b"\xff\n"])
+def test_a_damaged_list_of_former_repositories_costs_no_push(damaged, server, tmp_path):
+    card = CARD.format("me/one") + CARD.format("run")
+    folder = a_model(tmp_path / "run", **{".pushed.jsonl": damaged, "README.md": card})
+    assert pushed_card(server, folder) == (CARD.format("me/one") + CARD.format("me/model")).encode()
+    assert pushed_card(server, folder, "me/two") == (CARD.format("me/one") + CARD.format("me/two")).encode()
+
+
+def test_a_pushed_folder_that_was_emptied_takes_a_new_run(server, tmp_path):
+    folder = a_run(tmp_path / "run")
+    hub.push(folder, "me/model")
+    with pytest.raises(UsageError, match="is not empty"):
+        check_output_dir(folder, False, None)
+    for path in folder.glob("[!.]*"):
+        path.unlink()
+    assert (folder / ".pushed.jsonl").read_text() == '"me/model"\n'
+    check_output_dir(folder, False, None)
+
+
+def test_a_push_that_failed_counts_as_a_former_one(server, tmp_path):
+    folder = a_model(tmp_path / "run", **{"README.md": CARD.format("run")})
+    server.fail("POST", "create", 403)
+    with pytest.raises(HwzooError, match="the token may not write there"):
+        hub.push(folder, "you/model")
+    assert '"you/model"' in (folder / "README.md").read_text()
+    assert pushed_card(server, folder) == CARD.format("me/model").encode()
+
+
+# What cannot be
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+@pytest.mark.parametrize("make", [a_run, a_model])
+def test_a_card_that_is_not_utf8_is_one_line(make, encoding, server, tmp_path, capsys):
+    folder = write(make(tmp_path / "run"), {"README.md": '# One\n\nfrom_pretrained("run") \xe9t\xe9'.encode(encoding)})
+    before = snapshot(folder)
+    assert hub.main(["push", str(folder), "me/model"]) == 2
+    line = 3 if encoding == "latin-1" else 1
+    told = f"error: {folder}/README.md is not UTF-8 (line {line}); save it as UTF-8; nothing was pushed\n"
+    assert capsys.readouterr().err == told
+    assert snapshot(folder) == before and not server.requests
+
+
+@pytest.mark.parametrize("make", [a_run, a_model])
+def test_a_card_that_is_a_folder_is_one_line(make, server, tmp_path, capsys):
+    folder = make(tmp_path / "run")
+    (folder / "README.md").unlink(missing_ok=True)
+    write(folder, {"README.md/notes.txt": SECRET})
+    assert hub.main(["push", str(folder), "me/model", "--include=*"]) == 2
+    told = f"error: {folder}/README.md is a folder; a model card is a file of that name; nothing was pushed\n"
+    assert capsys.readouterr().err == told
+    assert not server.requests
+
+
+@pytest.mark.parametrize("main", [hub.main, hwzoo_cli.main])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "the following arguments are required: FOLDER, REPO"),
+        (["run"], "the following arguments are required: REPO"),
+        (["run", "me/model", "more"], "unrecognized arguments: more"),
+        (["run", "me/model", "--privat"], "unrecognized arguments: --privat"),
+        (["run", "me/model", "--token", "x"], "unrecognized arguments: --token x"),
+        (["run", "me/model", "--include"], "argument --include: expected one argument"),
+        (["run", "me/model", "--private=yes"], "argument --private: ignored explicit argument 'yes'"),
+        (["none", "me/model"], "none is no folder; nothing was pushed"),
+        (["run/config.json", "me/model"], "run/config.json is no folder; nothing was pushed"),
+        (["run", "model"], "model is not a repository id, owner/name; nothing was pushed"),
+        (["run", "me/model/x"], "me/model/x is not a repository id, owner/name; nothing was pushed"),
+        (["run", ""], " is not a repository id, owner/name; nothing was pushed"),
+    ],
+)
+def test_wrong_arguments_are_one_line(arguments, words, main, server, tmp_path, monkeypatch, capsys):
+    a_run(tmp_path / "run")
+    before = snapshot(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main(["push", *arguments]) == 2
+    told = capsys.readouterr()
+    assert told.err.startswith(f"error: {words}".replace("  ", " ")) and told.err.count("\n") == 1 and not told.out
+    assert snapshot(tmp_path) == before and not server.requests
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "the following arguments are required: command"),
+        (["pull", "run", "me/model"], "argument command: invalid choice: 'pull'"),
+        (["--private"], "the following arguments are required: command"),
+    ],
+)
+def test_a_wrong_command_is_one_line(arguments, words, capsys):
+    assert hub.main(arguments) == 2
+    told = capsys.readouterr()
+    assert told.err.startswith(f"error: {words}") and told.err.count("\n") == 1 and not told.out
+
+
+def test_help_is_help(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        hub.main(["push", "--help"])
+    told = capsys.readouterr().out
+    assert all(f"\n  {name} " in told for name in ("FOLDER", "REPO", "--private", "--include PATTERN"))
+
+
+def test_the_later_command_is_the_whole_one(server, tmp_path, capsys):
+    folder = write(a_run(tmp_path / "my run"), {"notes.txt": "x"})
+    server.fail("POST", "create", 403)
+    asked = ["push", str(folder), "me/model", "--private", "--include=*.txt", "--include=config.json"]
+    assert hub.main(asked) == 1
+    later = capsys.readouterr().err.split("(twice does no harm): ")[1]
+    assert shlex.split(later) == ["python", "-m", "hwzoo.hub", *asked]
+    assert hub.main(shlex.split(later)[3:]) == 0 and sent(server) == A_RUN | {"notes.txt"}
+
+
+def test_ctrl_c_ends_it_at_once_in_one_line(server, tmp_path):
+    """Also while threads send large files, which an exception would wait for."""
+    folder = a_run(tmp_path / "run", **{f"model-{part}.safetensors": f"weights {part}" for part in range(8)})
+    server.fail("PUT", "lfs", 503, times=None, delay=60)
+    command = [sys.executable, "-m", "hwzoo.hub", "push", str(folder), "me/model", "--include=*.txt"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 60
+    while not any("lfs/objects/batch" in request.path for request in server.requests) and time.monotonic() < end:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    start = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=100)
+    assert time.monotonic() - start < 5
+    line = f"error: interrupted; {folder} is safe, push it later (twice does no harm): "
+    assert (process.returncode, out) == (130, "")
+    assert error.splitlines()[-1] == f"{line}python -m hwzoo.hub push {folder} me/model '--include=*.txt'"
+    assert "Traceback" not in error and len(server.repos["me/model"].commits) == 1
+
+
+def test_ctrl_c_before_the_push_is_one_line_too(monkeypatch, capsys):
+    """The imports take seconds."""
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(hwzoo_cli, "main", interrupted)
+    assert hwzoo_cli.console() == 130
+    assert capsys.readouterr() == ("", "error: interrupted\n")
+
+
+def test_a_terminal_that_is_gone_costs_no_push(server, tmp_path, monkeypatch):
+    class Gone:
+        def write(self, text: str):
+            raise BrokenPipeError
+
+    folder = write(a_run(tmp_path / "run"), STRAY)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", Gone())
+        hub.push(folder, "me/model")
+    assert sent(server) == A_RUN
