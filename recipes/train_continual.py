@@ -23,13 +23,13 @@ from hwzoo.training import flag
 SCORES = ("average_accuracy", "average_forgetting", "backward_transfer", "forward_transfer")
 
 
+DEFAULTS = {"output_dir": "outputs/continual", "train_batch_size": 128, "eval_steps": 100}
+
+
 @dataclass
-class Run(training.RunArguments):
-    output_dir: str = flag("outputs/continual", "folder for the model, results, pictures and checkpoints")
-    train_batch_size: int = flag(128, "examples a step, for each process and each accumulated batch", "[1, inf)")
+class Run(training.with_defaults(training.RunArguments, **DEFAULTS)):
     num_train_epochs: float | None = flag(10, "passes over the images of each task", "(0, inf)")
     max_train_steps: int | None = flag(None, "optimiser steps of each task; in place of epochs", "[0, inf)")
-    eval_steps: int | None = flag(100, "steps between evaluations on the tasks so far", "[1, inf)")
 
 
 Tasks = training.config_flags(continual.StreamSettings, class_name="Tasks")

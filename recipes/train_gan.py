@@ -33,12 +33,10 @@ PANELS = {
 
 
 @dataclass
-class Run(training.RunArguments):
-    output_dir: str = flag("outputs/gan", "folder for the model, results, pictures and checkpoints")
+class Run(training.with_defaults(training.RunArguments, output_dir="outputs/gan", max_train_steps=1000)):
     train_batch_size: int = flag(
         64, "images of a discriminator step, for each process and accumulated batch; BatchNorm needs 2", "[2, inf)"
     )
-    max_train_steps: int | None = flag(1000, "generator steps; in place of --num_train_epochs", "[0, inf)")
 
 
 Model = training.config_flags(GANConfig, without=("image_size", "num_channels", "num_classes"))

@@ -21,12 +21,7 @@ TEST_SEED = 0  # of the test images' binarisation and the bounds' noise: the sam
 BOUNDS = ("negative_elbo", "reconstruction_loss", "kl_divergence")
 
 
-@dataclass
-class Run(training.RunArguments):
-    output_dir: str = flag("outputs/vae", "folder for the model, results, pictures and checkpoints")
-    max_train_steps: int | None = flag(5000, "optimiser steps; in place of --num_train_epochs", "[0, inf)")
-
-
+Run = training.with_defaults(training.RunArguments, output_dir="outputs/vae", max_train_steps=5000)
 Model = training.config_flags(VAEConfig, without=("image_size", "num_channels"))
 
 

@@ -31,9 +31,25 @@ from .prompts import (
     tune,
 )
 from .scoring import CONTENT_FREE, LabelScores, calibrate, confidence_scores, score_labels
+from .settings import (
+    DataSettings,
+    GenerationSettings,
+    ModelSettings,
+    baselines,
+    load_or_build_t5,
+    load_pairs,
+    with_adapter,
+)
 from .sources import COURSE_WORDS, Columns, Example, TextSplits, hash_split, is_irregular_plural, limited, load_text
 
 __all__ = [
+    "with_adapter",
+    "load_pairs",
+    "load_or_build_t5",
+    "baselines",
+    "ModelSettings",
+    "GenerationSettings",
+    "DataSettings",
     "CONTENT_FREE",
     "COURSE_WORDS",
     "IGNORED_LABEL",

@@ -2,7 +2,7 @@
 
 from .arguments import Flags, RunArguments, flag, identity_of, parse_arguments, save_settings, settings, weights_of
 from .checkpoint import Checkpoint, Checkpoints, CorruptCheckpoint
-from .config_flags import config_flags
+from .config_flags import config_flags, with_defaults
 from .ema import averaged_model
 from .ending import Ending
 from .evaluation import TestMeans, mean_over
@@ -66,4 +66,5 @@ __all__ = [
     "settings",
     "start",
     "weights_of",
+    "with_defaults",
 ]

@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections.abc import Collection
-from dataclasses import MISSING, fields, make_dataclass
+from dataclasses import MISSING, field, fields, make_dataclass
 from typing import Any, get_args, get_origin
 
 from .arguments import Flags, flag
@@ -41,6 +41,21 @@ def config_flags(
         default = list(default) if isinstance(default, tuple) else default
         flags.append((name, _type(each.type), flag(default, texts[name], each.metadata.get("range"))))
     return make_dataclass(class_name, flags, bases=(Flags,))
+
+
+def with_defaults(flags: type[Flags], **defaults: Any) -> type[Flags]:
+    """
+    A base for a recipe's dataclass: the flags of another with defaults of its own, their texts and ranges as they are.
+
+    Raises:
+        ValueError: for a name that is no flag.
+    """
+    known = {each.name: each for each in fields(flags)}
+    if unknown := sorted(defaults.keys() - known.keys()):
+        raise ValueError(f"{flags.__name__} has no flag {', '.join(unknown)}")
+    own = [(name, known[name].type, field(default=value, metadata=known[name].metadata))
+           for name, value in defaults.items()]  # fmt: skip
+    return make_dataclass(flags.__name__, own, bases=(flags,))
 
 
 def _texts(config_class: type) -> dict[str, str]:
