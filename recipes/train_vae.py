@@ -21,7 +21,11 @@ TEST_SEED = 0  # of the test images' binarisation and the bounds' noise: the sam
 BOUNDS = ("negative_elbo", "reconstruction_loss", "kl_divergence")
 
 
-Run = training.with_defaults(training.RunArguments, output_dir="outputs/vae", max_train_steps=5000)
+@dataclass
+class Run(training.with_defaults(training.RunArguments, output_dir="outputs/vae", max_train_steps=5000)):
+    pass
+
+
 Model = training.config_flags(VAEConfig, without=("image_size", "num_channels"))
 
 
