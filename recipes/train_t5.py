@@ -22,6 +22,7 @@ import numpy as np
 from hwzoo import hub, text, training
 from hwzoo.errors import UsageError
 from hwzoo.files import write_jsonl
+from hwzoo.loading import TRUST
 from hwzoo.metrics.rouge.sentences import split_sentences
 from hwzoo.metrics.text import rouge_scores, text_scores
 from hwzoo.training import flag
@@ -42,6 +43,7 @@ class Run(Seq2SeqRunArguments):
     model_name_or_path: str | None = flag(
         None, "folder or Hub id of a sequence-to-sequence model or adapter; a new T5 is built when not given"
     )
+    trust_remote_code: bool = flag(False, TRUST)
     output_dir: str = flag("outputs/t5", "folder for the model, results, predictions and checkpoints")
     per_device_train_batch_size: int = flag(64, "pairs a step, for each process and accumulated batch", "[1, inf)")
     max_steps: int | None = flag(1500, "optimiser steps, 0 to test only; in place of --num_train_epochs", "[0, inf)")
@@ -130,11 +132,12 @@ def main(run: Run, model: Model, data: Data, generation: Generation) -> dict:
 
         # 3. model, new or loaded, its tokenizer, and how it generates
         if run.model_name_or_path is not None:
-            network = text.load_seq2seq(run.model_name_or_path, hub.load, trainable=run.max_steps != 0)
-            tokenizer = text.load_tokenizer(model.tokenizer_name or text.tokenizer_of(run.model_name_or_path, network))
+            network = text.load_seq2seq(run.model_name_or_path, hub.load, run.max_steps != 0, run.trust_remote_code)
+            place = model.tokenizer_name or text.tokenizer_of(run.model_name_or_path, network)
+            tokenizer = text.load_tokenizer(place, trust_remote_code=run.trust_remote_code)
         else:
             texts = (each for pair in pairs.train for each in (pair.source, pair.target))
-            tokenizer = text.new_tokenizer(model.tokenizer_name, model.config_vocab_size, texts)
+            tokenizer = text.new_tokenizer(model.tokenizer_name, model.config_vocab_size, texts, run.trust_remote_code)
             network = text.build_t5(tokenizer, **{name: getattr(model, f"config_{name}") for name in SIZES})
         generates = text.generation_config(network, **asdict(generation))
         base = network

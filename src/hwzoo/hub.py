@@ -2,26 +2,32 @@
 
 import argparse
 import itertools
+import json
 import math
+import os
 import re
 import shlex
+import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import CommitOperationAdd, HfApi, constants, get_session
 from huggingface_hub.errors import HFValidationError, HTTPError
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from .cards import write_card
-from .errors import HwzooError, UsageError
-from .files import adding_to, write_bytes, write_json
+from .errors import HwzooError, UsageError, first_line
+from .files import adding_to, finish, made, write_bytes, write_json
+from .loading import check_finite, loading, refuse_code
 from .models import FAMILIES, ContinualForImageClassification
-from .retry import reason, retried, status_of
+from .retry import has_file, reason, retried, status_of
 
 CLASSIFIERS = Path(__file__).parent / "classifiers"
 
@@ -96,32 +102,48 @@ def publish(run: Any, template: Path, *, results: dict[str, Any], **about: Any):
         print("pushed:", push(folder, run.hub_model_id, run.hub_private_repo))
 
 
-def load(model_class: type[PreTrainedModel], model_name_or_path: str, **kwargs) -> PreTrainedModel:
+def load(
+    model_class: type[PreTrainedModel], model_name_or_path: str, trust_remote_code: bool | None = None, **kwargs
+) -> PreTrainedModel:
     """
-    `model_class.from_pretrained` that refuses what transformers only warns of: weights that are missing (they would be
-    random), unexpected or of another shape.
+    `model_class.from_pretrained`, in float32 unless `dtype` says otherwise, that refuses what transformers only warns
+    of: weights that are missing (they would be random), unexpected or of another shape; and what is not finite.
+
+    Args:
+        model_class: of the model, or an Auto class.
+        model_name_or_path: folder or Hub id.
+        trust_remote_code: whether code that comes with the model is run; None where the user is not asked for that, as
+            no such model could serve.
+        kwargs: of `from_pretrained`.
 
     Raises:
-        HwzooError: naming the weights that do not fit, or the model that is not there.
+        HwzooError: naming the weights that do not fit, the file that is damaged, or the model that is not there.
+        UsageError: for a model that needs its own code, without the permission to run it.
     """
     # Where nobody answers transformers would try for a minute before it looks into the cache.
     cached = not Path(model_name_or_path).is_dir() and not _hub_answers()
     if cached:
         kwargs["local_files_only"] = True
+    kwargs = {"dtype": torch.float32, "trust_remote_code": bool(trust_remote_code)} | kwargs
     try:
-        model, loading = retried(
-            lambda: model_class.from_pretrained(
-                model_name_or_path, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
-            ),
-            f"loading {model_name_or_path}",
-        )
+        with loading(model_name_or_path, trust_remote_code=trust_remote_code, dtype=kwargs["dtype"]) as source:
+            model, report = retried(
+                lambda: model_class.from_pretrained(
+                    source, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+                ),
+                f"loading {model_name_or_path}",
+            )
     except OSError as error:
         told = "no such folder, no Hub that can be reached, and not in the cache" if cached else _not_loaded(error)
         raise HwzooError(f"{model_name_or_path} cannot be loaded: {told}") from error
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if loading[kind]:
-            names = ", ".join(sorted(str(key[0] if isinstance(key, tuple) else key) for key in loading[kind]))
+        if report[kind]:
+            names = ", ".join(sorted(str(key[0] if isinstance(key, tuple) else key) for key in report[kind]))
             raise HwzooError(f"{model_name_or_path} has {kind.replace('_keys', '')} weights: {names}")
+    check_finite(model, model_name_or_path)
+    if model.can_generate() and has_file(model_name_or_path, "custom_generate/generate.py"):
+        refuse_code(model_name_or_path, trust_remote_code)
+    model.name_or_path = model.config.name_or_path = model_name_or_path  # wherever it was read from
     # They lie in the mapped file, at whatever address: matrix products round by alignment, and the file may change.
     for tensor in itertools.chain(model.parameters(), model.buffers()):
         tensor.data = tensor.data.clone()
@@ -184,55 +206,80 @@ def _not_loaded(error: OSError) -> str:
 
 # What a run keeps for itself, besides hidden files (its lock, unfinished ones).
 NOT_PUSHED = ("checkpoints", "logs")
+# Files that transformers, diffusers, PEFT and the recipes write, in a folder that has no record of what a run made.
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+OF_MODELS = (
+    *("config.json", "generation_config.json", "adapter_config.json", "scheduler_config.json"),
+    *("preprocessor_config.json", "processor_config.json", "tokenizer_config.json", "tokenizer.json"),
+    *("special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "vocab.json", "vocab.txt", "merges.txt"),
+    *("spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "source.spm", "target.spm"),
+)
+OF_RUNS = (
+    *("README.md", "model_index.json", "all_results.json", "preset.yaml", "predictions.jsonl", "history.jsonl"),
+    *("samples.png", "curves.png", "reconstructions.png", "accuracy_matrix.png", "denoising.png"),
+    *("reverse.gif", "training.gif"),
+)
+PICTURES = (".png", ".gif", ".jpg", ".svg")
+FORMER = ".repository"  # the id that the examples of the card name, after a push
+NUM_LEFT_NAMED = 20
 WORD_EVERY = 8  # seconds
 TIMEOUTS = (10, 30, 30, 30)  # seconds to connect, of silence while reading and writing, for a free connection
 
 
-def push(folder: Path, repo_id: str, private: bool = False) -> str:
+def push(folder: Path, repo_id: str, private: bool = False, include: Sequence[str] = ()) -> str:
     """
-    Creates the repository if need be and sends a run's files, all but its checkpoints and logs, in one commit. Pushing
-    again what is there makes no further commit. The token is that of `HF_TOKEN` or `hf auth login`.
+    Creates the repository if need be and sends a run's files in one commit: those that it is recorded to have made
+    (`files.made`), as they are now, whoever changed them since; of a folder without a record those that transformers,
+    diffusers, PEFT and the recipes write. What else lies there stays, and is told in a line; checkpoints, logs and
+    hidden files always stay, and no link is followed. Pushing again what is there makes no further commit. The token
+    is that of `HF_TOKEN` or `hf auth login`.
 
     Args:
         folder: of a run, or any that holds a model.
         repo_id: owner/name.
         private: for a repository that only its owner sees; an existing public one is refused then.
+        include: patterns, as of a shell, for the names of further files, relative to the folder, with slashes; `*`
+            stands for slashes too.
 
     Returns:
         The address of the commit.
 
     Raises:
-        UsageError: for a folder without a model, or an id that is none.
+        UsageError: for a folder without a model, a pattern without a file, a card that is no text in UTF-8, or an id
+            that is none.
         HwzooError: when the Hub cannot be reached or refuses; one line that says how to push later. Nothing local
-            is lost; the card's examples name `repo_id` from then on.
+            is lost; the card's examples of this run name `repo_id` from then on.
     """
     folder = Path(folder)
-    weights = (path.relative_to(folder) for path in folder.rglob("*.safetensors"))  # a pipeline's: a folder further
-    if all(_is_private(path) for path in weights):
-        raise UsageError(f"{folder} holds no model to push (no .safetensors file)")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
         raise UsageError(f"{repo_id} is not a repository id, owner/name; nothing was pushed, {folder} is safe")
-    card = folder / "README.md"
-    if card.exists():  # its examples load from where it now goes
-        text = card.read_text(encoding="utf-8")
-        text = re.sub(r'(from_pretrained\(|load_pipeline\(|model=)"[^"]*"', rf'\1"{repo_id}"', text)
-        write_bytes(card, text.encode())
+    finish(folder)
+    files, left = _chosen(folder, include)
+    if not any(name.endswith(".safetensors") for name in files):
+        raise UsageError(f"{folder} holds no model to push (no .safetensors file)")
+    if (folder / "README.md").is_dir():
+        raise UsageError(f"{folder / 'README.md'} is a folder; a card is a file; nothing was pushed")
+    if "README.md" in files:
+        _name_in_card(folder, repo_id)
+    if left:
+        named, more = left[:NUM_LEFT_NAMED], len(left) - NUM_LEFT_NAMED
+        told = ", ".join(named) + (f" and {more} more" if more > 0 else "")
+        print(f"not pushed: {told} (--include PATTERN sends what is no link)", file=sys.stderr)
     api = HfApi()
-    files = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
 
     def commit(parent: str | None) -> str:
         # After a lost answer the next try finds all files there and commits nothing: it needs new operations, as used
         # ones are not compared. Should the first commit come in late, `parent_commit` keeps it the only one (412).
-        pushed = [name for name in files if not _is_private(name)]
-        operations = [CommitOperationAdd(name.as_posix(), files[name]) for name in pushed]
+        operations = [CommitOperationAdd(name, folder / name) for name in files]
         message = f"Upload {folder.resolve().name} with hwzoo"
         return api.create_commit(repo_id, operations, commit_message=message, parent_commit=parent).commit_url
 
+    more = [f"--include {shlex.quote(pattern)}" for pattern in include] + (["--private"] if private else [])
+    later = " ".join(["python -m hwzoo.hub push", shlex.quote(str(folder)), repo_id, *more])
+    safe = f"{folder} is safe, push it later (twice does no harm): {later}"
+
     def failed(reason: str) -> HwzooError:
-        later = f"python -m hwzoo.hub push {shlex.quote(str(folder))} {repo_id}{' --private' if private else ''}"
-        return HwzooError(
-            f"pushing to {repo_id} failed: {reason}; {folder} is safe, push it later (twice does no harm): {later}"
-        )
+        return HwzooError(f"pushing to {repo_id} failed: {reason}; {safe}")
 
     try:
         with _never_silent(f"pushing to {repo_id}"):
@@ -243,6 +290,9 @@ def push(folder: Path, repo_id: str, private: bool = False) -> str:
             if private and not repo.private:  # it existed, and `private` was ignored
                 raise failed("it exists and is public, but a private one was asked for")
             return retried(lambda: commit(repo.sha), "pushing", json=True)
+    except KeyboardInterrupt:
+        print(f"error: pushing to {repo_id} was interrupted; {safe}", file=sys.stderr)
+        raise
     except HFValidationError as error:
         raise UsageError(f"{reason(error)}; nothing was pushed, {folder} is safe") from None
     except (OSError, HTTPError, RuntimeError, ValueError) as error:
@@ -250,7 +300,98 @@ def push(folder: Path, repo_id: str, private: bool = False) -> str:
         raise failed(_reason(error)) from error
 
 
-def _is_private(path: Path) -> bool:
+def _chosen(folder: Path, include: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Which of a folder's files are sent, and which are told to stay: names relative to it, with slashes."""
+    found, links = [], []
+    for place, folders, names in os.walk(folder):  # it follows no links
+        inside = Path(place).relative_to(folder)
+        for name in [name for name in folders if (Path(place) / name).is_symlink()] + names:
+            if not _stays(inside / name):
+                (links if (Path(place) / name).is_symlink() else found).append((inside / name).as_posix())
+        folders[:] = [name for name in folders if not _stays(inside / name)]
+    recorded = made(folder)
+    if not any(name.endswith(".safetensors") for name in recorded):  # no run, an earlier version's, or one not ended
+        recorded = _written_by_libraries(folder, found)
+    for pattern in include:
+        if not any(fnmatchcase(name, pattern) for name in found):
+            raise UsageError(f"--include is {pattern}; no file of {folder} that may be pushed has such a name")
+    chosen = {"README.md", *recorded, *(name for name in found for each in include if fnmatchcase(name, each))}
+    left = [name for name in found if name not in chosen] + [f"{name} (a link)" for name in links]
+    return sorted(name for name in found if name in chosen), sorted(left)
+
+
+def _written_by_libraries(folder: Path, found: list[str]) -> set[str]:
+    """Of the files of a folder those that belong to a model, by their names and by what its files name."""
+    settings = {name: _object(folder / name) for name in found if Path(name).name in (*OF_MODELS, "model_index.json")}
+    index = settings.get("model_index.json", {})
+    parts = {part for part, kind in index.items() if isinstance(kind, list) and part != "_class_name"}
+    chosen = set()
+    for name in found:
+        path = Path(name)
+        if len(path.parts) == 1 or (len(path.parts) == 2 and path.parts[0] in parts):
+            patterns = (*OF_MODELS, *WEIGHTS, *(OF_RUNS if len(path.parts) == 1 else ()))
+            chosen |= {name} if any(fnmatchcase(path.name, pattern) for pattern in patterns) else set()
+    # The code: what a configuration names as "file.Class", and the files that these import as `from .file import x`.
+    references = [index.get("_class_name")] if isinstance(index.get("_class_name"), list) else []
+    references += [value for each in settings.values() for value in _values(each.get("auto_map"))]
+    code = {str(each[0] if isinstance(each, list) else each.split(".")[0]) for each in references}
+    code = {f"{name}.py" for name in code} & set(found)
+    waiting = sorted(code)
+    for name in waiting:
+        imported = re.findall(rb"^\s*from\s+\.(\w+)\s+import", (folder / name).read_bytes(), re.MULTILINE)
+        new = {f"{each.decode()}.py" for each in imported} & set(found) - code
+        code |= new
+        waiting += sorted(new)
+    card = (folder / "README.md").read_bytes() if "README.md" in found else b""
+    shown = re.findall(rb"""(?:\]\(|src=["'])([^)"'\s]+)""", card)
+    pictures = {name for name in found if name.encode() in shown and name.lower().endswith(PICTURES)}
+    return chosen | code | pictures
+
+
+def _object(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _values(auto_map: Any) -> list[str]:
+    """The classes that an `auto_map` names: of a dictionary, or of a tokenizer's list, with gaps."""
+    values = list(auto_map.values()) if isinstance(auto_map, dict) else [auto_map]
+    flat = [each for value in values for each in (value if isinstance(value, list) else [value])]
+    return [each for each in flat if isinstance(each, str)]
+
+
+def _name_in_card(folder: Path, repo_id: str):
+    """The examples of the card that load this run, from its folder or from where it was pushed, name where it goes."""
+    card, former = folder / "README.md", folder / FORMER
+    try:
+        text = card.read_bytes()
+        text.decode()
+        before = former.read_text(encoding="utf-8").strip() if former.is_file() else None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{card} is no text in UTF-8 ({first_line(error)}); nothing was pushed") from None
+    except OSError as error:
+        raise HwzooError(f"{card} cannot be read: {error.strerror}; nothing was pushed") from error
+    whole = folder.resolve()
+
+    def names(match: re.Match[bytes]) -> bytes:
+        name = match[2].decode()
+        # As it was given at the run, from wherever: the end of its path.
+        parts = Path(os.path.normpath(name)).parts
+        own = whole.parts[-len(parts) :] == parts or Path(name).absolute() == folder.absolute()
+        own = own or (Path(name).is_dir() and Path(name).resolve() == whole)
+        return match[1] + b'"' + (repo_id.encode() if name and (own or name == before) else match[2]) + b'"'
+
+    changed = re.sub(rb'(from_pretrained\(|load_pipeline\(|model=)"([^"\n]*)"', names, text)
+    if changed != text:
+        write_bytes(card, changed)
+    if before != repo_id:
+        write_bytes(former, f"{repo_id}\n".encode())
+
+
+def _stays(path: Path) -> bool:
     return any(part.startswith(".") or part in NOT_PUSHED for part in path.parts)
 
 
@@ -292,17 +433,32 @@ def _reason(error: Exception) -> str:
     return f"the Hub cannot be reached ({reason(error)})"
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        raise UsageError(f"{message}; {self.usage}")  # argparse would print lines of usage, and exit
+
+
+USAGE = "python -m hwzoo.hub push OUTPUT_DIR REPO_ID [--private] [--include PATTERN ...]"
+
+
 def main(argv: list[str] | None = None) -> int:
-    """`python -m hwzoo.hub push OUTPUT_DIR REPO_ID [--private]`; gives the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m hwzoo.hub", description=__doc__, allow_abbrev=False)
+    """`python -m hwzoo.hub push OUTPUT_DIR REPO_ID [--private] [--include PATTERN ...]`; gives the exit status."""
+    parser = _Parser(prog="python -m hwzoo.hub", usage=USAGE, description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
-    push_parser = commands.add_parser("push", help="send a run's folder to the Hub, in one commit", allow_abbrev=False)
+    help = "send a run's folder to the Hub, in one commit"
+    push_parser = commands.add_parser("push", usage=USAGE, help=help, description=help, allow_abbrev=False)
     push_parser.add_argument("output_dir", help="folder that a recipe wrote")
     push_parser.add_argument("repo_id", help="owner/name")
     push_parser.add_argument("--private", action="store_true", help="for a repository that only its owner sees")
-    arguments = parser.parse_args(argv)
+    push_parser.add_argument(
+        "--include", action="append", default=[], metavar="PATTERN",
+        help="send files that no run made as well, by name relative to the folder, as 'notes/*.txt'; repeatable",
+    )  # fmt: skip
     try:
-        print(push(Path(arguments.output_dir), arguments.repo_id, private=arguments.private))
+        arguments = parser.parse_args(argv)
+        print(push(Path(arguments.output_dir), arguments.repo_id, arguments.private, arguments.include))
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     except HwzooError as error:
         print("error: " + " ".join(str(error).split()), file=sys.stderr)
         return error.status

@@ -18,7 +18,7 @@ from ..files import write_bytes
 # `expected` holds the band of each test number of a preset; the reproduction test reads it, a recipe does not.
 KEYS_FOR_TESTS = {"expected"}
 OF_ONE_TRY = {"config", "data_dir", "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "report_to"}
-OF_ONE_TRY |= {"push_to_hub", "hub_model_id", "hub_private_repo"}
+OF_ONE_TRY |= {"push_to_hub", "hub_model_id", "hub_private_repo", "trust_remote_code"}
 TRACKERS = ("tensorboard", "trackio", "wandb")
 # Of these the one that is given displaces the other's default or preset.
 EXCLUSIVE = ("num_train_epochs", "max_train_steps", "max_steps")
@@ -258,6 +258,8 @@ def _read_preset(path: Path, known: set[str]) -> list[str]:
     for key, value in preset.items():
         if key in KEYS_FOR_TESTS:
             continue
+        if key == "trust_remote_code":  # a preset may be somebody else's
+            raise UsageError(f"{path}: {key} is taken from the command line only")
         if key not in known or key == "config":
             raise UsageError(f"{path}: {key} is not a flag of this recipe{_suggestion(key, known)}; --help lists them")
         values = value if isinstance(value, list) else [value]
