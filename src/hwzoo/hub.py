@@ -118,15 +118,24 @@ def load(
 
     Raises:
         HwzooError: naming the weights that do not fit, the file that is damaged, or the model that is not there.
-        UsageError: for a model that needs its own code, without the permission to run it.
+        UsageError: for a model of another type than the class, or one that needs code of its own, without the
+            permission to run it.
     """
     # Where nobody answers transformers would try for a minute before it looks into the cache.
     cached = not Path(model_name_or_path).is_dir() and not _hub_answers()
     if cached:
         kwargs["local_files_only"] = True
     kwargs = {"dtype": torch.float32, "trust_remote_code": bool(trust_remote_code)} | kwargs
+    wanted = getattr(getattr(model_class, "config_class", None), "model_type", None)  # an Auto class takes many
     try:
         with loading(model_name_or_path, trust_remote_code=trust_remote_code, dtype=kwargs["dtype"]) as source:
+            if wanted is not None:
+                given = retried(
+                    lambda: PreTrainedConfig.get_config_dict(source, local_files_only=cached)[0],
+                    f"loading {model_name_or_path}",
+                ).get("model_type", wanted)
+                if given != wanted:
+                    raise UsageError(f"{model_name_or_path} is a model of type {given}; it must be of type {wanted}")
             model, report = retried(
                 lambda: model_class.from_pretrained(
                     source, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
@@ -141,7 +150,11 @@ def load(
             names = ", ".join(sorted(str(key[0] if isinstance(key, tuple) else key) for key in report[kind]))
             raise HwzooError(f"{model_name_or_path} has {kind.replace('_keys', '')} weights: {names}")
     check_finite(model, model_name_or_path)
-    if model.can_generate() and has_file(model_name_or_path, "custom_generate/generate.py"):
+    # Without permission transformers passes over its code where it knows another class for the model's type, and over
+    # its way to generate.
+    named = str((getattr(model.config, "auto_map", None) or {}).get(model_class.__name__, type(model).__name__))
+    generates = model.can_generate() and has_file(model_name_or_path, "custom_generate/generate.py")
+    if generates or named.split(".")[-1] != type(model).__name__:
         refuse_code(model_name_or_path, trust_remote_code)
     model.name_or_path = model.config.name_or_path = model_name_or_path  # wherever it was read from
     # They lie in the mapped file, at whatever address: matrix products round by alignment, and the file may change.

@@ -26,6 +26,10 @@ HALF = {"F16": "float16", "BF16": "bfloat16"}
 TRUST = "runs the code that comes with the model: only for people you trust"
 
 
+class OwnCode(UsageError):
+    """A model needs code that comes with it, and nobody has allowed to run that."""
+
+
 @contextmanager
 def loading(
     name_or_path: str, *subfolders: str, trust_remote_code: bool | None = None, dtype: torch.dtype | None = None
@@ -39,19 +43,18 @@ def loading(
         subfolders: of it that are read too, as of a pipeline.
         trust_remote_code: whether the caller has the user's word, the flag `--trust_remote_code`, for running code
             that comes with the model; None where there is no such flag, as no such model could serve.
-        dtype: float32 where weights of half precision become that; it is told in a line.
+        dtype: float32 where weights of half precision become that; a line tells it.
 
     Raises:
         HwzooError: naming the file that is cut, empty or of another type, or what else a library stumbles over.
-        UsageError: when it needs code of its own to be run, and that is not allowed.
+        OwnCode: when it needs code of its own to be run, and that is not allowed.
         OSError, ValueError: of the libraries, as they are.
     """
     source = settled(name_or_path)
     loggers = [logging.getLogger(name) for name in ("transformers", "diffusers")]
     levels = [logger.level for logger in loggers]
     local = Path(name_or_path).is_dir()
-    if local:
-        _check(source, subfolders, dtype)
+    half = _check(source, subfolders) if local else []
     try:
         for logger in loggers:
             logger.setLevel(logging.ERROR)
@@ -62,7 +65,7 @@ def loading(
         if not local:
             _check(_cached(name_or_path), subfolders)
         if "trust_remote_code" in str(error):
-            raise UsageError(f"{name_or_path} {_brings_code(trust_remote_code)}") from error
+            raise OwnCode(_brings_code(name_or_path, trust_remote_code)) from error
         if isinstance(error, StrictDataclassError):  # a config that tells which of its fields is wrong
             raise HwzooError(f"{name_or_path}: its config.json says: {error.__cause__ or error}") from error
         if isinstance(error, (OSError, HTTPError, ValueError)):
@@ -73,16 +76,19 @@ def loading(
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
     if not local:
-        _check(_cached(name_or_path), subfolders, dtype)
+        half = _check(_cached(name_or_path), subfolders)
+    if dtype == torch.float32:
+        for told in half:
+            logging.getLogger("hwzoo").warning(f"{told}; it is loaded as float32")
 
 
 def refuse_code(name_or_path: str, trust_remote_code: bool | None):
     """
     Raises:
-        UsageError: for a model that has code of its own, unless it may be run.
+        OwnCode: for a model that has code of its own, unless it may be run.
     """
     if not trust_remote_code:
-        raise UsageError(f"{name_or_path} {_brings_code(trust_remote_code)}")
+        raise OwnCode(_brings_code(name_or_path, trust_remote_code))
 
 
 def check_finite(model: nn.Module, name_or_path: str, *subfolders: str):
@@ -105,9 +111,9 @@ def check_finite(model: nn.Module, name_or_path: str, *subfolders: str):
     raise HwzooError(f"{name_or_path}: the weights {bad[0]} are not finite")
 
 
-def _brings_code(trust_remote_code: bool | None) -> str:
-    told = "brings code of its own, which is not run"
-    return told + ("" if trust_remote_code is None else "; --trust_remote_code runs it: only for people you trust")
+def _brings_code(name_or_path: str, trust_remote_code: bool | None) -> str:
+    told = f"{name_or_path} brings code of its own, which is not run"
+    return told if trust_remote_code is None else f"{told}; --trust_remote_code {TRUST}"
 
 
 def _cached(name: str) -> str | None:
@@ -123,8 +129,12 @@ def _folders(source: str | None, subfolders: tuple[str, ...]) -> list[Path]:
     return [] if source is None else [Path(source), *(Path(source) / each for each in subfolders)]
 
 
-def _check(source: str | None, subfolders: tuple[str, ...], dtype: torch.dtype | None = None):
-    """Every file that the libraries will read, as far as can be told without them; large ones by their headers."""
+def _check(source: str | None, subfolders: tuple[str, ...]) -> list[str]:
+    """
+    Reads every file that the libraries will read, as far as can be told without them; of large ones the headers. Tells
+    which are of half precision.
+    """
+    told = []
     for folder in _folders(source, subfolders):
         for path in sorted(path for name in (*SETTINGS, INDEXES) for path in folder.glob(name)):
             try:
@@ -141,6 +151,6 @@ def _check(source: str | None, subfolders: tuple[str, ...], dtype: torch.dtype |
                     kinds = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 (it is no dict)
             except (SafetensorError, OSError) as error:
                 raise HwzooError(f"{path} is no whole file of safetensors: {first_line(error)}") from error
-            half = sorted(HALF[kind] for kind in kinds & set(HALF))
-            if half and dtype == torch.float32:
-                logging.getLogger("hwzoo").warning(f"{path} holds {' and '.join(half)}; it is loaded as float32")
+            if half := sorted(HALF[kind] for kind in kinds & set(HALF)):
+                told.append(f"{path} holds {' and '.join(half)}")
+    return told

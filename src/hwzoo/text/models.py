@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+import transformers
 from huggingface_hub.errors import HTTPError
 from transformers import (
     AutoTokenizer,
@@ -17,9 +19,10 @@ from transformers import (
     T5Config,
     T5ForConditionalGeneration,
 )
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from ..errors import HwzooError, UsageError, first_line
-from ..loading import check_finite, loading
+from ..loading import check_finite, loading, refuse_code
 from ..retry import has_file, retried
 
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"  # ids 0, 1, 2 as in every T5
@@ -100,17 +103,17 @@ def load_seq2seq(
     except (HwzooError, ValueError) as error:
         kind = UsageError if isinstance(error, UsageError) else HwzooError
         raise kind(f"{what} is an adapter whose base cannot be loaded: {error}") from error
-    with _loading(model_name_or_path, what) as source:
+    with _loading(model_name_or_path, what, dtype=torch.float32) as source:
         model = retried(lambda: PeftModel.from_pretrained(model, source, is_trainable=trainable), what)
     check_finite(model, model_name_or_path)
     return model
 
 
 @contextmanager
-def _loading(model_name_or_path: str, what: str) -> Iterator[str]:
+def _loading(model_name_or_path: str, what: str, **kwargs: Any) -> Iterator[str]:
     """`loading` of what a library tells nothing of beside its errors."""
     try:
-        with loading(model_name_or_path) as source:
+        with loading(model_name_or_path, **kwargs) as source:
             yield source
     except (OSError, HTTPError, ValueError) as error:
         raise HwzooError(f"{what} cannot be loaded: {first_line(error)}") from error
@@ -134,6 +137,10 @@ def load_tokenizer(
     """
     try:
         with loading(name_or_path, trust_remote_code=trust_remote_code) as source:
+            config = retried(lambda: get_tokenizer_config(source), f"--{flag} {name_or_path}")
+            # Without permission transformers takes the one that it knows for the model's type in its place.
+            if config.get("auto_map") and not hasattr(transformers, str(config.get("tokenizer_class"))):
+                refuse_code(name_or_path, trust_remote_code)
             tokenizer = retried(
                 lambda: AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code),
                 f"--{flag} {name_or_path}",

@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from ..errors import HwzooError, UsageError
+from ..loading import OwnCode
 from .batches import IGNORED_LABEL, PadBatch
 from .models import build_t5, load_seq2seq, load_tokenizer
 from .sources import Example
@@ -43,6 +44,8 @@ def load_base(
     what = f"--model_name_or_path {model_name_or_path}"
     try:
         model = load_seq2seq(model_name_or_path, load, trainable=False, trust_remote_code=trust_remote_code)
+    except OwnCode:
+        raise
     except UsageError:  # it is of another kind
         try:
             model = load(AutoModelForCausalLM, model_name_or_path, trust_remote_code=trust_remote_code)
