@@ -24,6 +24,7 @@ from transformers import set_seed
 from hwzoo import hub, text, training
 from hwzoo.errors import UsageError
 from hwzoo.files import write_json, write_jsonl
+from hwzoo.loading import TRUST
 from hwzoo.text.words import word_rows
 from hwzoo.training import flag
 
@@ -60,6 +61,7 @@ class Prompts(training.Flags):
 @dataclass
 class Base(training.Flags):
     model_name_or_path: str | None = flag(None, "folder or Hub id of the model; a small one is trained when not given")
+    trust_remote_code: bool = flag(False, TRUST)
     base: Literal[text.KINDS] = flag("seq2seq", "kind of the model that is trained here: a T5 or a GPT-2")
     config_d_model: int = flag(64, "its width", "[1, inf)")
     config_num_layers: int = flag(3, "its blocks", "[1, inf)")
@@ -104,7 +106,7 @@ def main(settings: Settings, prompts: Prompts, base: Base) -> dict:
 
     # 3. the model
     if base.model_name_or_path is not None:
-        model, tokenizer = text.load_base(base.model_name_or_path, hub.load)
+        model, tokenizer = text.load_base(base.model_name_or_path, hub.load, base.trust_remote_code)
         model.to(device)
     else:
         model, tokenizer = text.new_base(base.base, base.config_d_model, base.config_num_layers)

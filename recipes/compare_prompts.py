@@ -30,6 +30,7 @@ from transformers import set_seed
 from hwzoo import hub, text, training
 from hwzoo.errors import HwzooError, UsageError
 from hwzoo.files import write_json, write_jsonl
+from hwzoo.loading import TRUST
 from hwzoo.training import flag
 
 TUNING = (*text.PEFT_METHODS, "full")
@@ -56,6 +57,7 @@ class Settings(training.Flags):
 @dataclass
 class Base(training.Flags):
     model_name_or_path: str | None = flag(None, "folder or Hub id of the base; a small one is trained when not given")
+    trust_remote_code: bool = flag(False, TRUST)
     base: Literal[text.KINDS] = flag("seq2seq", "kind of the base that is trained here: a T5 or a GPT-2")
     tasks: list[str] = flag(["plural", "participle", "ordinal"], "tasks that it is trained on")
     config_d_model: int = flag(64, "its width", "[1, inf)")
@@ -122,7 +124,7 @@ def main(settings: Settings, base: Base, prompts: Prompts) -> dict:
     # 3. the frozen base
     results: dict = {"trainable_params": {}, "train_runtime": {}}
     if base.model_name_or_path is not None:
-        model, tokenizer = text.load_base(base.model_name_or_path, hub.load)
+        model, tokenizer = text.load_base(base.model_name_or_path, hub.load, base.trust_remote_code)
     else:
         model, tokenizer = text.new_base(base.base, base.config_d_model, base.config_num_layers)
     model.to(device)

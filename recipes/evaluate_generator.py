@@ -31,6 +31,7 @@ from hwzoo import diffusion, hub, metrics, scoring, training
 from hwzoo.data import load_images
 from hwzoo.errors import HwzooError, UsageError
 from hwzoo.files import write_json
+from hwzoo.loading import TRUST, check_finite, loading
 from hwzoo.retry import has_file, retried
 from hwzoo.training import flag
 
@@ -43,6 +44,7 @@ class Settings(training.Flags):
 
     config: str | None = flag(None, "YAML file with these flags as keys; the command line wins")
     model_name_or_path: str | None = flag(None, "folder or Hub id of a model or pipeline, or a folder of PNG images")
+    trust_remote_code: bool = flag(False, TRUST)
     dataset_name: str = flag("mnist", "what the images are compared with; as in the other recipes")
     data_dir: str | None = flag(None, "folder that holds mnist/ or fashion_mnist/; HWZOO_DATA_DIR when not given")
     num_samples: int | None = flag(
@@ -120,14 +122,14 @@ def open_generator(settings: Settings, device: torch.device) -> tuple[Callable[.
     """
     name = settings.model_name_or_path
     path = Path(name)
-    if path.is_dir() and not (path / "model_index.json").exists() and not (path / "config.json").exists():
+    if path.is_dir() and not has_file(name, "model_index.json") and not has_file(name, "config.json"):
         return open_folder(path, Path(settings.output_dir))
     if not path.is_dir() and not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name):
         raise UsageError(f"--model_name_or_path {name}: no such folder, and not a Hub id (owner/name)")
     try:
         if has_file(name, "model_index.json"):
             return open_pipeline(settings, device)
-        model = hub.load(AutoModel, name, trust_remote_code=False).to(device).eval()
+        model = hub.load(AutoModel, name, settings.trust_remote_code).to(device).eval()
     except (OSError, ValueError) as error:
         raise UsageError(f"--model_name_or_path {name} cannot be loaded: {str(error).splitlines()[0]}") from error
     if not hasattr(model, "sample"):
@@ -143,10 +145,22 @@ def open_pipeline(settings: Settings, device: torch.device):
 
     disable_progress_bar()  # of loading
     name = settings.model_name_or_path
-    index = retried(lambda: DiffusionPipeline.load_config(name), f"loading {name}")
-    own = index.get("unet", [None] * 2)[1] == "UNet2DModel"  # others have schedulers of other kinds
-    load = diffusion.load_pipeline if own else DiffusionPipeline.from_pretrained
-    pipeline = retried(lambda: load(name), f"loading {name}").to(device)
+    with loading(name) as source:
+        index = retried(lambda: DiffusionPipeline.load_config(source), f"loading {name}")
+        own = index.get("unet", [None] * 2)[1] == "UNet2DModel"  # others have schedulers of other kinds
+    if own:
+        pipeline = diffusion.load_pipeline(name).to(device)
+    else:
+        parts = [part for part, kind in index.items() if isinstance(kind, list) and part != "_class_name" and kind[0]]
+        trust, dtype = settings.trust_remote_code, torch.float32
+        with loading(name, *parts, trust_remote_code=trust, dtype=dtype) as source:
+            pipeline = retried(
+                lambda: DiffusionPipeline.from_pretrained(source, trust_remote_code=trust, torch_dtype=dtype),
+                f"loading {name}",
+            ).to(device)
+        for part in parts:
+            if isinstance(getattr(pipeline, part), torch.nn.Module):
+                check_finite(getattr(pipeline, part), name, part)
     pipeline.set_progress_bar_config(disable=True)
     parameters = inspect.signature(pipeline.__call__).parameters
     if "batch_size" not in parameters:

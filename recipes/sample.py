@@ -25,6 +25,7 @@ from transformers import AutoModel
 from hwzoo import diffusion, hub, training
 from hwzoo.errors import UsageError
 from hwzoo.files import adding_to, write_json
+from hwzoo.loading import TRUST
 from hwzoo.retry import has_file
 from hwzoo.training import flag
 
@@ -37,6 +38,7 @@ class Settings(training.Flags):
 
     config: str | None = flag(None, "YAML file with these flags as keys; the command line wins")
     model_name_or_path: str | None = flag(None, "folder or Hub id of a model or pipeline")
+    trust_remote_code: bool = flag(False, TRUST)
     num_samples: int = flag(100, "how many images", "[1, inf)")
     scheduler: Literal[diffusion.SCHEDULERS] = flag("sde_dpm_solver", "sampler of a pipeline")
     spacing: str | None = flag(
@@ -62,7 +64,7 @@ def main(settings: Settings) -> dict:
     folder, name = Path(settings.output_dir), settings.model_name_or_path
     if (folder / "samples.json").exists() and not settings.overwrite_output_dir:
         raise UsageError(f"--output_dir {folder} holds samples.json; give --overwrite_output_dir or another folder")
-    model = load_generator(name, PartialState().device)
+    model = load_generator(name, PartialState().device, settings.trust_remote_code)
     is_pipeline = hasattr(model, "scheduler")
     num_classes = model.num_classes if is_pipeline else getattr(model.config, "num_classes", 0)
     check_guidance(settings.guidance_scale, model, name)
@@ -94,8 +96,13 @@ def main(settings: Settings) -> dict:
     return results
 
 
-def load_generator(name: str | None, device: torch.device) -> Any:
-    """A pipeline of a UNet2DModel (it has a `scheduler`), or a model of the zoo with `sample`, in eval mode."""
+def load_generator(name: str | None, device: torch.device, trust_remote_code: bool | None = None) -> Any:
+    """
+    A pipeline of a UNet2DModel (it has a `scheduler`), or a model with the zoo's `sample`, in eval mode.
+
+    Args:
+        trust_remote_code: as in `hub.load`; the code of a pipeline is never run.
+    """
     if name is None:
         raise UsageError("--model_name_or_path is missing: a model or a pipeline")
     if not Path(name).is_dir() and not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name):
@@ -103,7 +110,7 @@ def load_generator(name: str | None, device: torch.device) -> Any:
     try:
         if has_file(name, "model_index.json"):
             return diffusion.load_pipeline(name).to(device)
-        model = hub.load(AutoModel, name, trust_remote_code=False).to(device).eval()
+        model = hub.load(AutoModel, name, trust_remote_code).to(device).eval()
     except (OSError, ValueError) as error:
         raise UsageError(f"--model_name_or_path {name} cannot be loaded: {str(error).splitlines()[0]}") from error
     if not hasattr(model, "sample"):

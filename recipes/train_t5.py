@@ -22,6 +22,7 @@ from torch.utils.data import Subset
 from hwzoo import hub, text, training
 from hwzoo.errors import UsageError
 from hwzoo.files import write_jsonl
+from hwzoo.loading import TRUST
 from hwzoo.metrics.rouge.sentences import split_sentences
 from hwzoo.metrics.text import rouge_scores, text_scores
 from hwzoo.training import flag
@@ -43,6 +44,7 @@ class Run(training.with_defaults(Seq2SeqRunArguments, **DEFAULTS)):
     model_name_or_path: str | None = flag(
         None, "folder or Hub id of a sequence-to-sequence model or adapter; a new T5 is built when not given"
     )
+    trust_remote_code: bool = flag(False, TRUST)
 
     def __post_init__(self):
         super().__post_init__()
@@ -63,7 +65,8 @@ def main(run: Run, model: Model, data: Data, generation: Generation) -> dict:
         check(run, pairs, accelerator.num_processes)
 
         # 3. model, new or loaded, its tokenizer, and how it generates
-        base, tokenizer = text.load_or_build_t5(model, run.model_name_or_path, pairs, hub.load, trains)
+        source = run.model_name_or_path, pairs, hub.load, trains, run.trust_remote_code
+        base, tokenizer = text.load_or_build_t5(model, *source)
         generates = text.generation_config(base, **asdict(generation))
         network = text.with_adapter(model, base, tokenizer, run.model_name_or_path)
         text.check_adapter_acts(network)

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
+import torch
 from huggingface_hub import CommitOperationAdd, HfApi, constants, get_session
 from huggingface_hub.errors import HFValidationError, HTTPError
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -26,8 +27,9 @@ from transformers.dynamic_module_utils import get_relative_imports
 from .cards import template, write_card
 from .errors import HwzooError, UsageError
 from .files import ENDED, PUSHED, adding_to, finish, made, read_jsonl, sha256, write_bytes, write_json, write_jsonl
+from .loading import check_finite, loading, refuse_code
 from .models import FAMILIES, ContinualForImageClassification
-from .retry import reason, retried, status_of
+from .retry import has_file, reason, retried, status_of
 
 CLASSIFIERS = Path(__file__).parent / "classifiers"
 
@@ -113,32 +115,61 @@ def publish(run: Any):
         print("pushed:", push(Path(run.output_dir), run.hub_model_id, run.hub_private_repo))
 
 
-def load(model_class: type[PreTrainedModel], model_name_or_path: str, **kwargs) -> PreTrainedModel:
+def load(
+    model_class: type[PreTrainedModel], model_name_or_path: str, trust_remote_code: bool | None = None, **kwargs
+) -> PreTrainedModel:
     """
-    `model_class.from_pretrained` that refuses what transformers only warns of: weights that are missing (they would be
-    random), unexpected or of another shape.
+    `model_class.from_pretrained`, in float32 unless `dtype` says otherwise, that refuses what transformers only warns
+    of: weights that are missing (they would be random), unexpected or of another shape; and what is not finite.
+
+    Args:
+        model_class: of the model, or an Auto class.
+        model_name_or_path: folder or Hub id.
+        trust_remote_code: whether code that comes with the model is run; None where the user is not asked for that, as
+            no such model could serve.
+        kwargs: of `from_pretrained`.
 
     Raises:
-        HwzooError: naming the weights that do not fit, or the model that is not there.
+        HwzooError: naming the weights that do not fit, the file that is damaged, or the model that is not there.
+        UsageError: for a model of another type than the class, or one that needs code of its own, without the
+            permission to run it.
     """
     # Where nobody answers transformers would try for a minute before it looks into the cache.
     cached = not Path(model_name_or_path).is_dir() and not _hub_answers()
     if cached:
         kwargs["local_files_only"] = True
+    kwargs = {"dtype": torch.float32, "trust_remote_code": bool(trust_remote_code)} | kwargs
+    wanted = getattr(getattr(model_class, "config_class", None), "model_type", None)  # an Auto class takes many
     try:
-        model, loading = retried(
-            lambda: model_class.from_pretrained(
-                model_name_or_path, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
-            ),
-            f"loading {model_name_or_path}",
-        )
+        with loading(model_name_or_path, trust_remote_code=trust_remote_code, dtype=kwargs["dtype"]) as source:
+            if wanted is not None:
+                given = retried(
+                    lambda: PreTrainedConfig.get_config_dict(source, local_files_only=cached)[0],
+                    f"loading {model_name_or_path}",
+                ).get("model_type", wanted)
+                if given != wanted:
+                    raise UsageError(f"{model_name_or_path} is a model of type {given}; it must be of type {wanted}")
+            model, report = retried(
+                lambda: model_class.from_pretrained(
+                    source, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+                ),
+                f"loading {model_name_or_path}",
+            )
     except OSError as error:
         told = "no such folder, no Hub that can be reached, and not in the cache" if cached else _not_loaded(error)
         raise HwzooError(f"{model_name_or_path} cannot be loaded: {told}") from error
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if loading[kind]:
-            names = ", ".join(sorted(str(key[0] if isinstance(key, tuple) else key) for key in loading[kind]))
+        if report[kind]:
+            names = ", ".join(sorted(str(key[0] if isinstance(key, tuple) else key) for key in report[kind]))
             raise HwzooError(f"{model_name_or_path} has {kind.replace('_keys', '')} weights: {names}")
+    check_finite(model, model_name_or_path)
+    # Without permission transformers passes over its code where it knows another class for the model's type, and over
+    # its way to generate.
+    named = str((getattr(model.config, "auto_map", None) or {}).get(model_class.__name__, type(model).__name__))
+    generates = model.can_generate() and has_file(model_name_or_path, "custom_generate/generate.py")
+    if generates or named.split(".")[-1] != type(model).__name__:
+        refuse_code(model_name_or_path, trust_remote_code)
+    model.name_or_path = model.config.name_or_path = model_name_or_path  # wherever it was read from
     # They lie in the mapped file, at whatever address: matrix products round by alignment, and the file may change.
     for tensor in itertools.chain(model.parameters(), model.buffers()):
         tensor.data = tensor.data.clone()
@@ -267,6 +298,10 @@ def push(folder: Path, repo_id: str, private: bool = False, include: Sequence[st
         message = f"Upload {folder.resolve().name} with hwzoo"
         return api.create_commit(repo_id, operations, commit_message=message, parent_commit=parent).commit_url
 
+    more = [f"--include {shlex.quote(pattern)}" for pattern in include] + (["--private"] if private else [])
+    later = " ".join(["python -m hwzoo.hub push", shlex.quote(str(folder)), repo_id, *more])
+    safe = f"{folder} is safe, push it later (twice does no harm): {later}"
+
     def failed(reason: str) -> HwzooError:
         return HwzooError(f"pushing to {repo_id} failed: {reason}; {_push_later(folder, repo_id, private, include)}")
 
@@ -279,6 +314,9 @@ def push(folder: Path, repo_id: str, private: bool = False, include: Sequence[st
             if private and not repo.private:  # it existed, and `private` was ignored
                 raise failed("it exists and is public, but a private one was asked for")
             return retried(lambda: commit(repo.sha), "pushing", json=True)
+    except KeyboardInterrupt:
+        print(f"error: pushing to {repo_id} was interrupted; {safe}", file=sys.stderr)
+        raise
     except HFValidationError as error:
         raise UsageError(f"{reason(error)}; nothing was pushed, {folder} is safe") from None
     except (OSError, HTTPError, RuntimeError, ValueError) as error:

@@ -11,6 +11,7 @@ from huggingface_hub import file_exists, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError, HTTPError
 
 from .errors import first_line
+from .files import settled
 
 WAITS = (1, 2, 4, 8)  # seconds before each further try
 PATIENCE = 20  # seconds after which a call is not tried again; huggingface_hub tries some of its requests by itself
@@ -57,7 +58,7 @@ def has_file(name_or_path: str, file_name: str) -> bool:
     transformers takes a busy Hub's answer for no.)
     """
     if Path(name_or_path).is_dir():
-        return (Path(name_or_path) / file_name).is_file()
+        return (Path(settled(name_or_path)) / file_name).is_file()
     try:
         return retried(lambda: file_exists(name_or_path, file_name), f"loading {name_or_path}")
     except HFValidationError:

@@ -12,7 +12,7 @@ from transformers.utils import cached_file
 from . import hub, metrics
 from .data import ImageSplits
 from .errors import UsageError
-from .files import sha256
+from .files import settled, sha256
 from .models import ContinualForImageClassification
 from .training import Flags, flag
 
@@ -95,7 +95,7 @@ def score(
     scores = metrics.generator_scores(samples, *real(), classifier)
     if inception is not None:
         scores |= metrics.inception_scores(samples, *real(), inception)
-    weights = sha256(Path(cached_file(classifier.name_or_path, "model.safetensors")).read_bytes())
+    weights = sha256(Path(cached_file(settled(classifier.name_or_path), "model.safetensors")).read_bytes())
     shipped = Path(classifier.name_or_path).parent == hub.CLASSIFIERS
     name = Path(classifier.name_or_path).name if shipped else classifier.name_or_path
     scores |= {"classifier": name, "classifier_sha256": weights}
@@ -138,7 +138,7 @@ def load_classifier(data: ImageSplits, name_or_path: str | None = None) -> Conti
             )
         return hub.load_classifier(own)
     try:
-        classifier = hub.load(AutoModelForImageClassification, name_or_path, trust_remote_code=False)
+        classifier = hub.load(AutoModelForImageClassification, name_or_path)
     except ValueError as error:
         raise UsageError(f"--classifier {name_or_path} cannot be loaded: {str(error).splitlines()[0]}") from error
     if not isinstance(classifier, ContinualForImageClassification):

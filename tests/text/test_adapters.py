@@ -150,7 +150,7 @@ def test_an_adapter_whose_base_is_missing(base, tmp_path):
     hub.save(adapted(base, "lora"), tmp_path)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     for name, message in (
-        (str(tmp_path / "gone"), "whose base is missing: .*gone"),
+        (str(tmp_path / "gone"), "whose base cannot be loaded: .*gone"),
         (None, "that names no base model"),
     ):
         (tmp_path / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": name}))

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..errors import HwzooError, UsageError, first_line
 from ..files import adding_to
+from ..loading import check_finite, loading
 from ..retry import retried
 
 # Spacings of the timesteps that diffusers gives each scheduler; the first is our default. Trailing: the first timestep
@@ -127,40 +128,45 @@ def save_pipeline(pipeline: Any, folder: Path):
 
 def load_pipeline(name_or_path: str) -> Any:
     """
-    A `ClassConditionalPipeline` of any pipeline of a `UNet2DModel` (our own, DDPM, DDIM), in eval mode. No code of the
-    repository is run.
+    A `ClassConditionalPipeline` of any pipeline of a `UNet2DModel` (our own, DDPM, DDIM), in float32 and eval mode. No
+    code of the repository is run.
 
     Args:
         name_or_path: a folder or a Hub id.
 
     Raises:
         UsageError: for what is no such pipeline.
-        HwzooError: when it cannot be loaded, or weights are missing, left over or of another shape.
+        HwzooError: when it cannot be loaded, a file is damaged, or weights are missing, left over, of another shape or
+            not finite.
     """
     from diffusers import DDPMScheduler, DiffusionPipeline, UNet2DModel
 
+    index = None
     try:
-        index = retried(lambda: DiffusionPipeline.load_config(name_or_path), f"loading {name_or_path}")
+        with loading(name_or_path, "unet", "scheduler", dtype=torch.float32) as source:
+            index = retried(lambda: DiffusionPipeline.load_config(source), f"loading {name_or_path}")
+            if index.get("unet", [None] * 2)[1] != "UNet2DModel" or "scheduler" not in index:
+                kind = index.get("_class_name")
+                raise UsageError(f"{name_or_path} is a {kind}; it must be a pipeline of a UNet2DModel")
+            unet, report = retried(
+                lambda: UNet2DModel.from_pretrained(
+                    source, subfolder="unet", output_loading_info=True, use_safetensors=True, low_cpu_mem_usage=False,
+                    torch_dtype=torch.float32,
+                ),
+                f"loading {name_or_path}",
+            )  # fmt: skip
+            scheduler = retried(
+                lambda: DDPMScheduler.from_pretrained(source, subfolder="scheduler"), f"loading {name_or_path}"
+            )
     except (OSError, ValueError) as error:
-        raise UsageError(f"{name_or_path} is no pipeline of diffusers: {first_line(error)}") from error
-    if index.get("unet", [None] * 2)[1] != "UNet2DModel" or "scheduler" not in index:
-        raise UsageError(f"{name_or_path} is a {index.get('_class_name')}; it must be a pipeline of a UNet2DModel")
-    try:
-        unet, loading = retried(
-            lambda: UNet2DModel.from_pretrained(
-                name_or_path, subfolder="unet", output_loading_info=True, use_safetensors=True, low_cpu_mem_usage=False
-            ),
-            f"loading {name_or_path}",
-        )
-        scheduler = retried(
-            lambda: DDPMScheduler.from_pretrained(name_or_path, subfolder="scheduler"), f"loading {name_or_path}"
-        )
-    except (OSError, ValueError, RuntimeError) as error:
+        if index is None:
+            raise UsageError(f"{name_or_path} is no pipeline of diffusers: {first_line(error)}") from error
         raise HwzooError(f"{name_or_path} cannot be loaded: {first_line(error)}") from error
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if loading[kind]:
-            names = ", ".join(sorted(str(key[0] if isinstance(key, tuple) else key) for key in loading[kind]))
+        if report[kind]:
+            names = ", ".join(sorted(str(key[0] if isinstance(key, tuple) else key) for key in report[kind]))
             raise HwzooError(f"{name_or_path} has {kind.replace('_keys', '')} weights: {names}")
+    check_finite(unet, name_or_path, "unet")
     return make_pipeline(unet.eval(), scheduler, index.get("image_size"))
 
 

@@ -1,12 +1,15 @@
 """Sequence-to-sequence models and their tokenizers: built from sizes, or loaded, with or without an adapter."""
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import transformers
+from huggingface_hub.errors import HTTPError
 from transformers import (
     AutoTokenizer,
     ByT5Tokenizer,
@@ -16,8 +19,10 @@ from transformers import (
     T5Config,
     T5ForConditionalGeneration,
 )
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from ..errors import HwzooError, UsageError, first_line
+from ..loading import check_finite, loading, refuse_code
 from ..retry import has_file, retried
 from .cache_names import follow_cache_name
 
@@ -56,7 +61,9 @@ def build_t5(tokenizer: PreTrainedTokenizerBase, **sizes: Any) -> T5ForCondition
     return T5ForConditionalGeneration(config)
 
 
-def load_seq2seq(model_name_or_path: str, load: Callable[..., PreTrainedModel], trainable: bool) -> PreTrainedModel:
+def load_seq2seq(
+    model_name_or_path: str, load: Callable[..., PreTrainedModel], trainable: bool, trust_remote_code: bool = False
+) -> PreTrainedModel:
     """
     A trained sequence-to-sequence model in float32, or a PEFT adapter on its base.
 
@@ -64,9 +71,10 @@ def load_seq2seq(model_name_or_path: str, load: Callable[..., PreTrainedModel], 
         model_name_or_path: folder or Hub id of a model or of an adapter.
         load: gives a model of a class and a name, and refuses missing weights (`hwzoo.hub.load`).
         trainable: whether an adapter is to be trained further.
+        trust_remote_code: whether code that comes with the model, or with an adapter's base, is run.
 
     Raises:
-        UsageError: for a model of another kind, or an adapter that cannot be trained further.
+        UsageError: for a model of another kind or with code of its own, or an adapter that cannot be trained further.
         HwzooError: when it, or the base that an adapter names, cannot be loaded.
     """
     from transformers import AutoModelForSeq2SeqLM
@@ -74,14 +82,15 @@ def load_seq2seq(model_name_or_path: str, load: Callable[..., PreTrainedModel], 
     what = f"--model_name_or_path {model_name_or_path}"
     if not has_file(model_name_or_path, "adapter_config.json"):
         try:
-            return load(AutoModelForSeq2SeqLM, model_name_or_path, dtype=torch.float32)
+            return load(AutoModelForSeq2SeqLM, model_name_or_path, trust_remote_code=trust_remote_code)
         except ValueError as error:
             kind = str(error).split(" for this kind")[0].splitlines()[0]
             raise UsageError(f"{what} is no sequence-to-sequence model: {kind}") from error
 
     from peft import PeftConfig, PeftModel
 
-    config = retried(lambda: PeftConfig.from_pretrained(model_name_or_path), what)
+    with _loading(model_name_or_path, what) as source:
+        config = retried(lambda: PeftConfig.from_pretrained(source), what)
     if trainable and config.is_prompt_learning:
         raise UsageError(
             f"{what}: PEFT does not train an adapter of {config.peft_type.value.lower()} further; --max_steps 0 tests "
@@ -91,16 +100,28 @@ def load_seq2seq(model_name_or_path: str, load: Callable[..., PreTrainedModel], 
     if base is None:
         raise HwzooError(f"{what} is an adapter that names no base model")
     try:
-        model = load(AutoModelForSeq2SeqLM, base, dtype=torch.float32)
+        model = load(AutoModelForSeq2SeqLM, base, trust_remote_code=trust_remote_code)
     except (HwzooError, ValueError) as error:
-        raise HwzooError(f"{what} is an adapter whose base is missing: {error}") from error
-    return follow_cache_name(
-        retried(lambda: PeftModel.from_pretrained(model, model_name_or_path, is_trainable=trainable), what)
-    )
+        kind = UsageError if isinstance(error, UsageError) else HwzooError
+        raise kind(f"{what} is an adapter whose base cannot be loaded: {error}") from error
+    with _loading(model_name_or_path, what, dtype=torch.float32) as source:
+        model = retried(lambda: PeftModel.from_pretrained(model, source, is_trainable=trainable), what)
+    check_finite(model, model_name_or_path)
+    return follow_cache_name(model)
+
+
+@contextmanager
+def _loading(model_name_or_path: str, what: str, **kwargs: Any) -> Iterator[str]:
+    """`loading` of what a library tells nothing of beside its errors."""
+    try:
+        with loading(model_name_or_path, **kwargs) as source:
+            yield source
+    except (OSError, HTTPError, ValueError) as error:
+        raise HwzooError(f"{what} cannot be loaded: {first_line(error)}") from error
 
 
 def load_tokenizer(
-    name_or_path: str, flag: str = "tokenizer_name", end_may_pad: bool = False
+    name_or_path: str, flag: str = "tokenizer_name", end_may_pad: bool = False, trust_remote_code: bool = False
 ) -> PreTrainedTokenizerBase:
     """
     The tokenizer of a folder or a Hub id.
@@ -109,15 +130,25 @@ def load_tokenizer(
         name_or_path: the folder or Hub id.
         flag: that gave it, for the errors.
         end_may_pad: whether the end token pads where there is no pad token, as in GPT-2's.
+        trust_remote_code: whether code that comes with it is run.
 
     Raises:
-        HwzooError: when there is none.
-        UsageError: when it has no pad token or no end token.
+        HwzooError: when there is none, or a file of it is damaged.
+        UsageError: when it has no pad token or no end token, or code of its own.
     """
     try:
-        tokenizer = retried(lambda: AutoTokenizer.from_pretrained(name_or_path), f"--{flag} {name_or_path}")
-    except (OSError, ValueError, KeyError) as error:
+        with loading(name_or_path, trust_remote_code=trust_remote_code) as source:
+            config = retried(lambda: get_tokenizer_config(source), f"--{flag} {name_or_path}")
+            # Without permission transformers takes the one that it knows for the model's type in its place.
+            if config.get("auto_map") and not hasattr(transformers, str(config.get("tokenizer_class"))):
+                refuse_code(name_or_path, trust_remote_code)
+            tokenizer = retried(
+                lambda: AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code),
+                f"--{flag} {name_or_path}",
+            )
+    except (OSError, ValueError) as error:
         raise HwzooError(f"--{flag} {name_or_path}: its tokenizer cannot be loaded: {first_line(error)}") from error
+    tokenizer.name_or_path = name_or_path  # wherever it was read from
     if tokenizer.pad_token_id is None and end_may_pad:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token_id is None or tokenizer.eos_token_id is None:
@@ -125,13 +156,15 @@ def load_tokenizer(
     return tokenizer
 
 
-def new_tokenizer(name_or_path: str | None, vocab_size: int | None, texts: Iterable[str]) -> PreTrainedTokenizerBase:
+def new_tokenizer(
+    name_or_path: str | None, vocab_size: int | None, texts: Iterable[str], trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
     """
     The tokenizer of a new model: the named one, else one of `vocab_size` tokens learned from `texts`, else that of
     ByT5 (Xue et al., arXiv:2105.13626): 256 bytes and 128 special tokens, no files.
     """
     if name_or_path is not None:
-        return load_tokenizer(name_or_path)
+        return load_tokenizer(name_or_path, trust_remote_code=trust_remote_code)
     return ByT5Tokenizer() if vocab_size is None else train_tokenizer(texts, vocab_size)
 
 
@@ -170,7 +203,7 @@ def base_of(model: PreTrainedModel) -> str | None:
 def tokenizer_of(folder: str, model: PreTrainedModel) -> str:
     """Where the tokenizer of a loaded model is: with it, or, for an adapter without one, with its base."""
     base = base_of(model)
-    if base is not None and Path(folder).is_dir() and not (Path(folder) / "tokenizer_config.json").is_file():
+    if base is not None and Path(folder).is_dir() and not has_file(folder, "tokenizer_config.json"):
         return base
     return folder
 

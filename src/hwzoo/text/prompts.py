@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from ..errors import HwzooError, UsageError
+from ..loading import OwnCode
 from .batches import IGNORED_LABEL, PadBatch, check_batch_size
 from .models import build_t5, load_seq2seq, load_tokenizer
 from .sources import Example
@@ -26,7 +27,7 @@ KINDS = ("seq2seq", "causal")
 
 
 def load_base(
-    model_name_or_path: str, load: Callable[..., PreTrainedModel]
+    model_name_or_path: str, load: Callable[..., PreTrainedModel], trust_remote_code: bool = False
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """
     A trained sequence-to-sequence or causal language model in float32, and its tokenizer.
@@ -34,23 +35,27 @@ def load_base(
     Args:
         model_name_or_path: folder or Hub id of a whole model.
         load: gives a model of a class and a name, and refuses missing weights (`hwzoo.hub.load`).
+        trust_remote_code: whether code that comes with the model is run.
 
     Raises:
-        UsageError: for an adapter, or a model of another kind.
+        UsageError: for an adapter, or a model of another kind or with code of its own.
         HwzooError: when model or tokenizer cannot be loaded.
     """
     what = f"--model_name_or_path {model_name_or_path}"
     try:
-        model = load_seq2seq(model_name_or_path, load, trainable=False)
+        model = load_seq2seq(model_name_or_path, load, trainable=False, trust_remote_code=trust_remote_code)
+    except OwnCode:
+        raise
     except UsageError:  # it is of another kind
         try:
-            model = load(AutoModelForCausalLM, model_name_or_path, dtype=torch.float32)
+            model = load(AutoModelForCausalLM, model_name_or_path, trust_remote_code=trust_remote_code)
         except ValueError as error:
             raise UsageError(f"{what} is neither a sequence-to-sequence nor a causal language model") from error
     if hasattr(model, "peft_config"):
         raise UsageError(f"{what} is an adapter; a whole model is needed")
     # What pads is masked wherever it stands here, so that any token will do.
-    return model, load_tokenizer(model_name_or_path, "model_name_or_path", end_may_pad=True)
+    more = {"end_may_pad": True, "trust_remote_code": trust_remote_code}
+    return model, load_tokenizer(model_name_or_path, "model_name_or_path", **more)
 
 
 def new_base(kind: str, d_model: int, num_layers: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

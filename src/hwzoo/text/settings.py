@@ -114,7 +114,12 @@ def load_pairs(settings: DataSettings) -> TextSplits:
 
 
 def load_or_build_t5(
-    settings: ModelSettings, model_name_or_path: str | None, pairs: TextSplits, load: Callable[..., Any], train: bool
+    settings: ModelSettings,
+    model_name_or_path: str | None,
+    pairs: TextSplits,
+    load: Callable[..., Any],
+    train: bool,
+    trust_remote_code: bool = False,
 ) -> tuple[Any, Any]:
     """
     A trained sequence-to-sequence model or adapter, or a new T5, and its tokenizer.
@@ -125,12 +130,14 @@ def load_or_build_t5(
         pairs: whose training texts a new tokenizer is learned from.
         load: as in `load_seq2seq`.
         train: whether an adapter is to be trained further.
+        trust_remote_code: whether code that comes with a model or tokenizer is run.
     """
     if model_name_or_path is not None:
-        model = load_seq2seq(model_name_or_path, load, trainable=train)
-        return model, load_tokenizer(settings.tokenizer_name or tokenizer_of(model_name_or_path, model))
+        model = load_seq2seq(model_name_or_path, load, train, trust_remote_code)
+        where = settings.tokenizer_name or tokenizer_of(model_name_or_path, model)
+        return model, load_tokenizer(where, trust_remote_code=trust_remote_code)
     texts = (each for pair in pairs.train for each in (pair.source, pair.target))
-    tokenizer = new_tokenizer(settings.tokenizer_name, settings.config_vocab_size, texts)
+    tokenizer = new_tokenizer(settings.tokenizer_name, settings.config_vocab_size, texts, trust_remote_code)
     return build_t5(tokenizer, **{name: getattr(settings, f"config_{name}") for name in SIZES}), tokenizer
 
 

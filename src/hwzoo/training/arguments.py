@@ -22,7 +22,7 @@ from ..packaged import presets
 # `expected` holds the band of each test number of a preset; the reproduction test reads it, a recipe does not.
 KEYS_FOR_TESTS = {"expected"}
 OF_ONE_TRY = {"config", "data_dir", "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "report_to"}
-OF_ONE_TRY |= {"push_to_hub", "hub_model_id", "hub_private_repo"}
+OF_ONE_TRY |= {"push_to_hub", "hub_model_id", "hub_private_repo", "trust_remote_code"}
 # What else no step of an image recipe depends on. The data has a digest, a batch its size over all processes.
 OF_NO_STEP = {"dataset_name", "model_name_or_path", "train_batch_size", "eval_batch_size", "num_train_epochs"}
 OF_NO_STEP |= {"max_train_steps", "checkpointing_steps", "checkpoints_total_limit", "logging_steps", "eval_steps"}
@@ -424,6 +424,8 @@ def _read_preset(path: Path, known: set[str]) -> list[str]:
     for key, value in preset.items():
         if key in KEYS_FOR_TESTS:
             continue
+        if key == "trust_remote_code":  # a preset may be somebody else's
+            raise UsageError(f"{path}: {key} is taken from the command line only")
         if key not in known or key == "config":
             raise UsageError(f"{path}: {key} is not a flag of this recipe{_suggestion(key, known)}; --help lists them")
         values = value if isinstance(value, list) else [value]
