@@ -99,7 +99,7 @@ def test_a_model_of_the_zoo(evaluate, tmp_path, capsys):
 
 def test_the_training_images_of_the_floor_score_as_the_floor(recipe, evaluate, tmp_path):
     data = load_images("digits")
-    order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(recipe.FLOOR_SEED))
+    order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(scoring.FLOOR_SEED))
     images = save_images(tmp_path / "images", data.train.images[order[:300]])
     results = evaluate(images)
     assert results["num_samples"] == 300

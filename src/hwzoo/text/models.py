@@ -91,6 +91,8 @@ def load_seq2seq(
 
     with _loading(model_name_or_path, what) as source:
         config = retried(lambda: PeftConfig.from_pretrained(source), what)
+    if getattr(config, "megatron_config", None):
+        raise UsageError(f"{what} is an adapter for Megatron: it names a module of its own to be imported")
     if trainable and config.is_prompt_learning:
         raise UsageError(
             f"{what}: PEFT does not train an adapter of {config.peft_type.value.lower()} further; --max_steps 0 tests "
