@@ -202,7 +202,9 @@ def test_a_pattern_that_names_no_file_is_refused(pattern, server, tmp_path, caps
 
 
 def test_a_recorded_file_goes_as_its_owner_changed_it(server, tmp_path):
-    folder = write(a_run(tmp_path / "run"), {"README.md": "# By hand\n", "data_used.txt": "digits, mine"})
+    folder = write(
+        a_run(tmp_path / "run"), {"README.md": "# By hand\n", "data_used.txt": "digits, mine", "vocab.txt": SECRET}
+    )
     (folder / "samples_0001.png").unlink()
     hub.push(folder, "me/model")
     files = server.repos["me/model"].files
@@ -269,9 +271,17 @@ def test_a_pipeline_without_a_record_goes_by_its_index(server, tmp_path):
         "unet/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.safetensors.index.json",
         "tokenizer/vocab.txt", "tokenizer/tokenizer_config.json",
     )  # fmt: skip
-    strays = ("unet/notes.txt", "unet/README.md", "other/config.json", "unet/deep/config.json", "my_unet.py")
+    strays = (
+        "unet/notes.txt",
+        "unet/README.md",
+        "other/config.json",
+        "unet/deep/config.json",
+        "my_unet.py",
+        "unet.py",
+    )
     files = dict.fromkeys(known, "{}") | dict.fromkeys(strays, SECRET) | {"model_index.json": json.dumps(index)}
     folder = write(tmp_path / "run", files | {"my_pipeline.py": "from .my_steps import step\n"})
+    write(folder, {"unet/config.json": '{"auto_map": {"AutoModel": "XModel"}}'})
     hub.push(folder, "me/model")
     assert sent(server) == {*known, "model_index.json"}
 

@@ -412,8 +412,8 @@ def _modules(auto_map: Any) -> set[str]:
     """Of `{"AutoModel": "modeling_x.XModel", "AutoTokenizer": ["tokenization_x.XTokenizer", None]}`."""
     named = auto_map.values() if isinstance(auto_map, dict) else []
     classes = itertools.chain.from_iterable(each if isinstance(each, list) else [each] for each in named)
-    # "owner/name--modeling_x.XModel" is in another repository.
-    return {name.rpartition(".")[0] for name in map(str, classes) if "." in name and "--" not in name}
+    # "owner/name--modeling_x.XModel", of another repository, is no file's name here.
+    return {name.rpartition(".")[0] for name in map(str, classes) if "." in name}
 
 
 def _beside(name: str, module: str) -> str:
