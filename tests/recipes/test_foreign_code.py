@@ -186,7 +186,9 @@ TEXT = ("t5", "tokenizer", "generation")
 # What a recipe with the flag is given; which folders may serve as what.
 CASES = {
     ("train_t5", "model_name_or_path"): (["--max_steps=0", *WORDS], (*TEXT, "adapter")),
-    ("train_t5", "tokenizer_name"): (["--max_steps=1", *WORDS, "--config_d_model=8", "--per_device_train_batch_size=2"], ("tokenizer",)),
+    ("train_t5", "tokenizer_name"): (
+        ["--max_steps=1", *WORDS, "--config_d_model=8", "--per_device_train_batch_size=2"], ("tokenizer",),
+    ),
     ("classify_by_prompt", "model_name_or_path"): (LABELS, (*TEXT, "gpt2")),
     ("compare_prompts", "model_name_or_path"): (PROMPTS, (*TEXT, "gpt2")),
     ("sample", "model_name_or_path"): (["--num_samples=2"], ("images",)),
