@@ -8,7 +8,7 @@ import reprlib
 import sys
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Set
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -188,6 +188,16 @@ class RunArguments(Flags):
         if self.num_train_epochs is not None:
             return max(1, math.ceil(self.num_train_epochs * steps_per_epoch))
         return self.max_train_steps if self.max_train_steps is not None else steps_per_epoch
+
+
+def run_arguments(**defaults: Any) -> type[RunArguments]:
+    """The flags of a run with other defaults, by name, of numbers and words."""
+    changed = [
+        (each.name, each.type, field(default=defaults[each.name], metadata=each.metadata))
+        for each in fields(RunArguments)
+        if each.name in defaults
+    ]
+    return make_dataclass("Run", changed, bases=(RunArguments,))
 
 
 def one_length(run: Flags):
