@@ -17,7 +17,7 @@ class UNetArchitecture:
     Args:
         block_out_channels (`list[int]`): channels at each resolution of the UNet, each half the one before.
         layers_per_block (`int`): residual blocks a resolution, on the way up one more.
-        attention (`bool`): attention at the lowest resolution, with one head.
+        attention (`bool`): attention, of one head, at the lowest resolution.
         norm_num_groups (`int`): groups of each GroupNorm.
         dropout (`float`): in each residual block.
         padded_size (`int`, *optional*): size to which images are padded with black, for more resolutions.

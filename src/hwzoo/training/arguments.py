@@ -191,11 +191,11 @@ class RunArguments(Flags):
 
 
 def run_arguments(**defaults: Any) -> type[RunArguments]:
-    """The flags of a run with other defaults, by name, of numbers and words."""
+    """The flags of a run with other defaults, numbers or words by name, for a recipe to derive from."""
+    known = {each.name: each for each in fields(RunArguments)}
     changed = [
-        (each.name, each.type, field(default=defaults[each.name], metadata=each.metadata))
-        for each in fields(RunArguments)
-        if each.name in defaults
+        (name, known[name].type, field(default=value, metadata=known[name].metadata))
+        for name, value in defaults.items()
     ]
     return make_dataclass("Run", changed, bases=(RunArguments,))
 
