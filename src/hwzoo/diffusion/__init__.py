@@ -6,12 +6,14 @@ diffusers.
 """
 
 from .bound import VariationalBound, discretized_log_likelihood, gaussian_kl, strata, variational_bound
+from .evaluation import Evaluation
 from .loss import WEIGHTINGS, diffusion_loss
 from .pipelines import (
     BETA_SCHEDULES,
     SCHEDULERS,
     SPACINGS,
     denoising_strips,
+    load_or_build,
     load_pipeline,
     make_pipeline,
     make_scheduler,
@@ -20,21 +22,25 @@ from .pipelines import (
     train_scheduler,
 )
 from .process import PREDICTION_TYPES, alphas_cumprod, predicted_clean, prediction_target, q_posterior, q_sample
-from .unet import build_unet
+from .unet import UNetArchitecture, build_unet, clean_images
 
 __all__ = [
     "BETA_SCHEDULES",
+    "Evaluation",
     "PREDICTION_TYPES",
     "SCHEDULERS",
     "SPACINGS",
+    "UNetArchitecture",
     "WEIGHTINGS",
     "VariationalBound",
     "alphas_cumprod",
     "build_unet",
+    "clean_images",
     "denoising_strips",
     "diffusion_loss",
     "discretized_log_likelihood",
     "gaussian_kl",
+    "load_or_build",
     "load_pipeline",
     "make_pipeline",
     "make_scheduler",

@@ -1,5 +1,6 @@
 """Pipelines and schedulers of diffusers: made, saved and loaded as the zoo needs them."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from ..errors import HwzooError, UsageError, first_line
 from ..files import adding_to
 from ..loading import check_finite, loading
 from ..retry import retried
+from .unet import UNetArchitecture, build_unet
 
 # Spacings of the timesteps that diffusers gives each scheduler; the first is our default. Trailing: the first timestep
 # is the last of training, whatever the number of steps (arXiv:2305.08891).
@@ -202,3 +204,36 @@ def denoising_strips(frames: Tensor, rows: int, columns: int) -> Tensor:
     steps = ((torch.arange(columns) + 1) * num_frames).div(columns, rounding_mode="floor") - 1
     images = torch.arange(rows) * batch // rows
     return frames[steps.clamp(min=0)][:, images].transpose(0, 1).flatten(0, 1)
+
+
+def load_or_build(
+    name_or_path: str | None, data: Any, architecture: UNetArchitecture, scheduler: Any, num_classes: int = 0
+) -> tuple[Any, Any]:
+    """
+    The UNet and the scheduler to train: new, or those of a trained pipeline.
+
+    Args:
+        name_or_path: of the trained pipeline; None for new ones.
+        data: `ImageSplits`.
+        architecture: of a new UNet.
+        scheduler: the new one, of `train_scheduler`.
+        num_classes: as in `build_unet`; then the data has two classes or more.
+
+    Raises:
+        UsageError: for data of one class, a padded size below that of its images, or a trained UNet of other images or
+            classes.
+    """
+    images = data.train
+    if num_classes:
+        data.check_classes("--conditional")
+    if (padded_size := architecture.padded_size or images.image_size) < images.image_size:
+        raise UsageError(f"--padded_size is {padded_size}; the images of {data.name} have {images.image_size} pixels")
+    unet = build_unet(images.image_size, images.num_channels, num_classes=num_classes, **asdict(architecture))
+    if name_or_path is None:
+        return unet, scheduler
+    trained = load_pipeline(name_or_path)
+    for name in ("sample_size", "in_channels", "num_class_embeds"):
+        given, wanted = trained.unet.config[name], unet.config[name]
+        if given != wanted:
+            raise UsageError(f"--model_name_or_path {name_or_path}: its UNet has {name} {given}, this run's {wanted}")
+    return trained.unet, trained.scheduler

@@ -1,6 +1,16 @@
 """The frame that recipes share: arguments, the loop, checkpoints, evaluation. It knows no model."""
 
-from .arguments import Flags, RunArguments, flag, identity_of, parse_arguments, save_settings, settings, weights_of
+from .arguments import (
+    Flags,
+    RunArguments,
+    flag,
+    identity_of,
+    parse_arguments,
+    run_arguments,
+    save_settings,
+    settings,
+    weights_of,
+)
 from .checkpoint import Checkpoint, Checkpoints, CorruptCheckpoint
 from .config_flags import config_flags, with_defaults
 from .ema import averaged_model
@@ -51,6 +61,7 @@ __all__ = [
     "mean_over",
     "parse_arguments",
     "print_results",
+    "run_arguments",
     "save_accuracy_matrix",
     "save_animation",
     "save_bars",

@@ -1,0 +1,90 @@
+"""What a diffusion model is tested and shown by: its bound, its samples, their way from noise."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .bound import variational_bound
+from .pipelines import denoising_strips, make_pipeline, make_scheduler, reverse_process
+from .unet import clean_images
+
+BOUNDS = ("bits_per_dim", "prior", "denoising", "reconstruction")
+
+
+class Evaluation:
+    """
+    Tests a UNet and draws from it: at each call with the same noise, on the UNet's device.
+
+    Args:
+        unet: a `UNet2DModel`; what calls these methods puts it into eval mode.
+        scheduler: the `DDPMScheduler` that it is trained with.
+        image_size: height and width of the images, of which the UNet's may be padded.
+        settings: `scheduler` (as in `make_scheduler`), `num_inference_steps` and `guidance_scale` of what is drawn,
+            `num_bound_timesteps` of the bound.
+        seed: of the noise and of the classes that are drawn.
+        batch_size: of `samples`.
+    """
+
+    def __init__(self, unet: Any, scheduler: Any, image_size: int, settings: Any, seed: int, batch_size: int):
+        self.unet, self.scheduler, self.settings, self.seed = unet, scheduler, settings, seed
+        self.batch_size = batch_size
+        self.pipeline = make_pipeline(unet, make_scheduler(settings.scheduler, scheduler.config), image_size)
+        self.num_classes, self.image_size = self.pipeline.num_classes, image_size
+
+    def __str__(self) -> str:
+        """What makes the samples, for protocols."""
+        guided = (
+            f", classes drawn uniformly, guidance scale {self.settings.guidance_scale}" if self.num_classes else ""
+        )
+        return f"{self.settings.scheduler}, {self.settings.num_inference_steps} steps, seed {self.seed}{guided}"
+
+    def frames(self, num_images: int, num_frames: int = 1) -> Tensor:
+        """Those of `reverse_process`, of as many images of each class, in the order of the classes."""
+        labels = torch.arange(num_images) * max(1, self.num_classes) // num_images
+        return reverse_process(self.pipeline, num_frames, **self._call(labels, self._generator()))
+
+    def pictures(self, num_images: int, columns: int) -> dict[str, Tensor]:
+        """Grids of so many columns: such images as `samples`, and ten of them on their way as `denoising`."""
+        frames = self.frames(num_images, columns)
+        return {"samples": frames[-1], "denoising": denoising_strips(frames, 10, columns)}
+
+    def samples(self, num_images: int) -> Tensor:
+        """Images of classes drawn uniformly, (num_images, channels, height, width) in [0, 1], on the CPU."""
+        generator, images = self._generator(), []
+        for part in torch.arange(num_images).split(self.batch_size):
+            labels = torch.randint(max(1, self.num_classes), (len(part),), generator=generator)
+            images.append(self.pipeline(**self._call(labels, generator)).images.cpu())
+        return torch.cat(images)
+
+    def bound(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """
+        `variational_bound` and its terms, (batch,) each, in bits for each dimension of the images before padding.
+
+        Args:
+            batch: `pixel_values` in [0, 1], (batch, channels, height, width), and `labels`, int64, (batch,).
+            generator: of the noise and the timesteps.
+        """
+        size, labels = self.unet.config.sample_size, batch["labels"] if self.num_classes else None
+        padded = (clean_images(batch["pixel_values"], size) + 1) / 2
+        drawn = {"num_timesteps": self.settings.num_bound_timesteps, "generator": generator}
+        terms = variational_bound(self.unet, self.scheduler, padded, labels=labels, **drawn)
+        return {name: (size / self.image_size) ** 2 * getattr(terms, name) for name in BOUNDS}
+
+    def protocol(self, num_images: int) -> str:
+        """How the mean of `bound` over so many images, evenly spaced, is computed."""
+        num_terms = self.scheduler.config.num_train_timesteps - 1
+        return (
+            f"bits/dim: the variational bound on {num_images} test images, evenly spaced, with "
+            f"{self.settings.num_bound_timesteps} of the {num_terms} terms L_(t-1) of each, at stratified t; prior is "
+            "L_T, reconstruction L_0; the standard error is over the images"
+            f"{', each given its class' if self.num_classes else ''}"
+        )
+
+    def _generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self.seed)
+
+    def _call(self, labels: Tensor, generator: torch.Generator) -> dict[str, Any]:
+        steps = {"num_inference_steps": self.settings.num_inference_steps, "output_type": "pt"}
+        asked = {"labels": labels, "guidance_scale": self.settings.guidance_scale} if self.num_classes else {}
+        return steps | asked | {"batch_size": len(labels), "generator": generator}

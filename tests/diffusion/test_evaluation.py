@@ -1,0 +1,116 @@
+"""What a model is tested and shown by, and where it comes from: padded, conditional or not."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from hwzoo import diffusion
+from hwzoo.errors import UsageError
+
+SETTINGS = {"scheduler": "ddpm", "num_inference_steps": 5, "guidance_scale": 2.0, "num_bound_timesteps": 3}
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def evaluation_of(unet, image_size=8, batch_size=4, **settings):
+    settings = SimpleNamespace(**SETTINGS | settings)
+    return diffusion.Evaluation(unet, diffusion.train_scheduler(30), image_size, settings, 7, batch_size)
+
+
+def test_images_are_padded_with_black_on_all_sides():
+    images = torch.tensor([[0.0, 0.25], [0.5, 1.0]]).view(1, 1, 2, 2)
+    assert diffusion.clean_images(images, 2).flatten().tolist() == [-1, -0.5, 0, 1]
+    padded = diffusion.clean_images(images, 5)[0, 0]
+    assert torch.equal(padded[1:3, 1:3], torch.tensor([[-1, -0.5], [0, 1]]))  # one before, two after
+    assert padded.sum().item() == -0.5 - (25 - 4)
+
+
+def test_frames_are_of_each_class(tiny_unet):
+    evaluation = evaluation_of(tiny_unet(num_classes=3))
+    frames = evaluation.frames(6, 5)
+    labels = torch.tensor([0, 0, 1, 1, 2, 2])
+    expected = evaluation.pipeline(
+        labels, guidance_scale=2.0, num_inference_steps=5, generator=seeded(7), output_type="pt"
+    ).images
+    assert len(frames) == 5 and torch.equal(frames[-1], expected)
+    assert torch.equal(evaluation.frames(6)[0], expected)
+    pictures = evaluation.pictures(20, 4)
+    assert torch.equal(pictures["samples"], evaluation.frames(20)[-1])
+    assert torch.equal(pictures["denoising"][3::4], pictures["samples"][::2])  # each ends in the image itself
+
+
+def test_samples_are_of_classes_drawn_uniformly(tiny_unet):
+    evaluation, generator, parts = evaluation_of(tiny_unet(num_classes=3)), seeded(7), []
+    for num in (4, 4, 2):
+        labels = torch.randint(3, (num,), generator=generator)
+        call = {"guidance_scale": 2.0, "num_inference_steps": 5, "generator": generator}
+        parts.append(evaluation.pipeline(labels, output_type="pt", **call).images)
+    assert torch.equal(evaluation.samples(10), torch.cat(parts))
+    assert str(evaluation) == "ddpm, 5 steps, seed 7, classes drawn uniformly, guidance scale 2.0"
+
+
+def test_without_classes_there_are_no_labels(tiny_unet):
+    evaluation = evaluation_of(tiny_unet(), image_size=5, guidance_scale=1.0)
+    assert evaluation.samples(6).shape == (6, 1, 5, 5) and evaluation.frames(3, 2).shape == (2, 3, 1, 5, 5)
+    assert str(evaluation) == "ddpm, 5 steps, seed 7"
+    batch = {"pixel_values": torch.zeros(2, 1, 5, 5), "labels": torch.tensor([8, 9])}
+    assert evaluation.bound(batch, seeded())["prior"].shape == (2,)
+
+
+def test_the_bound_is_of_the_images_before_padding(tiny_unet):
+    unet = tiny_unet(num_classes=3)
+    pixel_values, labels = torch.randint(256, (2, 1, 4, 4), generator=seeded()) / 255, torch.tensor([0, 2])
+    bound = evaluation_of(unet, image_size=4).bound({"pixel_values": pixel_values, "labels": labels}, seeded(1))
+    padded = torch.zeros(2, 1, 8, 8)
+    padded[:, :, 2:6, 2:6] = pixel_values
+    whole = diffusion.variational_bound(
+        unet, diffusion.train_scheduler(30), padded, labels=labels, num_timesteps=3, generator=seeded(1)
+    )
+    assert list(bound) == ["bits_per_dim", "prior", "denoising", "reconstruction"]
+    for name, value in bound.items():  # 64 pixels' bits for each of 16
+        assert torch.allclose(value, 4 * getattr(whole, name), rtol=1e-5)
+    told = evaluation_of(unet).protocol(40)
+    assert "on 40 test images" in told and "3 of the 29 terms" in told and told.endswith("each given its class")
+
+
+# New or trained
+
+
+def data_of(size, num_channels=1, name="pictures"):
+    def check(flag):
+        raise UsageError(f"{flag}: {name} has one class")
+
+    return SimpleNamespace(
+        name=name, train=SimpleNamespace(image_size=size, num_channels=num_channels), check_classes=check
+    )
+
+
+SMALL = diffusion.UNetArchitecture(block_out_channels=[8, 8], norm_num_groups=4)
+
+
+def test_new_networks_have_the_size_that_is_asked_for():
+    scheduler = diffusion.train_scheduler(30)
+    unet, same = diffusion.load_or_build(None, data_of(6, num_channels=3), SMALL, scheduler)
+    assert same is scheduler
+    assert (unet.config.sample_size, unet.config.in_channels, unet.config.num_class_embeds) == (6, 3, None)
+    padded = diffusion.UNetArchitecture(block_out_channels=[8, 8], norm_num_groups=4, padded_size=12)
+    assert diffusion.load_or_build(None, data_of(6), padded, scheduler)[0].config.sample_size == 12
+    with pytest.raises(UsageError, match="--padded_size is 12; the images of pictures have 16 pixels"):
+        diffusion.load_or_build(None, data_of(16), padded, scheduler)
+    with pytest.raises(UsageError, match="--conditional: pictures has one class"):
+        diffusion.load_or_build(None, data_of(6), SMALL, scheduler, num_classes=1)
+
+
+def test_a_trained_network_comes_with_its_scheduler(tiny_unet, tmp_path):
+    unet = tiny_unet(layers_per_block=2)
+    diffusion.save_pipeline(diffusion.make_pipeline(unet, diffusion.train_scheduler(40)), tmp_path)
+    new, name = diffusion.train_scheduler(30), str(tmp_path)
+    trained, scheduler = diffusion.load_or_build(name, data_of(8), SMALL, new)
+    assert scheduler.config.num_train_timesteps == 40
+    assert all(torch.equal(value, trained.state_dict()[key]) for key, value in unet.state_dict().items())
+    for data, named in ((data_of(16), "sample_size 8, this run's 16"), (data_of(8, 3), "in_channels 1, this run's 3")):
+        with pytest.raises(UsageError, match=f"--model_name_or_path {name}: its UNet has {named}"):
+            diffusion.load_or_build(name, data, SMALL, new)
