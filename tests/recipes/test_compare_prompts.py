@@ -8,6 +8,7 @@ from PIL import Image
 from recipe_runs import load_recipe, run_with
 
 from hwzoo import hub, text, training
+from hwzoo.text import comparison
 from hwzoo.training import parse_arguments
 
 WORDS = [
@@ -59,7 +60,7 @@ def data(tmp_path) -> Path:
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Drawing them is most of a small run's time."""
-    for name in ("save_bars", "save_functions"):
+    for name in ("save_shares", "save_functions"):
         monkeypatch.setattr(training, name, lambda *args, **kwargs: None)
 
 
@@ -135,11 +136,13 @@ def test_wrong_answers_are_those_of_other_words(recipe, tmp_path, no_pictures):
 
 def test_a_causal_base_that_never_saw_the_task(recipe, data, no_pictures, tmp_path, monkeypatch):
     contexts = []
-    encode = text.encode
-    monkeypatch.setattr(
-        text, "encode", lambda tokenizer, given, *a, **k: contexts.append(given) or encode(tokenizer, given, *a, **k)
-    )
-    results = run(recipe, data, tmp_path / "out", base="causal", hold_out=True, tuning=["prefix_tuning"])
+
+    def encode(tokenizer, given, *args, **kwargs):
+        contexts.append(given)
+        return text.encode(tokenizer, given, *args, **kwargs)
+
+    monkeypatch.setattr(comparison, "encode", encode)
+    results = run(recipe, data, tmp_path / "out", architecture="causal", hold_out=True, tuning=["prefix_tuning"])
     first, second = contexts
     assert len(first) == 16 and all("The past of" in each and "plural" not in each for each in first)
     assert second[0].endswith(" is") and not second[0].startswith("The")

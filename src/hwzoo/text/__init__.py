@@ -19,10 +19,11 @@ from .models import (
     train_tokenizer,
 )
 from .prompts import (
-    KINDS,
+    ARCHITECTURES,
     check_template,
     encode,
     few_shot_prompt,
+    few_shot_prompts,
     first_token_probabilities,
     generate_answers,
     hard_prompt,
@@ -34,10 +35,10 @@ from .scoring import CONTENT_FREE, LabelScores, calibrate, confidence_scores, sc
 from .sources import COURSE_WORDS, Columns, Example, TextSplits, hash_split, is_irregular_plural, limited, load_text
 
 __all__ = [
+    "ARCHITECTURES",
     "CONTENT_FREE",
     "COURSE_WORDS",
     "IGNORED_LABEL",
-    "KINDS",
     "PEFT_METHODS",
     "PROMPT_INITS",
     "Columns",
@@ -61,6 +62,7 @@ __all__ = [
     "describe",
     "encode",
     "few_shot_prompt",
+    "few_shot_prompts",
     "first_token_probabilities",
     "follow_cache_name",
     "generate_answers",

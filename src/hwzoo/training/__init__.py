@@ -6,7 +6,7 @@ from .config_flags import config_flags
 from .ema import averaged_model
 from .ending import Ending
 from .evaluation import TestMeans, mean_over
-from .launch import launch, make_output_dir, print_results, start
+from .launch import launch, make_output_dir, print_results, save_results, start
 from .loop import FitResult, NonFiniteLoss, Stopped, fit
 from .noise import GlobalNoise
 from .pictures import (
@@ -20,6 +20,7 @@ from .pictures import (
     save_image_grid,
     save_pairs,
     save_panels,
+    save_shares,
     save_strength_curves,
     save_task_curves,
 )
@@ -59,7 +60,9 @@ __all__ = [
     "save_image_grid",
     "save_pairs",
     "save_panels",
+    "save_results",
     "save_settings",
+    "save_shares",
     "save_strength_curves",
     "save_task_curves",
     "settings",
