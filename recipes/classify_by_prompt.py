@@ -15,7 +15,6 @@ confidence) and accuracy.png; docs/text_prompts.md says what they mean.
 
 import random
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -23,9 +22,9 @@ from transformers import set_seed
 
 from hwzoo import hub, text, training
 from hwzoo.errors import UsageError
-from hwzoo.files import write_json, write_jsonl
 from hwzoo.loading import TRUST
-from hwzoo.text.words import word_rows
+from hwzoo.text.scoring import label_words, reliability_curves
+from hwzoo.text.sources import singular_or_plural
 from hwzoo.training import flag
 
 SINGULARS_PER_PLURAL = 3  # in the training of the embedded base
@@ -62,7 +61,7 @@ class Prompts(training.Flags):
 class Base(training.Flags):
     model_name_or_path: str | None = flag(None, "folder or Hub id of the model; a small one is trained when not given")
     trust_remote_code: bool = flag(False, TRUST)
-    base: Literal[text.KINDS] = flag("seq2seq", "kind of the model that is trained here: a T5 or a GPT-2")
+    architecture: Literal[text.ARCHITECTURES] = flag("seq2seq", "of the model that is trained here: a T5 or a GPT-2")
     config_d_model: int = flag(64, "its width", "[1, inf)")
     config_num_layers: int = flag(3, "its blocks", "[1, inf)")
     pretrain_steps: int = flag(300, "optimiser steps of its training", "[1, inf)")
@@ -95,7 +94,7 @@ def main(settings: Settings, prompts: Prompts, base: Base) -> dict:
             raise UsageError(str(error).replace("--summary_column", "--label_column")) from error
     test = pairs.test[: settings.max_predict_samples]
     values = sorted({each.target for each in [*pairs.train, *test]})
-    words = words_of(values, settings.labels)
+    words = label_words(values, settings.labels)
     labels = list(words.values())
     if len(labels) < 2:
         raise UsageError(f"{pairs.name}: all texts have the label {values[0]}; two or more are needed")
@@ -109,12 +108,9 @@ def main(settings: Settings, prompts: Prompts, base: Base) -> dict:
         model, tokenizer = text.load_base(base.model_name_or_path, hub.load, base.trust_remote_code)
         model.to(device)
     else:
-        model, tokenizer = text.new_base(base.base, base.config_d_model, base.config_num_layers)
+        model, tokenizer = text.new_base(base.architecture, base.config_d_model, base.config_num_layers)
         seen = pairs.train + [each for each in pairs.train if each.target == "singular"] * (SINGULARS_PER_PLURAL - 1)
-        asked = [
-            text.few_shot_prompt(each, seen, prompts.template, draw.randint(0, base.pretrain_shots), draw)
-            for each in seen
-        ]
+        asked = text.few_shot_prompts(seen, prompts.template, base.pretrain_shots, draw)
         rows = text.encode(tokenizer, asked, [each.target for each in seen], model.config.is_encoder_decoder)
         text.tune(
             model.to(device), rows, tokenizer.pad_token_id, steps=base.pretrain_steps, seed=settings.seed, name="base",
@@ -130,7 +126,7 @@ def main(settings: Settings, prompts: Prompts, base: Base) -> dict:
     examples = [(shot, words[shot.target]) for shot in draw.sample(pairs.train, most)]
     truth = torch.tensor([values.index(each.target) for each in test])
     free = [text.Example("", "", (), text=each) for each in prompts.content_free]
-    results, failures = {}, []
+    results, failures, shares = {}, [], {}
     for num in sorted(set(prompts.shots)):
         contexts = [text.hard_prompt(each, prompts.template, examples[:num]) for each in test]
         found = scores(contexts)
@@ -140,16 +136,16 @@ def main(settings: Settings, prompts: Prompts, base: Base) -> dict:
         for way, probabilities in ways.items():
             name = f"{num}_shot_{way}"
             results[name] = text.confidence_scores(probabilities, truth)
-            results[f"test_accuracy_{name}"] = results[name].pop("accuracy")
-            print(f"{name:>20}: accuracy {results[f'test_accuracy_{name}']:.3f}", flush=True)
+            results[f"test_accuracy_{name}"] = shares[name] = results[name].pop("accuracy")
+            print(f"{name:>20}: accuracy {shares[name]:.3f}", flush=True)
             for context, row, right in zip(contexts, probabilities, truth.tolist(), strict=True):
                 if (answer := row.argmax().item()) != right:
                     told = {"prediction": labels[answer], "label": labels[right], "confidence": row[answer].item()}
                     failures.append({"prompt": name, "source": context} | told)
 
     # 5. save
-    what = base.model_name_or_path or f"a {base.base} model trained here for {base.pretrain_steps} steps"
-    sentence = [
+    what = base.model_name_or_path or f"a {base.architecture} model trained here for {base.pretrain_steps} steps"
+    protocol = [
         f"{pairs.name}: {len(test)} test texts, labels {', '.join(labels)}",
         *([pairs.note] if pairs.note else []),
         f"model: {what}",
@@ -158,49 +154,12 @@ def main(settings: Settings, prompts: Prompts, base: Base) -> dict:
         f"calibrated: raw, divided by the mean for the texts {prompts.content_free}; confidence: the probability of "
         "the answer among the labels; calibration error over 10 bins",
     ]
-    results["protocol"] = "; ".join(sentence)
-    write_json(folder / "all_results.json", results)
-    write_jsonl(folder / "failures.jsonl", failures)
-    training.save_settings(folder / "preset.yaml", settings, prompts, base)
-    draw_all(folder, results, sorted(set(prompts.shots)), len(test))
-    print(f"results, failures and pictures are in {folder}")
+    results["protocol"] = "; ".join(protocol)
+    training.save_results(folder, results, failures, settings, prompts, base)
+    training.save_shares(shares, len(test), folder / "accuracy.png", label="accuracy on test texts")
+    panels = reliability_curves(results, sorted(set(prompts.shots)))
+    training.save_functions(panels, folder / "reliability.png", xlabel="confidence")
     return results
-
-
-def singular_or_plural() -> text.TextSplits:
-    """The nouns of the word tasks in both forms; those whose forms are the same are left out."""
-    parts: dict[str, list[text.Example]] = {"train": [], "validation": [], "test": []}
-    for row in word_rows():
-        if row["task"] == "plural" and row["source"] != row["target"]:
-            for word, label in ((row["source"], "singular"), (row["target"], "plural")):
-                parts[text.hash_split(row["source"])].append(text.Example(word, label, (label,), text=word))
-    return text.TextSplits("singular or plural", **parts, note="split by the hash of the singular, 8 : 1 : 1")
-
-
-def words_of(values: list[str], given: list[str] | None) -> dict[str, str]:
-    """The words that stand for each value of the label."""
-    if given is None:
-        return {value: value for value in values}
-    words = dict(each.split("=", 1) for each in given if "=" in each)
-    if len(words) != len(given) or set(words) != set(values) or not all(map(str.strip, words.values())):
-        raise UsageError(f"--labels is {' '.join(given)}; it must be value=words for each of {', '.join(values)}")
-    return words
-
-
-def draw_all(folder: Path, results: dict, shots: list[int], num: int):
-    names = [f"{each}_shot_{way}" for each in shots for way in ("raw", "normalized", "calibrated")]
-    shares = [results[f"test_accuracy_{name}"] for name in names]
-    errors = [(share * (1 - share) / num) ** 0.5 for share in shares]  # standard error of a share
-    training.save_bars(names, shares, errors, folder / "accuracy.png", label="accuracy on test texts")
-    panels = {}
-    for each in shots:
-        curves = {"as sure as right": ([0, 1], [0, 1], "k:")}
-        for way, style in (("raw", "o-"), ("normalized", "s-"), ("calibrated", "^-")):
-            bins = results[f"{each}_shot_{way}"]["reliability"]
-            curves[way] = ([row["confidence"] for row in bins], [row["accuracy"] for row in bins], style)
-        panels[f"accuracy, {each} shots"] = curves
-    if panels:
-        training.save_functions(panels, folder / "reliability.png", xlabel="confidence")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ DEFAULTS |= {"use_ema": True, "ema_decay": 0.995}
 
 
 @dataclass
-class Run(training.run_arguments(**DEFAULTS)):
+class Run(training.with_defaults(training.RunArguments, **DEFAULTS)):
     output_dir: str = flag("outputs/ddpm", "folder for the pipeline, results, pictures and checkpoints")
     train_batch_size: int = flag(64, "images a step, for each process and accumulated batch", "[1, inf)")
     eval_steps: int | None = flag(300, "steps between test losses and pictures, samples_0300.png ...", "[1, inf)")

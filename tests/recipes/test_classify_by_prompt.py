@@ -24,7 +24,7 @@ def recipe():
 
 @pytest.fixture
 def no_pictures(monkeypatch):
-    for name in ("save_bars", "save_functions"):
+    for name in ("save_shares", "save_functions"):
         monkeypatch.setattr(training, name, lambda *args, **kwargs: None)
 
 

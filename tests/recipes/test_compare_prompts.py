@@ -10,6 +10,7 @@ from recipe_runs import load_recipe, run_with
 from hwzoo import hub, text, training
 from hwzoo.errors import HwzooError
 from hwzoo.text import adapters as text_adapters
+from hwzoo.text import comparison
 from hwzoo.training import parse_arguments
 
 WORDS = [
@@ -61,7 +62,7 @@ def data(tmp_path) -> Path:
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Drawing them is most of a small run's time."""
-    for name in ("save_bars", "save_functions"):
+    for name in ("save_shares", "save_functions"):
         monkeypatch.setattr(training, name, lambda *args, **kwargs: None)
 
 
@@ -116,7 +117,7 @@ def test_an_adapter_without_effect_is_told_before_the_base_is_trained(recipe, da
             model.generate = model.base_model.generate
         return model
 
-    monkeypatch.setattr(text, "add_adapter", without_effect)
+    monkeypatch.setattr(comparison, "add_adapter", without_effect)
     with pytest.raises(HwzooError, match="^an adapter of prefix_tuning has no effect on what T5ForCond.* generates"):
         run(recipe, data, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
@@ -150,11 +151,13 @@ def test_wrong_answers_are_those_of_other_words(recipe, tmp_path, no_pictures):
 
 def test_a_causal_base_that_never_saw_the_task(recipe, data, no_pictures, tmp_path, monkeypatch):
     contexts = []
-    encode = text.encode
-    monkeypatch.setattr(
-        text, "encode", lambda tokenizer, given, *a, **k: contexts.append(given) or encode(tokenizer, given, *a, **k)
-    )
-    results = run(recipe, data, tmp_path / "out", base="causal", hold_out=True, tuning=["prefix_tuning"])
+
+    def encode(tokenizer, given, *args, **kwargs):
+        contexts.append(given)
+        return text.encode(tokenizer, given, *args, **kwargs)
+
+    monkeypatch.setattr(comparison, "encode", encode)
+    results = run(recipe, data, tmp_path / "out", architecture="causal", hold_out=True, tuning=["prefix_tuning"])
     first, second = contexts
     assert len(first) == 16 and all("The past of" in each and "plural" not in each for each in first)
     assert second[0].endswith(" is") and not second[0].startswith("The")

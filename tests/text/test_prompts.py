@@ -68,7 +68,7 @@ def test_a_template_with_what_does_not_belong_there_is_refused():
             text.check_template("template", wrong, "hold {text}", needed="{text}", text="")
 
 
-@pytest.mark.parametrize("kind", text.KINDS)
+@pytest.mark.parametrize("kind", text.ARCHITECTURES)
 def test_rows_of_training_end_with_the_end_token(kind):
     model, tokenizer = tiny(kind)
     row = text.encode(tokenizer, ["ab"], ["cd"], kind == "seq2seq")[0]
@@ -84,7 +84,7 @@ def test_rows_of_training_end_with_the_end_token(kind):
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])
-@pytest.mark.parametrize("kind", text.KINDS)
+@pytest.mark.parametrize("kind", text.ARCHITECTURES)
 def test_cached_and_uncached_generation_are_identical(kind, num_beams):
     model, tokenizer = tiny(kind)
     sources = torch.tensor([tokenizer("plural: fox")["input_ids"], tokenizer("gerund: dye")["input_ids"]])
@@ -98,7 +98,7 @@ def test_cached_and_uncached_generation_are_identical(kind, num_beams):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("kind", text.KINDS)
+@pytest.mark.parametrize("kind", text.ARCHITECTURES)
 def test_answers_are_the_most_probable_tokens_one_after_the_other(kind, method):
     """Also behind a prompt or prefix of an adapter, and whatever else is in the batch."""
     model, tokenizer = adapted(kind, method)
@@ -131,7 +131,7 @@ def logits_after(model, tokenizer, context: str, ids: list[int]):
 
 
 @pytest.mark.parametrize("method", [*METHODS[1:], "full"])
-@pytest.mark.parametrize("kind", text.KINDS)
+@pytest.mark.parametrize("kind", text.ARCHITECTURES)
 def test_training_changes_what_it_should_and_lowers_the_loss(kind, method):
     model, tokenizer = tiny(kind)
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -155,7 +155,7 @@ def test_training_changes_what_it_should_and_lowers_the_loss(kind, method):
     assert not any(unchanged) if method == "full" else all(unchanged)
 
 
-@pytest.mark.parametrize("kind", text.KINDS)
+@pytest.mark.parametrize("kind", text.ARCHITECTURES)
 def test_a_soft_prompt_starts_with_embeddings_of_the_vocabulary(kind):
     model, tokenizer = tiny(kind)
     network = text.add_adapter(
@@ -179,7 +179,7 @@ def test_a_loss_that_is_not_finite_ends_training():
 # What is loaded
 
 
-@pytest.mark.parametrize("kind", text.KINDS)
+@pytest.mark.parametrize("kind", text.ARCHITECTURES)
 def test_a_base_of_either_kind_comes_back(kind, tmp_path):
     model, tokenizer = tiny(kind)
     hub.save(model, tmp_path, also=(tokenizer,))

@@ -10,7 +10,7 @@ from hwzoo.errors import UsageError
 
 CONTEXTS = ["a good film", "bad", "it was neither long nor short, and I slept:"]
 LABELS = ["positive", "bad", "so so"]
-KINDS = text.KINDS
+KINDS = text.ARCHITECTURES
 
 
 @pytest.fixture(scope="module", params=KINDS)

@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 
 from hwzoo.errors import UsageError
-from hwzoo.training import Flags, RunArguments, flag, parse_arguments, run_arguments, save_settings
+from hwzoo.training import Flags, RunArguments, flag, parse_arguments, save_settings, with_defaults
 
 
 @dataclass
@@ -28,14 +28,14 @@ def test_defaults_and_types():
 
 
 def test_a_recipe_has_defaults_of_its_own_for_flags_that_all_have():
-    changed = run_arguments(ema_decay=0.5, lr_scheduler="cosine")
+    changed = with_defaults(RunArguments, ema_decay=0.5, lr_scheduler="cosine")
     (run,) = parse_arguments([changed], [])
     assert vars(run) == vars(RunArguments()) | {"ema_decay": 0.5, "lr_scheduler": "cosine"}
     for wrong in (["--ema_decay=1"], ["--lr_scheduler=sine"]):
         with pytest.raises(UsageError, match=wrong[0].split("=")[0]):
             parse_arguments([changed], wrong)
-    with pytest.raises(KeyError, match="ema"):
-        run_arguments(ema=0.5)
+    with pytest.raises(ValueError, match="RunArguments has no flag ema$"):
+        with_defaults(RunArguments, ema=0.5)
 
 
 def test_a_preset_goes_through_the_same_checks_and_the_command_line_wins(tmp_path):

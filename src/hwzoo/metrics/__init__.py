@@ -1,13 +1,17 @@
 """Tensors in, numbers out."""
 
 from .continual import continual_metrics, continual_results
+from .discriminators import discriminator_mlp, discriminator_values, logit_gradient, train_discriminators
 from .divergence import (
     jensen_shannon_divergence,
     normal_log_density,
     penalised_wasserstein,
+    segments,
     unwarp,
     warp,
+    warped_and_normal,
     warped_normal_log_density,
+    warped_normal_log_ratio,
 )
 from .generation import (
     NUM_NEIGHBORS,
@@ -31,6 +35,8 @@ __all__ = [
     "continual_results",
     "course100",
     "first_of_each_class",
+    "discriminator_mlp",
+    "discriminator_values",
     "frechet_distance",
     "frechet_standard_error",
     "generator_scores",
@@ -40,10 +46,15 @@ __all__ = [
     "label_histogram",
     "latent_variable_scores",
     "load_inception",
+    "logit_gradient",
     "normal_log_density",
     "penalised_wasserstein",
     "precision_recall",
+    "segments",
+    "train_discriminators",
     "unwarp",
     "warp",
+    "warped_and_normal",
     "warped_normal_log_density",
+    "warped_normal_log_ratio",
 ]

@@ -1,6 +1,7 @@
 """Divergences that are known: what the estimates of a trained discriminator are compared with."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -80,3 +81,24 @@ def warped_normal_log_density(points: Tensor) -> Tensor:
 def normal_log_density(points: Tensor) -> Tensor:
     """The log-density of N(0, 1) at points of any shape."""
     return -points.square() / 2 - math.log(2 * math.pi) / 2
+
+
+def segments(shifts: Sequence[float], num_samples: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """(0, u), once a shift, and (shift, u), u uniform on [0, 1) and drawn anew: (shifts, num_samples, 2) each."""
+    x = torch.tensor(shifts)[:, None].expand(-1, num_samples)
+    heights = torch.rand(2, *x.shape, generator=generator)
+    return torch.stack([torch.zeros_like(x), heights[0]], -1), torch.stack([x, heights[1]], -1)
+
+
+def warped_and_normal(num_samples: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """`warp(z)` and, of other draws, z ~ N(0, 1): (1, num_samples, 1) each."""
+    latents = torch.randn(2, 1, num_samples, 1, generator=generator)
+    return warp(latents[0]), latents[1]
+
+
+def warped_normal_log_ratio(points: Tensor) -> Tensor:
+    """
+    ln f1 - ln f0 of the densities of `warp(z)` and z, z ~ N(0, 1), float64 (...) at points (..., 1): the logits of the
+    best discriminator of the two (arXiv:1406.2661, proposition 1).
+    """
+    return (warped_normal_log_density(points) - normal_log_density(points)).squeeze(-1)

@@ -23,7 +23,7 @@ from .batches import IGNORED_LABEL, PadBatch, check_batch_size
 from .models import build_t5, load_seq2seq, load_tokenizer
 from .sources import Example
 
-KINDS = ("seq2seq", "causal")
+ARCHITECTURES = ("seq2seq", "causal")
 
 
 def load_base(
@@ -58,12 +58,12 @@ def load_base(
     return model, load_tokenizer(model_name_or_path, "model_name_or_path", **more)
 
 
-def new_base(kind: str, d_model: int, num_layers: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def new_base(architecture: str, d_model: int, num_layers: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """
     A small model with new weights that reads bytes: a T5 (`seq2seq`) or a GPT-2 (`causal`, of at most 1,024 bytes).
 
     Args:
-        kind: one of KINDS.
+        architecture: one of ARCHITECTURES.
         d_model: width, a multiple of 4 heads.
         num_layers: blocks; a T5's decoder has one less than its encoder, at least one.
 
@@ -73,12 +73,12 @@ def new_base(kind: str, d_model: int, num_layers: int) -> tuple[PreTrainedModel,
     if d_model % 4:
         raise UsageError(f"--config_d_model is {d_model}; it must be a multiple of 4 heads")
     tokenizer = ByT5Tokenizer()
-    if kind == "seq2seq":
+    if architecture == "seq2seq":
         layers = {"num_layers": num_layers, "num_decoder_layers": max(1, num_layers - 1)}
         sizes = {"d_model": d_model, "d_ff": 4 * d_model, "num_heads": 4, "dropout_rate": 0.0}
         return build_t5(tokenizer, **sizes, **layers), tokenizer
-    if kind != "causal":
-        raise ValueError(f"kind is {kind!r}; it must be one of {', '.join(KINDS)}")
+    if architecture != "causal":
+        raise ValueError(f"architecture is {architecture!r}; it must be one of {', '.join(ARCHITECTURES)}")
     ends = dict.fromkeys(("bos_token_id", "eos_token_id"), tokenizer.eos_token_id)
     dropout = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
     config = GPT2Config(
@@ -125,6 +125,11 @@ def few_shot_prompt(
         if shot.task == example.task:
             shots.append((shot, shot.target))
     return hard_prompt(example, template, shots)
+
+
+def few_shot_prompts(examples: Sequence[Example], template: str, most: int, generator: random.Random) -> list[str]:
+    """`few_shot_prompt` of each example, after 0 to `most` of the others or itself, as many as is drawn for it."""
+    return [few_shot_prompt(each, examples, template, generator.randint(0, most), generator) for each in examples]
 
 
 def check_template(name: str, value: str, allowed: str, needed: str = "", **columns: str):

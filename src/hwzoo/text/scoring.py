@@ -2,13 +2,14 @@
 Classification without training: how probable a language model holds each label, as words, after a text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from ..errors import UsageError
 from .batches import IGNORED_LABEL, PadBatch
 from .prompts import encode
 
@@ -134,3 +135,30 @@ def confidence_scores(probabilities: Tensor, labels: Tensor, num_bins: int = 10)
         rows.append({name: float(value) for name, value in means.items()} | {"num": int(inside.sum())})
     gaps = [abs(row["accuracy"] - row["confidence"]) * row["num"] for row in rows]
     return scores | {"calibration_error": sum(gaps) / len(labels), "reliability": rows}
+
+
+def label_words(values: Sequence[str], given: Sequence[str] | None) -> dict[str, str]:
+    """
+    The words that stand for each value of the label: of `value=words` each, or the values themselves when None.
+
+    Raises:
+        UsageError: when not every value, and no other, is given words once.
+    """
+    if given is None:
+        return {value: value for value in values}
+    words = dict(each.split("=", 1) for each in given if "=" in each)
+    if len(words) != len(given) or set(words) != set(values) or not all(map(str.strip, words.values())):
+        raise UsageError(f"--labels is {' '.join(given)}; it must be value=words for each of {', '.join(values)}")
+    return words
+
+
+def reliability_curves(scores: Mapping[str, dict], shots: Sequence[int]) -> dict[str, dict[str, tuple]]:
+    """The panels of `save_functions`, one for each number of shots, of `confidence_scores` by `<num>_shot_<way>`."""
+    panels = {}
+    for num in shots:
+        curves: dict[str, tuple] = {"as sure as right": ([0, 1], [0, 1], "k:")}
+        for way, style in (("raw", "o-"), ("normalized", "s-"), ("calibrated", "^-")):
+            bins = scores[f"{num}_shot_{way}"]["reliability"]
+            curves[way] = ([row["confidence"] for row in bins], [row["accuracy"] for row in bins], style)
+        panels[f"accuracy, {num} shots"] = curves
+    return panels

@@ -445,3 +445,13 @@ def limited(splits: TextSplits, train: int | None, validation: int | None, test:
     """The splits with at most so many of the first examples of each; None leaves one as it is."""
     parts = {"train": train, "validation": validation, "test": test}
     return replace(splits, **{name: getattr(splits, name)[:limit] for name, limit in parts.items()})
+
+
+def singular_or_plural() -> TextSplits:
+    """The nouns of `words` in both forms, labelled; those whose forms are the same are left out."""
+    parts: dict[str, list[Example]] = {split: [] for split in SPLITS}
+    for row in word_rows():
+        if row["task"] == "plural" and row["source"] != row["target"]:
+            for word, label in ((row["source"], "singular"), (row["target"], "plural")):
+                parts[hash_split(row["source"])].append(Example(word, label, (label,), text=word))
+    return TextSplits("singular or plural", **parts, note="split by the hash of the singular, 8 : 1 : 1")

@@ -6,7 +6,6 @@ from .arguments import (
     flag,
     identity_of,
     parse_arguments,
-    run_arguments,
     save_settings,
     settings,
     weights_of,
@@ -16,7 +15,7 @@ from .config_flags import config_flags, with_defaults
 from .ema import averaged_model
 from .ending import Ending
 from .evaluation import TestMeans, mean_over
-from .launch import launch, make_output_dir, print_results, start
+from .launch import launch, make_output_dir, print_results, save_results, start
 from .loop import FitResult, NonFiniteLoss, Stopped, fit
 from .noise import GlobalNoise
 from .pictures import (
@@ -30,6 +29,7 @@ from .pictures import (
     save_image_grid,
     save_pairs,
     save_panels,
+    save_shares,
     save_strength_curves,
     save_task_curves,
 )
@@ -61,7 +61,6 @@ __all__ = [
     "mean_over",
     "parse_arguments",
     "print_results",
-    "run_arguments",
     "save_accuracy_matrix",
     "save_animation",
     "save_bars",
@@ -71,7 +70,9 @@ __all__ = [
     "save_image_grid",
     "save_pairs",
     "save_panels",
+    "save_results",
     "save_settings",
+    "save_shares",
     "save_strength_curves",
     "save_task_curves",
     "settings",

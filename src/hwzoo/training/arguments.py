@@ -8,7 +8,7 @@ import reprlib
 import sys
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Set
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -188,16 +188,6 @@ class RunArguments(Flags):
         if self.num_train_epochs is not None:
             return max(1, math.ceil(self.num_train_epochs * steps_per_epoch))
         return self.max_train_steps if self.max_train_steps is not None else steps_per_epoch
-
-
-def run_arguments(**defaults: Any) -> type[RunArguments]:
-    """The flags of a run with other defaults, numbers or words by name, for a recipe to derive from."""
-    known = {each.name: each for each in fields(RunArguments)}
-    changed = [
-        (name, known[name].type, field(default=value, metadata=known[name].metadata))
-        for name, value in defaults.items()
-    ]
-    return make_dataclass("Run", changed, bases=(RunArguments,))
 
 
 def one_length(run: Flags):

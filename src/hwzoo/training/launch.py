@@ -20,8 +20,8 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers.utils.logging import disable_progress_bar
 
 from ..errors import HwzooError, UsageError
-from ..files import finish, remove_unfinished
-from .arguments import RunArguments, parse_arguments
+from ..files import finish, remove_unfinished, write_json, write_jsonl
+from .arguments import Flags, RunArguments, parse_arguments, save_settings
 from .loop import HANGUP, LAUNCHER_ENDED
 from .resume import LOCK, check_output_dir
 
@@ -204,6 +204,14 @@ def _named(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise HwzooError(f"--output_dir {folder} cannot be written: {error.strerror}") from error
+
+
+def save_results(folder: Path, results: dict[str, Any], failures: list[dict[str, Any]], *arguments: Flags):
+    """Writes all_results.json, failures.jsonl, a line each, and preset.yaml, and says where they are."""
+    write_json(folder / "all_results.json", results)
+    write_jsonl(folder / "failures.jsonl", failures)
+    save_settings(folder / "preset.yaml", *arguments)
+    print(f"results, failures and pictures are in {folder}")
 
 
 def print_results(results: dict[str, Any], folder: Path):

@@ -18,8 +18,8 @@ FRAME_TIME = 250  # milliseconds that a GIF shows each picture
 def save_image_grid(pixel_values: Tensor, path: Path, columns: int):
     """Writes images in [0, 1], (rows * columns, channels, height, width), row by row, 2 pixels apart, as one PNG."""
     grid = _grid(pixel_values, columns)
-    with replacing(Path(path)) as beside:
-        grid.save(beside, format="PNG")  # optimize=True: 3 times as long for a file 0.3 % smaller
+    with replacing(Path(path)) as staging:
+        grid.save(staging, format="PNG")  # optimize=True: 3 times as long for a file 0.3 % smaller
 
 
 def _grid(pixel_values: Tensor, columns: int):
@@ -103,8 +103,8 @@ def save_animation(frames: Sequence[Tensor], path: Path, columns: int):
 def _save_gif(frames: Iterable[Any], path: Path):
     """Of PIL images."""
     first, *others = frames
-    with replacing(Path(path)) as beside:
-        first.save(beside, format="GIF", save_all=True, append_images=others, duration=FRAME_TIME, loop=0)
+    with replacing(Path(path)) as staging:
+        first.save(staging, format="GIF", save_all=True, append_images=others, duration=FRAME_TIME, loop=0)
 
 
 def save_panels(history: list[dict[str, float]], path: Path, panels: Mapping[str, Sequence[str]]):
@@ -217,6 +217,12 @@ def save_bars(names: Sequence[str], values: Sequence[float], errors: Sequence[fl
     _save_figure(figure, path)
 
 
+def save_shares(shares: Mapping[str, float], num: int, path: Path, label: str):
+    """`save_bars` of shares of `num` cases, in [0, 1], with their standard errors."""
+    errors = [(share * (1 - share) / num) ** 0.5 for share in shares.values()]
+    save_bars(list(shares), list(shares.values()), errors, path, label)
+
+
 def save_strength_curves(groups: dict[str, dict[str, list[tuple[float, float, float]]]], path: Path):
     """
     Plots numbers over the strength of a penalty, on a logarithmic axis, a panel for each group.
@@ -258,7 +264,11 @@ def save_functions(
         path: of the PNG.
         xlabel: of the horizontal axes.
         scale: of both axes, as matplotlib names it.
+
+    Without a panel there is no picture.
     """
+    if not panels:
+        return
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogFormatter
 
@@ -300,8 +310,8 @@ def save_error_curves(
     for label, points in curves.items():
         x, y, errors = zip(*sorted(points), strict=True)
         axis.errorbar(x, y, errors, marker=".", capsize=3, label=label)
-    for place, (label, (y, error)) in enumerate(levels.items()):
-        grey = str(0.3 * place)
+    for index, (label, (y, error)) in enumerate(levels.items()):
+        grey = str(0.3 * index)
         axis.axhline(y, color=grey, linestyle="--", linewidth=1, label=label)
         axis.axhspan(y - 2 * error, y + 2 * error, color=grey, alpha=0.15)
     axis.set(xlabel=xlabel, ylabel=ylabel, xscale="log", yscale="log")
@@ -311,5 +321,5 @@ def save_error_curves(
 
 
 def _save_figure(figure, path: Path):
-    with replacing(Path(path)) as beside:
-        figure.savefig(beside, format="png", dpi=80)
+    with replacing(Path(path)) as staging:
+        figure.savefig(staging, format="png", dpi=80)

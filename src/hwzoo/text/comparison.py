@@ -1,0 +1,191 @@
+"""Prompts in words, and what is trained in their place, compared on the same test pairs."""
+
+import copy
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..errors import UsageError
+from .adapters import add_adapter, count_trainable
+from .prompts import check_template, encode, first_token_probabilities, generate_answers, hard_prompt, tune
+from .sources import Example, TextSplits
+
+TEMPLATES = {True: "{task}: {text}", False: "The {task} of {text} is"}  # of an encoder-decoder, or a causal model
+
+NUM_WATCHED, NUM_TOP_TOKENS = 3, 5  # contexts on which a growing soft prompt is watched, and tokens that are told
+WATCHED_STEPS = {0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000}
+SHOWN_PROBABILITY = 0.1  # first tokens that never are more probable are not drawn
+
+
+@dataclass
+class PromptComparison:
+    """
+    Trains and tests networks under names, and keeps what it found by these names.
+
+    Args:
+        tokenizer: of the base.
+        test_pairs: that all are tested on.
+        seed: of the order of the training pairs.
+        batch_size: pairs a step of training.
+        eval_batch_size: contexts a batch when generating.
+        max_source_length: tokens of a context; of longer ones the last stay.
+        max_new_tokens: of an answer.
+        accuracy: the share of answers that equal a reference, in [0, 1].
+        failures: `prompt` (the name), `source`, `prediction` and `references` of each other answer.
+        trainable_params, train_runtime: how many were trained, and in how many seconds.
+        watched: of `watch`.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    test_pairs: Sequence[Example]
+    seed: int
+    batch_size: int
+    eval_batch_size: int
+    max_source_length: int
+    max_new_tokens: int
+    accuracy: dict[str, float] = field(default_factory=dict)
+    failures: list[dict] = field(default_factory=list)
+    trainable_params: dict[str, int] = field(default_factory=dict)
+    train_runtime: dict[str, float] = field(default_factory=dict)
+    watched: list[dict] = field(default_factory=list)
+
+    def train(
+        self, name: str, network: nn.Module, contexts: Sequence[str], targets: Sequence[str], steps: int, rate: float,
+        before_step: Callable[[int], None] | None = None,
+    ):  # fmt: skip
+        """Trains what can be trained of a network to answer contexts by targets; what is last is as of `tune`."""
+        seq2seq = network.config.is_encoder_decoder
+        rows = encode(self.tokenizer, contexts, targets, seq2seq, max_source_length=self.max_source_length)
+        started = time.perf_counter()
+        tune(
+            network, rows, self.tokenizer.pad_token_id, steps=steps, learning_rate=rate, batch_size=self.batch_size,
+            seed=self.seed, name=name, before_step=before_step or (lambda step: None),
+        )  # fmt: skip
+        self.train_runtime[name] = time.perf_counter() - started
+        self.trainable_params[name] = count_trainable(network)
+
+    def test(self, name: str, network: nn.Module, contexts: Sequence[str]):
+        """Compares a network's greedy answers to contexts, one for each test pair, with the references."""
+        answers = generate_answers(
+            network, self.tokenizer, contexts, max_new_tokens=self.max_new_tokens, batch_size=self.eval_batch_size,
+            max_source_length=self.max_source_length,
+        )  # fmt: skip
+        wrong = [
+            {"prompt": name, "source": context, "prediction": answer, "references": each.references}
+            for context, answer, each in zip(contexts, answers, self.test_pairs, strict=True)
+            if answer not in {right.strip() for right in each.references}
+        ]
+        self.failures.extend(wrong)
+        self.accuracy[name] = 1 - len(wrong) / len(self.test_pairs)
+        print(f"{name:>16}: accuracy {self.accuracy[name]:.3f}", flush=True)
+
+    def watch(self, network: nn.Module, contexts: Sequence[str], last_step: int) -> Callable[[int], None]:
+        """
+        A `before_step` that adds to `watched`, at steps ever further apart and the last: `step`, `source` (each of
+        the first three contexts), and `tokens`, the five most probable first tokens with their probabilities.
+        """
+
+        def before_step(step: int):
+            if step in WATCHED_STEPS or step == last_step:
+                for context in contexts[:NUM_WATCHED]:
+                    top = first_token_probabilities(network, self.tokenizer, context, NUM_TOP_TOKENS)
+                    self.watched.append({"step": step, "source": context, "tokens": top})
+
+        return before_step
+
+    def results(self) -> dict:
+        """What all_results.json gets: all but the failures."""
+        accuracy = {f"test_accuracy_{name}": value for name, value in self.accuracy.items()}
+        trained = {"trainable_params": self.trainable_params, "train_runtime": self.train_runtime}
+        return trained | accuracy | {"soft_prompt_first_tokens": self.watched}
+
+    def shot_curves(self) -> dict[str, dict[str, tuple]]:
+        """The panel of `save_functions` with the accuracy over the number of examples; none without such prompts."""
+        curves = {}
+        for suffix, label, style in (("_shot", "right answers", "o-"), ("_shot_wrong", "wrong answers", "s--")):
+            named = [(f"{shots}{suffix}", shots) for shots in range(10)]
+            points = [(shots, self.accuracy[name]) for name, shots in named if name in self.accuracy]
+            if points:
+                curves[label] = (*zip(*points, strict=True), style)
+        return {"accuracy on test pairs": curves} if curves else {}
+
+    def token_curves(self) -> dict[str, dict[str, tuple]]:
+        """The panels of `save_functions`, one a watched context, with the probabilities of first tokens by step."""
+        panels: dict[str, dict[str, tuple]] = {}
+        for source in dict.fromkeys(row["source"] for row in self.watched):
+            rows = [row for row in self.watched if row["source"] == source]
+            told = [token for row in rows for token, value in row["tokens"] if value > SHOWN_PROBABILITY]
+            for token in dict.fromkeys(told):
+                points = [(row["step"], dict(row["tokens"]).get(token, 0.0)) for row in rows]
+                curve = (*zip(*points, strict=True), ".-")
+                panels.setdefault(f"probability of a first token after {source!r}", {})[repr(token)] = curve
+        return panels
+
+
+def prompts_in_words(
+    questions: Sequence[Example], examples: Sequence[Example], shots: Sequence[int], *, template: str, bare: str,
+    instruction: str,
+) -> Mapping[str, list[str]]:  # fmt: skip
+    """
+    Contexts for each question, by the name of the prompt.
+
+    Args:
+        questions: to be answered.
+        examples: of which a prompt shows the first, one more than the largest of `shots`.
+        shots: numbers of examples.
+        template: of a question, as of `hard_prompt`.
+        bare: the template of a question without prompt.
+        instruction: the line before the question for the prompt of that name.
+
+    Returns:
+        `no_prompt`; `<k>_shot` and `<k>_shot_wrong`, whose examples have the answer of the next one (Min et al.,
+        arXiv:2202.12837); `instruction`.
+    """
+    ways: dict[str, tuple[str, list[tuple[Example, str]], str]] = {"no_prompt": (bare, [], "")}
+    for num in sorted(set(shots)):
+        ways[f"{num}_shot"] = template, [(shot, shot.target) for shot in examples[:num]], ""
+        if num:
+            wrong = [(shot, other.target) for shot, other in zip(examples[:num], examples[1:], strict=False)]
+            ways[f"{num}_shot_wrong"] = template, wrong, ""
+    ways["instruction"] = template, [], instruction
+    return {name: [hard_prompt(each, *way) for each in questions] for name, way in ways.items()}
+
+
+def pairs_of_task(pairs: TextSplits, task: str, max_test: int | None = None) -> tuple[list[Example], list[Example]]:
+    """Training pairs and the first `max_test` test pairs of a task; UsageError for one that the data lack."""
+    if pairs.tasks and task not in pairs.tasks:
+        raise UsageError(f"--task is {task}; {pairs.name} has {', '.join(pairs.tasks)}")
+    of_task = [[each for each in part if each.task == task or not pairs.tasks] for part in (pairs.train, pairs.test)]
+    return of_task[0], of_task[1][:max_test]
+
+
+def pretraining_pairs(pairs: TextSplits, tasks: Sequence[str], left_out: str | None = None) -> list[Example]:
+    """Training pairs of some tasks without the one that is left out; UsageError when there are none."""
+    found = [each for each in pairs.train if each.task in set(tasks) - {left_out}]
+    if not found:
+        without = "" if left_out is None else f" without {left_out}"
+        there = ", ".join(pairs.tasks) or "none"
+        raise UsageError(f"--tasks is {' '.join(tasks)}{without}; {pairs.name} has {there}")
+    return found
+
+
+def question_templates(template: str | None, is_encoder_decoder: bool) -> tuple[str, str]:
+    """
+    The template of a question, the usual one of the architecture when None, and what is left of it when a trained
+    prompt takes the place of what stands before the text.
+
+    Raises:
+        UsageError: for a template without {text}, or with more than it and {task} in braces.
+    """
+    template = template or TEMPLATES[is_encoder_decoder]
+    check_template("template", template, "hold {text}, and may hold {task},", needed="{text}", text="", task="")
+    return template, template[template.index("{text}") :]
+
+
+def tunable_copy(model: PreTrainedModel, method: str, **adapter) -> nn.Module:
+    """A copy of a model with an adapter of `add_adapter`, or for the method `full` all of it to be trained."""
+    own = copy.deepcopy(model)
+    return own.requires_grad_(True) if method == "full" else add_adapter(own, method, **adapter).to(model.device)
