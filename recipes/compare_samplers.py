@@ -18,9 +18,8 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from sample import check_guidance, check_steps, draw, load_generator
 
-from hwzoo import diffusion, metrics, scoring, training
+from hwzoo import diffusion, generators, metrics, scoring, training
 from hwzoo.data import load_images
 from hwzoo.errors import UsageError
 from hwzoo.files import sha256, write_bytes, write_json
@@ -60,11 +59,11 @@ class Settings(training.Flags):
 def main(settings: Settings) -> dict:
     # 1. what is asked for: all of it is found, or told to be wrong, before hours of sampling
     folder, device, name = Path(settings.output_dir), PartialState().device, settings.model_name_or_path
-    pipeline = load_generator(name, device)
+    pipeline = generators.load_generator(name, device)
     if not hasattr(pipeline, "scheduler"):
         raise UsageError(f"--model_name_or_path {name}: a {type(pipeline).__name__} is no diffusion pipeline")
-    check_guidance(settings.guidance_scale, pipeline, name)
-    check_steps(max(settings.num_inference_steps), pipeline, name)
+    generators.check_guidance(settings.guidance_scale, pipeline, name)
+    generators.check_steps(max(settings.num_inference_steps), pipeline, name)
     config = pipeline.scheduler.config
     samplers = list_samplers(settings, config)
     data = load_images(settings.dataset_name, settings.data_dir)
@@ -105,14 +104,14 @@ def main(settings: Settings) -> dict:
         return torch.cat([classifier.features(part.to(device)).cpu() for part in images.split(500)])
 
     test_features = features_of(data.test.pixel_values())
-    draw(pipeline, settings.num_samples, num_inference_steps=1, **call)  # warms up
+    generators.draw(pipeline, settings.num_samples, num_inference_steps=1, **call)  # warms up
     for scheduler, spacing, steps in samplers:
         sampler = {"scheduler": scheduler, "spacing": spacing, "num_inference_steps": steps}
         if any(sampler.items() <= row.items() for row in rows):
             continue
         pipeline.scheduler = diffusion.make_scheduler(scheduler, config, spacing)
         shown.clear()
-        images, seconds = draw(pipeline, settings.num_samples, num_inference_steps=steps, **call)
+        images, seconds = generators.draw(pipeline, settings.num_samples, num_inference_steps=steps, **call)
         row = sampler | {"network_evaluations": sum(shown) / len(images), "seconds": seconds}
         scores = scoring.score(images, data, classifier, made_by)
         results["protocol"] = f"{scores.pop('protocol')}; {PROTOCOL}"

@@ -11,28 +11,19 @@ fashion_mnist have a classifier that comes with the package; one for other data 
 `train_continual.py --strategy joint --num_tasks 1 --backbone wide_cnn`.
 """
 
-import inspect
-import math
-import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from accelerate import PartialState
-from PIL import Image
-from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import AutoModel
 
-from hwzoo import diffusion, hub, metrics, scoring, training
+from hwzoo import diffusion, generators, metrics, scoring, training
 from hwzoo.data import load_images
-from hwzoo.errors import HwzooError, UsageError
-from hwzoo.files import write_json
-from hwzoo.loading import TRUST, check_finite, loading
-from hwzoo.retry import has_file, retried
+from hwzoo.errors import UsageError
+from hwzoo.files import renewing, write_json
+from hwzoo.loading import TRUST
 from hwzoo.training import flag
 
 MOST_SAMPLES = 10_000
@@ -58,7 +49,7 @@ class Settings(training.Flags):
     center_crop: bool = flag(False, "cut samples that are larger than the data (a model of padded images)")
     eval_batch_size: int = flag(500, "samples a batch", "[1, inf)")
     output_dir: str = flag("outputs/evaluate_generator", "folder for scores.json and samples.png")
-    overwrite_output_dir: bool = flag(False, "write over an earlier scores.json")
+    overwrite_output_dir: bool = flag(False, "write over what the folder holds")
 
 
 def main(settings: Settings) -> dict:
@@ -66,13 +57,15 @@ def main(settings: Settings) -> dict:
     folder, name = Path(settings.output_dir), settings.model_name_or_path
     if name is None:
         raise UsageError("--model_name_or_path is missing: a model, a pipeline or a folder of PNG images")
-    if (folder / "scores.json").exists() and not settings.overwrite_output_dir:
-        raise UsageError(f"--output_dir {folder} holds scores.json; give --overwrite_output_dir or another folder")
+    training.check_free(folder, settings.overwrite_output_dir)
     device = PartialState().device
     data = load_images(settings.dataset_name, settings.data_dir)
     classifier = scoring.load_classifier(data, settings.classifier).to(device)
     inception = metrics.load_inception().to(device) if settings.inception_fid else None
-    sample, made_by, most = open_generator(settings, device)
+    asked = {key: getattr(settings, key) for key in ("scheduler", "num_inference_steps", "trust_remote_code")}
+    sample, made_by, most = generators.open_generator(
+        name, device, output_dir=folder, **asked
+    )
     most = min(most, len(data.train))
     num_samples = settings.num_samples or min(most, MOST_SAMPLES)
     if num_samples > most:
@@ -83,21 +76,13 @@ def main(settings: Settings) -> dict:
     training.make_output_dir(folder)
 
     # 2. samples, in memory once
-    shape = data.test.images.shape[1:]
-    samples = torch.empty(num_samples, *shape)
+    samples = torch.empty(num_samples, *data.test.images.shape[1:])
     generator = torch.Generator().manual_seed(settings.seed)
-    places = torch.arange(num_samples).split(settings.eval_batch_size)
-    for part in tqdm(places, desc="samples", unit="batch", disable=None):
+    for part in tqdm(torch.arange(num_samples).split(settings.eval_batch_size), desc="samples", unit="batch"):
         images = sample(part, num_samples, generator)
-        if settings.center_crop:
-            top, left = ((images.shape[i] - shape[i - 1]) // 2 for i in (2, 3))
-            images = images[:, :, max(0, top) :, max(0, left) :][:, :, : shape[1], : shape[2]]
-        if images.shape[1:] != shape:
-            raise UsageError(
-                f"--model_name_or_path {name}: its images are {by(images.shape[1:])} (channels x height x width), "
-                f"those of --dataset_name {settings.dataset_name} {by(shape)}"
-            )
-        samples[part] = images.cpu().float()
+        samples[part] = (
+            generators.fitted(images, samples.shape[1:], settings.center_crop, name, data.name).cpu().float()
+        )
 
     # 3. scores
     results = {"model": name, "dataset": data.name, "num_samples": num_samples, "seed": settings.seed}
@@ -105,118 +90,15 @@ def main(settings: Settings) -> dict:
     results |= scoring.score(samples, data, classifier, made_by, inception)
 
     # 4. save
-    training.save_image_grid(samples[:200], folder / "samples.png", columns=20)
-    write_json(folder / "scores.json", results)
+    with renewing(folder) as staging:
+        training.save_image_grid(samples[:200], staging / "samples.png", columns=20)
+        write_json(staging / "scores.json", results)
     shares = zip(data.test.class_names, results["test_class_histogram"], strict=True)
     for label, value in (*results.items(), *((f"share of {label}", share) for label, share in shares)):
         if isinstance(value, int | float):
             print(f"{label:>32} {value:.4f}" if isinstance(value, float) else f"{label:>32} {value}")
     print(results["protocol"])
     return results
-
-
-def open_generator(settings: Settings, device: torch.device) -> tuple[Callable[..., Tensor], str, float]:
-    """
-    What makes the images: (sample(places, num_samples, generator) -> (len(places), channels, height, width) in
-    [0, 1], a description for the protocol, the most images that it has).
-    """
-    name = settings.model_name_or_path
-    path = Path(name)
-    if path.is_dir() and not has_file(name, "model_index.json") and not has_file(name, "config.json"):
-        return open_folder(path, Path(settings.output_dir))
-    if not path.is_dir() and not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name):
-        raise UsageError(f"--model_name_or_path {name}: no such folder, and not a Hub id (owner/name)")
-    try:
-        if has_file(name, "model_index.json"):
-            return open_pipeline(settings, device)
-        model = hub.load(AutoModel, name, settings.trust_remote_code).to(device).eval()
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--model_name_or_path {name} cannot be loaded: {str(error).splitlines()[0]}") from error
-    if not hasattr(model, "sample"):
-        raise UsageError(f"--model_name_or_path {name}: a {type(model).__name__} has no `sample`")
-    what = f"{name} ({type(model).__name__} in eval mode: BatchNorm, if any, with its running statistics)"
-    return lambda places, num_samples, generator: model.sample(len(places), generator=generator), what, math.inf
-
-
-def open_pipeline(settings: Settings, device: torch.device):
-    """`open_generator` for a pipeline of diffusers that makes images from nothing, or of classes drawn uniformly."""
-    from diffusers import DiffusionPipeline
-    from diffusers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()  # of loading
-    name = settings.model_name_or_path
-    with loading(name) as source:
-        index = retried(lambda: DiffusionPipeline.load_config(source), f"loading {name}")
-        own = index.get("unet", [None] * 2)[1] == "UNet2DModel"  # others have schedulers of other kinds
-    if own:
-        pipeline = diffusion.load_pipeline(name).to(device)
-    else:
-        parts = [part for part, kind in index.items() if isinstance(kind, list) and part != "_class_name" and kind[0]]
-        trust, dtype = settings.trust_remote_code, torch.float32
-        with loading(name, *parts, trust_remote_code=trust, dtype=dtype) as source:
-            pipeline = retried(
-                lambda: DiffusionPipeline.from_pretrained(source, trust_remote_code=trust), f"loading {name}"
-            ).to(device, dtype)
-        for part in parts:
-            if isinstance(getattr(pipeline, part), torch.nn.Module):
-                check_finite(getattr(pipeline, part), name, part)
-    pipeline.set_progress_bar_config(disable=True)
-    parameters = inspect.signature(pipeline.__call__).parameters
-    if "batch_size" not in parameters:
-        raise UsageError(f"--model_name_or_path {name}: a {type(pipeline).__name__} makes no images from nothing")
-    kind, num_classes = index["_class_name"], getattr(pipeline, "num_classes", 0)
-    kind = kind if isinstance(kind, str) else kind[1]
-    if settings.scheduler is not None:
-        pipeline.scheduler = diffusion.make_scheduler(settings.scheduler, pipeline.scheduler.config)
-    # The default of 1,000 steps is refused by schedulers that were trained with fewer.
-    most = pipeline.scheduler.config.num_train_timesteps
-    steps = settings.num_inference_steps or min(parameters["num_inference_steps"].default or most, most)
-    if steps > most:
-        raise UsageError(f"--num_inference_steps is {steps}; {name} was trained with {most} timesteps")
-
-    def sample(places, num_samples, generator):
-        asked = {"batch_size": len(places)}
-        if num_classes:
-            asked["labels"] = torch.randint(num_classes, (len(places),), generator=generator)
-        made = pipeline(**asked, generator=generator, num_inference_steps=steps, output_type="np").images
-        return torch.from_numpy(made).permute(0, 3, 1, 2)  # it had the channels last
-
-    kind = f"{kind}, {type(pipeline.scheduler).__name__} with {steps} steps"
-    kind += ", classes drawn uniformly" if num_classes else ""
-    return sample, f"{name} ({kind}; eval mode)", math.inf
-
-
-def open_folder(path: Path, output_dir: Path):
-    """`open_generator` for a folder: its PNG images and those of its folders, evenly spaced by name."""
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() == ".png")
-    if not files:
-        raise UsageError(f"--model_name_or_path {path}: it holds no model_index.json, config.json or PNG images")
-    if output_dir.resolve().is_relative_to(path.resolve()):
-        raise UsageError(f"--output_dir {output_dir} is in the folder of images, and gets samples.png: give another")
-
-    def sample(places, num_samples, generator):
-        images = []
-        for file in (files[place * len(files) // num_samples] for place in places.tolist()):
-            try:
-                with Image.open(file) as image:
-                    if image.mode[0] in "IF":  # more than 8 bits a pixel
-                        raise UsageError(f"{file} has the mode {image.mode}; pixels must have 8 bits a channel")
-                    if image.mode not in ("L", "RGB"):
-                        image = image.convert("L" if image.mode in ("1", "LA") else "RGB")
-                    array = np.array(image)
-            except OSError as error:
-                raise HwzooError(f"{file} cannot be read: {error}") from error
-            images.append(torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1)))
-            if images[-1].shape != images[0].shape:
-                sizes = f"{by(images[-1].shape)} (channels x height x width), not {by(images[0].shape)}"
-                raise UsageError(f"{file} is {sizes} as the first of its batch")
-        return torch.stack(images).float().div_(255)
-
-    return sample, f"{len(files)} PNG images in {path}", len(files)
-
-
-def by(shape) -> str:
-    return " x ".join(map(str, shape))
 
 
 if __name__ == "__main__":

@@ -352,7 +352,7 @@ def test_grey_images_do_not_score_a_model_of_colours(recipe, monkeypatch, tmp_pa
 def test_scores_are_not_overwritten_unasked(recipe, command_line, evaluate, tmp_path):
     vae = save_vae(tmp_path / "vae")
     first = evaluate(vae, num_samples=10)
-    with pytest.raises(hub.UsageError, match="holds scores.json; give --overwrite_output_dir"):
+    with pytest.raises(hub.UsageError, match="is not empty; give --overwrite_output_dir"):
         evaluate(vae, num_samples=20)
     assert json.loads((tmp_path / "scores" / "scores.json").read_text()) == first
     assert evaluate(vae, num_samples=20, overwrite_output_dir=True)["num_samples"] == 20

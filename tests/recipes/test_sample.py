@@ -169,7 +169,7 @@ def test_samples_are_not_overwritten_unasked(recipe, command_line, tmp_path):
     arguments = [save_vae(tmp_path / "vae"), f"--output_dir={tmp_path / 'o'}", "--num_samples=5"]
     assert command_line(recipe, *arguments)[0] == 0
     status, error = command_line(recipe, *arguments)
-    assert status == 2 and "holds samples.json; give --overwrite_output_dir" in error
+    assert status == 2 and "is not empty; give --overwrite_output_dir" in error
     assert command_line(recipe, *arguments, "--overwrite_output_dir", "--seed=1")[0] == 0
 
 

@@ -15,7 +15,7 @@ from .config_flags import config_flags, with_defaults
 from .ema import averaged_model
 from .ending import Ending
 from .evaluation import TestMeans, mean_over
-from .launch import launch, make_output_dir, print_results, save_results, start
+from .launch import check_free, launch, make_output_dir, print_results, save_results, start
 from .loop import FitResult, NonFiniteLoss, Stopped, fit
 from .noise import GlobalNoise
 from .pictures import (
@@ -27,6 +27,7 @@ from .pictures import (
     save_error_curves,
     save_functions,
     save_image_grid,
+    save_images,
     save_pairs,
     save_panels,
     save_shares,
@@ -51,6 +52,7 @@ __all__ = [
     "TrainState",
     "average",
     "averaged_model",
+    "check_free",
     "config_flags",
     "fit",
     "identity_of",
@@ -68,6 +70,7 @@ __all__ = [
     "save_error_curves",
     "save_functions",
     "save_image_grid",
+    "save_images",
     "save_pairs",
     "save_panels",
     "save_results",

@@ -177,6 +177,18 @@ def start(run: RunArguments) -> Iterator[Accelerator]:
             accelerator.end_training()
 
 
+def check_free(name: str | Path, overwrite: bool):
+    """
+    Before what takes long: whether a folder may be written into; nothing is changed.
+
+    Raises:
+        UsageError: when it holds files, unless they may be written over.
+    """
+    folder = Path(name)
+    if not overwrite and folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise UsageError(f"--output_dir {folder} is not empty; give --overwrite_output_dir or another folder")
+
+
 def make_output_dir(name: str | Path, overwrite: bool = True) -> Path:
     """
     The folder that a recipe without checkpoints writes into, made if it is not there.

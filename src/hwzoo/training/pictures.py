@@ -22,6 +22,15 @@ def save_image_grid(pixel_values: Tensor, path: Path, columns: int):
         grid.save(staging, format="PNG")  # optimize=True: 3 times as long for a file 0.3 % smaller
 
 
+def save_images(pixel_values: Tensor, folder: Path):
+    """Writes images in [0, 1], (num, channels, height, width), a PNG each, 00000.png and so on, into a new folder."""
+    from diffusers.utils import numpy_to_pil
+
+    folder.mkdir()
+    for index, image in enumerate(numpy_to_pil(pixel_values.permute(0, 2, 3, 1).numpy())):
+        image.save(folder / f"{index:05}.png")
+
+
 def _grid(pixel_values: Tensor, columns: int):
     """A PIL image of images in [0, 1]."""
     from diffusers.utils import make_image_grid, numpy_to_pil
