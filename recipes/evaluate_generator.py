@@ -63,9 +63,7 @@ def main(settings: Settings) -> dict:
     classifier = scoring.load_classifier(data, settings.classifier).to(device)
     inception = metrics.load_inception().to(device) if settings.inception_fid else None
     asked = {key: getattr(settings, key) for key in ("scheduler", "num_inference_steps", "trust_remote_code")}
-    sample, made_by, most = generators.open_generator(
-        name, device, output_dir=folder, **asked
-    )
+    sample, made_by, most = generators.open_generator(name, device, output_dir=folder, **asked)
     most = min(most, len(data.train))
     num_samples = settings.num_samples or min(most, MOST_SAMPLES)
     if num_samples > most:

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from recipe_runs import load_recipe, save_classifier
 
-from hwzoo import ContinualForImageClassification, VAEConfig, VAEModel, diffusion, hub, metrics
+from hwzoo import ContinualForImageClassification, VAEConfig, VAEModel, diffusion, generators, hub, metrics
 from hwzoo.data import load_images
 from hwzoo.errors import UsageError
 
@@ -81,7 +81,7 @@ def test_a_row_is_of_the_images_that_sample_draws(compare, tmp_path):
     pipeline = diffusion.load_pipeline(model)
     pipeline.scheduler = diffusion.make_scheduler("dpm_solver", pipeline.scheduler.config)
     labels = torch.randint(3, (20,), generator=torch.Generator().manual_seed(5))
-    images, _ = load_recipe("sample").draw(pipeline, 20, labels, 5, 15, num_inference_steps=2, guidance_scale=2.0)
+    images, _ = generators.draw(pipeline, 20, labels, 5, 15, num_inference_steps=2, guidance_scale=2.0)
     classifier = ContinualForImageClassification.from_pretrained(tmp_path / "classifier").eval()
     with torch.no_grad():
         features, test = (classifier.features(x) for x in (images, load_images("digits").test.pixel_values()))
@@ -91,7 +91,7 @@ def test_a_row_is_of_the_images_that_sample_draws(compare, tmp_path):
 
 
 def test_what_is_done_is_not_done_again(compare, recipe, monkeypatch, tmp_path):
-    model, drawn, draw = save_pipeline(tmp_path / "model"), [], recipe.draw
+    model, drawn, draw = save_pipeline(tmp_path / "model"), [], generators.draw
 
     def noted(*args, num_inference_steps, **kwargs):
         drawn.append(num_inference_steps)
@@ -99,7 +99,7 @@ def test_what_is_done_is_not_done_again(compare, recipe, monkeypatch, tmp_path):
             raise KeyboardInterrupt
         return draw(*args, num_inference_steps=num_inference_steps, **kwargs)
 
-    monkeypatch.setattr(recipe, "draw", noted)
+    monkeypatch.setattr(generators, "draw", noted)
     with pytest.raises(KeyboardInterrupt):
         compare(model, schedulers=["ddim"], num_inference_steps=[2, 4])
     assert drawn == [1, 25, 2, 4]  # the first warms up
