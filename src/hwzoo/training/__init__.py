@@ -1,6 +1,16 @@
-"""The frame that recipes share: arguments, the loop, checkpoints, evaluation. It knows no model."""
+"""The frame that recipes share: arguments, the loop, checkpoints, evaluation, sweeps. It knows no model."""
 
-from .arguments import Flags, RunArguments, deciding, flag, parse_arguments, save_settings, settings
+from . import sweep
+from .arguments import (
+    Flags,
+    RunArguments,
+    deciding,
+    expected_numbers,
+    flag,
+    parse_arguments,
+    save_settings,
+    settings,
+)
 from .checkpoint import Checkpoint, Checkpoints, CorruptCheckpoint
 from .config_flags import config_flags
 from .ema import averaged_model
@@ -13,6 +23,7 @@ from .pictures import (
     ImageSeries,
     save_accuracy_matrix,
     save_animation,
+    save_bar_panels,
     save_bars,
     save_curves,
     save_error_curves,
@@ -24,6 +35,7 @@ from .pictures import (
     save_task_curves,
 )
 from .state import TrainState, average
+from .sweep import SweepArguments
 
 __all__ = [
     "Checkpoint",
@@ -37,12 +49,14 @@ __all__ = [
     "NonFiniteLoss",
     "RunArguments",
     "Stopped",
+    "SweepArguments",
     "TestMeans",
     "TrainState",
     "average",
     "averaged_model",
     "config_flags",
     "deciding",
+    "expected_numbers",
     "fit",
     "flag",
     "launch",
@@ -52,6 +66,7 @@ __all__ = [
     "print_results",
     "save_accuracy_matrix",
     "save_animation",
+    "save_bar_panels",
     "save_bars",
     "save_curves",
     "save_error_curves",
@@ -64,4 +79,5 @@ __all__ = [
     "save_task_curves",
     "settings",
     "start",
+    "sweep",
 ]
