@@ -12,38 +12,20 @@ gets comparison.md and comparison.json (mean and standard error over the seeds),
 it goes on with the run that was interrupted and repeats none that is done.
 """
 
-import contextlib
-import io
-import itertools
-import json
-import shutil
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-import train_continual
-import yaml
+from hwzoo import packaged, training
+from hwzoo.training import flag, sweep
 
-from hwzoo import training
-from hwzoo.errors import UsageError
-from hwzoo.files import write_bytes, write_json
-from hwzoo.training import flag
-
-TYPES = [
-    train_continual.Run,
-    train_continual.Tasks,
-    train_continual.Model,
-    train_continual.Optimizer,
-    train_continual.Method,
-]
+train_continual = packaged.load_recipe("train_continual")
+TYPES = [kind for kind in train_continual.main.__annotations__.values() if kind is not dict]
 STRENGTHS = ("ewc_lambda", "si_lambda", "lwf_lambda")
-NUMBERS = ("average_accuracy", "average_forgetting", "stability", "plasticity", "train_runtime", "memory_held")
 
 
 @dataclass
-class Compare(training.Flags):
-    config: str | None = flag(None, "YAML file with these flags as keys; the command line wins")
-    base: str | None = flag(None, "preset of train_continual.py that all runs start from")
+class Compare(training.SweepArguments):
     runs: list[str] = flag(
         [
             "scenario=domain strategy=naive,joint,rehearsal,si,lwf backbone=mlp,cnn",
@@ -52,86 +34,25 @@ class Compare(training.Flags):
         ],
         "flags of each run as name=value, several values with commas between them",
     )
-    seeds: list[int] = flag([0, 1, 2], "each run is done with each of them", "[0, 4294967295]")
     output_dir: str = flag("outputs/compare_continual", "folder for the tables, pictures and runs")
 
 
 def main(compare: Compare) -> list[dict]:
-    folder = Path(compare.output_dir)
-    cells = [cell for spec in compare.runs for cell in expand(spec)]
-    parsed = {}  # all of them first: a wrong one is told before hours of training
-    for cell, seed in itertools.product(cells, compare.seeds):
-        name = " ".join(f"{key}={value}" for key, value in cell.items())
-        argv = ["--config", compare.base] if compare.base else []
-        argv += [f"--{key}={value}" for key, value in cell.items()]
-        argv += [f"--seed={seed}", f"--output_dir={folder / 'runs' / name.replace(' ', ',') / f'seed={seed}'}"]
-        parsed[name, seed] = training.parse_arguments(TYPES, argv)
-    rows = []
-    for cell in cells:
-        name = " ".join(f"{key}={value}" for key, value in cell.items())
-        results = []
-        for seed in compare.seeds:
-            results.append(finished(*parsed[name, seed]))
-            print(f"{name} seed={seed}: average accuracy {results[-1]['average_accuracy']:.4f}", flush=True)
-        rows.append({"run": name, "flags": cell, "seeds": compare.seeds, **summary(results)})
-    for row in rows:  # a row is called by what the rows do not share
-        others = [other["flags"] for other in rows]
-        own = {key: value for key, value in row["flags"].items() if any(flags.get(key) != value for flags in others)}
-        row["label"] = " ".join(f"{key}={value}" for key, value in own.items()).replace("strategy=", "") or row["run"]
-    write_json(folder / "comparison.json", rows)
-    write_bytes(folder / "comparison.md", table(rows).encode())
-    draw(rows, folder)
-    print(table(rows))
-    return rows
-
-
-def expand(spec: str) -> list[dict[str, str]]:
-    """'strategy=ewc ewc_lambda=1,10' -> one dictionary of flags for each combination of values."""
-    flags = {}
-    for token in spec.split():
-        key, equals, values = token.partition("=")
-        if not (key and equals and values):
-            raise UsageError(f"--runs {token!r} is not name=value[,value...]")
-        flags[key] = values.split(",")
-    return [dict(zip(flags, values, strict=True)) for values in itertools.product(*flags.values())]
-
-
-def finished(run, *others) -> dict:
-    """The results of a run: read when it is done with these very settings, else trained or gone on with."""
-    folder = Path(run.output_dir)
-    settings = training.settings(run, *others)
-    done = folder / "all_results.json"
-    if (folder / "preset.yaml").exists() and yaml.safe_load((folder / "preset.yaml").read_text()) != settings:
-        run.overwrite_output_dir = True
-    elif done.exists():
-        return json.loads(done.read_text())
-    elif folder.exists():
-        run.resume_from_checkpoint = "latest"
-    with contextlib.redirect_stdout(io.StringIO()):  # its numbers are told in one line
-        results = train_continual.main(run, *others)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    return results
-
-
-def summary(results: list[dict]) -> dict:
-    """Mean and standard error over the seeds of a run."""
-    for result in results:
+    cells = sweep.run_all(train_continual.main, TYPES, compare, lambda results: ["average_accuracy"])
+    for result in (result for cell in cells for result in cell.results):
         matrix = result["accuracy_matrix"]
         result["plasticity"] = statistics.fmean(row[min(i, len(row) - 1)] for i, row in enumerate(matrix))
-        past = matrix[-1][:-1] if len(matrix) > 1 else matrix[-1]
-        result["stability"] = statistics.fmean(past)
-    means = {}
-    for name in NUMBERS:
-        values = [result[name] for result in results if name in result]
-        if values:
-            error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
-            means[name] = {"mean": statistics.fmean(values), "standard_error": error}
-    last = zip(*(result["accuracy_matrix"][-1] for result in results), strict=True)
-    return {
-        **means,
-        "accuracy_by_task": [statistics.fmean(values) for values in last],
-        "protocol": results[0]["protocol"],
-    }
+        result["stability"] = statistics.fmean(matrix[-1][:-1] if len(matrix) > 1 else matrix[-1])
+    rows = sweep.summaries(cells, compare.seeds)
+    for row, cell in zip(rows, cells, strict=True):
+        row["label"] = row["label"].replace("strategy=", "")
+        last = zip(*(result["accuracy_matrix"][-1] for result in cell.results), strict=True)
+        row["accuracy_by_task"] = [statistics.fmean(values) for values in last]
+    folder = Path(compare.output_dir)
+    sweep.save_comparison(rows, folder, table(rows), ["average_accuracy"], limits=(0, 1))
+    draw_strengths(rows, folder)
+    print(table(rows))
+    return rows
 
 
 def table(rows: list[dict]) -> str:
@@ -156,17 +77,8 @@ def per_cent(number: dict) -> str:
     return f"{100 * number['mean']:.1f}" + (f" ± {100 * error:.1f}" if error is not None else "")
 
 
-def draw(rows: list[dict], folder: Path):
-    """Bars of the average accuracy, and lines over the strength for runs that differ in nothing else."""
-    names = [row["label"] for row in rows]
-    average = [row["average_accuracy"] for row in rows]
-    training.save_bars(
-        names,
-        [number["mean"] for number in average],
-        [number["standard_error"] or 0.0 for number in average],
-        folder / "comparison.png",
-        label="average accuracy",
-    )
+def draw_strengths(rows: list[dict], folder: Path):
+    """Lines over the strength, for runs that differ in nothing else."""
     groups: dict[str, dict[str, list]] = {}
     for row in rows:
         strength = next((key for key in STRENGTHS if key in row["flags"]), None)

@@ -182,8 +182,9 @@ def help_of(known: dict[str, Path], whole: bool = True) -> str:
     groups: dict[str, list[tuple[str, str]]] = {title: [] for title in (*GROUPS.values(), OTHERS)}
     for name, path in known.items():
         text = path.read_text(encoding="utf-8")
-        model = " MODEL" if re.search(rf"recipes/{path.name} \w", text) else ""  # in the commands of its docstring
-        groups[GROUPS.get(name.split()[0], OTHERS)].append((name + model, summary(text)))
+        first = re.search(r'^    FIRST = "([a-z]+)', text, re.M)  # the flag that needs no name: model_name_or_path
+        given = f" {first[1].upper()}" if first else ""
+        groups[GROUPS.get(name.split()[0], OTHERS)].append((name + given, summary(text)))
     if whole:
         groups["share and look up"] = OWN
     lines = ["usage: hwzoo COMMAND [--flag value ...]"]
@@ -222,7 +223,7 @@ def list_presets(known: dict[str, Path]) -> str:
     for preset, text in texts.items():
         own = settings[preset.name]
         # A comparison has the data of the preset that its runs start from.
-        data = own.get("dataset_name") or settings.get(own.get("base"), {}).get("dataset_name", "")
+        data = own.get("dataset_name") or settings.get(own.get("preset"), {}).get("dataset_name", "")
         minutes = MINUTES.search(text)
         takes = minutes[1].lower() if minutes else "not run" if "# Not run" in text else ""
         expect = [f"{name} {low} to {high}" for name, (low, high) in own.get("expected", {}).items()]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from recipe_runs import load_recipe
 
-from hwzoo.training import parse_arguments
+from hwzoo.training import parse_arguments, sweep
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md"]
@@ -19,8 +19,9 @@ SPAN = re.compile(r"`([^`]+)`")
 FILE = re.compile(r"\b(?:recipes|benchmarks|docs|model_cards|src|tests)/[\w./-]*\w(?![\w./<*-])")
 # What starts a script of ours, and the command of the package, whose words stand for a recipe.
 SCRIPT = re.compile(r"(?:accelerate launch(?: --config_file \S+)?|torchrun [-\w ]+|python) (\w+)/(\w+)\.py\b(.*)")
-PACKAGE = re.compile(r"hwzoo (train|compare|sample|evaluate)\b(.*)")
+PACKAGE = re.compile(r"hwzoo (train|compare|sample|evaluate|sweep)\b(.*)")
 RECIPES = {"train": "train_{}", "compare": "compare_{}", "sample": "sample", "evaluate": "evaluate_generator"}
+RECIPES |= {"sweep": "sweep"}
 
 
 def without_code(text: str) -> str:
@@ -59,7 +60,9 @@ def check(command: str):
     if folder == "recipes":
         recipe = load_recipe(name)
         types = [parameter.annotation for parameter in inspect.signature(recipe.main).parameters.values()]
-        parse_arguments(types, [token for token in tokens if token != "--help"])
+        parsed = parse_arguments(types, [token for token in tokens if token != "--help"])
+        if name == "sweep":  # the flags of its runs are another recipe's
+            sweep.plan(recipe.loaded(parsed[0].recipe)[1], *parsed)
     else:
         unknown = [token for token in tokens if token.startswith("--") and f'"{token}"' not in source]
         assert not unknown, f"{script.name} has no {unknown}"
@@ -105,10 +108,14 @@ def test_every_recipe_is_told_of():
         "python recipes/train_no.py",
         "hwzoo train vae --config no",
         "hwzoo evaluate outputs/vae --num_importance_samples 3",
+        "hwzoo sweep vae --runs latent_sise=3",
+        "hwzoo sweep vae --preset no",
         "python benchmarks/bench_gan.py --turns 3",
     ],
 )
 def test_a_wrong_one_is_found(command, monkeypatch):
     monkeypatch.chdir(ROOT)
-    with pytest.raises(Exception, match="latent_sise|no.yaml|train_no|config no|num_importance_samples|turns"):
+    with pytest.raises(
+        Exception, match="latent_sise|no.yaml|train_no|(config|preset) no|num_importance_samples|turns"
+    ):
         check(command)

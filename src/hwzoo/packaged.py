@@ -3,8 +3,11 @@ Where the files beside the code are: recipes, presets, templates of cards. A whe
 at its top. The `hwzoo` command reads this file without the package, so it imports nothing of it.
 """
 
+import importlib.util
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 PACKAGE = Path(__file__).parent
@@ -33,6 +36,29 @@ def folder(name: str) -> Path:
     """
     packaged = PACKAGE / name
     return packaged if packaged.is_dir() else PACKAGE.parents[1] / name
+
+
+def load_recipe(name: str | Path) -> ModuleType:
+    """
+    A recipe as a module. Recipes are scripts in no package, and a copy of one may lie alone: none can import another.
+
+    Args:
+        name: of a file beside the presets, `train_vae`, or the path of any recipe's file.
+
+    Returns:
+        The module, the same at each call.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+    """
+    path = Path(name) if str(name).endswith(".py") else folder("recipes") / f"{name}.py"
+    path = path.resolve(strict=True)
+    module = f"{__name__}.{path.stem}"  # no other's, whatever its file is called
+    if module not in sys.modules or sys.modules[module].__file__ != str(path):
+        spec = importlib.util.spec_from_file_location(module, path)
+        sys.modules[module] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[module])
+    return sys.modules[module]
 
 
 def presets() -> list[Preset]:

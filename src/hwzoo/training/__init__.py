@@ -1,8 +1,10 @@
-"""The frame that recipes share: arguments, the loop, checkpoints, evaluation. It knows no model."""
+"""The frame that recipes share: arguments, the loop, checkpoints, evaluation, sweeps. It knows no model."""
 
+from . import sweep
 from .arguments import (
     Flags,
     RunArguments,
+    expected_numbers,
     flag,
     identity_of,
     parse_arguments,
@@ -22,6 +24,7 @@ from .pictures import (
     ImageSeries,
     save_accuracy_matrix,
     save_animation,
+    save_bar_panels,
     save_bars,
     save_curves,
     save_error_curves,
@@ -35,6 +38,7 @@ from .pictures import (
     save_task_curves,
 )
 from .state import TrainState, average, make_optimizer
+from .sweep import SweepArguments
 
 __all__ = [
     "Checkpoint",
@@ -48,12 +52,14 @@ __all__ = [
     "NonFiniteLoss",
     "RunArguments",
     "Stopped",
+    "SweepArguments",
     "TestMeans",
     "TrainState",
     "average",
     "averaged_model",
     "check_free",
     "config_flags",
+    "expected_numbers",
     "fit",
     "identity_of",
     "flag",
@@ -65,6 +71,7 @@ __all__ = [
     "print_results",
     "save_accuracy_matrix",
     "save_animation",
+    "save_bar_panels",
     "save_bars",
     "save_curves",
     "save_error_curves",
@@ -80,6 +87,7 @@ __all__ = [
     "save_task_curves",
     "settings",
     "start",
+    "sweep",
     "weights_of",
     "with_defaults",
 ]

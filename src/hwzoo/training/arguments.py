@@ -296,6 +296,19 @@ def parse_arguments(types: list[type], argv: list[str] | None = None, descriptio
     return _parse(types, preset + argv, description)
 
 
+def expected_numbers(preset: str, types: list[type]) -> list[str]:
+    """
+    Args:
+        preset: by name or path, as for `--config`; it has been parsed.
+        types: the dataclasses of its recipe.
+
+    Returns:
+        The names of the test numbers for which it says what to expect.
+    """
+    keys = yaml.load(_preset_path(preset, types).read_text(encoding="utf-8"), Loader=_PresetLoader)
+    return list((keys or {}).get("expected", {}))
+
+
 def save_settings(path: Path, *arguments: Any):
     """Writes the `settings` of a run as a preset that `--config` takes."""
     write_bytes(path, yaml.safe_dump(settings(*arguments), sort_keys=False).encode())

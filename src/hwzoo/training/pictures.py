@@ -213,16 +213,36 @@ def save_accuracy_matrix(matrix: Sequence[Sequence[float]], path: Path):
 
 
 def save_bars(names: Sequence[str], values: Sequence[float], errors: Sequence[float], path: Path, label: str):
-    """Draws a horizontal bar with an error bar for each name, the first on top."""
+    """Draws a horizontal bar of a fraction, with an error bar, for each name, the first on top."""
+    save_bar_panels(names, {label: (values, errors)}, path, (0, 1))
+
+
+def save_bar_panels(
+    names: Sequence[str],
+    panels: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    path: Path,
+    limits: tuple[float, float] | None = None,
+):
+    """
+    Draws a horizontal bar with an error bar for each name, the first on top, in each of several panels.
+
+    Args:
+        names: of the bars, the same in all panels.
+        panels: label of the horizontal axis -> (values, errors); no bar is drawn for NaN.
+        path: of the PNG.
+        limits: of the horizontal axes, which else hold 0 and all values.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 0.9 + 0.3 * len(names)), layout="constrained")
-    axis = figure.subplots()
-    axis.barh(range(len(names)), values, xerr=errors, capsize=3, color="tab:blue", alpha=0.8)
-    axis.set_yticks(range(len(names)), [name if len(name) < 64 else f"{name[:60]} ..." for name in names], fontsize=8)
-    axis.invert_yaxis()
-    axis.set(xlabel=label, xlim=(0, 1))
-    axis.grid(axis="x", alpha=0.3)
+    figure = Figure(figsize=(4 + 4 * len(panels), 0.9 + 0.3 * len(names)), layout="constrained")
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axis, (label, (values, errors)) in zip(axes, panels.items(), strict=True):
+        axis.barh(range(len(names)), values, xerr=errors, capsize=3, color="tab:blue", alpha=0.8)
+        axis.set(xlabel=label, xlim=limits)
+        axis.grid(axis="x", alpha=0.3)
+    short = [name if len(name) < 64 else f"{name[:60]} ..." for name in names]
+    axes[0].set_yticks(range(len(names)), short, fontsize=8)
+    axes[0].invert_yaxis()  # of all: they share it
     _save_figure(figure, path)
 
 

@@ -1,0 +1,272 @@
+"""A recipe over values of its flags and seeds: a folder for each run, means with standard errors, a table, bars."""
+
+import contextlib
+import io
+import itertools
+import json
+import math
+import re
+import shutil
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from ..errors import UsageError
+from ..files import settled, write_bytes, write_json
+from .arguments import Flags, flag, parse_arguments, save_settings, settings
+from .launch import make_output_dir
+from .pictures import save_bar_panels
+from .resume import CHECKPOINTS
+
+# What the sweep itself says of each run, and what all of them would do to the same place.
+OWN = {"seed": "--seeds gives it", "output_dir": "each run has its own"}
+OWN |= dict.fromkeys(("overwrite_output_dir", "resume_from_checkpoint"), "the sweep does what is needed")
+OWN |= dict.fromkeys(("push_to_hub", "hub_model_id"), "push the run that you choose")
+MOST_PANELS = 6
+MOST_DECIMALS = 6
+
+
+@dataclass
+class SweepArguments(Flags):
+    """The flags of a sweep; a recipe derives from it to give its own defaults."""
+
+    config: str | None = flag(None, "a preset by name, or a YAML file with these flags as keys; the command line wins")
+    preset: str | None = flag(None, "preset of the training recipe, by name or path, that all runs start from")
+    runs: list[str] = flag(
+        [], "flags of each run as name=value, several values with commas between them; the preset alone when not given"
+    )
+    seeds: list[int] = flag([0, 1, 2], "each run is done with each of them", "[0, 4294967295]")
+    output_dir: str = flag("outputs/sweep", "folder for the table, the picture and the runs")
+
+    def __post_init__(self):
+        super().__post_init__()
+        twice = sorted({seed for seed in self.seeds if self.seeds.count(seed) > 1})
+        if twice:
+            raise UsageError(f"--seeds has {twice[0]} twice; each of them is one run")
+
+
+class Cell(NamedTuple):
+    """
+    Runs that differ in nothing but their seed.
+
+    Attributes:
+        flags: what `--runs` says of them, by name.
+        results: of each seed, as in all_results.json.
+    """
+
+    flags: dict[str, str]
+    results: list[dict[str, Any]]
+
+
+def expand(spec: str) -> list[dict[str, str]]:
+    """
+    Args:
+        spec: one of `--runs`, "strategy=ewc ewc_lambda=1,10".
+
+    Returns:
+        The flags of each combination of values, the last flag's changing fastest.
+
+    Raises:
+        UsageError: for what is not name=value, a name that stands twice, a flag that a sweep gives itself.
+    """
+    values_of: dict[str, list[str]] = {}
+    for token in spec.split():
+        name, equals, values = token.partition("=")
+        if not (name and equals and values):
+            raise UsageError(f"--runs {token!r} is not name=value[,value...]")
+        if name in values_of:
+            raise UsageError(f"--runs {spec!r} has {name} twice; several values have commas between them")
+        if name in OWN:
+            raise UsageError(f"--runs {token!r}: {name} is no flag of a run here; {OWN[name]}")
+        values_of[name] = values.split(",")
+    return [dict(zip(values_of, values, strict=True)) for values in itertools.product(*values_of.values())]
+
+
+def plan(types: list[type], asked: SweepArguments) -> list[tuple[dict[str, str], list[list[Any]]]]:
+    """
+    Parses all runs: what is wrong with one of them is told before hours of training.
+
+    Args:
+        types: the dataclasses that the recipe's `main` takes, that with the flags of a run first.
+        asked: the flags of the sweep.
+
+    Returns:
+        For each combination of values its flags, and the dataclasses of its run with each seed.
+
+    Raises:
+        UsageError: for a preset or run that the recipe does not take.
+    """
+    start = [] if asked.preset is None else [f"--config={asked.preset}"]
+    try:
+        parse_arguments(types, start)
+    except UsageError as error:
+        raise UsageError(re.sub("^--config ", "--preset ", str(error))) from None
+    planned = []
+    for flags in [flags for spec in asked.runs for flags in expand(spec)] or [{}]:
+        name = _name(flags)
+        # One folder each, whatever stands in a path among the values.
+        part = name.replace(" ", ",").replace("%", "%25").replace("/", "%2F")
+        arguments = []
+        for seed in asked.seeds:
+            folder = Path(asked.output_dir) / "runs" / part / f"seed={seed}"
+            tokens = [f"--{key}={value}" for key, value in flags.items()]
+            try:
+                arguments.append(parse_arguments(types, [*start, *tokens, f"--seed={seed}", f"--output_dir={folder}"]))
+            except UsageError as error:
+                raise UsageError(f"--runs {name!r}: {error}" if name else str(error)) from None
+        planned.append((flags, arguments))
+    return planned
+
+
+def run_all(
+    main: Callable[..., dict[str, Any]],
+    types: list[type],
+    asked: SweepArguments,
+    metrics: Callable[[dict[str, Any]], Sequence[str]],
+) -> list[Cell]:
+    """
+    Does all runs of a sweep, one after the other, and prints a line for each. Of an earlier call with the same output
+    folder, what is done with the very same settings is read, and what was interrupted is resumed; what has other
+    settings now is begun anew.
+
+    Args:
+        main: of the recipe; it leaves all_results.json, preset.yaml and checkpoints as training recipes do.
+        types: the dataclasses that it takes, that with the flags of a run first.
+        asked: the flags of the sweep.
+        metrics: given the results of a run, the names of those that its line tells.
+
+    Raises:
+        UsageError: before the first run, when one of them is wrong.
+    """
+    cells = []
+    for flags, planned in plan(types, asked):
+        results = []
+        for seed, arguments in zip(asked.seeds, planned, strict=True):
+            results.append(result_of(main, arguments))
+            told = (f"{name.replace('_', ' ')} {results[-1][name]:.4f}" for name in metrics(results[-1]))
+            print(f"{_name(flags)} seed={seed}: ".lstrip() + ", ".join(told), flush=True)
+        cells.append(Cell(flags, results))
+    return cells
+
+
+def result_of(main: Callable[..., dict[str, Any]], arguments: list[Any]) -> dict[str, Any]:
+    """The results of one run: read when it is done with these very settings, else resumed or begun."""
+    run, wanted = arguments[0], settings(*arguments)
+    folder = Path(run.output_dir)
+    done = Path(settled(folder))
+    if _read(done / "preset.yaml") == wanted and (done / "all_results.json").exists():
+        return json.loads((done / "all_results.json").read_bytes())
+    # An interrupted run has no preset.yaml, or that of one before it; what it was begun with stands beside its folder.
+    begun = folder.with_name(f"{folder.name}.yaml")
+    if wanted != (_read(begun) or _read(done / "preset.yaml") or wanted):
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # a resume would take them for this one's
+    make_output_dir(folder.parent)
+    save_settings(begun, *arguments)
+    if any((folder / CHECKPOINTS).glob("[!.]*")):
+        run.resume_from_checkpoint = "latest"
+    else:
+        run.overwrite_output_dir = True
+    with contextlib.redirect_stdout(io.StringIO()):  # its numbers are told in one line
+        results = main(*arguments)
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    return results
+
+
+def numbers_of(results: dict[str, Any]) -> dict[str, float]:
+    """Those of a run's results that are one number."""
+    return {
+        name: value
+        for name, value in results.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+
+
+def mean_and_error(values: Sequence[float]) -> dict[str, float | None]:
+    """The mean, and its standard error s / sqrt(n) with s^2 = sum (x - mean)^2 / (n - 1); None for one value."""
+    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
+    return {"mean": statistics.fmean(values), "standard_error": error}
+
+
+def summaries(cells: list[Cell], seeds: list[int]) -> list[dict[str, Any]]:
+    """
+    Args:
+        cells: of `run_all`.
+        seeds: of the results of each.
+
+    Returns:
+        A row a cell: `run` and `label`, its name in full and without what all rows share, `flags`, `seeds`,
+        `protocol` where the recipe gives one, and `mean` and `standard_error` of each number that all seeds have.
+    """
+    rows = []
+    for flags, results in cells:
+        row = {"run": _name(flags), "flags": flags, "seeds": seeds}
+        own = {key: value for key, value in flags.items() if any(cell.flags.get(key) != value for cell in cells)}
+        row["label"] = _name(own) or row["run"]
+        every = [numbers_of(result) for result in results]
+        for name in every[0]:
+            if all(name in numbers for numbers in every):
+                row[name] = mean_and_error([numbers[name] for numbers in every])
+        rows.append(row | {name: results[0][name] for name in ("protocol",) if name in results[0]})
+    return rows
+
+
+def table(rows: list[dict[str, Any]], metrics: Sequence[str]) -> str:
+    """Rows of `summaries` in Markdown, `mean ± standard error` of some of their numbers, and the protocols."""
+    lines = [["run", *metrics], ["---"] * (len(metrics) + 1)]
+    lines += [[row["label"], *(_written(row.get(name)) for name in metrics)] for row in rows]
+    seeds = ", ".join(map(str, rows[0]["seeds"]))
+    several = len(rows[0]["seeds"]) > 1
+    notes = [f"Mean ± standard error over the seeds {seeds}." if several else f"Seed {seeds} alone."]
+    labels: dict[str, list[str]] = {}
+    for row in rows:
+        labels.setdefault(row.get("protocol", ""), []).append(row["label"])
+    for protocol, each in labels.items():
+        whose = f"{', '.join(each)}: " if len(labels) > 1 else ""
+        notes += [f"{whose}{protocol}."] if protocol else []
+    return "\n\n".join(["\n".join(f"| {' | '.join(line)} |" for line in lines), *notes]) + "\n"
+
+
+def save_comparison(rows: list[dict[str, Any]], folder: Path, text: str, metrics: Sequence[str], limits=None):
+    """
+    Writes comparison.json with the rows of `summaries`, comparison.md with a table of them, and comparison.png with
+    bars.
+
+    Args:
+        rows: of `summaries`.
+        folder: for the files.
+        text: the table.
+        metrics: the numbers that are drawn, a panel each, the first six.
+        limits: of the axis of the numbers, which else starts at 0.
+    """
+    write_json(folder / "comparison.json", rows)
+    write_bytes(folder / "comparison.md", text.encode())
+    missing = {"mean": math.nan, "standard_error": None}
+    panels = {}
+    for name in metrics[:MOST_PANELS]:
+        numbers = [row.get(name, missing) for row in rows]
+        means, errors = [each["mean"] for each in numbers], [each["standard_error"] or 0.0 for each in numbers]
+        panels[name.replace("_", " ")] = means, errors
+    save_bar_panels([row["label"] for row in rows], panels, folder / "comparison.png", limits)
+
+
+def _name(flags: dict[str, str]) -> str:
+    return " ".join(f"{key}={value}" for key, value in flags.items())
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    return yaml.safe_load(path.read_bytes()) if path.exists() else None
+
+
+def _written(number: dict[str, float | None] | None) -> str:
+    """`99.78 ± 0.29`: as many decimals as the standard error has in two significant digits."""
+    if number is None:
+        return "-"
+    mean, error = number["mean"], number["standard_error"]
+    if not error:
+        return f"{mean:.5g}" if error is None else f"{mean:.5g} ± 0"
+    decimals = min(max(0, 1 - math.floor(math.log10(error))), MOST_DECIMALS)
+    return f"{mean:.{decimals}f} ± {error:.{decimals}f}"

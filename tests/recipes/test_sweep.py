@@ -1,0 +1,129 @@
+"""Sweeping train_vae: the files, the columns of the table, and that a second call trains nothing."""
+
+import json
+
+import pytest
+import yaml
+from recipe_runs import load_recipe, results_but_times, same_weights
+
+import hwzoo_cli
+from hwzoo import packaged
+from hwzoo.errors import UsageError
+from hwzoo.training import parse_arguments
+
+FLAGS = {
+    "max_train_steps": 2, "encoder_hidden_sizes": 8, "decoder_hidden_sizes": 8, "train_batch_size": 10,
+    "num_importance_samples": 2, "num_iwae_images": 10,
+}  # fmt: skip
+TINY = " ".join(f"{name}={value}" for name, value in FLAGS.items())
+
+
+@pytest.fixture
+def recipe():
+    return load_recipe("sweep")
+
+
+@pytest.fixture
+def started(monkeypatch) -> list:
+    """The runs of train_vae, in their order; the courses' score, which is slow, and pictures are left out."""
+    vae, runs = packaged.load_recipe("train_vae"), []
+    train = vae.main
+
+    def main(run: vae.Run, architecture: vae.Model, protocol: vae.Protocol) -> dict:
+        runs.append((architecture.beta, run.seed))
+        return train(run, architecture, protocol)
+
+    monkeypatch.setattr(vae, "main", main)
+    monkeypatch.setattr(vae.metrics, "course100", lambda *args, **kwargs: {"course100_negative_elbo": 1.0})
+    for name in ("save_image_grid", "save_pairs", "save_curves"):
+        monkeypatch.setattr(vae.training, name, lambda *args, **kwargs: None)
+    return runs
+
+
+def test_two_values_and_two_seeds(recipe, started, tmp_path, capsys):
+    settings = {"recipe": "vae", "runs": [f"{TINY} beta=1,4"], "seeds": [0, 1], "output_dir": str(tmp_path)}
+    rows = recipe.main(recipe.Sweep(**settings))
+    assert started == [(1.0, 0), (1.0, 1), (4.0, 0), (4.0, 1)]
+    assert recipe.main(recipe.Sweep(**settings)) == rows and len(started) == 4
+    assert json.loads((tmp_path / "comparison.json").read_text()) == rows
+    assert [row["label"] for row in rows] == ["beta=1", "beta=4"]
+    for row in rows:
+        folders = [tmp_path / "runs" / row["run"].replace(" ", ",") / f"seed={seed}" for seed in (0, 1)]
+        first, second = (json.loads((folder / "all_results.json").read_text()) for folder in folders)
+        for name in ("test_negative_elbo", "test_iwae_2", "active_units", "train_runtime"):
+            assert row[name]["mean"] == pytest.approx((first[name] + second[name]) / 2)
+            assert row[name]["standard_error"] == pytest.approx(abs(first[name] - second[name]) / 2)
+        assert all((folder / "model.safetensors").is_file() for folder in folders)
+    # A run is what it is alone, whatever ran before it in the process.
+    vae, alone = packaged.load_recipe("train_vae"), tmp_path / "alone"
+    argv = [f"--{name}={value}" for name, value in FLAGS.items()]
+    argv += ["--beta=4", "--seed=1", f"--output_dir={alone}"]
+    vae.main(*parse_arguments([vae.Run, vae.Model, vae.Protocol], argv))
+    assert results_but_times(alone) == results_but_times(folders[1])
+    same_weights(alone, folders[1])
+
+    lines = (tmp_path / "comparison.md").read_text().splitlines()
+    columns = "test_negative_elbo | test_reconstruction_loss | test_kl_divergence | test_iwae_2"
+    assert lines[0] == f"| run | {columns} |" and lines[2].startswith("| beta=1 | ")
+    assert "Mean ± standard error over the seeds 0, 1." in lines
+    assert lines[-1].startswith("digits: all 297 test images")
+    assert (tmp_path / "comparison.png").stat().st_size > 1000
+    assert f"{TINY} beta=4 seed=1: test negative elbo " in capsys.readouterr().out
+
+
+def test_columns_are_what_the_preset_says_to_expect(recipe, started, tmp_path, monkeypatch):
+    preset = tmp_path / "mine.yaml"
+    preset.write_text(yaml.safe_dump(FLAGS | {"expected": {"test_kl_divergence": [0, 1], "test_nothing": [0, 1]}}))
+    monkeypatch.chdir(tmp_path)
+    (row,) = recipe.main(recipe.Sweep(recipe="train_vae", preset=str(preset), seeds=[3]))
+    assert row["label"] == "vae-mine" and row["flags"] == {}
+    out = tmp_path / "outputs" / "sweep-vae-mine"
+    assert (out / "comparison.md").read_text().startswith("| run | test_kl_divergence |\n")
+    # With the presets as runs, each says what to expect of it.
+    again = {"recipe": "vae", "runs": [f"config={preset}"], "seeds": [3], "output_dir": "again"}
+    recipe.main(recipe.Sweep(**again))
+    assert (tmp_path / "again" / "comparison.md").read_text().startswith("| run | test_kl_divergence |\n")
+    # What is asked for comes first; a wrong name is told after the first run.
+    recipe.main(recipe.Sweep(**again, metrics=["active_units"]))
+    assert (tmp_path / "again" / "comparison.md").read_text().startswith("| run | active_units |\n")
+    with pytest.raises(UsageError, match="--metrics loss is not among its numbers: train_steps, "):
+        recipe.main(recipe.Sweep(**again, metrics=["active_units", "loss"]))
+    assert started == [(1.0, 3)] * 2
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        ([], "no recipe is given; the first argument must be one of continual, ddpm, gan, t5, vae, or the file of"),
+        (["vea"], "--recipe vea: it must be one of continual, "),
+        (["nowhere/train_vae.py"], "--recipe nowhere/train_vae.py: it must be one of "),
+        (["vae", "--preset=cs237"], "--preset cs237: no such file, and no preset has this name; did you mean cs236"),
+        (["vae", "--runs", "beta=1", "beta=-1"], "--runs 'beta=-1': --beta is -1.0; it must be in "),
+    ],
+)
+def test_what_is_wrong_is_told_before_the_first_run(argv, message, recipe, started, tmp_path):
+    (asked,) = parse_arguments([recipe.Sweep], [*argv, f"--output_dir={tmp_path / 'out'}"])
+    with pytest.raises(UsageError) as told:
+        recipe.main(asked)
+    assert message in str(told.value) and started == [] and not (tmp_path / "out").exists()
+
+
+def test_a_copied_recipe_is_swept(recipe, started, tmp_path):
+    """By the path of its file."""
+    source = packaged.folder("recipes") / "train_vae.py"
+    copy = tmp_path / "train_mine.py"
+    copy.write_text(source.read_text().replace('results = {f"test_', 'results = {"test_mine": 5.0} | {f"test_'))
+    asked = {"seeds": [0, 1], "runs": [TINY], "metrics": ["test_mine"], "output_dir": str(tmp_path / "out")}
+    (row,) = recipe.main(recipe.Sweep(recipe=str(copy), **asked))
+    assert row["test_mine"] == {"mean": 5.0, "standard_error": 0.0}
+
+
+def test_the_package_has_the_command():
+    known = hwzoo_cli.commands()
+    assert known["sweep"] == hwzoo_cli.RECIPES / "sweep.py"
+    described = hwzoo_cli.help_of(known)
+    assert "\n  sweep RECIPE            Runs a training recipe" in described
+    assert "\n  sample MODEL " in described and "\n  train vae  " in described
+    # A comparison has the data of the preset that its runs start from.
+    rows = {line.split()[0]: line.split() for line in hwzoo_cli.list_presets(known).splitlines()}
+    assert rows["continual/compare_hsu"][1:4] == ["compare", "continual", "mnist"]

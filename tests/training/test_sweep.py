@@ -1,0 +1,255 @@
+"""Sweeps over a recipe of a few lines: what is run, what is read, means and standard errors, the table."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from hwzoo import packaged
+from hwzoo.errors import UsageError
+from hwzoo.files import renewing, write_json
+from hwzoo.training import Flags, SweepArguments, flag, save_settings, sweep
+
+STEPS = 4
+
+
+class Killed(BaseException):
+    pass
+
+
+@dataclass
+class Run(Flags):
+    config: str | None = flag(None, "preset")
+    output_dir: str = flag("outputs", "folder")
+    seed: int = flag(0, "of the noise", "[0, inf)")
+    overwrite_output_dir: bool = flag(False, "start anew")
+    resume_from_checkpoint: str | None = flag(None, "go on")
+
+
+@dataclass
+class Model(Flags):
+    size: int = flag(1, "of the model", "[1, 99]")
+    kind: str = flag("plain", "of the model")
+
+
+class Recipe:
+    """Takes four steps, each with a checkpoint; `steps` are all that were ever taken, `kill_at` ends it before one."""
+
+    def __init__(self):
+        self.steps: list[tuple] = []
+        self.kill_at: tuple | None = None
+
+    def main(self, run: Run, model: Model) -> dict:
+        checkpoints = Path(run.output_dir) / "checkpoints"
+        taken = sorted(checkpoints.glob("step-*")) if checkpoints.exists() else []
+        assert bool(taken) == (run.resume_from_checkpoint == "latest") and run.overwrite_output_dir == (not taken)
+        assert all(path.read_text() == str(model.size) for path in taken)
+        for step in range(len(taken), STEPS):
+            if self.kill_at == (model.size, run.seed, step):
+                raise Killed
+            checkpoints.mkdir(parents=True, exist_ok=True)
+            (checkpoints / f"step-{step}").write_text(str(model.size))
+            self.steps.append((model.size, run.seed, step))
+        results = {"test_loss": model.size + [0.1, 0.4, 0.7][run.seed], "test_rank": 3, "protocol": "on paper"}
+        results |= {f"of_{model.kind}": 1.0, "learned": True, "matrix": [1.0]}
+        results |= {"of_the_first_seed": 1} if run.seed == 0 else {"of_others": 1}
+        with renewing(Path(run.output_dir)) as folder:
+            write_json(folder / "all_results.json", results)
+            save_settings(folder / "preset.yaml", run, model)
+        return results
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    return Recipe()
+
+
+def run_all(recipe, folder, *runs, seeds=(0, 1, 2), preset=None):
+    asked = SweepArguments(runs=list(runs), seeds=list(seeds), preset=preset, output_dir=str(folder))
+    return sweep.run_all(recipe.main, [Run, Model], asked, lambda results: ["test_loss"])
+
+
+def all_steps(*cells, seeds=(0, 1, 2)):
+    return [(size, seed, step) for size in cells for seed in seeds for step in range(STEPS)]
+
+
+def test_values_with_commas_make_a_run_each():
+    assert sweep.expand("strategy=ewc ewc_lambda=1,10 backbone=mlp,cnn") == [
+        {"strategy": "ewc", "ewc_lambda": strength, "backbone": backbone}
+        for strength in ("1", "10")
+        for backbone in ("mlp", "cnn")
+    ]
+
+
+@pytest.mark.parametrize(
+    "spec, message",
+    [
+        ("strategy", "--runs 'strategy' is not name=value"),
+        ("strategy=", "--runs 'strategy=' is not name=value"),
+        ("=ewc", "--runs '=ewc' is not name=value"),
+        ("a=1 b=2 a=3", "--runs 'a=1 b=2 a=3' has a twice; several values have commas"),
+        ("a=1 seed=1,2", "--runs 'seed=1,2': seed is no flag of a run here; --seeds gives it"),
+        ("output_dir=x", "output_dir is no flag of a run here; each run has its own"),
+        ("push_to_hub=true", "push_to_hub is no flag of a run here; push the run that you choose"),
+    ],
+)
+def test_what_is_no_flag_of_a_run_is_refused(spec, message):
+    with pytest.raises(UsageError) as told:
+        sweep.expand(spec)
+    assert message in str(told.value)
+
+
+def test_a_seed_twice_is_refused():
+    with pytest.raises(UsageError, match="--seeds has 1 twice; each of them is one run"):
+        SweepArguments(seeds=[0, 1, 1])
+
+
+@pytest.mark.parametrize(
+    "runs, preset, message",
+    [
+        (["size=2", "size=3,100"], None, "--runs 'size=100': --size is 100; it must be in [1, 99]"),
+        (["size=2", "sise=3"], None, "--runs 'sise=3': --sise is not a flag of this recipe; did you mean --size?"),
+        ([], "size: 0", "preset.yaml: --size is 0; it must be in [1, 99]"),
+        ([], None, "--preset {folder}/preset.yaml: No such file"),
+    ],
+)
+def test_a_wrong_run_is_told_before_the_first(runs, preset, message, recipe, tmp_path):
+    if preset is not None:
+        (tmp_path / "preset.yaml").write_text(preset)
+    with pytest.raises(UsageError) as told:
+        run_all(recipe, tmp_path / "out", *runs, preset=None if runs else str(tmp_path / "preset.yaml"))
+    assert message.format(folder=tmp_path) in str(told.value)
+    assert recipe.steps == [] and not (tmp_path / "out").exists()
+
+
+def test_means_and_standard_errors_by_hand(recipe, tmp_path, capsys):
+    cells = run_all(recipe, tmp_path, "size=2,30 kind=plain", "kind=other size=2")
+    assert capsys.readouterr().out.splitlines()[:2] == [
+        "size=2 kind=plain seed=0: test loss 2.1000",
+        "size=2 kind=plain seed=1: test loss 2.4000",
+    ]
+    rows = sweep.summaries(cells, [0, 1, 2])
+    # 2.1, 2.4, 2.7: s = 0.3, and 0.3 / sqrt(3) = 0.17321
+    assert rows[0] == {
+        "run": "size=2 kind=plain", "label": "size=2 kind=plain", "seeds": [0, 1, 2], "protocol": "on paper",
+        "flags": {"size": "2", "kind": "plain"},
+        "test_loss": {"mean": pytest.approx(2.4), "standard_error": pytest.approx(0.173205, abs=1e-6)},
+        "test_rank": {"mean": 3, "standard_error": 0}, "of_plain": {"mean": 1, "standard_error": 0},
+    }  # fmt: skip
+    assert rows[1]["test_loss"]["mean"] == pytest.approx(30.4)
+    text = sweep.table(rows, ["test_loss", "test_rank", "of_other"])
+    assert text.splitlines() == [
+        "| run | test_loss | test_rank | of_other |",
+        "| --- | --- | --- | --- |",
+        "| size=2 kind=plain | 2.40 ± 0.17 | 3 ± 0 | - |",
+        "| size=30 kind=plain | 30.40 ± 0.17 | 3 ± 0 | - |",
+        "| kind=other size=2 | 2.40 ± 0.17 | 3 ± 0 | 1 ± 0 |",
+        "",
+        "Mean ± standard error over the seeds 0, 1, 2.",
+        "",
+        "on paper.",
+    ]
+    sweep.save_comparison(rows, tmp_path, text, ["test_loss", "of_other"])
+    assert json.loads((tmp_path / "comparison.json").read_text()) == rows
+    assert (tmp_path / "comparison.md").read_text() == text
+    wide = Image.open(tmp_path / "comparison.png").size
+    sweep.save_comparison(rows, tmp_path, text, ["test_loss"])
+    assert wide == (960, 144) and Image.open(tmp_path / "comparison.png").size == (640, 144)
+
+
+def test_a_row_is_called_by_what_the_rows_do_not_share(recipe, tmp_path):
+    rows = sweep.summaries(run_all(recipe, tmp_path, "kind=a size=1,2", seeds=[1]), [1])
+    assert [row["label"] for row in rows] == ["size=1", "size=2"]
+    assert rows[0]["test_loss"] == {"mean": pytest.approx(1.4), "standard_error": None}
+    assert sweep.table(rows, ["test_loss"]).endswith("| size=2 | 2.4 |\n\nSeed 1 alone.\n\non paper.\n")
+
+
+def test_protocols_that_differ_are_told_by_row():
+    results = [{"loss": 1.0, "protocol": f"on {what}"} for what in ("paper", "screen", "paper")]
+    cells = [sweep.Cell({"size": str(size)}, [result]) for size, result in enumerate(results)]
+    text = sweep.table(sweep.summaries(cells, [0]), ["loss"])
+    assert text.endswith("\n\nsize=0, size=2: on paper.\n\nsize=1: on screen.\n")
+
+
+@pytest.mark.parametrize(
+    "mean, error, text",
+    [
+        (272.456, 25.31, "272 ± 25"),
+        (99.7834, 0.2949, "99.78 ± 0.29"),
+        (0.95114, 0.00123, "0.9511 ± 0.0012"),
+        (5.0, 1e-17, "5.000000 ± 0.000000"),
+        (99.78345, None, "99.783"),
+    ],
+)
+def test_a_number_has_the_digits_of_its_error(mean, error, text):
+    rows = [{"label": "x", "seeds": [0, 1], "loss": {"mean": mean, "standard_error": error}}]
+    assert f"| x | {text} |" in sweep.table(rows, ["loss"])
+
+
+def test_no_run_is_done_twice(recipe, tmp_path):
+    recipe.kill_at = (2, 1, 3)
+    with pytest.raises(Killed):
+        run_all(recipe, tmp_path, "size=1,2")
+    recipe.kill_at = (2, 2, 0)  # before there is a checkpoint
+    with pytest.raises(Killed):
+        run_all(recipe, tmp_path, "size=1,2")
+    recipe.kill_at = None
+    cells = run_all(recipe, tmp_path, "size=1,2")
+    assert recipe.steps == all_steps(1, 2)
+    again = run_all(recipe, tmp_path, "size=1,2")
+    assert again == cells and recipe.steps == all_steps(1, 2)
+    run_all(recipe, tmp_path, "size=1,2,3", seeds=[1, 0])  # more of them
+    assert recipe.steps == all_steps(1, 2) + all_steps(3, seeds=[1, 0])
+    assert not list(tmp_path.rglob("checkpoints"))
+
+
+@pytest.mark.parametrize("killed", [None, (9, 0, 2), (9, 0, 0)])
+def test_only_what_has_other_settings_is_begun_anew(killed, recipe, tmp_path):
+    """Also where the run before, or the one after, was interrupted."""
+    preset = tmp_path / "preset.yaml"
+    preset.write_text("size: 9\n")
+    recipe.kill_at = killed
+    runs = ["kind=a", "kind=b size=2"]
+    if killed:
+        with pytest.raises(Killed):
+            run_all(recipe, tmp_path / "out", *runs, preset=str(preset))
+    else:
+        run_all(recipe, tmp_path / "out", *runs, preset=str(preset))
+    recipe.steps.clear()
+    preset.write_text("size: 8\n")
+    recipe.kill_at = (8, 1, 1)
+    with pytest.raises(Killed):
+        run_all(recipe, tmp_path / "out", *runs, preset=str(preset))
+    recipe.kill_at = None
+    cells = run_all(recipe, tmp_path / "out", *runs, preset=str(preset))
+    assert recipe.steps == all_steps(8) + (all_steps(2) if killed else [])
+    assert [result["test_loss"] for result in cells[0].results] == [8.1, 8.4, 8.7]
+
+
+def test_a_finished_run_of_before_the_notes_is_read(recipe, tmp_path):
+    run_all(recipe, tmp_path, "size=1")
+    for note in (tmp_path / "runs" / "size=1").glob("*.yaml"):
+        assert yaml.safe_load(note.read_text())["size"] == 1
+        note.unlink()
+    run_all(recipe, tmp_path, "size=1")
+    assert recipe.steps == all_steps(1)
+
+
+def test_paths_among_the_values_make_no_folders(recipe, tmp_path):
+    run_all(recipe, tmp_path, "kind=../../a,b%2F size=2", seeds=[0])
+    found = sorted(path.name for path in (tmp_path / "runs").iterdir())
+    assert found == ["kind=..%2F..%2Fa,size=2", "kind=b%252F,size=2"]
+
+
+def test_a_recipe_is_loaded_by_its_file(tmp_path):
+    vae = packaged.load_recipe("train_vae")
+    assert vae is packaged.load_recipe("train_vae") and vae.Run.__module__ == vae.__name__
+    assert Path(vae.__file__) == packaged.folder("recipes").resolve() / "train_vae.py"
+    (tmp_path / "train_vae.py").write_text("main = 3\n")
+    assert packaged.load_recipe(tmp_path / "train_vae.py").main == 3
+    assert packaged.load_recipe("train_vae").main.__module__ == vae.__name__
+    with pytest.raises(FileNotFoundError, match="train_no"):
+        packaged.load_recipe("train_no")
