@@ -457,10 +457,10 @@ def other_pipeline(folder):
     ("damage", "kind", "named"),
     [
         (lambda folder: (folder / INDEX).unlink(), UsageError, "is no pipeline of diffusers"),
-        (lambda folder: (folder / INDEX).write_text("{"), UsageError, "is no pipeline of diffusers"),
+        (lambda folder: (folder / INDEX).write_text("{"), HwzooError, f"{INDEX} is not valid JSON"),
         (other_pipeline, UsageError, "is a StableDiffusionPipeline; it must be a pipeline of a UNet2DModel"),
         (missing_weight, HwzooError, "missing weights: conv_in.bias"),
-        (truncated, HwzooError, "cannot be loaded"),
+        (truncated, HwzooError, "diffusion_pytorch_model.safetensors is no whole file of safetensors"),
         (no_weights, HwzooError, "cannot be loaded"),
         (pickled_weights, HwzooError, "cannot be loaded"),
     ],
