@@ -233,9 +233,8 @@ def open_pipeline(settings: Settings, device: torch.device):
         trust, dtype = settings.trust_remote_code, torch.float32
         with loading(name, *parts, trust_remote_code=trust, dtype=dtype) as source:
             pipeline = retried(
-                lambda: DiffusionPipeline.from_pretrained(source, trust_remote_code=trust, torch_dtype=dtype),
-                f"loading {name}",
-            ).to(device)
+                lambda: DiffusionPipeline.from_pretrained(source, trust_remote_code=trust), f"loading {name}"
+            ).to(device, dtype)
         for part in parts:
             if isinstance(getattr(pipeline, part), torch.nn.Module):
                 check_finite(getattr(pipeline, part), name, part)

@@ -151,7 +151,6 @@ def load_pipeline(name_or_path: str) -> Any:
             unet, report = retried(
                 lambda: UNet2DModel.from_pretrained(
                     source, subfolder="unet", output_loading_info=True, use_safetensors=True, low_cpu_mem_usage=False,
-                    torch_dtype=torch.float32,
                 ),
                 f"loading {name_or_path}",
             )  # fmt: skip
@@ -167,7 +166,7 @@ def load_pipeline(name_or_path: str) -> Any:
             names = ", ".join(sorted(str(key[0] if isinstance(key, tuple) else key) for key in report[kind]))
             raise HwzooError(f"{name_or_path} has {kind.replace('_keys', '')} weights: {names}")
     check_finite(unet, name_or_path, "unet")
-    return make_pipeline(unet.eval(), scheduler, index.get("image_size"))
+    return make_pipeline(unet.float().eval(), scheduler, index.get("image_size"))
 
 
 def reverse_process(pipeline: Any, num_frames: int, **kwargs: Any) -> Tensor:
