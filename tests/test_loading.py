@@ -15,6 +15,7 @@ from transformers.utils.logging import disable_progress_bar, enable_progress_bar
 from hwzoo import VAEConfig, VAEModel, diffusion, hub, text
 from hwzoo.errors import HwzooError, UsageError
 from hwzoo.files import FINAL
+from hwzoo.loading import loading
 from hwzoo.retry import has_file
 
 DAMAGES = {
@@ -230,3 +231,20 @@ def test_a_folder_whose_new_files_are_on_their_way_is_read_where_they_are_whole(
 def test_a_model_of_another_type_is_refused(copy):
     with pytest.raises(UsageError, match="t5 is a model of type t5; it must be of type hwzoo_vae"):
         hub.load(VAEModel, str(copy("t5")))
+
+
+@pytest.mark.parametrize("error", [None, TypeError("a list has no attribute `get`")])
+def test_a_damaged_file_from_the_hub_is_named_too(error, copy, monkeypatch):
+    folder = copy("t5")
+    (folder / "generation_config.json").write_text("[]")
+    cached = {path.name: str(path) for path in folder.iterdir()}
+    monkeypatch.setattr("hwzoo.loading.try_to_load_from_cache", lambda name, file: cached.get(file))
+    with pytest.raises(HwzooError) as told, loading("me/t5"):
+        if error is not None:
+            raise error
+    assert str(told.value) == f"{folder / 'generation_config.json'} holds a JSON list; it must be an object"
+
+
+def test_what_else_a_library_stumbles_over_is_one_line():
+    with pytest.raises(HwzooError, match=r"^me/t5 cannot be loaded: TypeError: first$"), loading("me/t5"):
+        raise TypeError("first\nsecond")
