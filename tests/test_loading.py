@@ -246,5 +246,6 @@ def test_a_damaged_file_from_the_hub_is_named_too(error, copy, monkeypatch):
 
 
 def test_what_else_a_library_stumbles_over_is_one_line():
-    with pytest.raises(HwzooError, match=r"^me/t5 cannot be loaded: TypeError: first$"), loading("me/t5"):
-        raise TypeError("first\nsecond")
+    for name in ("me/t5", "/no/folder"):
+        with pytest.raises(HwzooError, match=f"^{name} cannot be loaded: TypeError: first$"), loading(name):
+            raise TypeError("first\nsecond")
