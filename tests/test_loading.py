@@ -15,6 +15,7 @@ from transformers.utils.logging import disable_progress_bar, enable_progress_bar
 from hwzoo import VAEConfig, VAEModel, diffusion, hub, text
 from hwzoo.errors import HwzooError, UsageError
 from hwzoo.files import FINAL
+from hwzoo.loading import loading
 from hwzoo.retry import has_file
 
 DAMAGES = {
@@ -83,6 +84,20 @@ def no_progress_bars():
 
 
 @pytest.fixture
+def reports() -> list[str]:
+    """What the libraries say: their handlers write to wherever the standard error was when they were imported."""
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    loggers = [logging.getLogger(name) for name in ("transformers", "diffusers")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    yield said
+    for logger in loggers:
+        logger.removeHandler(handler)
+
+
+@pytest.fixture
 def copy(models, tmp_path):
     def of(kind: str) -> Path:
         shutil.rmtree(tmp_path / kind, ignore_errors=True)
@@ -97,7 +112,7 @@ def change(path: Path, how):
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_a_damaged_file_is_named_in_one_line_and_nothing_else_is_said(kind, models, copy, capfd):
+def test_a_damaged_file_is_named_in_one_line_and_nothing_else_is_said(kind, models, copy, capfd, reports):
     there = {path.relative_to(models / kind).as_posix() for path in (models / kind).rglob("*.*")}
     assert there - set(FILES[kind]) <= {"README.md", "configuration_vae.py", "modeling_vae.py"}
     for name in FILES[kind]:
@@ -109,7 +124,7 @@ def test_a_damaged_file_is_named_in_one_line_and_nothing_else_is_said(kind, mode
                 LOADS[kind](str(folder))
             assert str(told.value).startswith(f"{folder / name} ") and "\n" not in str(told.value), told.value
             if not name.startswith("adapter_model"):  # the base is loaded before
-                assert "".join(capfd.readouterr()) == ""
+                assert "".join(capfd.readouterr()) == "" and reports == []
 
 
 @pytest.mark.parametrize("kind", WEIGHTS)
@@ -156,7 +171,7 @@ def test_half_precision_stays_where_it_is_asked_for(copy, caplog):
     assert {tensor.dtype for tensor in model.parameters()} == {torch.bfloat16} and not caplog.messages
 
 
-def test_weights_that_do_not_fit_are_told_in_our_line_alone(copy, capfd):
+def test_weights_that_do_not_fit_are_told_in_our_line_alone(copy, capfd, reports):
     for kind, class_ in (("vae", VAEModel), ("t5", AutoModelForSeq2SeqLM)):
         for word, how in (
             ("missing", lambda tensors: tensors.popitem()),
@@ -170,7 +185,7 @@ def test_weights_that_do_not_fit_are_told_in_our_line_alone(copy, capfd):
             capfd.readouterr()
             with pytest.raises(HwzooError, match=f"^{path.parent} has {word} weights: [^\n]*$"):
                 hub.load(class_, str(path.parent))
-            assert "".join(capfd.readouterr()) == ""
+            assert "".join(capfd.readouterr()) == "" and reports == []
 
 
 @pytest.mark.parametrize(
@@ -216,3 +231,21 @@ def test_a_folder_whose_new_files_are_on_their_way_is_read_where_they_are_whole(
 def test_a_model_of_another_type_is_refused(copy):
     with pytest.raises(UsageError, match="t5 is a model of type t5; it must be of type hwzoo_vae"):
         hub.load(VAEModel, str(copy("t5")))
+
+
+@pytest.mark.parametrize("error", [None, TypeError("a list has no attribute `get`")])
+def test_a_damaged_file_from_the_hub_is_named_too(error, copy, monkeypatch):
+    folder = copy("t5")
+    (folder / "generation_config.json").write_text("[]")
+    cached = {path.name: str(path) for path in folder.iterdir()}
+    monkeypatch.setattr("hwzoo.loading.try_to_load_from_cache", lambda name, file: cached.get(file))
+    with pytest.raises(HwzooError) as told, loading("me/t5"):
+        if error is not None:
+            raise error
+    assert str(told.value) == f"{folder / 'generation_config.json'} holds a JSON list; it must be an object"
+
+
+def test_what_else_a_library_stumbles_over_is_one_line():
+    for name in ("me/t5", "/no/folder"):
+        with pytest.raises(HwzooError, match=f"^{name} cannot be loaded: TypeError: first$"), loading(name):
+            raise TypeError("first\nsecond")

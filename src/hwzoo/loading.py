@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import try_to_load_from_cache
-from huggingface_hub.errors import HTTPError, StrictDataclassError
+from huggingface_hub.errors import HFValidationError, HTTPError, StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
@@ -118,11 +118,11 @@ def _brings_code(name_or_path: str, trust_remote_code: bool | None) -> str:
 
 def _cached(name: str) -> str | None:
     """The folder of a repository's files in the cache; None where there are none."""
-    for entry in (*ENTRIES, "tokenizer_config.json"):
-        path = try_to_load_from_cache(name, entry)
-        if isinstance(path, str):
-            return str(Path(path).parent)
-    return None
+    try:
+        paths = [try_to_load_from_cache(name, entry) for entry in (*ENTRIES, "tokenizer_config.json")]
+    except HFValidationError:  # no id, but a folder that is not there
+        return None
+    return next((str(Path(path).parent) for path in paths if isinstance(path, str)), None)
 
 
 def _folders(source: str | None, subfolders: tuple[str, ...]) -> list[Path]:

@@ -394,7 +394,7 @@ T5_CASES = {
         lambda tmp: [t5_model(tmp), "--peft_method=prompt_tuning", "--prompt_tuning_init=text"],
     ),
     "adapter whose base is missing": (
-        1, "is an adapter whose base is missing: nothere/base cannot be loaded",
+        1, "is an adapter whose base cannot be loaded: nothere/base cannot be loaded",
         lambda tmp: [adapter_without_base(tmp)],
     ),
     "a model that is not there": (

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from recipe_runs import load_recipe, save_classifier
+from safetensors.torch import load_file, save_file
 
 from hwzoo import (
     GANConfig,
@@ -178,3 +179,18 @@ def test_images_of_an_earlier_call_do_not_stay(sample, tmp_path):
     sample(vae, num_samples=9)
     _, images = sample(vae, num_samples=5, overwrite_output_dir=True)
     assert len(images) == 5
+
+
+@pytest.mark.parametrize(("save", "weights"), [(save_vae, "model"), (save_pipeline, "unet/diffusion_pytorch_model")])
+@pytest.mark.parametrize("name", ["sample", "evaluate_generator"])
+def test_weights_that_are_not_finite_are_refused(name, save, weights, command_line, tmp_path):
+    path = Path(save(tmp_path / "model")) / f"{weights}.safetensors"
+    tensors = load_file(path)
+    first = sorted(tensors)[0]
+    tensors[first].view(-1)[0] = float("nan")
+    save_file(tensors, path, {"format": "pt"})
+    more = ["--dataset_name=digits", f"--classifier={save_classifier(tmp_path / 'classifier')}"]
+    arguments = [f"--model_name_or_path={tmp_path / 'model'}", f"--output_dir={tmp_path / 'run'}"]
+    told = command_line(load_recipe(name), *arguments, *(more if name == "evaluate_generator" else []))
+    assert told == (1, f"error: {path}: the weights {first} are not finite\n")
+    assert not (tmp_path / "run").exists()
