@@ -198,7 +198,7 @@ def test_the_code_copier_of_transformers_sees_the_siblings_that_python_sees():
 
 def test_importing_the_package_loads_nothing_slow():
     program = (
-        "import sys, transformers.modeling_utils\n"
+        "import sys, transformers.modeling_utils, transformers.generation.utils\n"
         "roots = lambda: {name.split('.')[0] for name in sys.modules}\n"
         "before = roots() - {'torch', 'transformers'}\n"  # transformers 5.20 loads scikit-learn itself
         "import hwzoo, hwzoo.data, hwzoo.hub, hwzoo.metrics, hwzoo.text, hwzoo.training\n"
