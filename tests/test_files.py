@@ -4,7 +4,25 @@ import os
 import pytest
 
 from hwzoo.errors import HwzooError
-from hwzoo.files import adding_to, remove_unfinished, replacing, write_bytes, write_json, write_jsonl
+from hwzoo.files import (
+    adding_to,
+    append_jsonl,
+    begin_record,
+    cut_back,
+    finish,
+    made,
+    read_jsonl,
+    record_made,
+    remove_unfinished,
+    renewing,
+    replacing,
+    settled,
+    sha256,
+    size_on_disk,
+    write_bytes,
+    write_json,
+    write_jsonl,
+)
 
 
 def names(folder):
@@ -81,3 +99,94 @@ def test_leftovers_of_a_kill_are_removed(tmp_path):
     assert names(tmp_path) == [".unfinished-folder"]
     remove_unfinished(tmp_path)
     assert names(tmp_path) == []
+
+
+def final(folder, **texts):
+    """The final files of a run, by name; `images_0` stands for images/0."""
+    with renewing(folder) as staging:
+        for name, text in texts.items():
+            path = staging / name.replace("_", "/").replace("DOT", ".")
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+
+
+def test_final_files_take_their_places_and_what_no_run_changed_goes(tmp_path):
+    (tmp_path / "notes").write_text("mine")
+    final(tmp_path, samples="old", images_0="old 0", images_1="old 1", kept="as it was")
+    (tmp_path / "images" / "2").write_text("mine")
+    (tmp_path / "kept").write_text("changed by its owner")
+    final(tmp_path, samples="new", images_0="new 0")
+    left = [path for path in tmp_path.rglob("[!.]*") if path.is_file()]
+    assert {str(path.relative_to(tmp_path)): path.read_text() for path in left} == {
+        "notes": "mine", "samples": "new", "images/0": "new 0", "images/2": "mine", "kept": "changed by its owner",
+    }  # fmt: skip
+    assert set(made(tmp_path)) == {"samples", "images/0"} and not (tmp_path / ".final").exists()
+
+
+def test_what_fails_half_way_leaves_all_final_files_as_they_were(tmp_path):
+    final(tmp_path, configDOTjson="old", weights="old")
+    with pytest.raises(ZeroDivisionError), renewing(tmp_path) as staging:
+        (staging / "config.json").write_text("new")
+        raise ZeroDivisionError
+    assert (tmp_path / "config.json").read_text() == (tmp_path / "weights").read_text() == "old"
+    assert settled(tmp_path) == str(tmp_path) and names(tmp_path) == [".ended.json", "config.json", "weights"]
+
+
+def test_final_files_on_their_way_are_whole_in_one_place(tmp_path, monkeypatch):
+    final(tmp_path, configDOTjson="old", weights="old")
+    replace, calls = os.replace, []
+
+    def interrupted(source, target):
+        calls.append(target)
+        if len(calls) > 2:  # the set is whole; one file has its place
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        final(tmp_path, configDOTjson="new", weights="new")
+    monkeypatch.undo()
+    assert settled(tmp_path) == str(tmp_path / ".final") and not (tmp_path / "config.json").exists()
+    assert {path.name: path.read_text() for path in (tmp_path / ".final").iterdir()} == {
+        "config.json": "new", "weights": "new",
+    }  # fmt: skip
+    finish(tmp_path)
+    assert settled(tmp_path) == str(tmp_path)
+    assert (tmp_path / "config.json").read_text() == (tmp_path / "weights").read_text() == "new"
+
+
+def test_final_files_without_a_model_leave_one_that_is_there(tmp_path):
+    (tmp_path / "config.json").write_text("of a model")
+    final(tmp_path, samples="new")
+    assert (tmp_path / "config.json").read_text() == "of a model"
+
+
+def test_what_a_run_makes_on_its_way_is_its_own_until_the_next_begins(tmp_path):
+    for name in ("a", "b"):
+        record_made(tmp_path, {name: sha256(b"1")})
+        (tmp_path / name).write_bytes(b"1")
+    assert made(tmp_path) == {"a": sha256(b"1"), "b": sha256(b"1")}
+    (tmp_path / "b").write_bytes(b"changed")
+    begin_record(tmp_path)  # the first run never ended
+    assert names(tmp_path) == ["b"] and made(tmp_path) == {}
+    record_made(tmp_path, {"c": sha256(b"1"), "history": None})
+    for name in ("c", "history"):
+        (tmp_path / name).write_bytes(b"1")
+    final(tmp_path, weights="1")
+    begin_record(tmp_path)  # it ended: what it made stays until the next has ended
+    assert (tmp_path / "c").exists() and set(made(tmp_path)) == {"weights"}
+    final(tmp_path, weights="2")
+    assert not (tmp_path / "c").exists() and (tmp_path / "history").exists()
+
+
+def test_lines_are_appended_cut_back_and_read_past_one_that_is_cut_off(tmp_path):
+    path = tmp_path / "log.jsonl"
+    append_jsonl(path, [{"a": 1}, {"b": 2.5}])
+    length = size_on_disk(path)
+    append_jsonl(path, [{"c": None}])
+    with open(path, "a") as file:
+        file.write('{"d": ')
+    assert read_jsonl(path) == [{"a": 1}, {"b": 2.5}, {"c": None}]
+    assert cut_back(path, length) == [{"c": None}] and size_on_disk(path) == length
+    assert read_jsonl(path) == [{"a": 1}, {"b": 2.5}]
+    assert read_jsonl(tmp_path / "none") == cut_back(tmp_path / "none", 3) == [] and size_on_disk(tmp_path / "x") == 0

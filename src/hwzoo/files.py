@@ -105,8 +105,9 @@ def finish(folder: Path):
         *earlier, last = _recorded(folder)
         stale = {name: digest for run in (*earlier, _ended(folder)) for name, digest in run.items()}
         # Without its entry no model is loaded here: never a configuration with the weights of another.
-        for name in ENTRIES:
-            (folder / name).unlink(missing_ok=True)
+        if not set(names).isdisjoint(ENTRIES):
+            for name in ENTRIES:
+                (folder / name).unlink(missing_ok=True)
         remove_made(folder, {name: digest for name, digest in stale.items() if name not in last and name not in names})
         write_json(folder / ENDED, {name: sha256((final / name).read_bytes()) for name in names})
         for name in sorted(names, key=lambda name: name in ENTRIES):
