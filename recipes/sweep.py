@@ -31,7 +31,7 @@ class Sweep(training.SweepArguments):
     metrics: list[str] | None = flag(
         None,
         "numbers of all_results.json for the table; when not given, those for which the presets say what to expect, "
-        "else all whose names have test_ or accuracy in them",
+        "else the scores, test_... and accuracies, else all",
     )
     output_dir: str | None = flag(
         None, "folder for the table, the picture and the runs; outputs/sweep-RECIPE-PRESET when not given"
@@ -57,6 +57,7 @@ def main(asked: Sweep) -> list[dict]:
             raise UsageError(f"--metrics {unknown[0]} is not among its numbers: {', '.join(numbers)}")
         named = [name for name in asked.metrics or expected if name in numbers]
         named = named or [name for name in numbers if name.startswith("test_") or "accuracy" in name]
+        named = named or list(numbers)  # of a generator without a classifier that would score it
         columns.update(dict.fromkeys(named))
         return named
 

@@ -118,6 +118,16 @@ def test_a_copied_recipe_is_swept(recipe, started, tmp_path):
     assert row["test_mine"] == {"mean": 5.0, "standard_error": 0.0}
 
 
+def test_without_scores_all_numbers_are_in_the_table(recipe, tmp_path):
+    (tmp_path / "train_bare.py").write_text(
+        "from hwzoo.training import RunArguments\n\ndef main(run: RunArguments):\n    return {'steps': run.seed}\n"
+    )
+    asked = {"recipe": str(tmp_path / "train_bare.py"), "seeds": [0, 2], "output_dir": str(tmp_path / "out")}
+    recipe.main(recipe.Sweep(**asked))
+    text = (tmp_path / "out" / "comparison.md").read_text()
+    assert text.startswith("| run | steps |\n| --- | --- |\n| bare | 1.0 ± 1.0 |\n")
+
+
 def test_the_package_has_the_command():
     known = hwzoo_cli.commands()
     assert known["sweep"] == hwzoo_cli.RECIPES / "sweep.py"
