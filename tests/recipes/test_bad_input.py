@@ -600,7 +600,7 @@ def test_an_unknown_loss_is_told_the_known_ones(train_gan, command_line, tmp_pat
     ("changed", "named"),
     [
         ("--loss=minimax", "loss 'non_saturating', this one has 'minimax'"),
-        ("--conditional", "num_classes 0, this one has 10"),
+        ("--conditional", "conditional False, this one has True"),
         ("--spectral_norm", "spectral_norm False, this one has True"),
         ("--adam_beta1=0.9", "adam_beta1 0.5, this one has 0.9"),
         ("--num_discriminator_steps=2", "num_discriminator_steps 1, this one has 2"),

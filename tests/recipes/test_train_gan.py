@@ -188,7 +188,7 @@ def test_a_game_between_the_two_is_played(train_gan, no_curves, tmp_path):
 
 def test_the_averaged_generator_is_tested_and_saved_with_its_statistics(train_gan, no_curves, tmp_path):
     results = run(train_gan, tmp_path, use_ema=True)
-    assert "weights of the generator averaged with decay 0.999" in results["protocol"]
+    assert "weights averaged with decay 0.999" in results["protocol"]
     last = checkpoint(tmp_path, 6)
     saved, averaged = load_file(tmp_path / "model.safetensors"), load_file(last / "ema.safetensors")
     trained = load_file(last / "model.safetensors")

@@ -257,7 +257,7 @@ def test_an_adapter_without_effect_is_not_trained(train_t5, base, words, drawn, 
         model.generate = model.base_model.generate
         return model
 
-    monkeypatch.setattr(text, "add_adapter", without_effect)
+    monkeypatch.setattr(text.settings, "add_adapter", without_effect)
     settings = {"model_name_or_path": str(base), "peft_method": "prefix_tuning", "num_virtual_tokens": 3}
     with pytest.raises(HwzooError, match="^an adapter of prefix_tuning has no effect on what T5ForCond.* generates"):
         run(train_t5, tmp_path, dataset_name=words, **settings)
