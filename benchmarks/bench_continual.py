@@ -73,7 +73,8 @@ def through_recipe(data: ImageSplits, **method) -> float:
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
         with contextlib.redirect_stdout(io.StringIO()):
             run = recipe.Run(output_dir=folder, num_train_epochs=1, train_batch_size=BATCH, eval_steps=None)
-            return recipe.main(run, recipe.Tasks(), recipe.Model(), recipe.Method(**method))["train_runtime"]
+            settings = recipe.Tasks(), recipe.Model(), recipe.Optimizer(), recipe.Method(**method)
+            return recipe.main(run, *settings)["train_runtime"]
 
 
 def main():

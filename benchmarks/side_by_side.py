@@ -74,7 +74,7 @@ def recipe_loop(
             return getattr(self.batches, name)
 
     def change(fit):
-        return lambda run, accelerator, batches, *args, **kwargs: fit(
+        return lambda run, accelerator, batches, *args, ending, **kwargs: fit(
             run, accelerator, Batches(batches), *args, **kwargs
         )
 
