@@ -107,7 +107,7 @@ class Bare:
     def __init__(self, run: train_t5.Run):
         model, data, pairs = MODEL, train_t5.Data(), text.load_text()
         tokenizer = text.new_tokenizer(None, None, ())
-        sizes = {name: getattr(model, f"config_{name}") for name in train_t5.SIZES}
+        sizes = {name: getattr(model, f"config_{name}") for name in text.settings.SIZES}
         self.start = lambda: text.build_t5(tokenizer, **sizes).train()
         self.dataset = text.TokenizedPairs(pairs.train, tokenizer, data.max_source_length, data.max_target_length)
         self.collate = text.PadBatch(tokenizer.pad_token_id)
