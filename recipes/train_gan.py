@@ -71,29 +71,13 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
         scorer = scoring.Scorer(data, method, accelerator.device)
 
         # 3. model
-        num_classes = len(data.train.class_names)
-        conditional_on = num_classes if method.conditional else 0
-        config = GANConfig(num_classes=conditional_on, **data.image_shape, **asdict(architecture))
-        model = hub.load_or_build(GANModel, run.model_name_or_path, config)
-        if model.config.num_classes not in {config.num_classes, num_classes}:
-            raise UsageError(
-                f"--model_name_or_path {run.model_name_or_path}: it has num_classes {model.config.num_classes}, "
-                f"{data.name} has {num_classes}{', as --conditional needs' if method.conditional else ''}"
-            )
+        model, num_classes = build(run, data, architecture, method), len(data.train.class_names)
         model.to(accelerator.device, memory_format=torch.channels_last).train()  # the faster one for convolutions
         networks = {"generator": model.generator, "discriminator": model.discriminator}
 
         # 4. optimisers; the average is of the generator alone
-        rates = {"generator": run.learning_rate}
-        rates["discriminator"] = method.discriminator_learning_rate or run.learning_rate
-        betas, steps = (method.adam_beta1, method.adam_beta2), run.total_steps(len(batches))
-        states = {}
-        for name, network in networks.items():
-            optimizer = torch.optim.Adam(network.parameters(), lr=rates[name], betas=betas, fused=True)
-            states[name] = training.TrainState(
-                run, accelerator, network, optimizer, steps, average=name == "generator", autocast=True,
-                norm_name=f"{name}_gradient_norm",
-            )  # fmt: skip
+        steps = run.total_steps(len(batches))
+        states = {name: train_state(run, accelerator, method, networks[name], name, steps) for name in networks}
         generator, discriminator = (states[name].wrapped for name in networks)
         eval_model = model
         if run.use_ema:
@@ -127,9 +111,8 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
             pixel_values, labels = batch["pixel_values"], batch["labels"]
             tensors = pixel_values, labels, noise.normal(len(labels), latent_size), noise.uniform(len(labels))
             outputs = []
-            for turn, parts in enumerate(zip(*(each.chunk(turns) for each in tensors), strict=True)):
-                last = turn == turns - 1
-                loss = {"loss": "discriminator_loss", "advance": last}
+            for turn, parts in enumerate(zip(*(each.chunk(turns) for each in tensors), strict=True), 1):
+                loss = {"loss": "discriminator_loss", "advance": turn == turns}
                 outputs.append(states["discriminator"].step(discriminator_loss, *parts, **loss))
             # Without gradients of the discriminator's weights: the generator's step has no use for them.
             model.discriminator.requires_grad_(False)
@@ -159,12 +142,7 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
         def test(limit):
             eval_model.eval()
             results = scorer(scored_samples, f"this generator, seed {run.seed}", limit) if main_process else {}
-            results["protocol"] = "; ".join([
-                results.get("protocol", data.name),
-                "samples with the running statistics of BatchNorm, pixels clamped to [0, 1]",
-                "classes drawn uniformly" if model.config.num_classes else "unconditional",
-                training.weights_of(run),
-            ])  # fmt: skip
+            results["protocol"] = protocol(run, model, results.get("protocol", data.name))
             return results
 
         # 8. save
@@ -182,10 +160,39 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
         state |= states["generator"].entries("generator_") | states["discriminator"].entries("discriminator_")
         identity = training.identity_of("train_gan", data, architecture, method, config=model.config)
         identity["num_classes"] = model.config.num_classes
-        fitted = training.fit(
+        return training.fit(
             run, accelerator, batches, train_step, state=state, identity=identity, after_step=after_step, ending=ending
+        ).results
+
+
+def build(run, data, architecture, method) -> GANModel:
+    num_classes = len(data.train.class_names)
+    conditional_on = num_classes if method.conditional else 0
+    config = GANConfig(num_classes=conditional_on, **data.image_shape, **asdict(architecture))
+    model = hub.load_or_build(GANModel, run.model_name_or_path, config)
+    if model.config.num_classes not in {conditional_on, num_classes}:
+        raise UsageError(
+            f"--model_name_or_path {run.model_name_or_path}: it has num_classes {model.config.num_classes}, "
+            f"{data.name} has {num_classes}{', as --conditional needs' if method.conditional else ''}"
         )
-        return fitted.results
+    return model
+
+
+def train_state(run, accelerator, method, network, name, steps) -> training.TrainState:
+    rate = method.discriminator_learning_rate if name == "discriminator" else None
+    betas = (method.adam_beta1, method.adam_beta2)
+    optimizer = torch.optim.Adam(network.parameters(), lr=rate or run.learning_rate, betas=betas, fused=True)
+    own = {"average": name == "generator", "norm_name": f"{name}_gradient_norm"}
+    return training.TrainState(run, accelerator, network, optimizer, steps, autocast=True, **own)
+
+
+def protocol(run, model, scored: str) -> str:
+    return "; ".join((
+        scored,
+        "samples with the running statistics of BatchNorm, pixels clamped to [0, 1]",
+        "classes drawn uniformly" if model.config.num_classes else "unconditional",
+        training.weights_of(run),
+    ))  # fmt: skip
 
 
 if __name__ == "__main__":

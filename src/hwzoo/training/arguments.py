@@ -272,6 +272,9 @@ def parse_arguments(types: list[type], argv: list[str] | None = None, descriptio
             of range; one line that names it.
     """
     argv = _join_negative_numbers(sys.argv[1:] if argv is None else argv)
+    for token in argv:
+        if re.fullmatch(r"--[\w-]+=--", token):  # argparse of Python 3.10 makes an empty list of it
+            raise UsageError(f"{token.removesuffix('=--')} is --, which is no value")
     first = _first(types)
     if first and argv and not argv[0].startswith("-"):
         if first in _names(argv):
