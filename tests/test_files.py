@@ -18,7 +18,7 @@ from hwzoo.files import (
     replacing,
     settled,
     sha256,
-    size_on_disk,
+    size_of,
     write_bytes,
     write_json,
     write_jsonl,
@@ -182,11 +182,11 @@ def test_what_a_run_makes_on_its_way_is_its_own_until_the_next_begins(tmp_path):
 def test_lines_are_appended_cut_back_and_read_past_one_that_is_cut_off(tmp_path):
     path = tmp_path / "log.jsonl"
     append_jsonl(path, [{"a": 1}, {"b": 2.5}])
-    length = size_on_disk(path)
+    length = size_of(path)
     append_jsonl(path, [{"c": None}])
     with open(path, "a") as file:
         file.write('{"d": ')
     assert read_jsonl(path) == [{"a": 1}, {"b": 2.5}, {"c": None}]
-    assert cut_back(path, length) == [{"c": None}] and size_on_disk(path) == length
+    assert cut_back(path, length) == [{"c": None}] and size_of(path) == length
     assert read_jsonl(path) == [{"a": 1}, {"b": 2.5}]
-    assert read_jsonl(tmp_path / "none") == cut_back(tmp_path / "none", 3) == [] and size_on_disk(tmp_path / "x") == 0
+    assert read_jsonl(tmp_path / "none") == cut_back(tmp_path / "none", 3) == [] and size_of(tmp_path / "x") == 0

@@ -220,12 +220,9 @@ def cut_back(path: Path, length: int) -> list[Any]:
     return _parsed(rest)
 
 
-def size_on_disk(path: Path) -> int:
-    """Bytes of a file that grows, flushed to the disk; 0 where there is none."""
-    if not path.is_file():
-        return 0
-    _sync(path)
-    return path.stat().st_size
+def size_of(path: Path) -> int:
+    """Bytes of a file that grows; 0 where there is none."""
+    return path.stat().st_size if path.is_file() else 0
 
 
 def write_bytes(path: Path, data: bytes):

@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..errors import HwzooError, UsageError
-from ..files import MADE, append_jsonl, read_jsonl, record_made, size_on_disk
+from ..files import MADE, append_jsonl, read_jsonl, record_made, size_of
 from .arguments import RunArguments, deciding
 from .checkpoint import Checkpoints, random_state, set_random_state
 from .resume import CHECKPOINTS, HISTORY, begin_anew, checkpoint_to_resume, cut_back_to
@@ -209,8 +209,9 @@ class _Loop:
         if self.accelerator.is_main_process:
             progress = {"runtime": self._elapsed(), "window": dict(self.window)}
             try:
-                # Files that grow with the run stay outside: a checkpoint knows how long they were.
-                progress |= {name: size_on_disk(self.folder / name) for name in (HISTORY, MADE)}
+                # Files that grow with the run stay outside: a checkpoint knows how long they were. To flush them to
+                # the disk would take longer than all else here: a power cut may cost a piece of a curve.
+                progress |= {name: size_of(self.folder / name) for name in (HISTORY, MADE)}
                 self.checkpoints.save(self.step, self.state, progress, self.identity, rng)
             except HwzooError as error:
                 problem = error

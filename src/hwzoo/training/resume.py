@@ -18,7 +18,7 @@ from ..files import (
     has_ended,
     made,
     remove_made,
-    size_on_disk,
+    size_of,
 )
 from .checkpoint import Checkpoint, Checkpoints, CorruptCheckpoint
 
@@ -123,7 +123,7 @@ def cut_back_to(progress: Mapping[str, Any], before: Path, folder: Path):
             if (before / name).is_file():
                 shutil.copyfile(before / name, folder / name)
     for name in (HISTORY, MADE):
-        if size_on_disk(folder / name) < progress[name]:
+        if size_of(folder / name) < progress[name]:
             logger.warning("%s is shorter than at the checkpoint: curves and animations will lack it", folder / name)
     cut_back(folder / HISTORY, progress[HISTORY])
     later = [entry for entry in cut_back(folder / MADE, progress[MADE]) if "file" in entry]
