@@ -55,9 +55,8 @@ def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, m
         noise = training.GlobalNoise.for_run(run, accelerator)
 
         # 3. model and strategy
-        model = (
-            build(run, data, stream, architecture).to(accelerator.device, memory_format=torch.channels_last).train()
-        )
+        model = build(run, data, stream, architecture).train()
+        model.to(accelerator.device, memory_format=torch.channels_last)  # the faster one for convolutions
         strategy = continual.make_strategy(method, model, stream, noise)
 
         # 4. optimiser, and the phases of training: one a task, as a rule
@@ -114,9 +113,8 @@ def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, m
             if limit is None and not scores.rows:  # no training: the model as it was loaded
                 strategy.task = phases[-1][1]
                 scores.add(accuracies())
-            return metrics.continual_results(scores, strategy) | {
-                "protocol": protocol(run, data, tasks, len(stream.test))
-            }
+            results = metrics.continual_results(scores, strategy)
+            return results | {"protocol": protocol(run, data, tasks, len(stream.test))}
 
         # 8. save
         def save(folder, results, history, limit):

@@ -88,16 +88,11 @@ def main(run: Run, model: Model, data: Data, generation: Generation) -> dict:
 
         def trainer_of(network) -> ZooSeq2SeqTrainer:
             return ZooSeq2SeqTrainer(
-                run,
-                accelerator,
-                identity,
-                model=network,
-                train_dataset=tokenized["train"],
-                eval_dataset=tokenized["validation"],
-                data_collator=text.PadBatch(tokenizer.pad_token_id),
+                run, accelerator, identity, model=network, train_dataset=tokenized["train"],
+                eval_dataset=tokenized["validation"], data_collator=text.PadBatch(tokenizer.pad_token_id),
                 processing_class=tokenizer,
                 compute_metrics=lambda output: scores(output.predictions, pairs.validation),
-            )
+            )  # fmt: skip
 
         # 5. baselines, then training
         baselines = text.baselines(pairs, split_sentences, rouge_1)

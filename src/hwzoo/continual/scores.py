@@ -27,7 +27,7 @@ class Scores:
     def add(self, row: list[float]) -> list[float]:
         """Notes the accuracies on all tasks after a phase, and its time, the evaluation included; gives the row."""
         self.rows.append(row)
-        self.seconds.append(round(self._now(), 2))
+        self.seconds.append(round(self._now(), 4))
         self._elapsed, self._started = 0.0, None
         return row
 
