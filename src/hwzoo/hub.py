@@ -465,7 +465,7 @@ def _name_in_card(folder: Path, repo_id: str):
 
 
 def _is_name_of(folder: Path, name: str) -> bool:
-    """Whether a name is a folder's path, from wherever it was seen: outputs/vae is a name of /home/me/outputs/vae."""
+    """Whether a name is a folder's path, from wherever it was seen: outputs/vae is a name of .../outputs/vae."""
     if os.path.realpath(name) == os.path.realpath(folder):
         return True
     parts = [part for part in Path(os.path.normpath(name)).parts if part not in ("..", ".")]
