@@ -99,7 +99,7 @@ def test_what_a_run_leaves(train_continual, tmp_path):
     mean, std = load_images("digits").train.mean_and_std()
     assert (model.config.image_mean, model.config.image_std) == (mean, std)
     assert json.loads((tmp_path / "preprocessor_config.json").read_text())["image_size"] == 28
-    assert (tmp_path / "modeling_continual.py").exists() and (tmp_path / "README.md").exists()
+    assert (tmp_path / "modeling_classifier.py").exists() and (tmp_path / "README.md").exists()
     assert Image.open(tmp_path / "accuracy_matrix.png").width > 100
     assert Image.open(tmp_path / "curves.png").width > 500
     again = parse_arguments(types_of(train_continual), [f"--config={tmp_path / 'preset.yaml'}"])

@@ -1,4 +1,4 @@
-"""What the classifiers of continual learning compute, and the way from a picture to a label."""
+"""What the classifiers compute, and the way from a picture to a label."""
 
 import json
 import math
@@ -18,9 +18,9 @@ from transformers import AutoImageProcessor, pipeline
 from hwzoo import hub
 from hwzoo.data import ImageSet
 from hwzoo.errors import UsageError
-from hwzoo.models.continual.configuration_continual import ContinualConfig
-from hwzoo.models.continual.image_processing_continual import ContinualImageProcessor
-from hwzoo.models.continual.modeling_continual import ContinualForImageClassification
+from hwzoo.models.classifier.configuration_classifier import ClassifierConfig
+from hwzoo.models.classifier.image_processing_classifier import ClassifierImageProcessor
+from hwzoo.models.classifier.modeling_classifier import ClassifierForImageClassification
 
 VARIANTS = {
     "cnn": dict(backbone="cnn", image_size=16),
@@ -34,7 +34,7 @@ HEADS = dict(backbone="mlp", image_size=4, hidden_sizes=[6], num_labels=6, num_h
 
 def tiny_model(**changes):
     torch.manual_seed(0)
-    return ContinualForImageClassification(ContinualConfig(**changes)).eval()
+    return ClassifierForImageClassification(ClassifierConfig(**changes)).eval()
 
 
 def some_batch(config, num=6):
@@ -206,10 +206,10 @@ def test_without_tasks_all_heads_compete():
 
 @pytest.mark.parametrize("labels", [{}, dict(num_labels=1), dict(num_labels=2), dict(num_labels=12)])
 def test_the_number_of_labels_comes_back(labels, tmp_path):
-    config = ContinualConfig(**labels)
+    config = ClassifierConfig(**labels)
     assert config.num_labels == labels.get("num_labels", 10)
     config.save_pretrained(tmp_path)
-    loaded = ContinualConfig.from_pretrained(tmp_path)
+    loaded = ClassifierConfig.from_pretrained(tmp_path)
     assert (loaded.id2label, loaded.label2id) == (config.id2label, config.label2id)
     assert loaded.num_labels == config.num_labels
 
@@ -218,7 +218,7 @@ def test_the_number_of_labels_comes_back(labels, tmp_path):
 def test_the_names_of_the_labels_come_back(names, tmp_path):
     model = tiny_model(**VARIANTS["mlp"], id2label=dict(enumerate(names)))
     hub.save(model, tmp_path)
-    loaded = hub.load(ContinualForImageClassification, tmp_path)
+    loaded = hub.load(ClassifierForImageClassification, tmp_path)
     assert loaded.config.id2label == model.config.id2label == dict(enumerate(names))
     assert loaded.config.label2id == model.config.label2id == {name: label for label, name in enumerate(names)}
     assert loaded.classifier.out_features == len(names)
@@ -226,7 +226,7 @@ def test_the_names_of_the_labels_come_back(names, tmp_path):
 
 def test_a_stored_model_loads_with_another_number_of_labels(tmp_path):
     tiny_model(**VARIANTS["mlp"], num_labels=3).save_pretrained(tmp_path)
-    loaded = ContinualForImageClassification.from_pretrained(tmp_path, num_labels=4, ignore_mismatched_sizes=True)
+    loaded = ClassifierForImageClassification.from_pretrained(tmp_path, num_labels=4, ignore_mismatched_sizes=True)
     assert loaded.config.num_labels == loaded.classifier.out_features == 4
 
 
@@ -235,7 +235,7 @@ def test_the_statistics_survive_a_load(dtype, tmp_path):
     # They are no weights of the file: from_pretrained builds on the meta device, where they have no values.
     model = tiny_model(**VARIANTS["mlp"], image_mean=[0.3], image_std=[0.2])
     hub.save(model, tmp_path)
-    loaded = hub.load(ContinualForImageClassification, tmp_path, dtype=dtype)
+    loaded = hub.load(ClassifierForImageClassification, tmp_path, dtype=dtype)
     pixel_values, _ = some_batch(model.config)
     tolerance = 0.03 if dtype == torch.bfloat16 else 1e-5
     expected = model(pixel_values).logits
@@ -250,7 +250,9 @@ def test_a_run_refuses_a_trained_model_of_other_outputs(changes, tmp_path):
     hub.save(model, tmp_path)
     ((name, value),) = changes.items()
     with pytest.raises(UsageError, match=f"it has {name} {getattr(model.config, name)}, the data {value}"):
-        hub.load_or_build(ContinualForImageClassification, str(tmp_path), ContinualConfig(**VARIANTS["mlp"] | changes))
+        hub.load_or_build(
+            ClassifierForImageClassification, str(tmp_path), ClassifierConfig(**VARIANTS["mlp"] | changes)
+        )
 
 
 # Pictures
@@ -263,7 +265,7 @@ def some_picture(size=28):
 def test_the_processor_gives_the_pixels_of_the_data_set():
     grey = some_picture()
     images = ImageSet(torch.from_numpy(grey)[None, None], torch.zeros(1, dtype=torch.long), ("0",))
-    processor = ContinualImageProcessor()
+    processor = ClassifierImageProcessor()
     for picture in (grey, grey[:, :, None], Image.fromarray(grey), Image.fromarray(grey).convert("RGB")):
         pixel_values = processor(picture, return_tensors="pt")["pixel_values"]
         assert pixel_values.dtype == torch.float32
@@ -272,20 +274,20 @@ def test_the_processor_gives_the_pixels_of_the_data_set():
 
 def test_the_processor_keeps_the_colours_in_their_order():
     colours = np.random.default_rng(0).integers(0, 256, (28, 28, 3), dtype=np.uint8)
-    pixel_values = ContinualImageProcessor(num_channels=3)(colours, return_tensors="pt")["pixel_values"]
+    pixel_values = ClassifierImageProcessor(num_channels=3)(colours, return_tensors="pt")["pixel_values"]
     assert torch.equal(pixel_values[0], torch.from_numpy(colours).permute(2, 0, 1).float().div_(255))
 
 
 def test_grey_is_that_of_itu_r_601():
     red, green, blue = (Image.new("RGB", (28, 28), colour) for colour in ("#ff0000", "#00ff00", "#0000ff"))
-    pixel_values = ContinualImageProcessor()([red, green, blue], return_tensors="pt")["pixel_values"]
+    pixel_values = ClassifierImageProcessor()([red, green, blue], return_tensors="pt")["pixel_values"]
     weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1, 1).expand(3, 1, 28, 28)
     torch.testing.assert_close(pixel_values, weights, rtol=0, atol=0.5 / 255)
 
 
 @pytest.mark.parametrize("num_channels, mode", [(1, "L"), (2, "LA"), (3, "RGB"), (4, "RGBA")])
 def test_a_list_of_pictures_of_any_size_and_mode(num_channels, mode):
-    processor = ContinualImageProcessor(image_size=8, num_channels=num_channels)
+    processor = ClassifierImageProcessor(image_size=8, num_channels=num_channels)
     picture = Image.fromarray(some_picture(20))
     pictures = [picture.convert(each).crop((0, 0, 20, 15)) for each in ("1", "L", "P", "RGB", "RGBA", "CMYK", mode)]
     expected = np.asarray(pictures[-1].resize((8, 8), Image.Resampling.BILINEAR), dtype=np.float32) / 255
@@ -301,13 +303,13 @@ def test_a_list_of_pictures_of_any_size_and_mode(num_channels, mode):
 @pytest.mark.parametrize("picture", [torch.zeros(28, 28), np.zeros((28, 28)), "zero.png"])
 def test_what_is_no_picture_is_refused(picture):
     with pytest.raises(TypeError, match="a picture is .*; it must be a PIL image or a uint8 array"):
-        ContinualImageProcessor()(picture)
+        ClassifierImageProcessor()(picture)
 
 
 @pytest.mark.parametrize("changes, message", [({"image_size": 0}, "image_size is 0"), ({"num_channels": 5}, "is 5")])
 def test_a_processor_that_cannot_be_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
-        ContinualImageProcessor(**changes)
+        ClassifierImageProcessor(**changes)
 
 
 # From a picture to a label
@@ -339,7 +341,7 @@ def folder(tmp_path_factory):
 
 
 def expected_scores(folder, picture):
-    model = hub.load(ContinualForImageClassification, folder)
+    model = hub.load(ClassifierForImageClassification, folder)
     small = picture.convert("L").resize((16, 16), Image.Resampling.BILINEAR)
     pixel_values = torch.from_numpy(np.array(small))[None, None] / 255
     with torch.no_grad():
@@ -357,9 +359,9 @@ def test_a_pipeline_names_what_is_in_a_picture(folder, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda *question: questions.append(question) or "n")
     classifier = pipeline("image-classification", model=str(folder))
     assert questions == []
-    assert type(classifier.model) is ContinualForImageClassification
-    assert type(classifier.image_processor) is ContinualImageProcessor
-    assert type(AutoImageProcessor.from_pretrained(folder)) is ContinualImageProcessor
+    assert type(classifier.model) is ClassifierForImageClassification
+    assert type(classifier.image_processor) is ClassifierImageProcessor
+    assert type(AutoImageProcessor.from_pretrained(folder)) is ClassifierImageProcessor
     pictures = [Image.open(folder / "grey.png"), Image.open(folder / "colour.png")]
     assert [picture.mode for picture in pictures] == ["L", "RGB"]
     for picture, answers in zip(pictures, classifier(pictures, top_k=4), strict=True):
@@ -412,7 +414,7 @@ def test_a_pipeline_works_without_hwzoo(folder, tmp_path):
 )
 def test_a_model_that_cannot_be_is_refused(changes, message):
     with pytest.raises(StrictDataclassClassValidationError, match=message):
-        ContinualConfig(**changes)
+        ClassifierConfig(**changes)
 
 
 @pytest.mark.parametrize(
@@ -424,4 +426,4 @@ def test_a_model_that_cannot_be_is_refused(changes, message):
 )
 def test_labels_that_contradict_each_other_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
-        ContinualConfig(**changes)
+        ClassifierConfig(**changes)
