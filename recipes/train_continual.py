@@ -123,7 +123,10 @@ def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, m
             borders = itertools.accumulate(batches.steps)
             training.save_task_curves(history, folder / "curves.png", stream.num_tasks, list(borders))
             training.save_settings(folder / "preset.yaml", run, tasks, architecture, optimisation, method)
-            about = {"title": f"continual-{data.name}-{method.strategy}", "pipeline_tag": "image-classification"}
+            title, tag = f"continual-{data.name}-{method.strategy}", "continual"
+            if tasks.num_tasks == 1:
+                title, tag = f"{data.title} classifier", "classifier"
+            about = {"title": title, "tag": tag, "pipeline_tag": "image-classification"}
             about |= {"metrics": SCORES, "config": eval_model.config, "tasks": tasks, "method": method}
             hub.save_card(run, folder, "classifier", data, results, **about)
 

@@ -3,6 +3,8 @@
 import json
 import math
 import os
+import re
+import shutil
 import subprocess
 import sys
 
@@ -13,9 +15,10 @@ from huggingface_hub.errors import StrictDataclassClassValidationError
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoImageProcessor, pipeline
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, pipeline
 
-from hwzoo import hub
+import hwzoo
+from hwzoo import hub, models
 from hwzoo.data import ImageSet
 from hwzoo.errors import UsageError
 from hwzoo.models.classifier.configuration_classifier import ClassifierConfig
@@ -321,10 +324,13 @@ sys.modules["hwzoo"] = None  # importing it fails
 import json
 from transformers import AutoImageProcessor, pipeline
 
-folder, *pictures = sys.argv[1:]
-classifier = pipeline("image-classification", model=folder, trust_remote_code=True)
-assert type(AutoImageProcessor.from_pretrained(folder, trust_remote_code=True)) is type(classifier.image_processor)
-print(json.dumps([classifier(picture, top_k=10) for picture in pictures]))
+folders, pictures = sys.argv[1:3], sys.argv[3:]
+for folder in folders:
+    classifier = pipeline("image-classification", model=folder, trust_remote_code=True)
+    processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=True)
+    assert type(processor) is type(classifier.image_processor)
+    print(type(classifier.model).__name__, type(processor).__name__)
+    print(json.dumps([classifier(picture, top_k=10) for picture in pictures]))
 """
 
 
@@ -338,6 +344,21 @@ def folder(tmp_path_factory):
     grey.save(folder / "grey.png")
     Image.merge("RGB", [grey, grey.rotate(90), grey.rotate(180)]).crop((0, 0, 40, 30)).save(folder / "colour.png")
     return folder
+
+
+@pytest.fixture(scope="module")
+def former_folder(folder, tmp_path_factory):
+    """The same as it was saved when the family was called `continual`: files, classes and model type named for it."""
+    former = tmp_path_factory.mktemp("continual")
+    shutil.copy(folder / "model.safetensors", former)
+    for path in (*folder.glob("*.json"), *folder.glob("*.py")):
+        text = re.sub(r"\bClassifier(?=Config|For|ImageP|PreT)", "Continual", path.read_text())
+        text = re.sub(r"\b(hwzoo|configuration|image_processing|modeling)_classifier\b", r"\1_continual", text)
+        (former / path.name.replace("_classifier", "_continual")).write_text(text)
+    config = json.loads((former / "config.json").read_text())
+    assert (config["architectures"], config["model_type"]) == (["ContinualForImageClassification"], "hwzoo_continual")
+    assert config["auto_map"]["AutoConfig"] == "configuration_continual.ContinualConfig"
+    return former
 
 
 def expected_scores(folder, picture):
@@ -369,19 +390,83 @@ def test_a_pipeline_names_what_is_in_a_picture(folder, monkeypatch):
         assert scores_of(classifier(picture, top_k=4)) == pytest.approx(scores_of(answers), abs=1e-6)
 
 
-def test_a_pipeline_works_without_hwzoo(folder, tmp_path):
+def test_a_pipeline_works_without_hwzoo(folder, former_folder, tmp_path):
     pictures = [folder / "grey.png", folder / "colour.png"]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")}
     output = subprocess.run(
-        [sys.executable, "-c", PIPELINE, folder, *pictures],
+        [sys.executable, "-c", PIPELINE, folder, former_folder, *pictures],
         cwd=tmp_path,
         env=environment,
         check=True,
         capture_output=True,
         text=True,
     ).stdout
-    for picture, answers in zip(pictures, json.loads(output.splitlines()[-1]), strict=True):
+    *_, names, answers_of_pictures, former_names, same_answers = output.splitlines()
+    assert names == "ClassifierForImageClassification ClassifierImageProcessor"
+    assert former_names == "ContinualForImageClassification ContinualImageProcessor"
+    assert same_answers == answers_of_pictures
+    for picture, answers in zip(pictures, json.loads(answers_of_pictures), strict=True):
         assert scores_of(answers) == pytest.approx(expected_scores(folder, Image.open(picture)), abs=1e-5)
+
+
+# The former names
+
+
+def test_the_former_names_give_the_classes_of_today():
+    assert hwzoo.ContinualConfig is models.ContinualConfig is ClassifierConfig
+    assert hwzoo.ContinualForImageClassification is models.ContinualForImageClassification
+    assert hwzoo.ContinualForImageClassification is ClassifierForImageClassification
+    assert hwzoo.ContinualImageProcessor is models.ContinualImageProcessor
+    processor = hwzoo.ContinualImageProcessor(image_size=8, num_channels=3)
+    assert type(processor) is ClassifierImageProcessor
+    assert (processor.image_size, processor.num_channels) == (8, 3)
+
+
+@pytest.mark.parametrize("trust_remote_code", [None, False, True])
+def test_a_former_folder_loads(trust_remote_code, folder, former_folder):
+    expected = hub.load(ClassifierForImageClassification, folder)
+    trust = {"trust_remote_code": trust_remote_code}
+    assert type(AutoConfig.from_pretrained(former_folder, **trust)) is ClassifierConfig
+    assert type(AutoImageProcessor.from_pretrained(former_folder, **trust)) is ClassifierImageProcessor
+    for model in (
+        AutoModelForImageClassification.from_pretrained(former_folder, **trust),
+        ClassifierForImageClassification.from_pretrained(former_folder, **trust),
+        hub.load(AutoModelForImageClassification, former_folder, **trust),
+        hub.load(ClassifierForImageClassification, former_folder, **trust),
+        hub.load_or_build(ClassifierForImageClassification, str(former_folder), expected.config),
+        pipeline("image-classification", model=str(former_folder), **trust).model,
+    ):
+        assert type(model) is ClassifierForImageClassification
+        assert model.state_dict().keys() == expected.state_dict().keys()
+        assert all(torch.equal(tensor, expected.state_dict()[name]) for name, tensor in model.state_dict().items())
+        assert model.config.id2label == expected.config.id2label
+
+
+def test_a_former_folder_is_saved_under_the_new_name(folder, former_folder, monkeypatch, tmp_path):
+    hub.save(hub.load(AutoModelForImageClassification, former_folder), tmp_path / "again")
+    again = {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()}
+    assert again == {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".png"}
+    # By transformers alone, in a process that has saved nothing by `hub.save`: without code.
+    for kind in (ClassifierConfig, ClassifierForImageClassification, ClassifierImageProcessor):
+        monkeypatch.setattr(kind, "_auto_class", None)
+    pipeline("image-classification", model=str(former_folder)).save_pretrained(tmp_path / "plain")
+    assert json.loads((tmp_path / "plain" / "config.json").read_text())["model_type"] == "hwzoo_classifier"
+    assert type(hub.load(AutoModelForImageClassification, tmp_path / "plain")) is ClassifierForImageClassification
+    assert type(AutoImageProcessor.from_pretrained(tmp_path / "plain")) is ClassifierImageProcessor
+
+
+def test_the_former_model_type_is_of_no_other_family(former_folder):
+    with pytest.raises(UsageError, match="is a model of type hwzoo_continual; it must be of type hwzoo_vae"):
+        hub.load(hwzoo.VAEModel, former_folder)
+
+
+def test_code_of_a_stranger_under_the_former_model_type_is_not_passed_over(former_folder, tmp_path):
+    shutil.copytree(former_folder, tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["auto_map"]["AutoModelForImageClassification"] = "modeling_strange.StrangeForImageClassification"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError, match="brings code of its own, which is not run"):
+        hub.load(AutoModelForImageClassification, tmp_path)
 
 
 # What is refused
