@@ -204,6 +204,11 @@ def test_without_tasks_all_heads_compete():
         assert torch.equal(output.logits, expected.logits) and torch.equal(output.loss, expected.loss)
 
 
+def test_the_last_layer_is_no_base_model():
+    model = tiny_model(**HEADS)  # what `base_model_prefix` names, where the model has it, is what transformers saves
+    assert model.base_model is model
+
+
 # Labels
 
 

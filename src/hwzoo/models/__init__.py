@@ -23,7 +23,7 @@ from .vae.modeling_vae import VAEModel
 class Family:
     """
     Args:
-        name: as in the recipe's and the folders' names.
+        name: as in the names of its folder and of the template of its card.
         config_class: its `model_type` starts with `hwzoo_`.
         model_class: the class that `from_pretrained` and the Auto class below give.
         auto_class: the Auto class of transformers that loads it.
