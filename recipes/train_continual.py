@@ -113,8 +113,7 @@ def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, m
             if limit is None and not scores.rows:  # no training: the model as it was loaded
                 strategy.task = phases[-1][1]
                 scores.add(accuracies())
-            results = metrics.continual_results(scores, strategy)
-            return results | {"protocol": protocol(run, data, tasks, len(stream.test))}
+            return metrics.continual_results(scores, strategy) | {"protocol": protocol(run, data, tasks, len(stream.test))}
 
         # 8. save
         def save(folder, results, history, limit):
@@ -123,12 +122,10 @@ def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, m
             borders = itertools.accumulate(batches.steps)
             training.save_task_curves(history, folder / "curves.png", stream.num_tasks, list(borders))
             training.save_settings(folder / "preset.yaml", run, tasks, architecture, optimisation, method)
-            title, tag = f"continual-{data.name}-{method.strategy}", "continual"
-            if tasks.num_tasks == 1:
-                title, tag = f"{data.title} classifier", "classifier"
-            about = {"title": title, "tag": tag, "pipeline_tag": "image-classification"}
+            plain = {"title": f"{data.title} classifier", "tag": "classifier"}
+            about = plain if tasks.num_tasks == 1 else {"title": f"continual-{data.name}-{method.strategy}"}
             about |= {"metrics": SCORES, "config": eval_model.config, "tasks": tasks, "method": method}
-            hub.save_card(run, folder, "classifier", data, results, **about)
+            hub.save_card(run, folder, "classifier", data, results, pipeline_tag="image-classification", **about)
 
         ending = training.Ending(test, save, [model, eval_model], hub.publish)
         whole = {"model": model, "noise": noise, "strategy": strategy, "stream": stream, "scores": scores}
