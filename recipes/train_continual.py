@@ -113,7 +113,7 @@ def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, m
             if limit is None and not scores.rows:  # no training: the model as it was loaded
                 strategy.task = phases[-1][1]
                 scores.add(accuracies())
-            return metrics.continual_results(scores, strategy) | {"protocol": protocol(run, data, tasks, len(stream.test))}
+            return metrics.continual_results(scores, strategy) | {"protocol": protocol(run, data, tasks, stream.test)}
 
         # 8. save
         def save(folder, results, history, limit):
@@ -156,11 +156,11 @@ def phase_batches(run, accelerator, stream, phases) -> continual.StreamBatches:
     return continual.StreamBatches(batches_of, steps)
 
 
-def protocol(run, data, tasks, num_images) -> str:
+def protocol(run, data, tasks, test) -> str:
     stream = f"{tasks.num_tasks} tasks ({tasks.stream}, {tasks.scenario}-incremental)"
     return "; ".join((
         f"{data.name}, {stream if tasks.num_tasks > 1 else 'all classes in one task'}",
-        f"accuracy on all {num_images} test images, the mean over the tasks, after the last one",
+        f"accuracy on all {len(test)} test images, the mean over the tasks, after the last one",
         "among the outputs of the image's own task" if tasks.scenario == "task" else "among all outputs seen",
         training.weights_of(run),
     ))  # fmt: skip
