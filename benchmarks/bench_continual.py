@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
 import train_continual as recipe
 from side_by_side import images, ratio, take_turns
 
-from hwzoo import ContinualConfig, ContinualForImageClassification, continual
+from hwzoo import ClassifierConfig, ClassifierForImageClassification, continual
 from hwzoo.data import ImageSplits
 
 BATCH = 128
@@ -43,7 +43,7 @@ STRATEGIES = {
 
 def bare(stream: continual.Stream) -> float:
     """The loop that one would write by hand; gives its seconds."""
-    model = ContinualForImageClassification(ContinualConfig(backbone="mlp", hidden_sizes=[400, 400]))
+    model = ClassifierForImageClassification(ClassifierConfig(backbone="mlp", hidden_sizes=[400, 400]))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
     train, test = stream.train, stream.test
     start = time.perf_counter()

@@ -16,7 +16,7 @@ from typing import Literal
 
 import torch
 
-from hwzoo import ContinualConfig, ContinualForImageClassification, continual, hub, metrics, training
+from hwzoo import ClassifierConfig, ClassifierForImageClassification, continual, hub, metrics, training
 from hwzoo.data import ImageBatches, load_images
 from hwzoo.training import flag
 
@@ -35,7 +35,7 @@ class Run(training.with_defaults(training.RunArguments, **DEFAULTS)):
 Tasks = training.config_flags(continual.StreamSettings, class_name="Tasks")
 Method = training.config_flags(continual.StrategySettings, class_name="Method")
 OF_THE_DATA = ("image_size", "num_channels", "num_heads", "image_mean", "image_std")
-Model = training.config_flags(ContinualConfig, OF_THE_DATA, backbone="mlp", hidden_sizes=[400, 400])
+Model = training.config_flags(ClassifierConfig, OF_THE_DATA, backbone="mlp", hidden_sizes=[400, 400])
 
 
 @dataclass
@@ -113,8 +113,7 @@ def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, m
             if limit is None and not scores.rows:  # no training: the model as it was loaded
                 strategy.task = phases[-1][1]
                 scores.add(accuracies())
-            results = metrics.continual_results(scores, strategy)
-            return results | {"protocol": protocol(run, data, tasks, len(stream.test))}
+            return metrics.continual_results(scores, strategy) | {"protocol": protocol(run, data, tasks, stream.test)}
 
         # 8. save
         def save(folder, results, history, limit):
@@ -123,9 +122,10 @@ def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, m
             borders = itertools.accumulate(batches.steps)
             training.save_task_curves(history, folder / "curves.png", stream.num_tasks, list(borders))
             training.save_settings(folder / "preset.yaml", run, tasks, architecture, optimisation, method)
-            about = {"title": f"continual-{data.name}-{method.strategy}", "pipeline_tag": "image-classification"}
+            plain = {"title": f"{data.title} classifier", "tag": "classifier"}
+            about = plain if tasks.num_tasks == 1 else {"title": f"continual-{data.name}-{method.strategy}"}
             about |= {"metrics": SCORES, "config": eval_model.config, "tasks": tasks, "method": method}
-            hub.save_card(run, folder, "continual", data, results, **about)
+            hub.save_card(run, folder, "classifier", data, results, pipeline_tag="image-classification", **about)
 
         ending = training.Ending(test, save, [model, eval_model], hub.publish)
         whole = {"model": model, "noise": noise, "strategy": strategy, "stream": stream, "scores": scores}
@@ -137,11 +137,11 @@ def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, m
         ).results  # fmt: skip
 
 
-def build(run, data, stream, architecture) -> ContinualForImageClassification:
+def build(run, data, stream, architecture) -> ClassifierForImageClassification:
     mean, std = data.train.mean_and_std()
     own = {"image_mean": mean, "image_std": std, "id2label": dict(enumerate(stream.train.class_names))}
-    config = ContinualConfig(**data.image_shape, **own, num_heads=stream.num_heads, **asdict(architecture))
-    return hub.load_or_build(ContinualForImageClassification, run.model_name_or_path, config)
+    config = ClassifierConfig(**data.image_shape, **own, num_heads=stream.num_heads, **asdict(architecture))
+    return hub.load_or_build(ClassifierForImageClassification, run.model_name_or_path, config)
 
 
 def phase_batches(run, accelerator, stream, phases) -> continual.StreamBatches:
@@ -156,11 +156,11 @@ def phase_batches(run, accelerator, stream, phases) -> continual.StreamBatches:
     return continual.StreamBatches(batches_of, steps)
 
 
-def protocol(run, data, tasks, num_images) -> str:
+def protocol(run, data, tasks, test) -> str:
     stream = f"{tasks.num_tasks} tasks ({tasks.stream}, {tasks.scenario}-incremental)"
     return "; ".join((
         f"{data.name}, {stream if tasks.num_tasks > 1 else 'all classes in one task'}",
-        f"accuracy on all {num_images} test images, the mean over the tasks, after the last one",
+        f"accuracy on all {len(test)} test images, the mean over the tasks, after the last one",
         "among the outputs of the image's own task" if tasks.scenario == "task" else "among all outputs seen",
         training.weights_of(run),
     ))  # fmt: skip

@@ -11,6 +11,7 @@ from hwzoo import hub
 from hwzoo.data import load_images
 from hwzoo.errors import UsageError
 
+TITLES = {"mnist": "MNIST classifier", "fashion_mnist": "Fashion-MNIST classifier"}
 LOWEST = {"mnist": 0.992, "fashion_mnist": 0.915}
 
 
@@ -22,6 +23,7 @@ def test_it_is_small_and_tells_its_accuracy(name):
     assert (folder / "model.safetensors").stat().st_size < 1_000_000
     card = ModelCard.load(folder / "README.md")
     assert card.data.eval_results[0].metric_value == accuracy
+    assert card.data.model_name == TITLES[name] and f"\n# {TITLES[name]}\n" in card.text
     model = hub.load_classifier(name)
     assert not model.training and model.config.num_labels == 10
     assert model.features(torch.rand(2, 1, 28, 28)).shape == (2, 128)

@@ -2,12 +2,18 @@
 
 from importlib.metadata import version
 
-from transformers import AutoConfig, AutoImageProcessor
+from transformers import CONFIG_MAPPING, AutoConfig, AutoImageProcessor
 
-from .models import FAMILIES
-from .models.continual.configuration_continual import ContinualConfig
-from .models.continual.image_processing_continual import ContinualImageProcessor
-from .models.continual.modeling_continual import ContinualForImageClassification
+from .models import (
+    FAMILIES,
+    FORMER_MODEL_TYPES,
+    ContinualConfig,
+    ContinualForImageClassification,
+    ContinualImageProcessor,
+)
+from .models.classifier.configuration_classifier import ClassifierConfig
+from .models.classifier.image_processing_classifier import ClassifierImageProcessor
+from .models.classifier.modeling_classifier import ClassifierForImageClassification
 from .models.gan.configuration_gan import GANConfig
 from .models.gan.modeling_gan import GANModel
 from .models.vae.configuration_vae import VAEConfig
@@ -21,9 +27,15 @@ for _family in FAMILIES:
     _family.auto_class.register(_family.config_class, _family.model_class)
     if _family.image_processor_class is not None:
         AutoImageProcessor.register(_family.config_class, slow_image_processor_class=_family.image_processor_class)
+for _model_type, _config_class in FORMER_MODEL_TYPES.items():
+    CONFIG_MAPPING.register(_model_type, _config_class)  # AutoConfig's own would ask for the class's model type
+AutoImageProcessor.register(ContinualConfig, image_processor_classes={"former": ContinualImageProcessor})
 
 __all__ = [
     "FAMILIES",
+    "ClassifierConfig",
+    "ClassifierForImageClassification",
+    "ClassifierImageProcessor",
     "ContinualConfig",
     "ContinualForImageClassification",
     "ContinualImageProcessor",

@@ -24,11 +24,12 @@ from huggingface_hub.errors import HFValidationError, HTTPError
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.dynamic_module_utils import get_relative_imports
 
+from . import models
 from .cards import template, write_card
 from .errors import HwzooError, UsageError
 from .files import ENDED, PUSHED, adding_to, finish, made, read_jsonl, sha256, write_bytes, write_json, write_jsonl
 from .loading import check_finite, loading, refuse_code
-from .models import FAMILIES, ContinualForImageClassification
+from .models import FAMILIES, FORMER_MODEL_TYPES, ClassifierForImageClassification
 from .retry import has_file, reason, retried, status_of
 
 CLASSIFIERS = Path(__file__).parent / "classifiers"
@@ -147,7 +148,7 @@ def load(
                     lambda: PreTrainedConfig.get_config_dict(source, local_files_only=cached)[0],
                     f"loading {model_name_or_path}",
                 ).get("model_type", wanted)
-                if given != wanted:
+                if given != wanted and FORMER_MODEL_TYPES.get(given) is not model_class.config_class:
                     raise UsageError(f"{model_name_or_path} is a model of type {given}; it must be of type {wanted}")
             model, report = retried(
                 lambda: model_class.from_pretrained(
@@ -167,7 +168,8 @@ def load(
     # its way to generate.
     named = str((getattr(model.config, "auto_map", None) or {}).get(model_class.__name__, type(model).__name__))
     generates = model.can_generate() and has_file(model_name_or_path, "custom_generate/generate.py")
-    if generates or named.split(".")[-1] != type(model).__name__:
+    named = named.split(".")[-1]
+    if generates or named != type(model).__name__ and getattr(models, named, None) is not type(model):
         refuse_code(model_name_or_path, trust_remote_code)
     model.name_or_path = model.config.name_or_path = model_name_or_path  # wherever it was read from
     # They lie in the mapped file, at whatever address: matrix products round by alignment, and the file may change.
@@ -208,7 +210,7 @@ def load_classifier(name: str) -> PreTrainedModel:
     known = sorted(path.name for path in CLASSIFIERS.iterdir() if path.is_dir())
     if name not in known:
         raise UsageError(f"there is no classifier for {name!r}; there are {', '.join(known)}")
-    return load(ContinualForImageClassification, str(CLASSIFIERS / name))
+    return load(ClassifierForImageClassification, str(CLASSIFIERS / name))
 
 
 def _hub_answers() -> bool:

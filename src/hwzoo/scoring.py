@@ -13,7 +13,7 @@ from . import hub, metrics
 from .data import ImageSplits
 from .errors import UsageError
 from .files import settled, sha256
-from .models import ContinualForImageClassification
+from .models import ClassifierForImageClassification
 from .training import Flags, flag
 
 FLOOR_SEED = 0  # of the choice of the floor's training images: the same for every model
@@ -67,7 +67,7 @@ class Scorer:
 def score(
     samples: Tensor,
     data: ImageSplits,
-    classifier: ContinualForImageClassification,
+    classifier: ClassifierForImageClassification,
     made_by: str,
     inception=None,
     limit: int | None = None,
@@ -120,7 +120,7 @@ def own_classifier(data: ImageSplits) -> str | None:
     return name if name is not None and (hub.CLASSIFIERS / name / "config.json").exists() else None
 
 
-def load_classifier(data: ImageSplits, name_or_path: str | None = None) -> ContinualForImageClassification:
+def load_classifier(data: ImageSplits, name_or_path: str | None = None) -> ClassifierForImageClassification:
     """
     The classifier whose features score images of a data set: the one of this name, or the data set's own.
 
@@ -141,7 +141,7 @@ def load_classifier(data: ImageSplits, name_or_path: str | None = None) -> Conti
         classifier = hub.load(AutoModelForImageClassification, name_or_path)
     except ValueError as error:
         raise UsageError(f"--classifier {name_or_path} cannot be loaded: {str(error).splitlines()[0]}") from error
-    if not isinstance(classifier, ContinualForImageClassification):
+    if not isinstance(classifier, ClassifierForImageClassification):
         raise UsageError(f"--classifier {name_or_path}: a {type(classifier).__name__} is no classifier of the zoo")
     wanted = {"image_size": data.test.image_size, "num_channels": data.test.num_channels}
     for key, value in (wanted | {"num_labels": len(data.test.class_names)}).items():

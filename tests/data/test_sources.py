@@ -356,6 +356,7 @@ def test_what_comes_from_the_hub_is_known_by_its_repository(monkeypatch, name):
     data = load_images(name)
     assert (data.name, data.known_as, data.source) == (name, "mnist", "ylecun/mnist")
     other = load_images("owner/mnist")
+    assert (data.title, other.title) == ("MNIST", "mnist")
     assert (other.name, other.known_as, other.source) == ("owner/mnist", None, "owner/mnist")
     assert asked == ["ylecun/mnist", "owner/mnist"]
     given = dict(of_labels([0, 1], 8, "0123456789"))  # what a mirror may serve

@@ -34,7 +34,7 @@ TINY = {
         num_mixture_components=4,
         beta=0.5,
     ),
-    "continual": dict(
+    "classifier": dict(
         image_size=16,
         num_channels=3,
         backbone="cnn",
@@ -61,7 +61,7 @@ TINY = {
 # Families with a loss for each of their parts: {loss: the part that it trains}.
 LOSSES = {"gan": {"discriminator_loss": "discriminator", "generator_loss": "generator"}}
 # Families whose loss is of labels.
-LABELLED = {"continual"}
+LABELLED = {"classifier"}
 # For a value of each type, one that its field must refuse.
 WRONG = {bool: "yes", int: 2.5, float: "0.5", str: "no such choice", list: "16"}
 

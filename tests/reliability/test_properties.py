@@ -78,7 +78,7 @@ def check_config(family, data):
     assert all(torch.equal(tensor, state[name]) for name, tensor in loaded.state_dict().items())
     pixel_values = torch.rand(3, config.num_channels, config.image_size, config.image_size)
     labels = torch.arange(3) % (getattr(config, "num_classes", 0) or config.num_labels)
-    inputs = {"labels": labels} if family.name == "continual" or getattr(config, "num_classes", 0) else {}
+    inputs = {"labels": labels} if family.name == "classifier" or getattr(config, "num_classes", 0) else {}
     outputs = []
     for each in (model, loaded):
         torch.manual_seed(1)

@@ -22,6 +22,7 @@ from ..retry import retried
 from .images import ImageSet
 
 # Data sets known by a short name: the folder of their idx files in the data folder is that name.
+TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
 HUB_IDS = {"mnist": "ylecun/mnist", "fashion_mnist": "zalando-datasets/fashion_mnist"}
 FASHION_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -57,6 +58,11 @@ class ImageSplits:
     def source(self) -> str:
         """The data set's Hub id, or its name when it has none."""
         return HUB_IDS.get(self.known_as, self.name)
+
+    @property
+    def title(self) -> str:
+        """Its name as one writes it: "MNIST"."""
+        return TITLES.get(self.known_as, self.name.split("/")[-1])
 
     @property
     def image_shape(self) -> dict[str, int]:

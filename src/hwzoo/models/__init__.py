@@ -10,9 +10,9 @@ from transformers import (
     PreTrainedModel,
 )
 
-from .continual.configuration_continual import ContinualConfig
-from .continual.image_processing_continual import ContinualImageProcessor
-from .continual.modeling_continual import ContinualForImageClassification
+from .classifier.configuration_classifier import ClassifierConfig
+from .classifier.image_processing_classifier import ClassifierImageProcessor
+from .classifier.modeling_classifier import ClassifierForImageClassification
 from .gan.configuration_gan import GANConfig
 from .gan.modeling_gan import GANModel
 from .vae.configuration_vae import VAEConfig
@@ -23,7 +23,7 @@ from .vae.modeling_vae import VAEModel
 class Family:
     """
     Args:
-        name: as in the recipe's and the folders' names.
+        name: as in the names of its folder and of the template of its card.
         config_class: its `model_type` starts with `hwzoo_`.
         model_class: the class that `from_pretrained` and the Auto class below give.
         auto_class: the Auto class of transformers that loads it.
@@ -41,17 +41,33 @@ class Family:
 FAMILIES = (
     Family("vae", VAEConfig, VAEModel, AutoModel),
     Family(
-        "continual",
-        ContinualConfig,
-        ContinualForImageClassification,
+        "classifier",
+        ClassifierConfig,
+        ClassifierForImageClassification,
         AutoModelForImageClassification,
-        ContinualImageProcessor,
+        ClassifierImageProcessor,
     ),
     Family("gan", GANConfig, GANModel, AutoModel),
 )
 
+# The former names of the family `classifier`, in folders and scripts of earlier versions: {model type: today's class}.
+FORMER_MODEL_TYPES = {"hwzoo_continual": ClassifierConfig}
+ContinualConfig, ContinualForImageClassification = ClassifierConfig, ClassifierForImageClassification
+
+
+class ContinualImageProcessor(ClassifierImageProcessor):
+    """Makes a `ClassifierImageProcessor`; a class, as transformers finds an image processor by the name of one."""
+
+    def __new__(cls, *args, **kwargs) -> ClassifierImageProcessor:
+        return ClassifierImageProcessor(*args, **kwargs)
+
+
 __all__ = [
     "FAMILIES",
+    "FORMER_MODEL_TYPES",
+    "ClassifierConfig",
+    "ClassifierForImageClassification",
+    "ClassifierImageProcessor",
     "ContinualConfig",
     "ContinualForImageClassification",
     "ContinualImageProcessor",

@@ -1,16 +1,16 @@
-"""From pictures to the pixels that the classifiers of continual learning take."""
+"""From pictures to the pixels that the classifiers take."""
 
 import numpy as np
 from PIL import Image
 from transformers import BaseImageProcessor, BatchFeature
 
-from .configuration_continual import ContinualConfig
+from .configuration_classifier import ClassifierConfig
 
 # PIL's modes by number of channels: grey or colour, with or without transparency.
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
-class ContinualImageProcessor(BaseImageProcessor):
+class ClassifierImageProcessor(BaseImageProcessor):
     """
     Turns pictures of any size and mode into `pixel_values`: converted to grey (ITU-R 601) or colour, resized
     (bilinear, without keeping the proportions), scaled to [0, 1]. The model normalises by itself.
@@ -39,7 +39,7 @@ class ContinualImageProcessor(BaseImageProcessor):
         self.video_processor_type = "none"
 
     @classmethod
-    def from_config(cls, config: ContinualConfig) -> "ContinualImageProcessor":
+    def from_config(cls, config: ClassifierConfig) -> "ClassifierImageProcessor":
         """The processor for a model's input."""
         return cls(image_size=config.image_size, num_channels=config.num_channels)
 
@@ -75,4 +75,4 @@ class ContinualImageProcessor(BaseImageProcessor):
         return pixels.transpose(2, 0, 1).astype(np.float32) / 255
 
 
-__all__ = ["ContinualImageProcessor"]
+__all__ = ["ClassifierImageProcessor"]

@@ -1,4 +1,4 @@
-"""Configuration of the image classifiers of continual learning."""
+"""Configuration of the image classifiers."""
 
 import math
 from dataclasses import field, fields
@@ -14,7 +14,7 @@ SMALLEST_IMAGE_SIZE = {"cnn": 16, "mlp": 1, "wide_cnn": 8}
 
 
 @strict
-class ContinualConfig(PreTrainedConfig):
+class ClassifierConfig(PreTrainedConfig):
     r"""
     An image classifier whose outputs may be divided into one head a task.
 
@@ -43,7 +43,7 @@ class ContinualConfig(PreTrainedConfig):
             do not go together.
     """
 
-    model_type = "hwzoo_continual"
+    model_type = "hwzoo_classifier"
 
     image_size: int = 28
     num_channels: int = 1
@@ -111,4 +111,4 @@ class ContinualConfig(PreTrainedConfig):
             raise ValueError(f"image_std is {self.image_std}; each number must be above 0")
 
 
-__all__ = ["ContinualConfig"]
+__all__ = ["ClassifierConfig"]
