@@ -50,10 +50,13 @@ def flag(default: Any, help: str, allowed: str | None = None) -> Any:
     Args:
         default: its value when it is not given.
         help: one line for `--help`.
-        allowed: the interval of a number, or of each of a list, as in mathematics: "[0, 1)"; NaN is in none.
+        allowed: the interval of a number, or of each of a list, as in mathematics: "[0, 1)"; NaN is in none. `--help`
+            shows it.
+
+    Returns:
+        The field, with `help` and, where there is one, the interval as `range` in its metadata.
     """
-    # The interval stands as the flag's metavar, so that `--help` shows it: --ema_decay [0, 1).
-    metadata = {"help": help} | ({"metavar": allowed} if allowed else {})
+    metadata = {"help": help} | ({"range": allowed} if allowed else {})
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -78,7 +81,7 @@ class Flags:
 
     def __post_init__(self):
         for each in fields(self):
-            interval, value = each.metadata.get("metavar"), getattr(self, each.name)
+            interval, value = each.metadata.get("range"), getattr(self, each.name)
             for item in value if isinstance(value, list | tuple) else [value]:
                 if isinstance(item, str):
                     _check_words(each.name, item)
@@ -237,6 +240,9 @@ class _Parser(HfArgumentParser):
         super().__init__(types, **kwargs)
 
     def add_argument(self, *names: str, **kwargs: Any):
+        # HfArgumentParser hands on a field's metadata. Its range is shown where argparse shows a metavar.
+        if interval := kwargs.pop("range", None):
+            kwargs["metavar"] = interval
         title = self._of_flag.get(kwargs.get("dest") or names[0].removeprefix("--"))
         if title is None:  # --help
             return super().add_argument(*names, **kwargs)
