@@ -57,7 +57,8 @@ def missing(function: ast.FunctionDef, overrides: bool = False) -> list[str]:
     taken, lacks = parameters(function), []
     short = overrides or len(taken) < 2  # the summary tells what goes in and comes out
     if not short:
-        named = set(re.findall(r"^ *`?\**(\w+)`?(?: \(.*?\))?:", section(docstring, "Args"), re.M))
+        named = re.findall(r"^ *([\w, `*]+)(?: \(.*?\))?:", section(docstring, "Args"), re.M)
+        named = set(re.findall(r"\w+", " ".join(named)))
         lacks += [f"{name} in Args" for name in taken if name not in named]
         if returns(function) and not section(docstring, "Returns", "Yields").strip():
             lacks.append("Returns")

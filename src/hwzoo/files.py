@@ -166,7 +166,13 @@ def has_ended(folder: Path) -> bool:
 
 
 def remove_made(folder: Path, digests: Mapping[str, str | None]):
-    """Deletes files that still are what was recorded; what somebody changed stays, and so does what grows."""
+    """
+    Deletes files that still are what was recorded; what somebody changed stays, and so does what grows.
+
+    Args:
+        folder: of the run.
+        digests: SHA-256 by the file's name, as it was recorded; None for what grows.
+    """
     for name, digest in digests.items():
         path = folder / name
         if path.is_file() and not path.is_symlink() and sha256(path.read_bytes()) == digest:
@@ -190,7 +196,13 @@ def _ended(folder: Path) -> dict[str, str]:
 
 
 def append_jsonl(path: Path, records: Iterable[Any]):
-    """Appends JSON Lines to a file that grows; HwzooError when it cannot."""
+    """
+    Appends JSON Lines to a file that grows; HwzooError when it cannot.
+
+    Args:
+        path: made if it is not there.
+        records: JSON values.
+    """
     with writing(path), open(path, "a", encoding="utf-8") as file:
         file.write("".join(json.dumps(record) + "\n" for record in records))
 
@@ -209,7 +221,16 @@ def _parsed(data: bytes) -> list[Any]:
 
 
 def cut_back(path: Path, length: int) -> list[Any]:
-    """Cuts a file of JSON Lines back to its first `length` bytes, and gives the lines that it had after them."""
+    """
+    Cuts a file of JSON Lines back to its first `length` bytes, and gives the lines that it had after them.
+
+    Args:
+        path: it need not be there.
+        length: in bytes.
+
+    Returns:
+        The values of the lines that were cut off.
+    """
     if not path.is_file():
         return []
     with writing(path), open(path, "r+b") as file:
@@ -226,18 +247,36 @@ def size_of(path: Path) -> int:
 
 
 def write_bytes(path: Path, data: bytes):
-    """Writes a file, whole or not at all; raises HwzooError when it cannot."""
+    """
+    Writes a file, whole or not at all; raises HwzooError when it cannot.
+
+    Args:
+        path: in a folder that is there.
+        data: all of the file.
+    """
     with replacing(path) as beside:
         beside.write_bytes(data)
 
 
 def write_json(path: Path, content: Any):
-    """Writes JSON, whole or not at all; numbers must be finite (ValueError)."""
+    """
+    Writes JSON, whole or not at all; numbers must be finite (ValueError).
+
+    Args:
+        path: in a folder that is there.
+        content: JSON values.
+    """
     write_bytes(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]):
-    """Writes JSON Lines, one for each row, whole or not at all; numbers must be finite (ValueError)."""
+    """
+    Writes JSON Lines, one for each row, whole or not at all; numbers must be finite (ValueError).
+
+    Args:
+        path: in a folder that is there.
+        rows: JSON values.
+    """
     lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     write_bytes(path, "".join(lines).encode())
 

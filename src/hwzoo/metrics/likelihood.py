@@ -31,6 +31,9 @@ def latent_variable_scores(model: Any, images: Any, batch_size: int, seed: int =
         images: a test set: `len`, `labels`, and `pixel_values(indices)`.
         batch_size: images that are encoded at once.
         seed: of the posterior samples.
+
+    Returns:
+        The scores of `course100`, and `active_units`, an integer, by name.
     """
     results = course100(model, images.pixel_values, images.labels, seed=seed)
     indices = torch.arange(len(images)).split(batch_size)

@@ -17,6 +17,9 @@ def rouge_scores(predictions: Sequence[str], references: Sequence[Sequence[str]]
         references: the right texts for each.
         kwargs: further ones of the metric in `ROUGE`: `multi_reference` ("max", the default, or "mean"),
             `rouge_types`.
+
+    Returns:
+        By the name of a type (`rouge1`, say), one F-measure a prediction.
     """
     return _rouge().compute(
         predictions=list(predictions),

@@ -273,6 +273,15 @@ def parse_arguments(types: list[type], argv: list[str] | None = None, descriptio
     """
     Parses the command line, and the preset that its `--config` names, into one instance of each dataclass.
 
+    Args:
+        types: dataclasses of flags, no flag in two of them; the first tells, by its module, whose presets have short
+            names.
+        argv: the words of the command line, without the program's; those of this process when None.
+        description: text above the flags in `--help`.
+
+    Returns:
+        An instance of each of `types`, in their order.
+
     Raises:
         UsageError: for an unknown or abbreviated flag, an unknown key of the preset, a value of the wrong type or out
             of range; one line that names it.
@@ -319,7 +328,13 @@ def expected_numbers(preset: str, types: list[type]) -> list[str]:
 
 
 def save_settings(path: Path, *arguments: Any):
-    """Writes the `settings` of a run as a preset that `--config` takes."""
+    """
+    Writes the `settings` of a run as a preset that `--config` takes.
+
+    Args:
+        path: of the YAML file; it is written whole or not at all.
+        arguments: dataclasses of flags.
+    """
     write_bytes(path, yaml.safe_dump(settings(*arguments), sort_keys=False).encode())
 
 
@@ -348,6 +363,9 @@ def identity_of(recipe: str, data: Any, *arguments: Flags, config: Any = None) -
         data: with a `name` and a `digest()`.
         arguments: the flags of the recipe besides those of the run.
         config: of the model, in place of flags of these names: a trained model has a configuration of its own.
+
+    Returns:
+        JSON values by name, for `fit`'s `identity`.
     """
     flags = {name: getattr(config, name, value) for name, value in deciding(*arguments).items()}
     return {**flags, "recipe": recipe, "dataset": data.name, "data": data.digest()}

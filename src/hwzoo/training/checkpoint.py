@@ -49,6 +49,13 @@ class Checkpoints:
         """
         Writes the checkpoint of a step, then removes the oldest ones beyond the limit.
 
+        Args:
+            step: optimiser steps done; the folder's name.
+            state: by name, modules (saved as safetensors) and what else has a `state_dict` (saved by torch).
+            progress: what the loop itself needs to go on, values that `torch.load` reads with weights_only.
+            identity: what a resumed run must share with this one, JSON values by name.
+            rng: the state of the random generators of each process.
+
         Raises:
             HwzooError: when it cannot be written, or a weight is not finite; the earlier ones stay.
         """
@@ -84,7 +91,9 @@ class Checkpoints:
 
         Args:
             written: the folder, beside the checkpoints.
+            step: optimiser steps done; the folder's name.
             progress: JSON values that the manifest holds; a checkpoint's `progress`.
+            identity: what a resumed run must share with this one, JSON values by name.
             keep: steps whose checkpoints stay, beyond the limit.
 
         Raises:
