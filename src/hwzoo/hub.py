@@ -61,12 +61,12 @@ def save(model: PreTrainedModel, folder: Path, results: dict[str, Any] | None = 
             result is not finite.
     """
     register(model)
-    with adding_to(Path(folder)) as beside:
+    with adding_to(Path(folder)) as staging:
         for each in (model, *also):
-            each.save_pretrained(beside)
+            each.save_pretrained(staging)
         for family in FAMILIES:
             if type(model) is family.model_class and family.image_processor_class is not None:
-                family.image_processor_class.from_config(model.config).save_pretrained(beside)
+                family.image_processor_class.from_config(model.config).save_pretrained(staging)
     if results is not None:
         save_results(results, folder)
 

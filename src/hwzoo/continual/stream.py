@@ -45,7 +45,7 @@ class Stream:
         """The first so many outputs have been seen after a task; in the class scenario the others do not compete."""
         return self.num_labels // self.num_tasks * (task + 1) if self.scenario == "class" else self.num_labels
 
-    def train_places(self, first: int, last: int) -> slice:
+    def train_indices(self, first: int, last: int) -> slice:
         """
         Where in `train` the images of the tasks first to last stand.
 
@@ -56,11 +56,11 @@ class Stream:
         Returns:
             Indices of images; those of a task stand together.
         """
-        return _places(self.train.task_ids, first, last)
+        return _indices(self.train.task_ids, first, last)
 
-    def test_places(self, task: int) -> slice:
+    def test_indices(self, task: int) -> slice:
         """Where in `test` the images of a task stand."""
-        return _places(self.test.task_ids, task, task)
+        return _indices(self.test.task_ids, task, task)
 
     def to(self, device: torch.device | str) -> "Stream":
         """The stream with its images on a device."""
@@ -196,7 +196,7 @@ class StreamBatches:
         self.phase, self.step, self._batches = phase, step, self.make_batches(phase)
 
 
-def _places(task_ids: Tensor, first: int, last: int) -> slice:
+def _indices(task_ids: Tensor, first: int, last: int) -> slice:
     # Images stand in the order of their tasks.
     bounds = torch.searchsorted(task_ids, torch.tensor([first, last + 1], device=task_ids.device)).tolist()
     return slice(*bounds)

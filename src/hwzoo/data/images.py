@@ -45,21 +45,21 @@ class ImageSet:
         task_ids = None if self.task_ids is None else self.task_ids.to(device)
         return replace(self, images=self.images.to(device), labels=self.labels.to(device), task_ids=task_ids)
 
-    def select(self, places: Tensor | slice) -> "ImageSet":
-        """The images at the given places; of a slice, without a copy."""
-        task_ids = None if self.task_ids is None else self.task_ids[places]
-        return replace(self, images=self.images[places], labels=self.labels[places], task_ids=task_ids)
+    def select(self, indices: Tensor | slice) -> "ImageSet":
+        """The images at the given indices; of a slice, without a copy."""
+        task_ids = None if self.task_ids is None else self.task_ids[indices]
+        return replace(self, images=self.images[indices], labels=self.labels[indices], task_ids=task_ids)
 
-    def batch(self, places: Tensor) -> dict[str, Tensor]:
-        """{"pixel_values": float32 in [0, 1], "labels": int64} of the images at some places; `task_ids` if any."""
-        images = self.images.index_select(0, places)
-        batch = {"pixel_values": images.float().div_(255), "labels": self.labels.index_select(0, places)}
+    def batch(self, indices: Tensor) -> dict[str, Tensor]:
+        """{"pixel_values": float32 in [0, 1], "labels": int64} of the images at some indices; `task_ids` if any."""
+        images = self.images.index_select(0, indices)
+        batch = {"pixel_values": images.float().div_(255), "labels": self.labels.index_select(0, indices)}
         if self.task_ids is not None:
-            batch["task_ids"] = self.task_ids.index_select(0, places)
+            batch["task_ids"] = self.task_ids.index_select(0, indices)
         return batch
 
     def pixel_values(self, indices: Tensor | slice = slice(None)) -> Tensor:
-        """The images at the given places as float32 in [0, 1], (num, channels, height, width)."""
+        """The images at the given indices as float32 in [0, 1], (num, channels, height, width)."""
         return self.images[indices].float().div_(255)
 
     def mean_and_std(self) -> tuple[list[float], list[float]]:

@@ -130,10 +130,10 @@ def strata(last: int, num: int) -> list[int]:
         num + 1 edges, ascending, from 1 to last + 1.
     """
     edges = [1]
-    for place in range(1, num + 1):
+    for index in range(1, num + 1):
         # At least one timestep in this part, and one left for each that follows.
-        square = 1 + round(last * (place / num) ** 2)
-        edges.append(min(max(square, edges[-1] + 1), last + 1 - (num - place)))
+        square = 1 + round(last * (index / num) ** 2)
+        edges.append(min(max(square, edges[-1] + 1), last + 1 - (num - index)))
     return edges
 
 

@@ -144,8 +144,8 @@ def save_pipeline(pipeline: Any, folder: Path):
 
     if not pipeline.num_classes and pipeline.config.image_size is None:
         pipeline = DDPMPipeline(pipeline.unet, pipeline.scheduler)
-    with adding_to(Path(folder)) as beside:
-        pipeline.save_pretrained(beside)
+    with adding_to(Path(folder)) as staging:
+        pipeline.save_pretrained(staging)
 
 
 def load_pipeline(name_or_path: str) -> Any:
@@ -208,7 +208,7 @@ def reverse_process(pipeline: Any, num_frames: int, **kwargs: Any) -> Tensor:
     def keep(pipeline, step, timestep, tensors):
         steps = len(pipeline.scheduler.timesteps)
         num = min(num_frames, steps)
-        if step in {(place + 1) * steps // num - 1 for place in range(num)}:
+        if step in {(index + 1) * steps // num - 1 for index in range(num)}:
             frames.append(pipeline.to_pixel_values(tensors["latents"]))
 
     pipeline(**kwargs | {"output_type": "pt"}, callback_on_step_end=keep)

@@ -53,10 +53,10 @@ def text_scores(
     """
     if not predictions or len(predictions) != len(references):
         raise ValueError(f"{len(predictions)} predictions and {len(references)} lists of references")
-    for place, texts in enumerate(zip(predictions, references, strict=True)):
+    for index, texts in enumerate(zip(predictions, references, strict=True)):
         for each in (texts[0], *texts[1]):
             if not isinstance(each, str):
-                raise ValueError(f"prediction {place} or a reference of it is {each!r}; it must be a text")
+                raise ValueError(f"prediction {index} or a reference of it is {each!r}; it must be a text")
     kinds = {"": [each[:1] for each in references]}
     if any(len(each) > 1 for each in references):
         kinds |= {"_max": references, "_mean": references}
