@@ -51,6 +51,9 @@ def write_card(
         base_model: Hub id of the model that it was trained from, or that it is an adapter of.
         variables: further ones of the template.
 
+    Returns:
+        The card, as it was written.
+
     Raises:
         HwzooError: when the card cannot be written; an earlier one stays.
     """

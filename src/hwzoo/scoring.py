@@ -82,6 +82,9 @@ def score(
         made_by: what made the samples, with the seed, for the protocol.
         inception: of `metrics.load_inception`, for FID on its features as well.
         limit: test images at most, for a rehearsal.
+
+    Returns:
+        Numbers and texts by name, as all_results.json holds them.
     """
     num_samples, num_features = len(samples), classifier.feature_size
     chosen = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(FLOOR_SEED))[:num_samples]
@@ -123,6 +126,13 @@ def own_classifier(data: ImageSplits) -> str | None:
 def load_classifier(data: ImageSplits, name_or_path: str | None = None) -> ContinualForImageClassification:
     """
     The classifier whose features score images of a data set: the one of this name, or the data set's own.
+
+    Args:
+        data: with its test images and class names.
+        name_or_path: folder or Hub id; None for the data set's own.
+
+    Returns:
+        The classifier, in eval mode.
 
     Raises:
         UsageError: when the data set has none, or for one of other images or another number of classes.

@@ -42,6 +42,7 @@ class ImageSet:
         return height
 
     def to(self, device: torch.device | str) -> "ImageSet":
+        """The same images on a device."""
         task_ids = None if self.task_ids is None else self.task_ids.to(device)
         return replace(self, images=self.images.to(device), labels=self.labels.to(device), task_ids=task_ids)
 
@@ -83,7 +84,16 @@ class ImageSet:
 
 
 def binarize(pixel_values: Tensor, uniform: Tensor) -> Tensor:
-    """Pixels drawn from Bernoulli distributions of their intensities; `uniform`, noise in [0, 1), is overwritten."""
+    """
+    Pixels drawn from Bernoulli distributions of their intensities; `uniform`, noise in [0, 1), is overwritten.
+
+    Args:
+        pixel_values: intensities in [0, 1], any shape.
+        uniform: of the same shape.
+
+    Returns:
+        `uniform`, which now holds 0 and 1.
+    """
     return uniform.lt_(pixel_values)
 
 
@@ -131,6 +141,9 @@ class ImageBatches:
             run: its flags: `train_batch_size`, `gradient_accumulation_steps`, `seed`.
             accelerator: its processes and device.
             turns: batches that a step takes of each process and accumulated part.
+
+        Returns:
+            The batches from the first epoch on; this process gets its share of each.
         """
         batch_size = run.train_batch_size * run.gradient_accumulation_steps * turns
         process = accelerator.process_index, accelerator.num_processes
@@ -158,6 +171,12 @@ class ImageBatches:
         return {"epoch": self.epoch, "batch": self.batch, "images": len(self.data)}
 
     def load_state_dict(self, state: dict[str, Any]):
+        """
+        Goes on at a batch of an epoch of the same data.
+
+        Raises:
+            ValueError: for a data set of another size.
+        """
         if state.get("images", len(self.data)) != len(self.data):  # the first version did not save it
             raise ValueError(f"the data set has {len(self.data)} images, it had {state['images']}")
         self.epoch, self.batch, self._order = state["epoch"], state["batch"], None

@@ -42,7 +42,16 @@ def latent_variable_scores(model: Any, images: Any, batch_size: int, seed: int =
 
 
 def first_of_each_class(labels: Tensor, num: int) -> Tensor:
-    """The indices of the first `num` examples of each class (fewer where a class has fewer), by class: (indices,)."""
+    """
+    The indices of the first `num` examples of each class (fewer where a class has fewer), by class: (indices,).
+
+    Args:
+        labels: int64, (num_examples,).
+        num: of each class.
+
+    Returns:
+        Indices, int64, ascending within a class.
+    """
     return torch.cat([(labels == label).nonzero()[:num, 0] for label in labels.unique()])
 
 

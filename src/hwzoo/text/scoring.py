@@ -56,6 +56,7 @@ def score_labels(
 
     Args:
         model: of either kind, or an adapter on it.
+        tokenizer: of its base.
         contexts: texts up to where the label stands.
         labels: in words.
         batch_size: of pairs of context and label.

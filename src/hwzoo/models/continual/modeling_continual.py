@@ -89,6 +89,8 @@ class Normalization(nn.Module):
 
 
 class ContinualPreTrainedModel(PreTrainedModel):
+    """Weights, saving and loading, as all models of transformers have them."""
+
     config_class = ContinualConfig
     base_model_prefix = "continual"
     main_input_name = "pixel_values"
