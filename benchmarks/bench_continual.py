@@ -48,8 +48,8 @@ def bare(stream: continual.Stream) -> float:
     train, test = stream.train, stream.test
     start = time.perf_counter()
     for task in range(stream.num_tasks):
-        places = stream.train_places(task, task)
-        order = torch.randperm(places.stop - places.start) + places.start
+        indices = stream.train_indices(task, task)
+        order = torch.randperm(indices.stop - indices.start) + indices.start
         model.train()
         for indices in order.split(BATCH)[: len(order) // BATCH]:
             pixel_values = train.images.index_select(0, indices).float().div_(255)
@@ -60,7 +60,7 @@ def bare(stream: continual.Stream) -> float:
         model.eval()
         with torch.inference_mode():
             for other in range(stream.num_tasks):
-                part = stream.test_places(other)
+                part = stream.test_indices(other)
                 for indices in torch.arange(part.start, part.stop).split(500):
                     logits = model(test.images.index_select(0, indices).float().div_(255)).logits
                     (logits.argmax(-1) == test.labels.index_select(0, indices)).float().mean().item()

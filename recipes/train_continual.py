@@ -79,7 +79,7 @@ def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, m
 
         # 6. training; after the last step of a phase the strategy keeps what it needs, and all tasks are tested
         def accuracy_on(task):
-            images = stream.test.select(stream.test_places(task))
+            images = stream.test.select(stream.test_indices(task))
             eval_model.eval()
             mean = training.TestMeans(accelerator, images, run.eval_batch_size)(
                 lambda batch, generator: {"accuracy": strategy.accuracy(eval_model, batch)}
@@ -149,7 +149,7 @@ def phase_batches(run, accelerator, stream, phases) -> continual.StreamBatches:
     process = accelerator.process_index, accelerator.num_processes
 
     def batches_of(phase):
-        images = stream.train.select(stream.train_places(*phases[phase]))
+        images = stream.train.select(stream.train_indices(*phases[phase]))
         return ImageBatches(images, batch_size, run.seed + 1_000_003 * phase, *process)
 
     steps = [run.total_steps(len(batches_of(phase))) for phase in range(len(phases))]

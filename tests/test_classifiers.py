@@ -36,8 +36,8 @@ def test_its_accuracy_is_the_one_told(name):
     test, model = load_images(name).test, hub.load_classifier(name)
     with torch.inference_mode():
         right = sum(
-            (model(test.pixel_values(places)).logits.argmax(-1) == test.labels[places]).sum().item()
-            for places in torch.arange(len(test)).split(500)
+            (model(test.pixel_values(indices)).logits.argmax(-1) == test.labels[indices]).sum().item()
+            for indices in torch.arange(len(test)).split(500)
         )
     told = json.loads((hub.CLASSIFIERS / name / "all_results.json").read_text())["average_accuracy"]
     assert right / len(test) == pytest.approx(told, abs=0.0003)  # other kernels round otherwise

@@ -53,6 +53,9 @@ def write_card(
         tag: of the Hub, beside `hwzoo`; the title up to its first hyphen when not given.
         variables: further ones of the template.
 
+    Returns:
+        The card, as it was written.
+
     Raises:
         HwzooError: when the card cannot be written; an earlier one stays.
     """

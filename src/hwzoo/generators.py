@@ -26,7 +26,15 @@ def load_generator(name: str | None, device: torch.device, trust_remote_code: bo
     A pipeline of a UNet2DModel (it has a `scheduler`), or a model with the zoo's `sample`, in eval mode.
 
     Args:
+        name: folder or Hub id.
+        device: where it is put.
         trust_remote_code: as in `hub.load`; the code of a pipeline is never run.
+
+    Returns:
+        The pipeline or the model, on the device.
+
+    Raises:
+        UsageError: for no name, one that is neither folder nor Hub id, or what cannot be loaded or has no `sample`.
     """
     if name is None:
         raise UsageError("--model_name_or_path is missing: a model or a pipeline")
@@ -44,11 +52,33 @@ def load_generator(name: str | None, device: torch.device, trust_remote_code: bo
 
 
 def check_guidance(guidance_scale: float, model: Any, name: str):
+    """
+    Checks that a model can be guided so.
+
+    Args:
+        guidance_scale: 1 for none.
+        model: of `load_generator`.
+        name: of the model, for the error.
+
+    Raises:
+        UsageError: for a scale other than 1 without a conditional pipeline.
+    """
     if guidance_scale != 1 and not (hasattr(model, "scheduler") and model.num_classes):
         raise UsageError(f"--guidance_scale is {guidance_scale}; {name} is no conditional pipeline, give 1")
 
 
 def check_steps(steps: int, pipeline: Any, name: str):
+    """
+    Checks that a pipeline has as many steps.
+
+    Args:
+        steps: of sampling.
+        pipeline: of `load_generator`.
+        name: of the pipeline, for the error.
+
+    Raises:
+        UsageError: for more steps than the training had timesteps.
+    """
     most = pipeline.scheduler.config.num_train_timesteps
     if steps > most:
         raise UsageError(f"--num_inference_steps is {steps}; {name} was trained with {most} timesteps")
@@ -61,7 +91,11 @@ def draw(
     Images of a pipeline or a model of `load_generator`, and the seconds that they took.
 
     Args:
+        model: of `load_generator`.
+        num_samples: how many.
         labels: (num_samples,), or None for a model without classes.
+        seed: of the noise and of classes that are drawn.
+        batch_size: images drawn at once.
         call: of the pipeline: its steps and guidance.
 
     Returns:
@@ -211,6 +245,9 @@ def fitted(images: Tensor, shape: Sequence[int], center_crop: bool, name: str, d
         center_crop: whether the edges of larger ones are cut off.
         name: of what made them, for the error.
         data: of the data set, for the error.
+
+    Returns:
+        The images, cut if asked for.
 
     Raises:
         UsageError: for images of another shape.

@@ -57,17 +57,23 @@ def save(model: PreTrainedModel, folder: Path, results: dict[str, Any] | None = 
     preprocessor_config.json, and the results as all_results.json; each file appears whole or not at all. `also` are
     further objects with `save_pretrained` that belong to the model: a tokenizer, how it is to generate.
 
+    Args:
+        model: of the zoo.
+        folder: made if it is not there; other files in it stay.
+        results: finite numbers and what else JSON holds, by name.
+        also: see above.
+
     Raises:
         HwzooError: when the folder cannot be written (the files it held stay), or, once the model is saved, when a
             result is not finite.
     """
     register(model)
-    with adding_to(Path(folder)) as beside:
+    with adding_to(Path(folder)) as staging:
         for each in (model, *also):
-            each.save_pretrained(beside)
+            each.save_pretrained(staging)
         for family in FAMILIES:
             if type(model) is family.model_class and family.image_processor_class is not None:
-                family.image_processor_class.from_config(model.config).save_pretrained(beside)
+                family.image_processor_class.from_config(model.config).save_pretrained(staging)
     if results is not None:
         save_results(results, folder)
 
@@ -75,6 +81,10 @@ def save(model: PreTrainedModel, folder: Path, results: dict[str, Any] | None = 
 def save_results(results: dict[str, Any], folder: Path):
     """
     Writes all_results.json into a folder that holds the model already.
+
+    Args:
+        results: finite numbers and what else JSON holds, by name.
+        folder: that is there.
 
     Raises:
         HwzooError: when a result is not finite, or the file cannot be written.
@@ -130,6 +140,9 @@ def load(
             no such model could serve.
         kwargs: of `from_pretrained`.
 
+    Returns:
+        The model, in eval mode.
+
     Raises:
         HwzooError: naming the weights that do not fit, the file that is damaged, or the model that is not there.
         UsageError: for a model of another type than the class, or one that needs code of its own, without the
@@ -181,6 +194,14 @@ def load(
 def load_or_build(model_class: type[PreTrainedModel], model_name_or_path: str | None, config: PreTrainedConfig):
     """
     A new model of a configuration, or, when its name is given, a trained one with a configuration of its own.
+
+    Args:
+        model_class: of the zoo.
+        model_name_or_path: folder or Hub id; None for a new model.
+        config: of a new model, and what a trained one must fit.
+
+    Returns:
+        The model; the weights of a new one are of torch's global random state.
 
     Raises:
         UsageError: when the trained model has another image size or number of channels, labels or heads than `config`.

@@ -45,6 +45,9 @@ def loading(
             that comes with the model; None where there is no such flag, as no such model could serve.
         dtype: float32 where weights of half precision become that; a line tells it.
 
+    Returns:
+        The folder or Hub id to load from, as the value of the `with`.
+
     Raises:
         HwzooError: naming the file that is cut, empty or of another type, or what else a library stumbles over.
         OwnCode: when it needs code of its own to be run, and that is not allowed.
@@ -84,6 +87,10 @@ def loading(
 
 def refuse_code(name_or_path: str, trust_remote_code: bool | None):
     """
+    Args:
+        name_or_path: of the model, for the error.
+        trust_remote_code: the user's word; None where there is no flag for it.
+
     Raises:
         OwnCode: for a model that has code of its own, unless it may be run.
     """
@@ -93,6 +100,11 @@ def refuse_code(name_or_path: str, trust_remote_code: bool | None):
 
 def check_finite(model: nn.Module, name_or_path: str, *subfolders: str):
     """
+    Args:
+        model: that was loaded.
+        name_or_path: from where.
+        subfolders: of it that hold its weights; itself when there are none.
+
     Raises:
         HwzooError: when weights, or buffers that are saved, are not finite; it names the file and the weight.
     """

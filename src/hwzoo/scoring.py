@@ -82,12 +82,15 @@ def score(
         made_by: what made the samples, with the seed, for the protocol.
         inception: of `metrics.load_inception`, for FID on its features as well.
         limit: test images at most, for a rehearsal.
+
+    Returns:
+        Numbers and texts by name, as all_results.json holds them.
     """
     num_samples, num_features = len(samples), classifier.feature_size
     chosen = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(FLOOR_SEED))[:num_samples]
 
-    def pixel_values(images, places):
-        return (images.pixel_values(part) for part in places.split(500))
+    def pixel_values(images, indices):
+        return (images.pixel_values(part) for part in indices.split(500))
 
     def real():
         return pixel_values(data.test, torch.arange(len(data.test))[:limit]), pixel_values(data.train, chosen)
@@ -99,7 +102,7 @@ def score(
     shipped = Path(classifier.name_or_path).parent == hub.CLASSIFIERS
     name = Path(classifier.name_or_path).name if shipped else classifier.name_or_path
     scores |= {"classifier": name, "classifier_sha256": weights}
-    sentence = [
+    protocol = [
         f"{data.name}: {num_samples} samples of {made_by}, against all {len(data.test)} test images",
         f"FID, precision and recall (k = {metrics.NUM_NEIGHBORS}) on the {num_features} features of the classifier "
         f"{name}{' of hwzoo' if shipped else ''} (sha256 {weights}), not Inception's: comparable only under the same "
@@ -108,10 +111,10 @@ def score(
         "classes: the classifier's most likely one; covered: by 1 % of the samples or more; entropy in nats",
     ]
     if min(num_samples, len(data.test)) <= num_features:
-        sentence.append("no more images than features: the covariances are singular, FID says little beside its floor")
+        protocol.append("no more images than features: the covariances are singular, FID says little beside its floor")
     if inception is not None:
-        sentence.append("test_inception_fid: on Inception's 2,048 features, grey images repeated to three channels")
-    return scores | {"protocol": "; ".join(sentence)}
+        protocol.append("test_inception_fid: on Inception's 2,048 features, grey images repeated to three channels")
+    return scores | {"protocol": "; ".join(protocol)}
 
 
 def own_classifier(data: ImageSplits) -> str | None:
@@ -123,6 +126,13 @@ def own_classifier(data: ImageSplits) -> str | None:
 def load_classifier(data: ImageSplits, name_or_path: str | None = None) -> ClassifierForImageClassification:
     """
     The classifier whose features score images of a data set: the one of this name, or the data set's own.
+
+    Args:
+        data: with its test images and class names.
+        name_or_path: folder or Hub id; None for the data set's own.
+
+    Returns:
+        The classifier, in eval mode.
 
     Raises:
         UsageError: when the data set has none, or for one of other images or another number of classes.

@@ -1,5 +1,5 @@
 import tracemalloc
-from dataclasses import dataclass, make_dataclass
+from dataclasses import dataclass, fields, make_dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +25,14 @@ def test_defaults_and_types():
     assert (run.dataset_name, run.max_train_steps, own.sizes, own.rate) == ("digits", None, [1, 2], None)
     run, own = parse("--sizes", "3", "4", "--rate=1e-3", "--use_ema", "--report_to", "tensorboard", "wandb")
     assert (own.sizes, own.rate, run.use_ema, run.report_to) == ([3, 4], 1e-3, True, ["tensorboard", "wandb"])
+
+
+def test_a_range_is_metadata_of_the_field_and_shown_by_help(capsys):
+    flags = make_dataclass("Ranged", [("rate", float, flag(0.5, "of decay", "[0, 1)"))], bases=(Flags,))
+    assert dict(fields(flags)[0].metadata) == {"help": "of decay", "range": "[0, 1)"}
+    with pytest.raises(SystemExit):
+        parse_arguments([flags], ["--help"])
+    assert "  --rate [0, 1)  of decay (default: 0.5)\n" in capsys.readouterr().out
 
 
 def test_a_recipe_has_defaults_of_its_own_for_flags_that_all_have():

@@ -109,6 +109,9 @@ def load_images(dataset_name: str = "digits", data_dir: str | None = None) -> Im
         data_dir: where `mnist/` and `fashion_mnist/` hold their idx files; `HWZOO_DATA_DIR` when None. Without the
             files they come from the Hub.
 
+    Returns:
+        Training and test images, uint8 on the CPU, and the data set's name.
+
     Raises:
         UsageError: for a name that is none of these, a folder that is missing or empty, a column that is not there, an
             image without a label or with one that is no class.

@@ -62,6 +62,9 @@ def variational_bound(
             each of so many parts (see `strata`), without bias; all of them, exactly, when not given.
         generator: of the noise and the timesteps.
 
+    Returns:
+        The bound and its terms, in bits for each dimension of an image, by the fields of `VariationalBound`.
+
     Raises:
         ValueError: for fewer than 1 or more than T - 1 timesteps, or another type of variance.
     """
@@ -118,17 +121,35 @@ def strata(last: int, num: int) -> list[int]:
     """
     The edges of `num` parts of the timesteps 1 to `last`, the i-th from edges[i] to edges[i + 1] - 1. Their widths
     grow with t, as the terms fall with it: equal parts would leave nearly all of the variance in the first.
+
+    Args:
+        last: the largest timestep.
+        num: of parts, from 1 to `last`.
+
+    Returns:
+        num + 1 edges, ascending, from 1 to last + 1.
     """
     edges = [1]
-    for place in range(1, num + 1):
+    for index in range(1, num + 1):
         # At least one timestep in this part, and one left for each that follows.
-        square = 1 + round(last * (place / num) ** 2)
-        edges.append(min(max(square, edges[-1] + 1), last + 1 - (num - place)))
+        square = 1 + round(last * (index / num) ** 2)
+        edges.append(min(max(square, edges[-1] + 1), last + 1 - (num - index)))
     return edges
 
 
 def gaussian_kl(mean: Tensor, variance: Tensor, other_mean: Tensor, other_variance: Tensor) -> Tensor:
-    """KL(N(mean, variance) || N(other_mean, other_variance)) in nats, element by element."""
+    """
+    KL(N(mean, variance) || N(other_mean, other_variance)) in nats, element by element.
+
+    Args:
+        mean: of the first Gaussian.
+        variance: of the first, above 0.
+        other_mean: of the second.
+        other_variance: of the second, above 0.
+
+    Returns:
+        The divergences, of the shape to which the four are broadcast.
+    """
     ratio = variance / other_variance
     return 0.5 * (ratio - 1 - ratio.log() + (mean - other_mean).square() / other_variance)
 
@@ -137,6 +158,14 @@ def discretized_log_likelihood(clean: Tensor, mean: Tensor, variance: Tensor) ->
     """
     The log-probability in nats of 8-bit pixels in [-1, 1] under a Gaussian, element by element: its mass within half
     a bin of the pixel, all of its tail at the ends (arXiv:2006.11239, equation 13).
+
+    Args:
+        clean: the pixels, k / 127.5 - 1 for k from 0 to 255.
+        mean: of the Gaussian.
+        variance: of it, above 0.
+
+    Returns:
+        The log-probabilities, of the shape to which the three are broadcast.
     """
     scale = variance.sqrt()
     above, below = (clean + HALF_BIN - mean) / scale, (clean - HALF_BIN - mean) / scale

@@ -70,6 +70,16 @@ def prediction_target(
     What the network has to predict: the noise (`epsilon`), x_0 (`sample`), or v = sqrt(abar_t) noise - sqrt(1 -
     abar_t) x_0 (`v_prediction`; Salimans and Ho, arXiv:2202.00512, section 4). Shapes as in `q_sample`.
 
+    Args:
+        clean: x_0.
+        noise: standard normal.
+        timesteps: from 0 to T - 1.
+        alphas_cumprod: abar, (T,).
+        prediction_type: `epsilon`, `sample` or `v_prediction`.
+
+    Returns:
+        The target, of the shape and type of `clean`.
+
     Raises:
         ValueError: for another prediction type.
     """
@@ -89,6 +99,16 @@ def predicted_clean(
     """
     The x_0 that a prediction stands for, given x_t: equation 15 of arXiv:2006.11239 for `epsilon`, sqrt(abar_t) x_t -
     sqrt(1 - abar_t) v for `v_prediction`. Shapes as in `q_sample`.
+
+    Args:
+        prediction: of the network.
+        noisy: x_t.
+        timesteps: from 0 to T - 1.
+        alphas_cumprod: abar, (T,).
+        prediction_type: `epsilon`, `sample` or `v_prediction`.
+
+    Returns:
+        x_0, of the shape of `noisy`, not clipped to [-1, 1].
 
     Raises:
         ValueError: for another prediction type.

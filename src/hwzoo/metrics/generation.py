@@ -28,6 +28,9 @@ def frechet_distance(features: Tensor, other: Tensor) -> float:
     Args:
         features, other: (num, feature_size) each, of any numbers; computed in float64.
 
+    Returns:
+        The squared distance, in squared units of the features.
+
     Raises:
         UsageError: for fewer than 2 points, which have no covariance.
     """
@@ -43,6 +46,9 @@ def frechet_standard_error(features: Tensor, other: Tensor, *, num_groups: int =
     Args:
         features, other: (num, feature_size) each; the points of `features` are independent of each other.
         num_groups: of points; at most as many as there are.
+
+    Returns:
+        The standard error, in the units of the distance.
 
     Raises:
         UsageError: for fewer than 4 points.
@@ -128,7 +134,16 @@ def _squared_distances(points: Tensor, others: Tensor) -> Tensor:
 
 
 def label_histogram(labels: Tensor, num_labels: int) -> list[float]:
-    """The fraction of each class, from 0 to num_labels - 1, among labels, int64, (num,)."""
+    """
+    The fraction of each class, from 0 to num_labels - 1, among labels, int64, (num,).
+
+    Args:
+        labels: each from 0 to num_labels - 1.
+        num_labels: of the classes, also of those that no label is of.
+
+    Returns:
+        `num_labels` fractions that add up to 1.
+    """
     counts = torch.bincount(labels.cpu(), minlength=num_labels)
     return (counts.double() / len(labels)).tolist()
 
@@ -236,6 +251,16 @@ def inception_scores(
     `test_inception_fid` and `test_inception_fid_floor`: as `test_fid` and `test_fid_floor` of `generator_scores`, on
     the features of Inception, trained on ImageNet. Grey images are repeated to three channels; all are resized to
     299 x 299 as in the original. `inception` is what `load_inception` gives.
+
+    Args:
+        samples: float32 in [0, 1], (num, channels, height, width); or an iterable of such batches, each read once.
+        real_test: the test images, likewise.
+        real_train: as many training images as there are samples, likewise.
+        inception: of `load_inception`; its sums are reset.
+        batch_size: images that Inception sees at once, for images that come as one tensor.
+
+    Returns:
+        The two numbers by name, at least 0.
 
     Raises:
         UsageError: as `generator_scores`, or for images of other than 1 or 3 channels.

@@ -17,6 +17,9 @@ def rouge_scores(predictions: Sequence[str], references: Sequence[Sequence[str]]
         references: the right texts for each.
         kwargs: further ones of the metric in `ROUGE`: `multi_reference` ("max", the default, or "mean"),
             `rouge_types`.
+
+    Returns:
+        By the name of a type (`rouge1`, say), one F-measure a prediction.
     """
     return _rouge().compute(
         predictions=list(predictions),
@@ -50,10 +53,10 @@ def text_scores(
     """
     if not predictions or len(predictions) != len(references):
         raise ValueError(f"{len(predictions)} predictions and {len(references)} lists of references")
-    for place, texts in enumerate(zip(predictions, references, strict=True)):
+    for index, texts in enumerate(zip(predictions, references, strict=True)):
         for each in (texts[0], *texts[1]):
             if not isinstance(each, str):
-                raise ValueError(f"prediction {place} or a reference of it is {each!r}; it must be a text")
+                raise ValueError(f"prediction {index} or a reference of it is {each!r}; it must be a text")
     kinds = {"": [each[:1] for each in references]}
     if any(len(each) > 1 for each in references):
         kinds |= {"_max": references, "_mean": references}

@@ -135,6 +135,10 @@ def load_text(
     Without a test split the validation split is tested; without both, a tenth of the rows by a hash of the source is
     the test and another the validation set. Rows with one of COURSE_WORDS as their source stand in the test set.
 
+    Returns:
+        The pairs of the three splits, each of which may be empty, with the name of the data and a note on how they
+        were divided.
+
     Raises:
         UsageError: for a name that is none of these, a file or a column that is missing (names those there), a task
             that no row has; for a row (names it) without text, with a reference that is none, or with half of a
@@ -174,6 +178,9 @@ def add_compounds(splits: TextSplits, per_word: float) -> TextSplits:
         splits: with tasks; rows whose text is not made of letters alone are left as they are.
         per_word: compounds for each training word of a task. They are the same in every run, and none is a word of
             any split.
+
+    Returns:
+        The splits with a longer training set, and the number of compounds in the note.
     """
     draw = random.Random(0)
     taken = {each.text for part in (splits.train, splits.validation, splits.test) for each in part}
@@ -219,7 +226,16 @@ def _split(name: str, examples: dict[str, list[Example]]) -> TextSplits:
 
 
 def is_irregular_plural(example: Example, answers: Mapping[str, str]) -> bool:
-    """Whether it asks for a plural that is one of the course's irregular ones, or that the rules of endings miss."""
+    """
+    Whether it asks for a plural that is one of the course's irregular ones, or that the rules of endings miss.
+
+    Args:
+        example: of a word task.
+        answers: by the name of a baseline; without `suffix_rules` only the course's words count.
+
+    Returns:
+        Whether it is one.
+    """
     by_rules = answers.get("suffix_rules", example.target)
     return example.task == "plural" and (example.text in COURSE_WORDS or by_rules not in example.references)
 
@@ -442,7 +458,18 @@ def _encodable(what: str, number: int, column: str, value: str) -> str:
 
 
 def limited(splits: TextSplits, train: int | None, validation: int | None, test: int | None) -> TextSplits:
-    """The splits with at most so many of the first examples of each; None leaves one as it is."""
+    """
+    The splits with at most so many of the first examples of each; None leaves one as it is.
+
+    Args:
+        splits: they stay as they are.
+        train: training pairs at most.
+        validation: validation pairs at most.
+        test: test pairs at most.
+
+    Returns:
+        The shorter splits.
+    """
     parts = {"train": train, "validation": validation, "test": test}
     return replace(splits, **{name: getattr(splits, name)[:limit] for name, limit in parts.items()})
 

@@ -50,10 +50,13 @@ def flag(default: Any, help: str, allowed: str | None = None) -> Any:
     Args:
         default: its value when it is not given.
         help: one line for `--help`.
-        allowed: the interval of a number, or of each of a list, as in mathematics: "[0, 1)"; NaN is in none.
+        allowed: the interval of a number, or of each of a list, as in mathematics: "[0, 1)"; NaN is in none. `--help`
+            shows it.
+
+    Returns:
+        The field, with `help` and, where there is one, the interval as `range` in its metadata.
     """
-    # The interval stands as the flag's metavar, so that `--help` shows it: --ema_decay [0, 1).
-    metadata = {"help": help} | ({"metavar": allowed} if allowed else {})
+    metadata = {"help": help} | ({"range": allowed} if allowed else {})
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -78,7 +81,7 @@ class Flags:
 
     def __post_init__(self):
         for each in fields(self):
-            interval, value = each.metadata.get("metavar"), getattr(self, each.name)
+            interval, value = each.metadata.get("range"), getattr(self, each.name)
             for item in value if isinstance(value, list | tuple) else [value]:
                 if isinstance(item, str):
                     _check_words(each.name, item)
@@ -237,6 +240,9 @@ class _Parser(HfArgumentParser):
         super().__init__(types, **kwargs)
 
     def add_argument(self, *names: str, **kwargs: Any):
+        # HfArgumentParser hands on a field's metadata. Its range is shown where argparse shows a metavar.
+        if interval := kwargs.pop("range", None):
+            kwargs["metavar"] = interval
         title = self._of_flag.get(kwargs.get("dest") or names[0].removeprefix("--"))
         if title is None:  # --help
             return super().add_argument(*names, **kwargs)
@@ -266,6 +272,15 @@ def _dashed(message: str) -> str:
 def parse_arguments(types: list[type], argv: list[str] | None = None, description: str | None = None) -> list[Any]:
     """
     Parses the command line, and the preset that its `--config` names, into one instance of each dataclass.
+
+    Args:
+        types: dataclasses of flags, no flag in two of them; the first tells, by its module, whose presets have short
+            names.
+        argv: the words of the command line, without the program's; those of this process when None.
+        description: text above the flags in `--help`.
+
+    Returns:
+        An instance of each of `types`, in their order.
 
     Raises:
         UsageError: for an unknown or abbreviated flag, an unknown key of the preset, a value of the wrong type or out
@@ -313,7 +328,13 @@ def expected_numbers(preset: str, types: list[type]) -> list[str]:
 
 
 def save_settings(path: Path, *arguments: Any):
-    """Writes the `settings` of a run as a preset that `--config` takes."""
+    """
+    Writes the `settings` of a run as a preset that `--config` takes.
+
+    Args:
+        path: of the YAML file; it is written whole or not at all.
+        arguments: dataclasses of flags.
+    """
     write_bytes(path, yaml.safe_dump(settings(*arguments), sort_keys=False).encode())
 
 
@@ -342,6 +363,9 @@ def identity_of(recipe: str, data: Any, *arguments: Flags, config: Any = None) -
         data: with a `name` and a `digest()`.
         arguments: the flags of the recipe besides those of the run.
         config: of the model, in place of flags of these names: a trained model has a configuration of its own.
+
+    Returns:
+        JSON values by name, for `fit`'s `identity`.
     """
     flags = {name: getattr(config, name, value) for name, value in deciding(*arguments).items()}
     return {**flags, "recipe": recipe, "dataset": data.name, "data": data.digest()}

@@ -35,6 +35,11 @@ def launch(main: Callable[..., Any], *types: type, description: str | None = Non
     Runs a recipe's `main` on the dataclasses parsed from the command line, and exits with its status: 0, 1 for a
     failure, 2 for wrong usage, 128 + n after signal n. Errors are one line; `HWZOO_DEBUG=1` shows their traceback.
     A console that cannot be written to costs nothing but what is said there.
+
+    Args:
+        main: takes one instance of each of `types`.
+        types: the dataclasses of flags, as in `parse_arguments`.
+        description: text above the flags in `--help`.
     """
     with _lasting_console():
         _launch(main, types, description)
@@ -181,6 +186,10 @@ def check_free(name: str | Path, overwrite: bool):
     """
     Before what takes long: whether a folder may be written into; nothing is changed.
 
+    Args:
+        name: of the folder, `--output_dir`; it need not be there.
+        overwrite: whether its files may be written over. Names that begin with a dot do not count.
+
     Raises:
         UsageError: when it holds files, unless they may be written over.
     """
@@ -196,6 +205,9 @@ def make_output_dir(name: str | Path, overwrite: bool = True) -> Path:
     Args:
         name: of the folder, `--output_dir`.
         overwrite: whether it may hold files.
+
+    Returns:
+        The folder.
 
     Raises:
         UsageError: when it holds files and must not.
@@ -219,7 +231,15 @@ def _named(folder: Path) -> Iterator[None]:
 
 
 def save_results(folder: Path, results: dict[str, Any], failures: list[dict[str, Any]], *arguments: Flags):
-    """Writes all_results.json, failures.jsonl, a line each, and preset.yaml, and says where they are."""
+    """
+    Writes all_results.json, failures.jsonl, a line each, and preset.yaml, and says where they are.
+
+    Args:
+        folder: that is there.
+        results: finite numbers, texts and lists of them, by name.
+        failures: rows of JSON values.
+        arguments: the dataclasses of flags of the run.
+    """
     write_json(folder / "all_results.json", results)
     write_jsonl(folder / "failures.jsonl", failures)
     save_settings(folder / "preset.yaml", *arguments)
@@ -227,7 +247,13 @@ def save_results(folder: Path, results: dict[str, Any], failures: list[dict[str,
 
 
 def print_results(results: dict[str, Any], folder: Path):
-    """Prints the numbers of a run, a line each, and where everything is."""
+    """
+    Prints the numbers of a run, a line each, and where everything is.
+
+    Args:
+        results: by name; texts, lists and mappings are left out.
+        folder: that holds model, results and pictures.
+    """
     for name, value in results.items():
         if isinstance(value, int | float):
             print(f"{name:>32} {value:.4f}" if isinstance(value, float) else f"{name:>32} {value}")

@@ -16,14 +16,27 @@ FRAME_TIME = 250  # milliseconds that a GIF shows each picture
 
 
 def save_image_grid(pixel_values: Tensor, path: Path, columns: int):
-    """Writes images in [0, 1], (rows * columns, channels, height, width), row by row, 2 pixels apart, as one PNG."""
+    """
+    Writes images in [0, 1], (rows * columns, channels, height, width), row by row, 2 pixels apart, as one PNG.
+
+    Args:
+        pixel_values: grey or RGB; their number is a multiple of `columns`.
+        path: of the PNG.
+        columns: images in a row.
+    """
     grid = _grid(pixel_values, columns)
     with replacing(Path(path)) as staging:
         grid.save(staging, format="PNG")  # optimize=True: 3 times as long for a file 0.3 % smaller
 
 
 def save_images(pixel_values: Tensor, folder: Path):
-    """Writes images in [0, 1], (num, channels, height, width), a PNG each, 00000.png and so on, into a new folder."""
+    """
+    Writes images in [0, 1], (num, channels, height, width), a PNG each, 00000.png and so on, into a new folder.
+
+    Args:
+        pixel_values: on the CPU.
+        folder: it must not be there yet.
+    """
     from diffusers.utils import numpy_to_pil
 
     folder.mkdir()
@@ -42,7 +55,15 @@ def _grid(pixel_values: Tensor, columns: int):
 
 
 def save_pairs(originals: Tensor, images: Tensor, path: Path, columns: int):
-    """Writes originals and, in the row below each row of them, what became of them, as one PNG."""
+    """
+    Writes originals and, in the row below each row of them, what became of them, as one PNG.
+
+    Args:
+        originals: in [0, 1], (rows * columns, channels, height, width).
+        images: of the same shape, in the same order.
+        path: of the PNG.
+        columns: images in a row.
+    """
     rows = torch.stack([_in_rows(originals, columns), _in_rows(images, columns)], 1)
     save_image_grid(rows.flatten(0, 2), path, columns)
 
@@ -70,7 +91,13 @@ class ImageSeries:
         self.name = name
 
     def add(self, step: int, pixel_values: Tensor):
-        """Writes the grid of images in [0, 1], (num, channels, height, width), as that of a step."""
+        """
+        Writes the grid of images in [0, 1], (num, channels, height, width), as that of a step.
+
+        Args:
+            step: it names the file, with at least four digits.
+            pixel_values: values outside [0, 1] are clamped.
+        """
         buffer = io.BytesIO()
         rounded = pixel_values.detach().clamp(0, 1).mul(255).round() / 255
         _grid(rounded, self.columns).save(buffer, format="PNG")
@@ -105,7 +132,14 @@ class ImageSeries:
 
 
 def save_animation(frames: Sequence[Tensor], path: Path, columns: int):
-    """Writes grids of images in [0, 1], (num, channels, height, width) each, one after the other as an endless GIF."""
+    """
+    Writes grids of images in [0, 1], (num, channels, height, width) each, one after the other as an endless GIF.
+
+    Args:
+        frames: all of one shape.
+        path: of the GIF.
+        columns: images in a row of each grid.
+    """
     _save_gif((_grid(frame, columns) for frame in frames), path)
 
 
@@ -193,7 +227,13 @@ def save_task_curves(history: list[dict[str, float]], path: Path, num_tasks: int
 
 
 def save_accuracy_matrix(matrix: Sequence[Sequence[float]], path: Path):
-    """Draws an accuracy matrix, fractions, as a heat map: a row after each task learned, a column for each tested."""
+    """
+    Draws an accuracy matrix, fractions, as a heat map: a row after each task learned, a column for each tested.
+
+    Args:
+        matrix: rows of equal length; a single one is that after all tasks.
+        path: of the PNG.
+    """
     from matplotlib.figure import Figure
 
     rows, columns = len(matrix), len(matrix[0])
@@ -213,7 +253,16 @@ def save_accuracy_matrix(matrix: Sequence[Sequence[float]], path: Path):
 
 
 def save_bars(names: Sequence[str], values: Sequence[float], errors: Sequence[float], path: Path, label: str):
-    """Draws a horizontal bar of a fraction, with an error bar, for each name, the first on top."""
+    """
+    Draws a horizontal bar of a fraction, with an error bar, for each name, the first on top.
+
+    Args:
+        names: from top to bottom.
+        values: fractions, one a name.
+        errors: their standard errors.
+        path: of the PNG.
+        label: of the axis of the values.
+    """
     save_bar_panels(names, {label: (values, errors)}, path, (0, 1))
 
 
@@ -247,7 +296,15 @@ def save_bar_panels(
 
 
 def save_shares(shares: Mapping[str, float], num: int, path: Path, label: str):
-    """`save_bars` of shares of `num` cases, in [0, 1], with their standard errors."""
+    """
+    `save_bars` of shares of `num` cases, in [0, 1], with their standard errors.
+
+    Args:
+        shares: by name, from top to bottom.
+        num: of cases, the same for each share; the error of a share p is sqrt(p (1 - p) / num).
+        path: of the PNG.
+        label: of the axis of the shares.
+    """
     errors = [(share * (1 - share) / num) ** 0.5 for share in shares.values()]
     save_bars(list(shares), list(shares.values()), errors, path, label)
 

@@ -47,6 +47,8 @@ Returns:
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _INPUTS)
 class Rouge(evaluate.Metric):
+    """The metric for `evaluate.load`; its description says what it computes and takes."""
+
     def _info(self):
         text = datasets.Value("string")
         return evaluate.MetricInfo(

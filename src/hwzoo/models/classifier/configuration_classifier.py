@@ -79,7 +79,12 @@ class ClassifierConfig(PreTrainedConfig):
             self.label2id = {name: label for label, name in self.id2label.items()}
 
     def validate_architecture(self):
-        """Checks the values and how they go together (run by `@strict` when the config is built)."""
+        """
+        Checks the values and how they go together (run by `@strict` when the config is built).
+
+        Raises:
+            ValueError: naming the field, its value and what is allowed.
+        """
         for name in ("image_size", "num_heads", "num_labels"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")

@@ -89,6 +89,8 @@ class Normalization(nn.Module):
 
 
 class ClassifierPreTrainedModel(PreTrainedModel):
+    """Weights, saving and loading, as all models of transformers have them."""
+
     config_class = ClassifierConfig
     base_model_prefix = "hwzoo_classifier"  # `classifier` is the last layer
     main_input_name = "pixel_values"
