@@ -7,7 +7,16 @@ import torch
 from PIL import Image
 from recipe_runs import load_recipe, save_classifier
 
-from hwzoo import ContinualForImageClassification, VAEConfig, VAEModel, diffusion, generators, hub, metrics
+from hwzoo import (
+    ContinualForImageClassification,
+    PipelineFamily,
+    VAEConfig,
+    VAEModel,
+    diffusion,
+    generators,
+    hub,
+    metrics,
+)
 from hwzoo.data import load_images
 from hwzoo.errors import UsageError
 
@@ -81,7 +90,9 @@ def test_a_row_is_of_the_images_that_sample_draws(compare, tmp_path):
     pipeline = diffusion.load_pipeline(model)
     pipeline.scheduler = diffusion.make_scheduler("dpm_solver", pipeline.scheduler.config)
     labels = torch.randint(3, (20,), generator=torch.Generator().manual_seed(5))
-    images, _ = generators.draw(pipeline, 20, labels, 5, 15, num_inference_steps=2, guidance_scale=2.0)
+    images, _ = generators.draw(
+        PipelineFamily(""), pipeline, 20, labels, 5, 15, num_inference_steps=2, guidance_scale=2.0
+    )
     classifier = ContinualForImageClassification.from_pretrained(tmp_path / "classifier").eval()
     with torch.no_grad():
         features, test = (classifier.features(x) for x in (images, load_images("digits").test.pixel_values()))

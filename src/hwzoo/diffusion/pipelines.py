@@ -112,20 +112,31 @@ def make_pipeline(unet: Any, scheduler: Any, image_size: int | None = None) -> A
     return pipeline
 
 
+def portable(pipeline: Any) -> Any:
+    """
+    Args:
+        pipeline: of `make_pipeline` or `load_pipeline`.
+
+    Returns:
+        What is saved of it: of an unconditional one that cuts nothing a `DDPMPipeline`, which every diffusers loads
+        without further code.
+    """
+    from diffusers import DDPMPipeline
+
+    if getattr(pipeline, "num_classes", 1) or pipeline.config.image_size is not None:  # not ours: as it is
+        return pipeline
+    return DDPMPipeline(pipeline.unet, pipeline.scheduler)
+
+
 def save_pipeline(pipeline: Any, folder: Path):
     """
-    Writes a pipeline for `from_pretrained`; each file appears whole or not at all. An unconditional one that cuts
-    nothing becomes a `DDPMPipeline`, which every diffusers loads without further code.
+    Writes a pipeline for `from_pretrained`, as `portable` gives it; each file appears whole or not at all.
 
     Raises:
         HwzooError: when the folder cannot be written; the files it held stay.
     """
-    from diffusers import DDPMPipeline
-
-    if not pipeline.num_classes and pipeline.config.image_size is None:
-        pipeline = DDPMPipeline(pipeline.unet, pipeline.scheduler)
     with adding_to(Path(folder)) as beside:
-        pipeline.save_pretrained(beside)
+        portable(pipeline).save_pretrained(beside)
 
 
 def load_pipeline(name_or_path: str) -> Any:
