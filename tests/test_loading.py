@@ -71,7 +71,7 @@ def models(tmp_path_factory) -> Path:
     gpt2, tokenizer = text.new_base("causal", 8, 1)
     hub.save(gpt2, root / "gpt2", also=(tokenizer,))
     unet = diffusion.build_unet(8, 1, block_out_channels=[8, 8], norm_num_groups=4, attention=False)
-    diffusion.save_pipeline(diffusion.make_pipeline(unet, diffusion.train_scheduler(30)), root / "ddpm")
+    hub.save(diffusion.make_pipeline(unet, diffusion.train_scheduler(30)), root / "ddpm")
     return root
 
 

@@ -42,10 +42,10 @@ def load_generator(
     if not Path(name).is_dir() and not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name):
         raise UsageError(f"--model_name_or_path {name}: no such folder, and not a Hub id (owner/name)")
     try:
-        model = (
-            _foreign_pipeline(name, trust_remote_code) if foreign and has_file(name, PipelineFamily.entry) else None
-        )
-        family, model = (PipelineFamily(""), model) if model else hub.load_any(name, trust_remote_code)
+        may_be = foreign and has_file(name, PipelineFamily.entry)
+        family, model = PipelineFamily(""), _foreign_pipeline(name, trust_remote_code) if may_be else None
+        if model is None:
+            family, model = hub.load_any(name, trust_remote_code)
     except (OSError, ValueError) as error:
         raise UsageError(f"--model_name_or_path {name} cannot be loaded: {str(error).splitlines()[0]}") from error
     if not family.samples(model):

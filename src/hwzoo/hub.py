@@ -27,8 +27,8 @@ from transformers.dynamic_module_utils import get_relative_imports
 from .cards import template, write_card
 from .errors import HwzooError, UsageError
 from .files import ENDED, PUSHED, adding_to, finish, made, read_jsonl, sha256, write_bytes, write_json, write_jsonl
-from .loading import check_finite, loading, refuse_code
-from .models import FAMILIES, ContinualForImageClassification, Family
+from .loading import check_all_loaded, check_finite, loading, refuse_code
+from .models import FAMILIES, ContinualForImageClassification, Family, family_of
 from .retry import has_file, reason, retried, status_of
 
 CLASSIFIERS = Path(__file__).parent / "classifiers"
@@ -50,9 +50,8 @@ def save(model: Any, folder: Path, results: dict[str, Any] | None = None, also: 
         HwzooError: when the folder cannot be written (the files it held stay), or, once the model is saved, when a
             result is not finite.
     """
-    family = next((each for each in FAMILIES if each.holds(model)), None)
     with adding_to(Path(folder)) as beside:
-        for each in (*(family.parts(model) if family else [model]), *also):
+        for each in (*family_of(model).parts(model), *also):
             each.save_pretrained(beside)
     results = results or {}
     bad = [name for name, value in results.items() if isinstance(value, float) and not math.isfinite(value)]
@@ -138,10 +137,7 @@ def load(
     except OSError as error:
         told = "no such folder, no Hub that can be reached, and not in the cache" if cached else _not_loaded(error)
         raise HwzooError(f"{model_name_or_path} cannot be loaded: {told}") from error
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if report[kind]:
-            names = ", ".join(sorted(str(key[0] if isinstance(key, tuple) else key) for key in report[kind]))
-            raise HwzooError(f"{model_name_or_path} has {kind.replace('_keys', '')} weights: {names}")
+    check_all_loaded(report, model_name_or_path)
     check_finite(model, model_name_or_path)
     # Without permission transformers passes over its code where it knows another class for the model's type, and over
     # its way to generate.
@@ -174,7 +170,7 @@ def load_any(model_name_or_path: str, trust_remote_code: bool | None = None) -> 
         if family.entry != Family.entry and has_file(model_name_or_path, family.entry):
             return family, family.load(model_name_or_path, load, trust_remote_code)
     model = load(AutoModel, model_name_or_path, trust_remote_code)
-    return next((each for each in FAMILIES if each.holds(model)), Family("")), model
+    return family_of(model), model
 
 
 def load_or_build(model_class: type[PreTrainedModel], model_name_or_path: str | None, config: PreTrainedConfig):
@@ -188,7 +184,7 @@ def load_or_build(model_class: type[PreTrainedModel], model_name_or_path: str | 
     if model_name_or_path is None:
         return model_class(config)
     model = load(model_class, model_name_or_path)
-    for name in next(each for each in FAMILIES if each.holds(model)).must_fit:
+    for name in family_of(model).must_fit:
         given, wanted = getattr(model.config, name), getattr(config, name)
         if given != wanted:
             raise UsageError(f"--model_name_or_path {model_name_or_path}: it has {name} {given}, the data {wanted}")
@@ -299,12 +295,10 @@ def push(folder: Path, repo_id: str, private: bool = False, include: Sequence[st
         message = f"Upload {folder.resolve().name} with hwzoo"
         return api.create_commit(repo_id, operations, commit_message=message, parent_commit=parent).commit_url
 
-    more = [f"--include {shlex.quote(pattern)}" for pattern in include] + (["--private"] if private else [])
-    later = " ".join(["python -m hwzoo.hub push", shlex.quote(str(folder)), repo_id, *more])
-    safe = f"{folder} is safe, push it later (twice does no harm): {later}"
+    safe = _push_later(folder, repo_id, private, include)
 
     def failed(reason: str) -> HwzooError:
-        return HwzooError(f"pushing to {repo_id} failed: {reason}; {_push_later(folder, repo_id, private, include)}")
+        return HwzooError(f"pushing to {repo_id} failed: {reason}; {safe}")
 
     try:
         with _never_silent(f"pushing to {repo_id}"):

@@ -22,6 +22,20 @@ from hwzoo.models.continual.configuration_continual import ContinualConfig
 from hwzoo.models.continual.image_processing_continual import ContinualImageProcessor
 from hwzoo.models.continual.modeling_continual import ContinualForImageClassification
 
+# For the shared suite: a small unconditional model with its optional parts switched on, whose loss is of labels.
+SUITE = {
+    "config": dict(
+        image_size=16,
+        num_channels=3,
+        backbone="cnn",
+        hidden_sizes=[5],
+        num_heads=2,
+        dropout=0.25,
+        image_mean=[0.5, 0.4, 0.3],
+        image_std=[0.3, 0.4, 0.5],
+    ),
+    "labelled": True,
+}
 VARIANTS = {
     "cnn": dict(backbone="cnn", image_size=16),
     "mlp": dict(backbone="mlp", image_size=4, hidden_sizes=[7, 5]),

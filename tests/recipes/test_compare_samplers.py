@@ -32,7 +32,7 @@ def save_pipeline(folder, size=28, num_classes=0, seed=0):
     torch.manual_seed(seed)
     settings = {"block_out_channels": [8, 8], "norm_num_groups": 4, "attention": False, "num_classes": num_classes}
     unet = diffusion.build_unet(size, 1, **settings).eval()
-    diffusion.save_pipeline(diffusion.make_pipeline(unet, diffusion.train_scheduler(25), min(size, 28)), folder)
+    hub.save(diffusion.make_pipeline(unet, diffusion.train_scheduler(25), min(size, 28)), folder)
     return str(folder)
 
 

@@ -83,7 +83,7 @@ def edit(path: Path, **changes):
 
 def save_pipeline(folder: Path):
     unet = diffusion.build_unet(28, 1, block_out_channels=[8, 8], norm_num_groups=4, attention=False)
-    diffusion.save_pipeline(diffusion.make_pipeline(unet, diffusion.train_scheduler(30)), folder)
+    hub.save(diffusion.make_pipeline(unet, diffusion.train_scheduler(30)), folder)
 
 
 class Strangers:

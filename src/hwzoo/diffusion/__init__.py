@@ -19,7 +19,6 @@ from .pipelines import (
     make_scheduler,
     portable,
     reverse_process,
-    save_pipeline,
     train_scheduler,
 )
 from .process import PREDICTION_TYPES, alphas_cumprod, predicted_clean, prediction_target, q_posterior, q_sample
@@ -51,7 +50,6 @@ __all__ = [
     "q_sample",
     "reverse_process",
     "portable",
-    "save_pipeline",
     "strata",
     "train_scheduler",
     "variational_bound",

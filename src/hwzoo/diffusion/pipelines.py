@@ -1,15 +1,13 @@
 """Pipelines and schedulers of diffusers: made, saved and loaded as the zoo needs them."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import HwzooError, UsageError, first_line
-from ..files import adding_to
-from ..loading import check_finite, loading
+from ..loading import check_all_loaded, check_finite, loading
 from ..retry import retried
 from .unet import UNetArchitecture, build_unet
 
@@ -128,17 +126,6 @@ def portable(pipeline: Any) -> Any:
     return DDPMPipeline(pipeline.unet, pipeline.scheduler)
 
 
-def save_pipeline(pipeline: Any, folder: Path):
-    """
-    Writes a pipeline for `from_pretrained`, as `portable` gives it; each file appears whole or not at all.
-
-    Raises:
-        HwzooError: when the folder cannot be written; the files it held stay.
-    """
-    with adding_to(Path(folder)) as beside:
-        portable(pipeline).save_pretrained(beside)
-
-
 def load_pipeline(name_or_path: str) -> Any:
     """
     A `ClassConditionalPipeline` of any pipeline of a `UNet2DModel` (our own, DDPM, DDIM), in float32 and eval mode. No
@@ -174,10 +161,7 @@ def load_pipeline(name_or_path: str) -> Any:
         if index is None:
             raise UsageError(f"{name_or_path} is no pipeline of diffusers: {first_line(error)}") from error
         raise HwzooError(f"{name_or_path} cannot be loaded: {first_line(error)}") from error
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if report[kind]:
-            names = ", ".join(sorted(str(key[0] if isinstance(key, tuple) else key) for key in report[kind]))
-            raise HwzooError(f"{name_or_path} has {kind.replace('_keys', '')} weights: {names}")
+    check_all_loaded(report, name_or_path)
     check_finite(unet, name_or_path, "unet")
     return make_pipeline(unet.float().eval(), scheduler, index.get("image_size"))
 

@@ -58,21 +58,14 @@ class Family:
         return type(model) is self.model_class
 
     def load(self, name: str, load: Callable[..., Any], trust_remote_code: bool | None = None) -> Any:
-        """
-        The model of a folder or Hub id.
-
-        Args:
-            name: the folder or Hub id.
-            load: `hwzoo.hub.load`.
-            trust_remote_code: whether code that comes with it is run.
-        """
+        """The model of a folder or Hub id; `load` is `hwzoo.hub.load`, `trust_remote_code` as there."""
         return load(self.auto_class, name, trust_remote_code)
 
     def parts(self, model: Any) -> list[Any]:
         """What is saved of a model: objects with `save_pretrained`; for users without hwzoo with the family's code."""
         # Before every save: a model that was itself loaded keeps the reference to its code in config.json, but
         # transformers copies the files only for classes registered in this process.
-        if not self.holds(model):
+        if self.model_class is None:
             return [model]
         self.config_class.register_for_auto_class()
         self.model_class.register_for_auto_class(self.auto_class.__name__)
@@ -91,17 +84,8 @@ class Family:
 
     def sample(self, model: Any, num_samples: int, labels: Tensor | None, generator: Any, **call: Any) -> Tensor:
         """
-        Images of a model that `samples`.
-
-        Args:
-            model: of `load`.
-            num_samples: how many.
-            labels: (num_samples,), or None.
-            generator: `torch.Generator`.
-            call: what the family takes besides, as a pipeline its steps and guidance.
-
-        Returns:
-            (num_samples, channels, height, width) in [0, 1].
+        Images, (num_samples, channels, height, width) in [0, 1], by labels (num_samples,) or without; `call` is what
+        the family takes besides, as a pipeline its steps and guidance.
         """
         return model.sample(num_samples, labels=labels, generator=generator, **call)
 
@@ -146,18 +130,20 @@ class TextFamily(Family):
     card: ClassVar = {"pipeline_tag": "text2text-generation"}
 
     def holds(self, model: Any) -> bool:
-        return getattr(model.config, "is_encoder_decoder", False)
+        return getattr(getattr(model, "config", None), "is_encoder_decoder", False)
 
     def load(self, name: str, load: Callable[..., Any], trust_remote_code: bool | None = None) -> Any:
         from .. import text
 
         return text.load_seq2seq(name, load, trainable=False, trust_remote_code=bool(trust_remote_code))
 
-    def parts(self, model: Any) -> list[Any]:
-        return [model]
-
 
 FAMILIES: list[Family] = []
+
+
+def family_of(model: Any) -> Family:
+    """The row of a model; of a stranger's, one without a name, which treats it as a model of transformers."""
+    return next((each for each in FAMILIES if each.holds(model)), Family(""))
 
 
 def register(family: Family):
@@ -190,7 +176,7 @@ for _family in (
         AutoModelForImageClassification,
         ContinualImageProcessor,
         must_fit=("image_size", "num_channels", "num_labels", "num_heads"),
-    ),
+    ),  # fmt: skip
     Family("gan", GANConfig, GANModel),
     PipelineFamily("ddpm"),
     TextFamily("t5"),
@@ -210,5 +196,6 @@ __all__ = [
     "TextFamily",
     "VAEConfig",
     "VAEModel",
+    "family_of",
     "register",
 ]
