@@ -28,7 +28,7 @@ from .cards import template, write_card
 from .errors import HwzooError, UsageError
 from .files import ENDED, PUSHED, adding_to, finish, made, read_jsonl, sha256, write_bytes, write_json, write_jsonl
 from .loading import check_all_loaded, check_finite, loading, refuse_code
-from .models import FAMILIES, ContinualForImageClassification, Family, family_of
+from .models import FAMILIES, ContinualForImageClassification, Family, TextFamily, family_of
 from .retry import has_file, reason, retried, status_of
 
 CLASSIFIERS = Path(__file__).parent / "classifiers"
@@ -170,7 +170,10 @@ def load_any(model_name_or_path: str, trust_remote_code: bool | None = None) -> 
         if family.entry != Family.entry and has_file(model_name_or_path, family.entry):
             return family, family.load(model_name_or_path, load, trust_remote_code)
     model = load(AutoModel, model_name_or_path, trust_remote_code)
-    return family_of(model), model
+    family = family_of(model)
+    if isinstance(family, TextFamily):  # AutoModel leaves its head out
+        model = family.load(model_name_or_path, load, trust_remote_code)
+    return family, model
 
 
 def load_or_build(model_class: type[PreTrainedModel], model_name_or_path: str | None, config: PreTrainedConfig):

@@ -161,7 +161,8 @@ def register(family: Family):
         raise ValueError(f"there is a family {family.name}")
     if family.model_class is not None:
         AutoConfig.register(family.config_class.model_type, family.config_class)
-        family.auto_class.register(family.config_class, family.model_class)
+        for auto_class in {AutoModel, family.auto_class}:  # AutoModel loads any
+            auto_class.register(family.config_class, family.model_class)
     if family.image_processor_class is not None:
         AutoImageProcessor.register(family.config_class, slow_image_processor_class=family.image_processor_class)
     FAMILIES.append(family)
