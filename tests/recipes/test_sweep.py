@@ -91,12 +91,15 @@ def test_columns_are_what_the_preset_says_to_expect(recipe, started, tmp_path, m
     assert started == [(1.0, 3)] * 2
 
 
+NAMES = ", ".join(sorted(family.name for family in FAMILIES))  # each has one recipe that trains
+
+
 @pytest.mark.parametrize(
     "argv, message",
     [
         (
             [],
-            f"no recipe is given; the first argument must be one of {', '.join(sorted(each.name for each in FAMILIES))}, or the file of",
+            f"no recipe is given; the first argument must be one of {NAMES}, or the file of",
         ),
         (["vea"], "--recipe vea: it must be one of continual, "),
         (["nowhere/train_vae.py"], "--recipe nowhere/train_vae.py: it must be one of "),
