@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from hwzoo import diffusion, generators, metrics, scoring, training
+from hwzoo import PipelineFamily, diffusion, generators, metrics, scoring, training
 from hwzoo.data import load_images
 from hwzoo.errors import UsageError
 from hwzoo.files import sha256, write_bytes, write_json
@@ -59,10 +59,10 @@ class Settings(training.Flags):
 def main(settings: Settings) -> dict:
     # 1. what is asked for: all of it is found, or told to be wrong, before hours of sampling
     folder, device, name = Path(settings.output_dir), PartialState().device, settings.model_name_or_path
-    pipeline = generators.load_generator(name, device)
-    if not hasattr(pipeline, "scheduler"):
+    family, pipeline = generators.load_generator(name, device)
+    if not isinstance(family, PipelineFamily):
         raise UsageError(f"--model_name_or_path {name}: a {type(pipeline).__name__} is no diffusion pipeline")
-    generators.check_guidance(settings.guidance_scale, pipeline, name)
+    generators.check_guidance(settings.guidance_scale, family, pipeline, name)
     generators.check_steps(max(settings.num_inference_steps), pipeline, name)
     config = pipeline.scheduler.config
     samplers = list_samplers(settings, config)
@@ -104,14 +104,14 @@ def main(settings: Settings) -> dict:
         return torch.cat([classifier.features(part.to(device)).cpu() for part in images.split(500)])
 
     test_features = features_of(data.test.pixel_values())
-    generators.draw(pipeline, settings.num_samples, num_inference_steps=1, **call)  # warms up
+    generators.draw(family, pipeline, settings.num_samples, num_inference_steps=1, **call)  # warms up
     for scheduler, spacing, steps in samplers:
         sampler = {"scheduler": scheduler, "spacing": spacing, "num_inference_steps": steps}
         if any(sampler.items() <= row.items() for row in rows):
             continue
         pipeline.scheduler = diffusion.make_scheduler(scheduler, config, spacing)
         shown.clear()
-        images, seconds = generators.draw(pipeline, settings.num_samples, num_inference_steps=steps, **call)
+        images, seconds = generators.draw(family, pipeline, settings.num_samples, num_inference_steps=steps, **call)
         row = sampler | {"network_evaluations": sum(shown) / len(images), "seconds": seconds}
         scores = scoring.score(images, data, classifier, made_by)
         results["protocol"] = f"{scores.pop('protocol')}; {PROTOCOL}"

@@ -139,12 +139,11 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
 
         # 8. save
         def save(folder, results, history, limit):
-            diffusion.save_pipeline(diffusion.make_pipeline(eval_model, scheduler, size), folder)
-            hub.save_results(results, folder)
+            hub.save(diffusion.make_pipeline(eval_model, scheduler, size), folder, results)
             save_pictures(folder, evaluation, pictures, history, limit)
             training.save_settings(folder / "preset.yaml", run, architecture, method)
             about = {"config": eval_model.config, "schedule": scheduler.config, "image_size": size, "method": method}
-            hub.save_card(run, folder, "ddpm", data, results, library_name="diffusers", **about)
+            hub.save_card(run, folder, "ddpm", data, results, **about)
 
         return training.fit(
             run, accelerator, batches, train_step, evaluate=watch,

@@ -98,6 +98,17 @@ def refuse_code(name_or_path: str, trust_remote_code: bool | None):
         raise OwnCode(_brings_code(name_or_path, trust_remote_code))
 
 
+def check_all_loaded(report: dict, name_or_path: str):
+    """
+    Raises:
+        HwzooError: when weights are missing, left over or of another shape, by the libraries' `report` on loading.
+    """
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if report[kind]:
+            names = ", ".join(sorted(str(key[0] if isinstance(key, tuple) else key) for key in report[kind]))
+            raise HwzooError(f"{name_or_path} has {kind.replace('_keys', '')} weights: {names}")
+
+
 def check_finite(model: nn.Module, name_or_path: str, *subfolders: str):
     """
     Args:

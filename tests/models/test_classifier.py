@@ -25,6 +25,20 @@ from hwzoo.models.classifier.configuration_classifier import ClassifierConfig
 from hwzoo.models.classifier.image_processing_classifier import ClassifierImageProcessor
 from hwzoo.models.classifier.modeling_classifier import ClassifierForImageClassification
 
+# For the shared suite: a small unconditional model with its optional parts switched on, whose loss is of labels.
+SUITE = {
+    "config": dict(
+        image_size=16,
+        num_channels=3,
+        backbone="cnn",
+        hidden_sizes=[5],
+        num_heads=2,
+        dropout=0.25,
+        image_mean=[0.5, 0.4, 0.3],
+        image_std=[0.3, 0.4, 0.5],
+    ),
+    "labelled": True,
+}
 VARIANTS = {
     "cnn": dict(backbone="cnn", image_size=16),
     "mlp": dict(backbone="mlp", image_size=4, hidden_sizes=[7, 5]),

@@ -1,15 +1,13 @@
 """Pipelines and schedulers of diffusers: made, saved and loaded as the zoo needs them."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import HwzooError, UsageError, first_line
-from ..files import adding_to
-from ..loading import check_finite, loading
+from ..loading import check_all_loaded, check_finite, loading
 from ..retry import retried
 from .unet import UNetArchitecture, build_unet
 
@@ -128,24 +126,20 @@ def make_pipeline(unet: Any, scheduler: Any, image_size: int | None = None) -> A
     return pipeline
 
 
-def save_pipeline(pipeline: Any, folder: Path):
+def portable(pipeline: Any) -> Any:
     """
-    Writes a pipeline for `from_pretrained`; each file appears whole or not at all. An unconditional one that cuts
-    nothing becomes a `DDPMPipeline`, which every diffusers loads without further code.
-
     Args:
         pipeline: of `make_pipeline` or `load_pipeline`.
-        folder: made if it is not there; other files in it stay.
 
-    Raises:
-        HwzooError: when the folder cannot be written; the files it held stay.
+    Returns:
+        What is saved of it: of an unconditional one that cuts nothing a `DDPMPipeline`, which every diffusers loads
+        without further code.
     """
     from diffusers import DDPMPipeline
 
-    if not pipeline.num_classes and pipeline.config.image_size is None:
-        pipeline = DDPMPipeline(pipeline.unet, pipeline.scheduler)
-    with adding_to(Path(folder)) as staging:
-        pipeline.save_pretrained(staging)
+    if getattr(pipeline, "num_classes", 1) or pipeline.config.image_size is not None:  # not ours: as it is
+        return pipeline
+    return DDPMPipeline(pipeline.unet, pipeline.scheduler)
 
 
 def load_pipeline(name_or_path: str) -> Any:
@@ -183,10 +177,7 @@ def load_pipeline(name_or_path: str) -> Any:
         if index is None:
             raise UsageError(f"{name_or_path} is no pipeline of diffusers: {first_line(error)}") from error
         raise HwzooError(f"{name_or_path} cannot be loaded: {first_line(error)}") from error
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if report[kind]:
-            names = ", ".join(sorted(str(key[0] if isinstance(key, tuple) else key) for key in report[kind]))
-            raise HwzooError(f"{name_or_path} has {kind.replace('_keys', '')} weights: {names}")
+    check_all_loaded(report, name_or_path)
     check_finite(unet, name_or_path, "unet")
     return make_pipeline(unet.float().eval(), scheduler, index.get("image_size"))
 

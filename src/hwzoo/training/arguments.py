@@ -433,9 +433,10 @@ def _preset_path(value: str, types: list[type]) -> Path:
     """The file of a preset, which is given by path or by name, `cs236` or `vae/cs236`; the recipe's own come first."""
     if Path(value).suffix or Path(value).is_file():
         return Path(value)
-    recipe = Path(getattr(sys.modules[types[0].__module__], "__file__", None) or "").stem
-    every = presets()
-    own = [preset for preset in every if preset.recipe == recipe]
+    recipe = Path(getattr(sys.modules[types[0].__module__], "__file__", None) or "")
+    zoo = presets()
+    every = [*zoo, *(each for each in presets(recipe.parent) if each.name not in {preset.name for preset in zoo})]
+    own = [preset for preset in every if preset.recipe == recipe.stem]
     for known in (own, every):
         found = [preset for preset in known if value in (preset.name, preset.path.stem)]
         if len(found) > 1:
