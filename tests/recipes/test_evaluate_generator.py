@@ -251,7 +251,7 @@ CASES = {
         lambda tmp: (tmp / "e").mkdir() or [f"--model_name_or_path={tmp / 'e'}"],
     ),
     "model without sample": (
-        2, "classifier cannot be loaded", lambda tmp: [f"--model_name_or_path={tmp / 'classifier'}"],
+        2, "ForImageClassification has no `sample`", lambda tmp: [f"--model_name_or_path={tmp / 'classifier'}"],
     ),
     "colour images": (
         2, "its images are 3 x 28 x 28 (channels x height x width), those of --dataset_name digits 1 x 28 x 28",

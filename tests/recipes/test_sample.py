@@ -123,7 +123,7 @@ CASES = {
     ),
     "Hub id without Hub": (1, "nobody/nothing cannot be loaded", lambda tmp: ["nobody/nothing"]),
     "no pipeline": (
-        2, "classifier cannot be loaded", lambda tmp: [save_classifier(tmp / "classifier")],
+        2, "ForImageClassification has no `sample`", lambda tmp: [save_classifier(tmp / "classifier")],
     ),
     "empty folder": (2, "cannot be loaded", lambda tmp: (tmp / "e").mkdir() or [str(tmp / "e")]),
     "unknown scheduler": (
