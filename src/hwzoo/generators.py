@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from . import diffusion, hub
 from .errors import HwzooError, UsageError
 from .loading import check_finite, loading
-from .models import FAMILIES, Family, PipelineFamily
+from .models import FAMILIES, Family, PipelineFamily, family_of
 from .retry import has_file, retried
 
 
@@ -109,11 +109,33 @@ def draw(
     Returns:
         (num_samples, channels, height, width) in [0, 1], on the CPU; seconds.
     """
+    quick = True if num_samples <= batch_size else None  # no bar; None: where there is a terminal
     generator, images, start = torch.Generator().manual_seed(seed), [], time.perf_counter()
-    for part in tqdm(torch.arange(num_samples).split(batch_size), desc="samples", unit="batch", disable=None):
+    for part in tqdm(torch.arange(num_samples).split(batch_size), desc="samples", unit="batch", disable=quick):
         own = None if labels is None else labels[part]
         images.append(family.sample(model, len(part), own, generator, **call).detach().cpu())
     return torch.cat(images), time.perf_counter() - start
+
+
+def sampler(model: Any, seed: int, batch_size: int, evenly: bool = False) -> Callable[[int], Tensor]:
+    """
+    Args:
+        model: of the zoo, with `sample`.
+        seed: of the noise and the classes.
+        batch_size: images drawn at once.
+        evenly: whether there are as many images of each class, in order; else classes are drawn uniformly.
+
+    Returns:
+        Draws so many images, (num, channels, height, width) in [0, 1], on the CPU: always the same ones.
+    """
+    family = family_of(model)
+    num_classes = family.num_classes(model) if evenly else 0
+
+    def samples(num: int) -> Tensor:
+        labels = torch.arange(num) * num_classes // num if num_classes else None
+        return draw(family, model, num, labels, seed, batch_size)[0]
+
+    return samples
 
 
 def open_generator(

@@ -181,7 +181,9 @@ def load_any(model_name_or_path: str, trust_remote_code: bool | None = None) -> 
     return family, model
 
 
-def load_or_build(model_class: type[PreTrainedModel], model_name_or_path: str | None, config: PreTrainedConfig):
+def load_or_build(
+    model_class: type[PreTrainedModel], model_name_or_path: str | None, config: PreTrainedConfig, **allowed: Collection
+) -> PreTrainedModel:
     """
     A new model of a configuration, or, when its name is given, a trained one with a configuration of its own.
 
@@ -189,6 +191,7 @@ def load_or_build(model_class: type[PreTrainedModel], model_name_or_path: str | 
         model_class: of the zoo.
         model_name_or_path: folder or Hub id; None for a new model.
         config: of a new model, and what a trained one must fit.
+        allowed: further fields of the configuration, with the values that a trained model may have.
 
     Returns:
         The model; the weights of a new one are of torch's global random state.
@@ -200,9 +203,9 @@ def load_or_build(model_class: type[PreTrainedModel], model_name_or_path: str | 
     if model_name_or_path is None:
         return model_class(config)
     model = load(model_class, model_name_or_path)
-    for name in family_of(model).must_fit:
-        given, wanted = getattr(model.config, name), getattr(config, name)
-        if given != wanted:
+    for name, wanted in ({name: [getattr(config, name)] for name in family_of(model).must_fit} | allowed).items():
+        if (given := getattr(model.config, name)) not in wanted:
+            wanted = " or ".join(map(str, sorted(wanted)))
             raise UsageError(f"--model_name_or_path {model_name_or_path}: it has {name} {given}, the data {wanted}")
     return model
 

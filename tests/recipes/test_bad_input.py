@@ -318,10 +318,10 @@ GAN_CASES = {
     ),
     "unknown range of pixels": (2, "--pixel_range: invalid choice: 'byte'", lambda tmp: ["--pixel_range", "byte"]),
     "a model of other classes": (
-        2, "it has num_classes 3, digits has 10", lambda tmp: [gan_model(tmp, num_classes=3)],
+        2, "it has num_classes 3, the data 0 or 10", lambda tmp: [gan_model(tmp, num_classes=3)],
     ),
     "an unconditional model of classes": (
-        2, "it has num_classes 0, digits has 10, as --conditional needs",
+        2, "it has num_classes 0, the data 10",
         lambda tmp: ["--conditional", gan_model(tmp, num_classes=0)],
     ),
     "a model of other images": (

@@ -354,7 +354,7 @@ def deciding(*arguments: Flags) -> dict[str, Any]:
     }
 
 
-def identity_of(recipe: str, data: Any, *arguments: Flags, config: Any = None) -> dict[str, Any]:
+def identity_of(recipe: str, data: Any, *arguments: Flags, config: Any = None, **own: Any) -> dict[str, Any]:
     """
     What a resumed run must share with its checkpoint, by name: recipe, data, and the flags that decide.
 
@@ -363,12 +363,13 @@ def identity_of(recipe: str, data: Any, *arguments: Flags, config: Any = None) -
         data: with a `name` and a `digest()`.
         arguments: the flags of the recipe besides those of the run.
         config: of the model, in place of flags of these names: a trained model has a configuration of its own.
+        own: further JSON values by name.
 
     Returns:
         JSON values by name, for `fit`'s `identity`.
     """
     flags = {name: getattr(config, name, value) for name, value in deciding(*arguments).items()}
-    return {**flags, "recipe": recipe, "dataset": data.name, "data": data.digest()}
+    return {**flags, **own, "recipe": recipe, "dataset": data.name, "data": data.digest()}
 
 
 def settings(*arguments: Any) -> dict[str, Any]:

@@ -2,11 +2,12 @@
 
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -105,6 +106,24 @@ class ImageSeries:
         name = f"{self.name}_{step:04d}.png"
         record_made(self.folder, {name: sha256(buffer.getvalue())})
         write_bytes(self.folder / name, buffer.getvalue())
+
+    def each(self, steps: int | None, draw: Callable[[], Tensor]) -> Callable[[int], None]:
+        """
+        Adds images at regular steps, in the first process.
+
+        Args:
+            steps: between two pictures; None for none.
+            draw: gives the images, as `add` takes them.
+
+        Returns:
+            What `fit` calls after a step.
+        """
+
+        def after_step(step: int):
+            if steps is not None and step % steps == 0 and PartialState().is_main_process:
+                self.add(step, draw())
+
+        return after_step
 
     def pictures(self) -> dict[int, Path]:
         """The files by step, in the order of the steps, without those that are changed or gone since."""

@@ -95,6 +95,20 @@ def gradient_penalty(
         return (norm / lipschitz_constant - 1).square().mean()
 
 
+def judged_right(logits_real: Tensor, logits_fake: Tensor) -> dict[str, Tensor]:
+    """
+    How often the discriminator is right, where its logits are log-odds.
+
+    Args:
+        logits_real: of images of the data, any shape.
+        logits_fake: of images of the generator, any shape.
+
+    Returns:
+        `accuracy_real` and `accuracy_fake`, scalars in [0, 1].
+    """
+    return {"accuracy_real": (logits_real > 0).float().mean(), "accuracy_fake": (logits_fake < 0).float().mean()}
+
+
 class Losses(NamedTuple):
     """
     Args:
