@@ -100,8 +100,12 @@ def refuse_code(name_or_path: str, trust_remote_code: bool | None):
 
 def check_all_loaded(report: dict, name_or_path: str):
     """
+    Args:
+        report: of a library on loading.
+        name_or_path: of the model, for the error.
+
     Raises:
-        HwzooError: when weights are missing, left over or of another shape, by the libraries' `report` on loading.
+        HwzooError: when weights are missing, left over or of another shape.
     """
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if report[kind]:

@@ -71,6 +71,7 @@ def score(
     made_by: str,
     inception=None,
     limit: int | None = None,
+    standard_error: bool = False,
 ) -> dict:
     """
     The scores of `metrics.generator_scores`, and `protocol`, which says how they were computed.
@@ -82,6 +83,7 @@ def score(
         made_by: what made the samples, with the seed, for the protocol.
         inception: of `metrics.load_inception`, for FID on its features as well.
         limit: test images at most, for a rehearsal.
+        standard_error: as of `metrics.generator_scores`.
 
     Returns:
         Numbers and texts by name, as all_results.json holds them.
@@ -95,7 +97,7 @@ def score(
     def real():
         return pixel_values(data.test, torch.arange(len(data.test))[:limit]), pixel_values(data.train, chosen)
 
-    scores = metrics.generator_scores(samples, *real(), classifier)
+    scores = metrics.generator_scores(samples, *real(), classifier, standard_error=standard_error)
     if inception is not None:
         scores |= metrics.inception_scores(samples, *real(), inception)
     weights = sha256(Path(cached_file(settled(classifier.name_or_path), "model.safetensors")).read_bytes())

@@ -55,6 +55,16 @@ def test_a_preset_goes_through_the_same_checks_and_the_command_line_wins(tmp_pat
     assert (run.learning_rate, own.kind, own.sizes, run.use_ema, run.seed) == (1e-3, "no", [7], True, 4)
 
 
+def test_words_of_a_list_are_some_of_the_known_ones(capsys):
+    flags = make_dataclass("Flags_", [("how", list[str], flag(["a"], "ways", some_of=["a", "b"]))], bases=(Flags,))
+    assert flags().how == ["a"] and flags(how=["b", "a"]).how == ["b", "a"]
+    with pytest.raises(UsageError, match="^--how has c; it must be some of a, b$"):
+        flags(how=["a", "c"])
+    with pytest.raises(SystemExit):
+        parse_arguments([flags], ["--help"])
+    assert "ways, some of a, b" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("given", ["--num_train_epochs=2", "--max_train_steps=7"])
 def test_epochs_or_steps_of_the_command_line_displace_the_presets(tmp_path, given):
     preset = tmp_path / "p.yaml"

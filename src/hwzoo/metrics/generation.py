@@ -167,6 +167,7 @@ def generator_scores(
     *,
     batch_size: int = 500,
     num_neighbors: int = NUM_NEIGHBORS,
+    standard_error: bool = False,
 ) -> dict[str, Any]:
     """
     Scores generated images by the features and labels of a classifier. Comparable only with scores by the same
@@ -181,6 +182,8 @@ def generator_scores(
             `classifier(pixel_values).logits -> (batch, num_labels)`; it is put into eval mode.
         batch_size: images that the classifier sees at once, for images that come as one tensor.
         num_neighbors: of precision and recall.
+        standard_error: whether `test_fid_standard_error`, of `frechet_standard_error` over the samples, is given too;
+            it takes 50 Fréchet distances.
 
     Returns:
         `test_fid`: `frechet_distance` between samples and test images; `test_fid_floor`: the same between the training
@@ -202,7 +205,8 @@ def generator_scores(
         raise UsageError(f"{len(train)} training images for {len(made)} samples: the floor needs as many")
     precision, recall = precision_recall(test, made, num_neighbors=num_neighbors)
     histogram = label_histogram(logits.argmax(-1), logits.shape[-1])
-    return {
+    error = {"test_fid_standard_error": frechet_standard_error(made, test)} if standard_error else {}
+    return error | {
         "test_fid": frechet_distance(made, test),
         "test_fid_floor": frechet_distance(train, test),
         "test_precision": precision,

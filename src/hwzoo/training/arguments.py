@@ -7,7 +7,7 @@ import re
 import reprlib
 import sys
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, RawDescriptionHelpFormatter
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -43,7 +43,7 @@ GROUP_OF_CLASS = {"Data": "data", "Tasks": "data", "Model": "model", "Base": "mo
 GROUP_OF_CLASS |= {"Optimizer": "method", "Method": "method", "Protocol": "method", "Prompts": "method"}
 
 
-def flag(default: Any, help: str, allowed: str | None = None) -> Any:
+def flag(default: Any, help: str, allowed: str | None = None, some_of: Sequence[str] | None = None) -> Any:
     """
     A dataclass field that is a command-line flag.
 
@@ -52,11 +52,14 @@ def flag(default: Any, help: str, allowed: str | None = None) -> Any:
         help: one line for `--help`.
         allowed: the interval of a number, or of each of a list, as in mathematics: "[0, 1)"; NaN is in none. `--help`
             shows it.
+        some_of: the words that a list may hold; `--help` shows them.
 
     Returns:
-        The field, with `help` and, where there is one, the interval as `range` in its metadata.
+        The field, with `help` and, where they are given, `range` (the interval) and `some_of` in its metadata.
     """
     metadata = {"help": help} | ({"range": allowed} if allowed else {})
+    if some_of is not None:
+        metadata = {"help": f"{help}, some of {', '.join(some_of)}".removeprefix(", "), "some_of": some_of}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -65,8 +68,8 @@ def flag(default: Any, help: str, allowed: str | None = None) -> Any:
 @dataclass
 class Flags:
     """
-    Base of the dataclasses of flags: checks each number against the interval that its `flag` allows, and that words
-    are not empty (but for MAY_BE_EMPTY) and can be written into a file; None passes.
+    Base of the dataclasses of flags: checks each number, and each word of a list, against what its `flag` allows, and
+    that words are not empty (but for MAY_BE_EMPTY) and can be written into a file; None passes.
 
     Attributes:
         FIRST: the flag whose value may come first, without its name: `evaluate_generator.py outputs/vae --seed 1`.
@@ -85,6 +88,8 @@ class Flags:
             for item in value if isinstance(value, list | tuple) else [value]:
                 if isinstance(item, str):
                     _check_words(each.name, item)
+                    if item not in (known := each.metadata.get("some_of", [item])):
+                        raise UsageError(f"--{each.name} has {item}; it must be some of {', '.join(known)}")
                 elif interval is not None and item is not None:
                     _check_number(each.name, item, interval)
             if each.name in OF_MODELS and value is not None:
@@ -241,6 +246,7 @@ class _Parser(HfArgumentParser):
 
     def add_argument(self, *names: str, **kwargs: Any):
         # HfArgumentParser hands on a field's metadata. Its range is shown where argparse shows a metavar.
+        kwargs.pop("some_of", None)
         if interval := kwargs.pop("range", None):
             kwargs["metavar"] = interval
         title = self._of_flag.get(kwargs.get("dest") or names[0].removeprefix("--"))

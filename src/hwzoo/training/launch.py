@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import json
 import logging
 import os
 import signal
@@ -215,10 +216,8 @@ def make_output_dir(name: str | Path, overwrite: bool = True) -> Path:
     """
     folder = Path(name)
     with _named(folder):
+        check_free(folder, overwrite)
         folder.mkdir(parents=True, exist_ok=True)
-        kept = any(folder.iterdir())
-    if kept and not overwrite:
-        raise UsageError(f"--output_dir {folder} is not empty; give --overwrite_output_dir or another folder")
     return folder
 
 
@@ -318,3 +317,30 @@ def _follow_launcher():
         # It may have ended before it could be followed, while this process was importing.
         if os.getppid() != parent or (parent == 1 and b"accelerate" not in Path("/proc/1/cmdline").read_bytes()):
             sys.exit(128 + signal.SIGTERM)
+
+
+def earlier_results(path: Path, identity: dict[str, Any], anew: bool) -> dict[str, Any]:
+    """
+    The results of an interrupted comparison, which goes on with the same.
+
+    Args:
+        path: of all_results.json.
+        identity: what must be the same, by name.
+        anew: whether results of another are passed over.
+
+    Returns:
+        What the file holds; the identity alone where there is none.
+
+    Raises:
+        UsageError: for results with another value of a name.
+    """
+    if anew or not path.exists():
+        return identity
+    earlier = json.loads(path.read_text())
+    for key, value in identity.items():
+        if earlier.get(key) != value:
+            raise UsageError(
+                f"--output_dir {path.parent} holds results with {key} {earlier.get(key)}, these have {value}; give "
+                "another folder or --overwrite_output_dir"
+            )
+    return earlier
