@@ -178,12 +178,10 @@ def save_panels(history: list[dict[str, float]], path: Path, panels: Mapping[str
         path: of the PNG.
         panels: label of the vertical axis -> names of the metrics; those that the log lacks are left out, panels too.
     """
-    from matplotlib.figure import Figure
-
     logged = {name for record in history for name in record}
     panels = {label: names for label, names in panels.items() if logged & set(names)} or panels
-    figure = Figure(figsize=(4.5 * len(panels), 3.5), layout="constrained")
-    for axis, (label, names) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+    figure, axes = _figure(4.5 * len(panels), 3.5, columns=len(panels))
+    for axis, (label, names) in zip(axes, panels.items(), strict=True):
         for name in names:
             points = [(record["step"], record[name]) for record in history if name in record]
             if points:
@@ -204,10 +202,8 @@ def save_curves(history: list[dict[str, float]], path: Path, names: Sequence[str
         names: of the metrics; an evaluation's is `eval_<name>`.
         unit: of them all.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.5 * len(names), 3.5), layout="constrained")
-    for axis, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+    figure, axes = _figure(4.5 * len(names), 3.5, columns=len(names))
+    for axis, name in zip(axes, names, strict=True):
         for key, style, label in ((name, "-", "training"), (f"eval_{name}", "--", "evaluation")):
             points = [(record["step"], record[key]) for record in history if key in record]
             if points:
@@ -228,10 +224,7 @@ def save_task_curves(history: list[dict[str, float]], path: Path, num_tasks: int
         num_tasks: how many curves.
         borders: the last step of each phase of training.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 3.5), layout="constrained")
-    axis = figure.subplots()
+    figure, (axis,) = _figure(7, 3.5)
     for task in range(1, num_tasks + 1):
         name = f"eval_accuracy_task_{task}"
         points = [(record["step"], record[name]) for record in history if name in record]
@@ -253,11 +246,8 @@ def save_accuracy_matrix(matrix: Sequence[Sequence[float]], path: Path):
         matrix: rows of equal length; a single one is that after all tasks.
         path: of the PNG.
     """
-    from matplotlib.figure import Figure
-
     rows, columns = len(matrix), len(matrix[0])
-    figure = Figure(figsize=(1.8 + 0.55 * columns, 1.3 + 0.5 * rows), layout="constrained")
-    axis = figure.subplots()
+    figure, (axis,) = _figure(1.8 + 0.55 * columns, 1.3 + 0.5 * rows)
     image = axis.imshow(matrix, vmin=0, vmax=1, cmap="viridis")
     for row in range(rows):
         for column in range(columns):
@@ -300,10 +290,7 @@ def save_bar_panels(
         path: of the PNG.
         limits: of the horizontal axes, which else hold 0 and all values.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4 + 4 * len(panels), 0.9 + 0.3 * len(names)), layout="constrained")
-    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    figure, axes = _figure(4 + 4 * len(panels), 0.9 + 0.3 * len(names), columns=len(panels), sharey=True)
     for axis, (label, (values, errors)) in zip(axes, panels.items(), strict=True):
         axis.barh(range(len(names)), values, xerr=errors, capsize=3, color="tab:blue", alpha=0.8)
         axis.set(xlabel=label, xlim=limits)
@@ -336,12 +323,9 @@ def save_strength_curves(groups: dict[str, dict[str, list[tuple[float, float, fl
         groups: title of the panel -> name of the curve -> points (strength, mean, standard error).
         path: of the PNG.
     """
-    from matplotlib.figure import Figure
-
     columns = min(3, len(groups))
     rows = -(-len(groups) // columns)
-    figure = Figure(figsize=(4.5 * columns, 3.4 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    figure, axes = _figure(4.5 * columns, 3.4 * rows, rows=rows, columns=columns)
     for axis, (title, curves) in zip(axes, groups.items(), strict=False):
         for name, points in curves.items():
             strengths, means, errors = zip(*sorted(points), strict=True)
@@ -374,11 +358,10 @@ def save_functions(
     """
     if not panels:
         return
-    from matplotlib.figure import Figure
     from matplotlib.ticker import LogFormatter
 
-    figure = Figure(figsize=(6 * len(panels), 4), layout="constrained")
-    for axis, (ylabel, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+    figure, axes = _figure(6 * len(panels), 4, columns=len(panels))
+    for axis, (ylabel, curves) in zip(axes, panels.items(), strict=True):
         for label, (x, y, style) in curves.items():
             axis.plot(x, y, style, label=label, markersize=5)
         axis.set(xlabel=xlabel, ylabel=ylabel, xscale=scale, yscale=scale)
@@ -408,10 +391,7 @@ def save_error_curves(
         xlabel, ylabel: of the axes.
         levels: label -> (y, standard error) of horizontal lines, in a band of two standard errors.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axis = figure.subplots()
+    figure, (axis,) = _figure(7, 4)
     for label, points in curves.items():
         x, y, errors = zip(*sorted(points), strict=True)
         axis.errorbar(x, y, errors, marker=".", capsize=3, label=label)
@@ -423,6 +403,14 @@ def save_error_curves(
     axis.grid(alpha=0.3, which="both")
     axis.legend(fontsize=8)
     _save_figure(figure, path)
+
+
+def _figure(width: float, height: float, rows: int = 1, columns: int = 1, sharey: bool = False):
+    """A figure of so many inches and its axes, row by row."""
+    from matplotlib.figure import Figure  # takes a second
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, sharey=sharey, squeeze=False).flatten()
 
 
 def _save_figure(figure, path: Path):
