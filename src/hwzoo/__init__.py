@@ -5,6 +5,8 @@ from importlib.metadata import version
 from transformers import AutoConfig, AutoImageProcessor
 
 from .models import FAMILIES
+from .models.autoregressive.configuration_autoregressive import AutoregressiveConfig
+from .models.autoregressive.modeling_autoregressive import AutoregressiveModel
 from .models.continual.configuration_continual import ContinualConfig
 from .models.continual.image_processing_continual import ContinualImageProcessor
 from .models.continual.modeling_continual import ContinualForImageClassification
@@ -24,6 +26,8 @@ for _family in FAMILIES:
 
 __all__ = [
     "FAMILIES",
+    "AutoregressiveConfig",
+    "AutoregressiveModel",
     "ContinualConfig",
     "ContinualForImageClassification",
     "ContinualImageProcessor",

@@ -57,6 +57,23 @@ TINY = {
         num_classes=0,
         pixel_range="unit",
     ),
+    "autoregressive": dict(
+        image_size=8,
+        num_channels=2,
+        num_levels=3,
+        num_classes=0,
+        network="gated_pixelcnn",
+        hidden_size=6,
+        num_layers=2,
+        head_hidden_size=8,
+        first_kernel_size=5,
+        kernel_size=5,
+        dilations=[1, 2],
+        residual=False,
+        patch_size=2,
+        patch_context="previous",
+        num_heads=2,
+    ),
 }
 # Families with a loss for each of their parts: {loss: the part that it trains}.
 LOSSES = {"gan": {"discriminator_loss": "discriminator", "generator_loss": "generator"}}

@@ -10,6 +10,8 @@ from transformers import (
     PreTrainedModel,
 )
 
+from .autoregressive.configuration_autoregressive import AutoregressiveConfig
+from .autoregressive.modeling_autoregressive import AutoregressiveModel
 from .continual.configuration_continual import ContinualConfig
 from .continual.image_processing_continual import ContinualImageProcessor
 from .continual.modeling_continual import ContinualForImageClassification
@@ -48,10 +50,13 @@ FAMILIES = (
         ContinualImageProcessor,
     ),
     Family("gan", GANConfig, GANModel, AutoModel),
+    Family("autoregressive", AutoregressiveConfig, AutoregressiveModel, AutoModel),
 )
 
 __all__ = [
     "FAMILIES",
+    "AutoregressiveConfig",
+    "AutoregressiveModel",
     "ContinualConfig",
     "ContinualForImageClassification",
     "ContinualImageProcessor",
