@@ -12,7 +12,7 @@ from transformers import AutoModel
 
 from hwzoo.models.autoregressive.configuration_autoregressive import AutoregressiveConfig
 from hwzoo.models.autoregressive.modeling_autoregressive import AutoregressiveModel
-from hwzoo.models.autoregressive.networks_autoregressive import CausalConv2d
+from hwzoo.models.autoregressive.networks_autoregressive import CausalConv2d, receptive_field
 
 SMALL = dict(image_size=6, hidden_size=24, num_layers=2, head_hidden_size=108, first_kernel_size=3, patch_size=2)
 NETWORKS = {
@@ -148,15 +148,12 @@ A_B_CASES = {
 @pytest.mark.parametrize("types, expected", A_B_CASES.items(), ids=A_B_CASES)
 def test_two_masked_layers_see_what_the_course_says(types, expected):
     layers = [CausalConv2d(1, 1, 3, mask_type).double() for mask_type in types]
-    needed = torch.zeros(1, 5, 5, dtype=torch.bool)
-    needed[0, 2, 2] = True
-    for layer in reversed(layers):
-        needed = layer.needed(needed)
-    assert {10 * (row + 1) + column + 1 for row, column in needed[0].nonzero().tolist()} == expected
+    seen = receptive_field(layers, 2, 2, image_size=5)
+    assert {10 * (row + 1) + column + 1 for row, column in seen.nonzero().tolist()} == expected
     assert len(expected) == {"AA": 9, "AB": 11, "BA": 11, "BB": 12}[types]
     image = torch.rand(1, 1, 5, 5, generator=seeded(), dtype=torch.double, requires_grad=True)
     torch.nn.Sequential(*layers)(image)[0, 0, 2, 2].backward()
-    assert torch.equal(image.grad[0] != 0, needed)
+    assert torch.equal(image.grad[0, 0] != 0, seen)
 
 
 def test_the_blind_spot_is_counted():
@@ -425,7 +422,10 @@ def test_other_sizes_labels_and_temperatures_are_refused_by_name():
 
 WRONG = {
     "patches that do not divide": (dict(patch_size=4), "patch_size is 4; it must divide the image size, which is 6"),
-    "heads": (dict(num_heads=5), "hidden_size is 24; num_heads, which is 5"),
+    "heads": (
+        dict(num_attention_heads=5),
+        "hidden_size is 24; it must be divisible by num_attention_heads, which is 5",
+    ),
     "units": (dict(head_hidden_size=3), "head_hidden_size is 3; it must be at least 4"),
     "even kernel": (dict(kernel_size=4), "kernel_size is 4; it must be odd"),
     "no neighbours": (dict(first_kernel_size=1), "first_kernel_size is 1"),

@@ -72,7 +72,7 @@ TINY = {
         residual=False,
         patch_size=2,
         patch_context="previous",
-        num_heads=2,
+        num_attention_heads=2,
     ),
 }
 # Families with a loss for each of their parts: {loss: the part that it trains}.

@@ -40,7 +40,7 @@ class AutoregressiveConfig(PreTrainedConfig):
         patch_context (`"neighbours"` or `"previous"`): what a position of the transformer, and the network inside its
             patch, is given of the known patches: the previous one in the order and the three above; or the previous
             one, to the transformer alone.
-        num_heads (`int`): attention heads of the transformer.
+        num_attention_heads (`int`): attention heads of the transformer.
 
     Raises:
         ValueError: for an unknown keyword.
@@ -64,7 +64,7 @@ class AutoregressiveConfig(PreTrainedConfig):
     residual: bool = True
     patch_size: int = field(default=4, metadata={"range": "[1, inf)"})
     patch_context: Literal["neighbours", "previous"] = "neighbours"
-    num_heads: int = field(default=4, metadata={"range": "[1, inf)"})
+    num_attention_heads: int = field(default=4, metadata={"range": "[1, inf)"})
 
     def __post_init__(self, **kwargs):
         unknown = {key for key in kwargs if not key.startswith("_")} - KEYWORDS_BESIDE_FIELDS
@@ -79,7 +79,7 @@ class AutoregressiveConfig(PreTrainedConfig):
     def validate_architecture(self):
         """Checks the values and how they go together (run by `@strict` when the config is built)."""
         sizes = ("image_size", "num_channels", "hidden_size", "num_layers", "head_hidden_size", "kernel_size")
-        for name in (*sizes, "patch_size", "num_heads"):
+        for name in (*sizes, "patch_size", "num_attention_heads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if not 2 <= self.num_levels <= 256:
@@ -101,9 +101,10 @@ class AutoregressiveConfig(PreTrainedConfig):
             raise ValueError(
                 f"patch_size is {self.patch_size}; it must divide the image size, which is {self.image_size}"
             )
-        if self.hidden_size % self.num_heads:
+        if self.hidden_size % self.num_attention_heads:
             raise ValueError(
-                f"hidden_size is {self.hidden_size}; num_heads, which is {self.num_heads}, must divide it"
+                f"hidden_size is {self.hidden_size}; it must be divisible by num_attention_heads, which is "
+                f"{self.num_attention_heads}"
             )
         values = self.num_channels * self.patch_size**2
         if self.head_hidden_size < values:

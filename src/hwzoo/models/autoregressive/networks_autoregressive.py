@@ -2,7 +2,7 @@
 
 import inspect
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -90,6 +90,23 @@ class CausalConv2d(nn.Conv2d):
     def _convolve(self, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         outputs = F.conv2d(inputs, weight, bias, padding=self.padding, dilation=self.dilation)
         return outputs[:, :, : inputs.shape[2], : inputs.shape[3]]  # padded on both sides, where it needs one
+
+
+def receptive_field(layers: Iterable[CausalConv2d], row: int, column: int, image_size: int) -> Tensor:
+    """
+    The pixels of an image of one channel that a chain of masked convolutions sees from one: bool, (height, width).
+
+    Args:
+        layers: the chain, from the image on.
+        row: of the pixel, from 0.
+        column: of the pixel, from 0.
+        image_size: height and width.
+    """
+    needed = torch.zeros(1, image_size, image_size, dtype=torch.bool)
+    needed[0, row, column] = True
+    for layer in reversed(list(layers)):
+        needed = layer.needed(needed)
+    return needed[0]
 
 
 class RowCache:
@@ -438,7 +455,7 @@ class PatchTransformer(nn.Module):
                 n_positions=self.size**2,
                 n_embd=config.hidden_size,
                 n_layer=config.num_layers,
-                n_head=config.num_heads,
+                n_head=config.num_attention_heads,
                 activation_function="gelu_pytorch_tanh",
                 resid_pdrop=0.0,
                 embd_pdrop=0.0,
