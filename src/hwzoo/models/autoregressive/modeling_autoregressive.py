@@ -1,6 +1,8 @@
 """Autoregressive models of images: exact likelihoods, and samples drawn value by value."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -261,7 +263,8 @@ class AutoregressiveModel(AutoregressivePreTrainedModel):
             return 2 * pixel_values[place] - 1
 
         if use_cache:
-            self.network.fill(pixels, labels, draw)
+            with _one_thread():
+                self.network.fill(pixels, labels, draw)
         else:
             width = self.config.image_size
             for place in self.network.order().flatten().argsort().tolist():
@@ -287,6 +290,17 @@ class AutoregressiveModel(AutoregressivePreTrainedModel):
         if len(wrong):
             raise ValueError(f"labels holds {wrong[0].item()}; it must be {allowed}")
         return labels.to(self.device)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """What is computed for one value is too little for several threads: they would mostly wait for each other."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
 
 
 __all__ = ["AutoregressiveModel", "AutoregressivePreTrainedModel"]

@@ -138,8 +138,11 @@ class RowCache:
 
     def pixel(self, inputs: Tensor, column: int) -> Tensor:
         """The output at a pixel, (num, out_channels, 1, 1), from the input at it, (num, in_channels, 1, 1)."""
-        self.write(inputs, column)
-        window = self.inputs[:, :, -1, column : column + self.left + 1 : self.dilation].flatten(1)
+        if self.left:
+            self.write(inputs, column)
+            window = self.inputs[:, :, -1, column : column + self.left + 1 : self.dilation].flatten(1)
+        else:  # 1 x 1
+            window = inputs[:, :, 0, 0]
         return torch.addmm(self.above[:, :, column], window, self.so_far)[:, :, None, None]
 
     def write(self, inputs: Tensor, column: int):
