@@ -387,6 +387,16 @@ def test_a_model_in_bfloat16_draws_levels_and_gives_float32():
         assert log_prob.dtype == torch.float32 and log_prob.isfinite().all()
 
 
+@pytest.mark.parametrize("name", ["pixelcnn", "gated_pixelcnn", "patch_transformer"])
+def test_the_loss_compiles_and_exports_whole(name):
+    model = small_model(network=name, num_classes=3).float()
+    inputs = some_images(model).float(), some_labels(model)
+    expected = model(*inputs).log_prob
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(*inputs).log_prob, expected)
+    torch.testing.assert_close(torch.export.export(model, inputs).module()(*inputs).log_prob, expected)
+
+
 # What is refused
 
 
