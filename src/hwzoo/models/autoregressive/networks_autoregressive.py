@@ -54,10 +54,10 @@ class CausalConv2d(nn.Conv2d):
         row: bool = False,
         halves: int = 1,
     ):
-        self.num_above, self.num_left = 0 if row else kernel_size // 2, kernel_size // 2
-        width = self.num_left + 1 if row else kernel_size
-        padding = dilation * self.num_above, dilation * self.num_left
-        super().__init__(in_channels, out_channels, (self.num_above + 1, width), padding=padding, dilation=dilation)
+        self.num_left = kernel_size // 2
+        self.num_above = self.num_right = 0 if row else self.num_left
+        size = self.num_above + 1, self.num_left + 1 + self.num_right
+        super().__init__(in_channels, out_channels, size, dilation=dilation)
         self.mask_type, self.num_groups, self.halves = mask_type, num_groups, halves
 
     def group_mask(self) -> Tensor:
@@ -91,8 +91,12 @@ class CausalConv2d(nn.Conv2d):
         return torch.autograd.grad(reached, inputs, outputs[None].double())[0] > 0
 
     def _convolve(self, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        outputs = F.conv2d(inputs, weight, bias, padding=self.padding, dilation=self.dilation)
-        return outputs[:, :, : inputs.shape[2], : inputs.shape[3]]  # padded on both sides, where it needs one
+        # Padded on one side by a copy of the inputs: on both sides by the convolution, and the rest cut off, is slower.
+        above, left, right = (self.dilation[0] * num for num in (self.num_above, self.num_left, self.num_right))
+        uneven = left - right
+        if above or uneven:
+            inputs = F.pad(inputs, (uneven, 0, above, 0))
+        return F.conv2d(inputs, weight, bias, padding=(0, right), dilation=self.dilation)
 
 
 def receptive_field(layers: Iterable[CausalConv2d], row: int, column: int, image_size: int) -> Tensor:
@@ -127,7 +131,7 @@ class RowCache:
         self.weight, self.bias, self.dilation = conv.masked_weight(), conv.bias, conv.dilation[0]
         self.num_above, self.left = conv.num_above, self.dilation * conv.num_left
         height = self.dilation * self.num_above + 1
-        columns = self.left + width + self.dilation * (conv.kernel_size[1] - conv.num_left - 1)
+        columns = self.left + width + self.dilation * conv.num_right
         self.inputs = self.weight.new_zeros(num, conv.in_channels, height, columns)
         self.so_far = self.weight[:, :, -1, : conv.num_left + 1].flatten(1).T  # of the row so far, with the pixel
         self.above = self.bias[None, :, None].expand(num, -1, width)
@@ -162,7 +166,7 @@ class RowCache:
 def _gate(values: Tensor) -> Tensor:
     """tanh(a) sigmoid(b) of the halves a and b of the channels (arXiv:1606.05328, equation 2)."""
     values, gates = values.chunk(2, dim=1)
-    return values.tanh() * gates.sigmoid()
+    return values.clone().tanh() * gates.clone().sigmoid()  # copied: functions of a part of the channels are slow
 
 
 class ClassEmbedding(nn.Embedding):
