@@ -91,7 +91,7 @@ class CausalConv2d(nn.Conv2d):
         return torch.autograd.grad(reached, inputs, outputs[None].double())[0] > 0
 
     def _convolve(self, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        # Padded on one side by a copy of the inputs: on both sides by the convolution, and the rest cut off, is slower.
+        # Padded on one side by a copy of the inputs: to pad both in the convolution and cut off the rest is slower.
         above, left, right = (self.dilation[0] * num for num in (self.num_above, self.num_left, self.num_right))
         uneven = left - right
         if above or uneven:
