@@ -425,6 +425,8 @@ def test_other_sizes_labels_and_temperatures_are_refused_by_name():
     for shape in ((2, 1, 8, 8), (2, 3, 6, 6), (2, 1, 6, 4)):
         with pytest.raises(ValueError, match=r"pixel_values has shape .*positions for \(batch, 1, 6, 6\)"):
             model.log_prob(torch.zeros(shape))
+        with pytest.raises(ValueError, match="pixel_values has shape"):
+            model.complete(torch.zeros(shape), torch.ones(shape[2:], dtype=torch.bool))
     for temperature in (0, -1.0, math.nan):
         with pytest.raises(ValueError, match=f"temperature is {temperature}; it must be above 0"):
             model.sample(1, temperature=temperature)

@@ -110,12 +110,7 @@ class AutoregressiveModel(AutoregressivePreTrainedModel):
         Raises:
             ValueError: for images of another size; a conditional model without labels.
         """
-        shape = (self.config.num_channels, self.config.image_size, self.config.image_size)
-        if pixel_values.shape[1:] != shape:
-            raise ValueError(
-                f"pixel_values has shape {tuple(pixel_values.shape)}; this model has positions for (batch, "
-                f"{', '.join(map(str, shape))})"
-            )
+        self._check_shape(pixel_values)
         if not self.config.num_classes:
             labels = None
         elif labels is None:
@@ -183,6 +178,7 @@ class AutoregressiveModel(AutoregressivePreTrainedModel):
         Raises:
             ValueError: as of `sample`, and for known pixels that are not on the levels or images of another size.
         """
+        self._check_shape(pixel_values)
         labels = self._drawn_labels(len(pixel_values), labels, generator)
         mask = mask.to(pixel_values.device).expand_as(pixel_values)
         pixel_values = torch.where(mask, pixel_values, 0.0)
@@ -220,6 +216,14 @@ class AutoregressiveModel(AutoregressivePreTrainedModel):
             return -F.binary_cross_entropy_with_logits(logits[..., 0], targets, reduction="none").sum((1, 2, 3))
         return logits.log_softmax(-1).gather(-1, levels[..., None])[..., 0].sum((1, 2, 3))
 
+    def _check_shape(self, pixel_values: Tensor):
+        shape = (self.config.num_channels, self.config.image_size, self.config.image_size)
+        if pixel_values.shape[1:] != shape:
+            raise ValueError(
+                f"pixel_values has shape {tuple(pixel_values.shape)}; this model has positions for (batch, "
+                f"{', '.join(map(str, shape))})"
+            )
+
     def _check_levels(self, pixel_values: Tensor) -> Tensor:
         """The levels of pixels, int64."""
         last = self.config.num_levels - 1
@@ -249,7 +253,8 @@ class AutoregressiveModel(AutoregressivePreTrainedModel):
         # One uniform number a value decides it: whatever way the probabilities are computed, the draws are the same.
         device = self.device if generator is None else generator.device
         uniform = torch.rand(pixel_values.shape, generator=generator, device=device).to(self.device)
-        pixel_values, last = pixel_values.to(self.device, copy=True), self.config.num_levels - 1
+        pixel_values, known = pixel_values.to(self.device, copy=True), known.to(self.device)
+        last = self.config.num_levels - 1
         pixels = (2 * pixel_values - 1).to(self.dtype)  # as the network takes them
 
         def draw(logits: Tensor, channel: int, row: int, column: int) -> Tensor:
