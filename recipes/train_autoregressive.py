@@ -6,8 +6,7 @@ arXiv:1601.06759), gated PixelCNN (arXiv:1606.05328) or a transformer over patch
     accelerate launch recipes/train_autoregressive.py --network pixelcnn --hidden_size 32 --head_hidden_size 32
     accelerate launch recipes/train_autoregressive.py --config recipes/configs/autoregressive/best.yaml
 
-The first trains on scikit-learn's digits, offline, in about two minutes on 2 CPU cores. Images have 2 levels, or with
-`--binarization none` all 256. Presets say what to expect.
+The first trains on scikit-learn's digits, offline. `--binarization none` keeps all 256 levels.
 """
 
 import math
@@ -33,8 +32,8 @@ class Run(training.with_defaults(training.RunArguments, **DEFAULTS)):
     pass
 
 
-DECIDED = ("image_size", "num_channels", "num_levels", "num_classes")  # by the data and the protocol
-Model = training.config_flags(AutoregressiveConfig, without=DECIDED)
+BY_DATA = ("image_size", "num_channels", "num_levels", "num_classes")
+Model = training.config_flags(AutoregressiveConfig, without=BY_DATA)
 
 
 @dataclass
@@ -146,9 +145,8 @@ def classes(model, num: int) -> torch.Tensor | None:
 
 def completions(model, images, labels, drawing) -> torch.Tensor:
     """Rows of a picture: images, their upper halves on grey, and four completions of these."""
-    known = torch.arange(images.shape[2])[:, None] < images.shape[2] // 2
-    known = known.expand(images.shape[2:]).to(images.device)
-    labels = labels if model.config.num_classes else None
+    size, labels = images.shape[2], labels if model.config.num_classes else None
+    known = (torch.arange(size, device=images.device) < size // 2)[:, None].expand(size, size)
     completed = [model.complete(images, known, labels=labels, **drawing) for _ in range(4)]
     return torch.cat([images, torch.where(known, images, 0.5), *completed])
 
