@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 
 from hwzoo import VAEConfig, VAEModel, hub, metrics, training
-from hwzoo.data import ImageBatches, binarize, load_images
+from hwzoo.data import BINARIZATIONS, ImageBatches, binarize, load_images
 from hwzoo.errors import UsageError
 from hwzoo.training import flag
 
@@ -34,8 +34,8 @@ class Protocol(training.Flags):
     FREE = {"num_importance_samples", "num_iwae_images"}
 
     kl_warmup_steps: int = flag(0, "steps over which the weight of the KL divergence rises from 0 to beta", "[0, inf)")
-    binarization: Literal["dynamic", "static", "none"] = flag(
-        "dynamic", "training pixels drawn from their intensities at every step, once, or left grey"
+    binarization: Literal[tuple(BINARIZATIONS)] = flag(
+        "dynamic", "training pixels drawn from their intensities at every step, once, 1 above 127, or left grey"
     )
     num_importance_samples: int = flag(100, "samples K of the importance-weighted test bound iwae_K", "[1, 1000000]")
     num_iwae_images: int | None = flag(None, "test images for it, evenly spaced; all when not given", "[1, inf)")
@@ -48,8 +48,7 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
     with training.start(run) as accelerator:
         # 2. data, on the device as one tensor
         data = load_images(run.dataset_name, run.data_dir)
-        train_set = data.train.binarized(run.seed) if protocol.binarization == "static" else data.train
-        test_set = data.test if protocol.binarization == "none" else data.test.binarized(TEST_SEED)
+        train_set, test_set = data.binarized(protocol.binarization, run.seed, TEST_SEED)
         test_set = test_set.to(accelerator.device)
         batches = ImageBatches.for_run(train_set, run, accelerator)
         noise = training.GlobalNoise.for_run(run, accelerator)
@@ -97,7 +96,7 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
             results |= metrics.latent_variable_scores(eval_model, some, *settings)
             results["protocol"] = "; ".join((
                 f"{data.name}: all {len(test_set)} test images",
-                f"binarisation {protocol.binarization} (test images drawn once, seed {TEST_SEED}, unless none)",
+                BINARIZATIONS[protocol.binarization].format(seed=TEST_SEED),
                 "nats per image, one posterior sample an image",
                 f"test_iwae_{num_samples}: {len(test_means.indices(num_iwae))} of these images, evenly spaced",
                 "course100: the first ten of each class, 100 repeats",

@@ -6,7 +6,7 @@ from itertools import islice
 import pytest
 import torch
 
-from hwzoo.data import ImageBatches, ImageSet, binarize
+from hwzoo.data import BINARIZATIONS, ImageBatches, ImageSet, ImageSplits, binarize
 from hwzoo.errors import UsageError
 
 
@@ -141,6 +141,28 @@ def test_each_image_is_binarised_alike_whatever_follows_it():
         assert torch.equal(part.binarized(0).images, binary[:num])
     uniform = torch.rand(data.images.shape, generator=torch.Generator().manual_seed(0))
     assert torch.equal(binary, (uniform * 255 < data.images).to(torch.uint8) * 255)
+
+
+def test_a_threshold_is_above_127_and_leaves_the_rest():
+    data = replace(
+        numbered_set(6), images=torch.tensor([0, 1, 127, 128, 200, 255], dtype=torch.uint8).view(6, 1, 1, 1)
+    )
+    binary = data.thresholded()
+    assert binary.images.dtype == torch.uint8 and binary.images.flatten().tolist() == [0, 0, 0, 255, 255, 255]
+    assert torch.equal(binary.labels, data.labels)
+
+
+def test_each_binarisation_makes_its_training_and_test_images():
+    splits = ImageSplits("some", grey_set(40), grey_set(30))
+    for binarization, (train, test) in {
+        "dynamic": (splits.train, splits.test.binarized(7)),
+        "static": (splits.train.binarized(3), splits.test.binarized(7)),
+        "threshold": (splits.train.thresholded(), splits.test.thresholded()),
+        "none": (splits.train, splits.test),
+    }.items():
+        made = splits.binarized(binarization, seed=3, test_seed=7)
+        assert torch.equal(made[0].images, train.images) and torch.equal(made[1].images, test.images)
+        assert binarization in BINARIZATIONS[binarization].format(seed=7)
 
 
 def test_binarize_compares_intensities_with_the_noise():

@@ -101,7 +101,7 @@ NAMES = ", ".join(sorted(family.name for family in FAMILIES))  # each has one re
             [],
             f"no recipe is given; the first argument must be one of {NAMES}, or the file of",
         ),
-        (["vea"], "--recipe vea: it must be one of continual, "),
+        (["vea"], "--recipe vea: it must be one of autoregressive, continual, "),
         (["nowhere/train_vae.py"], "--recipe nowhere/train_vae.py: it must be one of "),
         (["vae", "--preset=cs237"], "--preset cs237: no such file, and no preset has this name; did you mean cs236"),
         (["vae", "--runs", "beta=1", "beta=-1"], "--runs 'beta=-1': --beta is -1.0; it must be in "),

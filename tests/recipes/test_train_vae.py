@@ -72,7 +72,7 @@ def test_training_learns(train_vae, tmp_path):
         ({"network": "conv", "encoder_hidden_sizes": [4, 8], "decoder_hidden_sizes": [8, 4]}, {}),
         ({"likelihood": "gaussian"}, {"binarization": "none"}),
         ({"variance_parametrization": "exp", "activation": "tanh"}, {"binarization": "static"}),
-        ({"prior_std": 2.0, "beta": 4.0}, {"num_iwae_images": 50}),
+        ({"prior_std": 2.0, "beta": 4.0}, {"num_iwae_images": 50, "binarization": "threshold"}),
     ],
 )
 def test_every_kind_of_model_trains_and_loads(arguments, protocol, train_vae, tmp_path):

@@ -82,6 +82,10 @@ class ImageSet:
             out.copy_(uniform * 255 < part).mul_(255)
         return replace(self, images=images)
 
+    def thresholded(self) -> "ImageSet":
+        """Each pixel 255 where it is above 127, else 0."""
+        return replace(self, images=(self.images > 127).to(torch.uint8).mul_(255))
+
 
 def binarize(pixel_values: Tensor, uniform: Tensor) -> Tensor:
     """

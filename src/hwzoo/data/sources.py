@@ -38,6 +38,15 @@ IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".ti
 _IDX_UINT8 = 8  # the third byte of an idx file's magic number
 
 
+# What becomes of grey pixels, and how a protocol says it; see `ImageSplits.binarized`.
+BINARIZATIONS = {
+    "dynamic": "binarisation dynamic (test images drawn once, seed {seed})",
+    "static": "binarisation static (test images drawn once, seed {seed})",
+    "threshold": "binarisation threshold (pixels above 127 are 1)",
+    "none": "binarisation none (grey pixels)",
+}
+
+
 @dataclass(frozen=True)
 class ImageSplits:
     """
@@ -68,6 +77,27 @@ class ImageSplits:
     def image_shape(self) -> dict[str, int]:
         """`image_size` and `num_channels`, as the configurations of models take them."""
         return {"image_size": self.train.image_size, "num_channels": self.train.num_channels}
+
+    def binarized(self, binarization: str, seed: int, test_seed: int) -> tuple[ImageSet, ImageSet]:
+        """
+        The training and the test images under a binarisation.
+
+        Args:
+            binarization: one of BINARIZATIONS: `dynamic`: training images stay grey, for `binarize` at every step;
+                `static`: they are drawn once from their intensities, as the test images are under both; `threshold`:
+                pixels above 127 are 1; `none`: grey.
+            seed: of the training images that are drawn.
+            test_seed: of the test images that are drawn.
+
+        Returns:
+            The training and the test images.
+        """
+        if binarization == "threshold":
+            return self.train.thresholded(), self.test.thresholded()
+        if binarization == "none":
+            return self.train, self.test
+        train = self.train.binarized(seed) if binarization == "static" else self.train
+        return train, self.test.binarized(test_seed)
 
     def digest(self) -> str:
         """SHA-256 of the splits' sizes, class names, labels and pixels, in hexadecimal; computed once."""

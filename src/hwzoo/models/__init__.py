@@ -18,6 +18,8 @@ from transformers import (
     PreTrainedModel,
 )
 
+from .autoregressive.configuration_autoregressive import AutoregressiveConfig
+from .autoregressive.modeling_autoregressive import AutoregressiveModel
 from .classifier.configuration_classifier import ClassifierConfig
 from .classifier.image_processing_classifier import ClassifierImageProcessor
 from .classifier.modeling_classifier import ClassifierForImageClassification
@@ -33,7 +35,7 @@ class Family:
     A row of the table: a family whose classes are the zoo's.
 
     Args:
-        name: as in the names of the recipe, the presets' folder and the card template.
+        name: as in the names of its folder and the card template.
         config_class: its `model_type` starts with `hwzoo_`.
         model_class: the class that `from_pretrained` and the Auto class below give.
         auto_class: the Auto class of transformers that loads it.
@@ -199,6 +201,7 @@ for _family in (
         must_fit=("image_size", "num_channels", "num_labels", "num_heads"),
     ),  # fmt: skip
     Family("gan", GANConfig, GANModel),
+    Family("autoregressive", AutoregressiveConfig, AutoregressiveModel),
     PipelineFamily("ddpm"),
     TextFamily("t5"),
 ):
@@ -224,6 +227,8 @@ AutoImageProcessor.register(ContinualConfig, image_processor_classes={"former": 
 __all__ = [
     "FAMILIES",
     "FORMER_MODEL_TYPES",
+    "AutoregressiveConfig",
+    "AutoregressiveModel",
     "ClassifierConfig",
     "ClassifierForImageClassification",
     "ClassifierImageProcessor",

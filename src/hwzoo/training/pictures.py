@@ -261,6 +261,40 @@ def save_accuracy_matrix(matrix: Sequence[Sequence[float]], path: Path):
     _save_figure(figure, path)
 
 
+def save_receptive_fields(fields: Mapping[str, tuple[Tensor, Tensor, tuple[int, int]]], path: Path):
+    """
+    Draws which pixels a model sees when it says what one of them may be, a panel for each such pixel.
+
+    Args:
+        fields: title -> what is seen and what comes before the pixel, both bool (height, width), and (row, column).
+        path: of the PNG.
+    """
+    from matplotlib.colors import BoundaryNorm, ListedColormap
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    kinds = {"later": "white", "before, never seen": "tab:orange", "seen": "tab:blue", "the pixel": "black"}
+    columns = min(4, len(fields))
+    rows = -(-len(fields) // columns)
+    figure = Figure(figsize=(2.6 * columns, 2.6 * rows + 0.6), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    colours = ListedColormap(list(kinds.values())), BoundaryNorm(range(len(kinds) + 1), len(kinds))
+    for axis, (title, (seen, before, place)) in zip(axes, fields.items(), strict=False):
+        codes = torch.where(seen, 2, before.long()).cpu()
+        if not seen[place]:
+            codes[place] = 3
+        edges = {"edgecolors": "lightgrey", "linewidth": 2 / len(codes)}
+        axis.pcolormesh(codes.numpy(), cmap=colours[0], norm=colours[1], **edges)
+        axis.set(title=title, aspect="equal", xticks=[], yticks=[])
+        axis.title.set_fontsize(8)
+        axis.invert_yaxis()
+    for axis in axes[len(fields) :]:
+        axis.set_visible(False)
+    handles = [Patch(facecolor=colour, edgecolor="grey", label=kind) for kind, colour in kinds.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(kinds), fontsize=8)
+    _save_figure(figure, path)
+
+
 def save_bars(names: Sequence[str], values: Sequence[float], errors: Sequence[float], path: Path, label: str):
     """
     Draws a horizontal bar of a fraction, with an error bar, for each name, the first on top.
