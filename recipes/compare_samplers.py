@@ -36,7 +36,7 @@ PROTOCOL = (
 
 
 @dataclass
-class Settings(training.Flags):
+class Settings(training.ImageData):
     FIRST = "model_name_or_path"
 
     config: str | None = flag(None, "YAML file with these flags as keys; the command line wins")
@@ -66,7 +66,7 @@ def main(settings: Settings) -> dict:
     generators.check_steps(max(settings.num_inference_steps), pipeline, name)
     config = pipeline.scheduler.config
     samplers = list_samplers(settings, config)
-    data = load_images(settings.dataset_name, settings.data_dir)
+    data = load_images(settings.dataset_name, settings.data_dir, settings)
     classifier = scoring.load_classifier(data, settings.classifier).to(device).eval()
     if settings.num_samples > len(data.train):
         raise UsageError(f"--num_samples is {settings.num_samples}; the floor has {len(data.train)} training images")

@@ -49,7 +49,7 @@ def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, m
     # 1. accelerator, seed, output folder
     with training.start(run) as accelerator:
         # 2. data: the images of all tasks on the device, in the order of the tasks
-        data = load_images(run.dataset_name, run.data_dir)
+        data = load_images(run.dataset_name, run.data_dir, run)
         data.check_classes(f"--dataset_name {run.dataset_name}")
         stream = continual.make_stream(tasks, data.train, data.test).to(accelerator.device)
         noise = training.GlobalNoise.for_run(run, accelerator)
@@ -159,7 +159,7 @@ def phase_batches(run, accelerator, stream, phases) -> continual.StreamBatches:
 def protocol(run, data, tasks, num_images) -> str:
     stream = f"{tasks.num_tasks} tasks ({tasks.stream}, {tasks.scenario}-incremental)"
     return "; ".join((
-        f"{data.name}, {stream if tasks.num_tasks > 1 else 'all classes in one task'}",
+        f"{data.described}, {stream if tasks.num_tasks > 1 else 'all classes in one task'}",
         f"accuracy on all {num_images} test images, the mean over the tasks, after the last one",
         "among the outputs of the image's own task" if tasks.scenario == "task" else "among all outputs seen",
         training.weights_of(run),

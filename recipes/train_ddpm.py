@@ -70,7 +70,7 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
         device, process = accelerator.device, (accelerator.process_index, accelerator.num_processes)
 
         # 2. data, on the device as one tensor
-        data = load_images(run.dataset_name, run.data_dir)
+        data = load_images(run.dataset_name, run.data_dir, run)
         if (num := len(data.test)) < 2:
             raise UsageError(f"--num_bound_images: a standard error needs 2 test images, {data.name} has {num}")
         test_set, parts = data.test.to(device), run.gradient_accumulation_steps
@@ -134,7 +134,7 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
             if accelerator.is_main_process:
                 results |= scorer(evaluation.samples, f"this model by {evaluation}", limit)
             bound = evaluation.protocol(len(test_means.indices(num_bound)))
-            results["protocol"] = "; ".join([results.get("protocol", data.name), bound, training.weights_of(run)])
+            results["protocol"] = "; ".join([results.get("protocol", data.described), bound, training.weights_of(run)])
             return results
 
         # 8. save

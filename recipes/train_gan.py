@@ -62,7 +62,7 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
         main_process = accelerator.is_main_process
 
         # 2. data, on the device as one tensor: a step takes the images of all its discriminator steps
-        data = load_images(run.dataset_name, run.data_dir)
+        data = load_images(run.dataset_name, run.data_dir, run)
         if method.conditional:
             data.check_classes("--conditional")
         turns = method.num_discriminator_steps
@@ -142,7 +142,7 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
         def test(limit):
             eval_model.eval()
             results = scorer(scored_samples, f"this generator, seed {run.seed}", limit) if main_process else {}
-            results["protocol"] = protocol(run, model, results.get("protocol", data.name))
+            results["protocol"] = protocol(run, model, results.get("protocol", data.described))
             return results
 
         # 8. save

@@ -47,7 +47,7 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
     # 1. accelerator, seed, output folder
     with training.start(run) as accelerator:
         # 2. data, on the device as one tensor
-        data = load_images(run.dataset_name, run.data_dir)
+        data = load_images(run.dataset_name, run.data_dir, run)
         train_set = data.train.binarized(run.seed) if protocol.binarization == "static" else data.train
         test_set = data.test if protocol.binarization == "none" else data.test.binarized(TEST_SEED)
         test_set = test_set.to(accelerator.device)
@@ -96,7 +96,7 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
             some, settings = test_set.select(test_means.indices(limit)), (run.eval_batch_size, TEST_SEED)
             results |= metrics.latent_variable_scores(eval_model, some, *settings)
             results["protocol"] = "; ".join((
-                f"{data.name}: all {len(test_set)} test images",
+                f"{data.described}: all {len(test_set)} test images",
                 f"binarisation {protocol.binarization} (test images drawn once, seed {TEST_SEED}, unless none)",
                 "nats per image, one posterior sample an image",
                 f"test_iwae_{num_samples}: {len(test_means.indices(num_iwae))} of these images, evenly spaced",

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hwzoo.data import ImageBatches, load_images, sources
+from hwzoo.data import ImageBatches, ImageOptions, load_images, sources
 from hwzoo.data.sources import FASHION_CLASSES, _from_datasets
 from hwzoo.errors import HwzooError, UsageError
 
@@ -231,21 +231,25 @@ def test_the_images_of_a_folder_come_back(tmp_path, shape, test_split):
     assert data.train.num_channels == (3 if len(shape) == 3 else 1)
 
 
-def test_other_kinds_of_images_become_rgb(tmp_path):
+def test_grey_images_among_colours_have_equal_channels(tmp_path):
     folder = image_folder(tmp_path / "pets", {f"{split}/dog/1.png": pixels(0, 4, 4, 3) for split in ("train", "test")})
     for split in ("train", "test"):
-        (folder / split / "cat").mkdir()
-        Image.fromarray(pixels(1, 4, 4, 4).astype(np.uint8)).save(folder / split / "cat" / "1.png")
-    data = load_images(str(folder))
-    assert data.train.images.shape == (2, 3, 4, 4)
-    assert torch.equal(data.train.images[0].permute(1, 2, 0), torch.from_numpy(pixels(1, 4, 4, 4)[..., :3]).byte())
+        image_folder(folder, {f"{split}/cat/1.png": pixels(1, 4, 4)})
+    for split, kinds in {"train": ("cat",), "test": ("cat", "dog")}.items():  # only one split has colours
+        image_folder(tmp_path / "few", {f"{split}/{kind}/1.png": pixels(1, 4, 4) for kind in kinds})
+    image_folder(tmp_path / "few", {"train/dog/1.png": pixels(0, 4, 4, 3)})
+    for name in ("pets", "few"):
+        data = load_images(str(tmp_path / name))
+        assert data.train.images.shape == data.test.images.shape == (2, 3, 4, 4)
+        assert torch.equal(data.train.images[0], torch.from_numpy(pixels(1, 4, 4)).byte().expand(3, 4, 4))
+        assert torch.equal(data.train.images[1].permute(1, 2, 0), torch.from_numpy(pixels(0, 4, 4, 3)).byte())
 
 
 TWO_BY_TWO = {f"{split}/{kind}/1.png": pixels(0, 4, 4) for split in ("train", "test") for kind in ("cat", "dog")}
 
 
 @pytest.mark.parametrize("name", ["train/dog/1.png", "test/dog/1.png"])
-@pytest.mark.parametrize("shape, other", [((4, 4), (4, 5)), ((4, 5), (5, 4)), ((4, 4), (4, 4, 3))])
+@pytest.mark.parametrize("shape, other", [((4, 4), (4, 5)), ((4, 5), (5, 4)), ((4, 4), (5, 5, 3))])
 def test_images_of_different_sizes_are_refused(tmp_path, name, shape, other):
     folder = image_folder(
         tmp_path / "pets", {key: pixels(0, *shape) for key in TWO_BY_TWO} | {name: pixels(0, *other)}
@@ -255,11 +259,109 @@ def test_images_of_different_sizes_are_refused(tmp_path, name, shape, other):
     message_of(error, UsageError, f"--dataset_name {folder} ({name.split('/')[0]})", "different sizes")
 
 
-def test_a_folder_without_test_images_is_refused(tmp_path):
+@pytest.mark.parametrize("start", ["", "train/"])
+def test_a_folder_without_test_images_is_split(tmp_path, start):
+    """By class, the same at each call, and no image in both; whatever the classes are called."""
+    kinds = {"test": 10, "a_train_b": 20, "eval": 5}
+    names = [f"{start}{kind}/{index}.png" for kind, num in kinds.items() for index in range(num)]
+    folder = image_folder(tmp_path / "pets", {name: np.full((4, 4), seed) for seed, name in enumerate(names)})
+    data = load_images(str(folder))
+    assert data.train.class_names == ("a_train_b", "eval", "test")
+    assert data.train.labels.bincount().tolist() == [16, 4, 8] and data.test.labels.bincount().tolist() == [4, 1, 2]
+    seen = torch.cat([data.train.images, data.test.images])[:, 0, 0, 0]
+    assert sorted(seen.tolist()) == list(range(35))
+    assert load_images(str(folder)).digest() == data.digest()
+    assert data.described == "pets (0.2 of its images, by class with seed 0, are the test images)"
+    half = load_images(str(folder), options=ImageOptions(test_share=0.4))
+    assert half.test.labels.bincount().tolist() == [8, 2, 4] and "0.4 of its images" in half.described
+
+
+def test_a_class_of_one_image_cannot_be_split(tmp_path):
     folder = image_folder(tmp_path / "pets", {name: array for name, array in TWO_BY_TWO.items() if "train" in name})
     with pytest.raises(UsageError) as error:
         load_images(str(folder))
-    message_of(error, UsageError, f"--dataset_name {folder}", "['train']", "test")
+    message_of(error, UsageError, "--test_share 0.2: of the class cat", f"--dataset_name {folder}", "one image")
+
+
+SPLIT_NAMES = ("train", "training", "a_train_b", "test", "testing", "pre-test", "eval")
+
+
+def test_no_image_of_one_split_is_in_another(tmp_path):
+    images = {f"train/{kind}/{index}.png": np.full((4, 4), 1) for kind in SPLIT_NAMES for index in range(4)}
+    images |= {f"test/{kind}/{index}.png": np.full((4, 4), 2) for kind in SPLIT_NAMES for index in range(2)}
+    data = load_images(str(image_folder(tmp_path / "test" / "train", images)))
+    assert data.train.images.flatten().bincount().tolist() == [0, 28 * 16]
+    assert data.test.images.flatten().bincount().tolist() == [0, 0, 14 * 16]
+    assert data.train.labels.bincount().tolist() == [4] * 7 and data.test.labels.bincount().tolist() == [2] * 7
+
+
+def test_hidden_files_are_nobodys_images(tmp_path):
+    folder = image_folder(tmp_path / ".data" / "pets", TWO_BY_TWO)
+    for name in ("._1.png", ".ipynb_checkpoints/1.png", "__MACOSX/1.png"):
+        image_folder(folder / "train" / "cat", {name: pixels(9, 4, 4)})
+    (folder / "train" / "cat" / "._2.png").write_bytes(b"no image")
+    data = load_images(str(folder))
+    assert data.train.class_names == ("cat", "dog") and len(data.train) == len(data.test) == 2
+
+
+def test_images_in_no_folder_are_of_one_class(tmp_path):
+    images = {f"{index}.png": np.full((4, 4), index) for index in range(10)}
+    data = load_images(str(image_folder(tmp_path / "flat", images)))
+    assert (len(data.train), len(data.test), data.train.class_names) == (8, 2, ("all",))
+    with pytest.raises(UsageError, match="^--conditional: flat has one class, all; two or more are needed$"):
+        data.check_classes("--conditional")
+
+
+def test_a_loose_image_beside_class_folders_is_named(tmp_path):
+    folder = image_folder(tmp_path / "pets", {"cat/1.png": pixels(0, 4, 4), "loose.png": pixels(0, 4, 4)})
+    with pytest.raises(UsageError) as error:
+        load_images(str(folder))
+    message_of(error, UsageError, f"--dataset_name {folder}: {folder}/loose.png is in no folder", "in CLASS/")
+
+
+def test_images_are_resized_on_request(tmp_path):
+    left = np.repeat([[0, 0, 100, 100, 200, 200, 250, 250]], 4, 0)  # 4 x 8 pixels
+    folder = image_folder(
+        tmp_path / "pets", {f"{split}/cat/{i}.png": left for split in ("train", "test") for i in "12"}
+    )
+    with pytest.raises(UsageError, match="must be square: give --image_size N and --resize crop, pad or stretch"):
+        assert load_images(str(folder)).train.image_size is None
+    rows = {"crop": [100, 100, 200, 200], "stretch": [14, 100, 194, 243]}
+    for resize, row in rows.items():
+        data = load_images(str(folder), options=ImageOptions(image_size=4, resize=resize))
+        assert data.train.image_size == data.test.image_size == 4
+        assert data.train.images[0, 0, 1].tolist() == row, resize
+        assert data.described.startswith("pets (images of 4 x 4, others ")
+    padded = [load_images(str(folder), options=ImageOptions(image_size=8, resize="pad", background=each))
+              for each in ("white", "black")]  # fmt: skip
+    for data, value in zip(padded, (255, 0), strict=True):
+        column = data.test.images[0, 0, :, 3]
+        assert column.tolist() == [value] * 2 + [100] * 4 + [value] * 2
+    (folder / "train" / "cat" / "2.png").unlink()
+    image_folder(folder, {"train/cat/2.png": pixels(0, 6, 6)})
+    data = load_images(str(folder), options=ImageOptions(image_size=4))
+    assert data.train.images.shape == (2, 1, 4, 4)
+    with pytest.raises(
+        UsageError, match=r"train/cat/2.png is 6 x 6 \(height x width\), the first is 4 x 8; --image_si"
+    ):
+        load_images(str(folder))
+    digits = load_images("digits", options=ImageOptions(image_size=16))
+    assert digits.train.images.shape == (1500, 1, 16, 16) and digits.known_as is None
+    same = load_images("digits", options=ImageOptions(image_size=28))
+    assert same.digest() == load_images().digest() and same.known_as == "digits"
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25])
+def test_validation_images_are_held_out_of_the_training_images(share):
+    plain, data = load_images(), load_images("digits", options=ImageOptions(validation_share=share))
+    assert plain.validation is None and plain.watched is plain.test and plain.described == "digits"
+    assert torch.equal(data.test.images, plain.test.images) and data.watched is data.validation
+    assert len(data.validation) == round(1500 * share) and len(data.train) == 1500 - len(data.validation)
+    counts = data.validation.labels.bincount() / plain.train.labels.bincount()
+    assert (counts - share).abs().max() < 0.01
+    both = torch.cat([data.train.images, data.validation.images]).flatten(1)
+    assert torch.equal(both.unique(dim=0), plain.train.images.flatten(1).unique(dim=0))
+    assert data.digest() != plain.digest() and f"digits ({share} of its training images" in data.described
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -268,15 +370,6 @@ def test_an_image_in_no_folder_of_a_class_is_named(tmp_path, split):
     with pytest.raises(UsageError) as error:
         load_images(str(folder))
     message_of(error, UsageError, f"--dataset_name {folder}", f"{folder}/{split}/loose.png is in no folder of a class")
-
-
-def test_classes_are_wanted_where_splits_are_not_called_by_their_names(tmp_path):
-    folder = image_folder(
-        tmp_path / "pets", {f"{split}/cat/1.png": pixels(0, 4, 4) for split in ("a_train", "a_test")}
-    )
-    with pytest.raises(UsageError) as error:
-        load_images(str(folder))
-    message_of(error, UsageError, f"--dataset_name {folder}", "label column")
 
 
 def test_one_class_is_a_data_set_and_none_to_tell_apart(tmp_path):
@@ -492,9 +585,9 @@ def pictures_of(folder, make):
 def test_damaged_and_deep_pictures_are_told(tmp_path):
     good = pictures_of(tmp_path / "good", lambda split, image: image)
     (good / "test" / "dog" / "1.png").write_bytes((good / "test" / "dog" / "1.png").read_bytes()[:40])
-    with pytest.raises(HwzooError, match="image 1 cannot be read"):
+    with pytest.raises(HwzooError, match="test/dog/1.png cannot be read"):
         load_images(str(good))
-    with pytest.raises(UsageError, match=r"of different sizes: \(1, 5, 5\) and \(1, 6, 6\)"):
+    with pytest.raises(UsageError, match=r"of different sizes: \(1, 5, 5\) and \(1, 6, 6\) .* --image_size"):
         load_images(str(pictures_of(tmp_path / "sizes", lambda s, i: i if s == "train" else i.resize((6, 6)))))
     with pytest.raises(UsageError, match="mode I;16; pixels must have 8 bits"):
         load_images(str(pictures_of(tmp_path / "deep", lambda split, image: image.convert("I;16"))))
