@@ -21,8 +21,6 @@ from hwzoo.data import ImageBatches, load_images
 from hwzoo.training import flag
 
 SCORES = ("average_accuracy", "average_forgetting", "backward_transfer", "forward_transfer")
-
-
 DEFAULTS = {"output_dir": "outputs/continual", "train_batch_size": 128, "eval_steps": 100}
 
 
@@ -51,7 +49,8 @@ def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, m
         # 2. data: the images of all tasks on the device, in the order of the tasks
         data = load_images(run.dataset_name, run.data_dir, run)
         data.check_classes(f"--dataset_name {run.dataset_name}")
-        stream = continual.make_stream(tasks, data.train, data.test).to(accelerator.device)
+        stream, watched = (continual.make_stream(tasks, data.train, part).to(accelerator.device)
+                           for part in (data.test, data.watched))  # fmt: skip
         noise = training.GlobalNoise.for_run(run, accelerator)
 
         # 3. model and strategy
@@ -78,8 +77,8 @@ def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, m
             return state.step(loss_of, *batch.values(), after_update=lambda: strategy.after_step(optimizer))
 
         # 6. training; after the last step of a phase the strategy keeps what it needs, and all tasks are tested
-        def accuracy_on(task):
-            images = stream.test.select(stream.test_places(task))
+        def accuracy_on(task, of):
+            images = of.test.select(of.test_places(task))
             eval_model.eval()
             mean = training.TestMeans(accelerator, images, run.eval_batch_size)(
                 lambda batch, generator: {"accuracy": strategy.accuracy(eval_model, batch)}
@@ -87,19 +86,22 @@ def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, m
             eval_model.train()
             return round(mean["accuracy"], 6)  # float32 gives no more digits
 
-        def accuracies(num_tasks=stream.num_tasks):
-            return [accuracy_on(task) for task in range(num_tasks)]
+        def accuracies(num_tasks=stream.num_tasks, of=stream):
+            return [accuracy_on(task, of) for task in range(num_tasks)]
 
         def watch():
             if batches.phase_done:
                 return {}  # just told by `after_step`
-            return {f"accuracy_task_{task}": value for task, value in enumerate(accuracies(strategy.task + 1), 1)}
+            return {
+                f"accuracy_task_{task}": value for task, value in enumerate(accuracies(strategy.task + 1, watched), 1)
+            }
 
         def after_step(step):
             if not batches.phase_done:
                 return None
             strategy.end_task()
             row = scores.add(accuracies())[: strategy.task + 1]
+            row = row if data.validation is None else accuracies(len(row), watched)
             if batches.phase + 1 < len(phases):
                 strategy.task = phases[batches.phase + 1][1]
                 if optimisation.reset_optimizer:

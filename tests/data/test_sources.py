@@ -596,3 +596,208 @@ def test_damaged_and_deep_pictures_are_told(tmp_path):
 def test_black_and_white_pictures_have_one_channel(tmp_path):
     data = load_images(str(pictures_of(tmp_path / "bits", lambda split, image: image.convert("1"))))
     assert data.train.num_channels == 1
+
+
+# Columns
+
+
+def table(size=12, **columns):
+    from datasets import Dataset
+    from datasets import Image as ImageColumn
+
+    pictures = [Image.fromarray(np.full((4, 4), 20 * index, np.uint8)) for index in range(size)]
+    return Dataset.from_dict({"image": pictures, **columns}).cast_column("image", ImageColumn())
+
+
+LABELS = {
+    "strings": (["b", "a", "c"] * 4, ("a", "b", "c"), [1, 0, 2]),
+    "integers with gaps": ([10, 2, 300] * 4, ("2", "10", "300"), [1, 0, 2]),
+    "whole floats": ([1.0, 0.0, 2.0] * 4, ("0", "1", "2"), [1, 0, 2]),
+}
+
+
+@pytest.mark.parametrize("values, names, labels", LABELS.values(), ids=LABELS)
+def test_labels_of_any_kind_become_classes(values, names, labels):
+    data = load_images({"train": table(label=values), "test": table(label=values)})
+    assert data.train.class_names == names and data.train.labels.tolist() == data.test.labels.tolist() == labels * 4
+    assert data.train.images[:, 0, 0, 0].tolist() == [20 * index for index in range(12)]
+
+
+@pytest.mark.parametrize(
+    "wrong, values",
+    [("-1", [0, -1]), ("None", ["a", None]), ("''", ["a", ""]), ("nan", [0.0, float("nan")])],
+)
+def test_a_missing_label_is_told_with_column_and_row(wrong, values):
+    with pytest.raises(UsageError) as error:
+        load_images(table(label=values * 6))
+    assert message_of(error, UsageError, f"row 2: label is {wrong}; each image needs a class")
+
+
+def test_a_data_set_from_python_is_split():
+    data = load_images(table(label=["a", "b"] * 6), options=ImageOptions(test_share=0.5))
+    assert len(data.train) == len(data.test) == 6 and data.test.labels.bincount().tolist() == [3, 3]
+
+
+def test_several_columns_are_asked_for():
+    two = table(fine=["a", "b"] * 6, coarse=[1, 2] * 6)
+    with pytest.raises(UsageError, match="fine, coarse is the class is not said: give --label_column"):
+        load_images(two)
+    assert load_images(two, options=ImageOptions(label_column="coarse")).train.class_names == ("1", "2")
+    assert load_images(two, options=ImageOptions(label_column="none")).train.class_names == ("all",)
+    with pytest.raises(UsageError, match="--label_column kind: .* has the columns"):
+        load_images(two, options=ImageOptions(label_column="kind"))
+    with_mask = two.add_column("mask", [{"bytes": row["bytes"], "path": None} for row in encoded(two)])
+    with pytest.raises(UsageError, match="give --image_column, one of image, mask"):
+        load_images(with_mask, options=ImageOptions(label_column="fine"))
+    chosen = load_images(with_mask, options=ImageOptions(label_column="fine", image_column="mask"))
+    assert chosen.train.images.shape[1:] == (1, 4, 4)
+    with pytest.raises(UsageError, match="none holds images"):
+        load_images(two.remove_columns("image"))
+
+
+def encoded(data):
+    from datasets import Image as ImageColumn
+
+    return list(data.cast_column("image", ImageColumn(decode=False))["image"])
+
+
+def test_data_sets_on_the_disk(tmp_path):
+    from datasets import DatasetDict
+
+    both = DatasetDict(train=table(label=["a", "b"] * 6), test=table(4, label=["b", "a"] * 2))
+    both.save_to_disk(tmp_path / "saved")
+    both["train"].save_to_disk(tmp_path / "single")
+    (tmp_path / "tables").mkdir()
+    for split in both:
+        both[split].to_parquet(tmp_path / "tables" / f"{split}-00000-of-00001.parquet")
+    expected = load_images(both).digest()
+    for name in ("saved", "tables"):
+        assert load_images(str(tmp_path / name)).digest() == expected, name
+    assert len(load_images(str(tmp_path / "single")).test) == 3  # 0.2 of 12, rounded up
+    file = tmp_path / "tables" / "train-00000-of-00001.parquet"
+    assert load_images(str(file)).digest() == load_images(both["train"]).digest()
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_metadata_gives_the_labels(tmp_path, kind):
+    names = [f"{split}/{index}.png" for split in ("train", "test") for index in range(2)]
+    folder = image_folder(tmp_path / "pets", {name: pixels(0, 4, 4) for name in names})
+    for split in ("train", "test"):
+        rows = [("0.png", "dog"), ("1.png", "cat")]
+        if kind == "csv":
+            text = "file_name,label\n" + "".join(f"{name},{label}\n" for name, label in rows)
+        else:
+            text = "".join(f'{{"file_name": "{name}", "label": "{label}"}}\n' for name, label in rows)
+        (folder / split / f"metadata.{kind}").write_text(text)
+    data = load_images(str(folder))
+    assert data.train.class_names == ("cat", "dog") and data.train.labels.tolist() == data.test.labels.tolist() == [
+        1,
+        0,
+    ]
+
+
+def test_what_holds_no_images_is_told_by_its_name(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "mnist.pkl.gz").write_bytes(b"pickled")
+    with pytest.raises(HwzooError, match="mine: none of its files is an image: mnist.pkl.gz"):
+        load_images(str(tmp_path / "mine"))
+
+
+# The family of MNIST
+
+
+def test_idx_files_have_many_names(tmp_path):
+    arrays = some_arrays()
+    expected = load_images(str(idx_folder(tmp_path / "a", arrays))).digest()
+    idx_folder(tmp_path / "torchvision" / "MNIST" / "raw", arrays, compressed=False)
+    idx_folder(tmp_path / "kmnist" / "KMNIST" / "raw", arrays)
+    for path in idx_folder(tmp_path / "dots", arrays, compressed=False).iterdir():
+        path.rename(path.with_name(path.name.replace("-idx", ".idx")))
+    for name in ("torchvision", "torchvision/MNIST/raw", "torchvision/MNIST", "kmnist", "dots"):
+        assert load_images(str(tmp_path / name)).digest() == expected, name
+    assert load_images("mnist", str(tmp_path / "torchvision")).digest() == expected
+
+
+def test_the_labels_of_qmnist_have_eight_columns(tmp_path):
+    arrays = some_arrays()
+    for split, theirs in (("train", "train"), ("t10k", "test")):
+        rows = np.zeros((len(arrays[f"{split}-labels"]), 8), ">i4")
+        rows[:, 0], rows[:, 2] = arrays[f"{split}-labels"], 1000
+        header = bytes([0, 0, 12, 2]) + b"".join(size.to_bytes(4, "big") for size in rows.shape)
+        (tmp_path / f"qmnist-{theirs}-labels-idx2-int").write_bytes(header + rows.tobytes())
+        (tmp_path / f"qmnist-{theirs}-images-idx3-ubyte").write_bytes(idx(arrays[f"{split}-images"]))
+    data = load_images(str(tmp_path))
+    assert data.train.labels.tolist() == arrays["train-labels"].tolist()
+    assert torch.equal(data.test.images[:, 0], torch.from_numpy(arrays["t10k-images"]).byte())
+
+
+def test_emnist_is_turned_upright_and_its_classes_named(tmp_path):
+    arrays = some_arrays()
+    for part in ("letters", "digits"):
+        for split, theirs in (("train", "train"), ("t10k", "test")):
+            start = tmp_path / f"emnist-{part}-{theirs}"
+            Path(f"{start}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(arrays[f"{split}-images"])))
+            labels = arrays[f"{split}-labels"] + (part == "letters")
+            Path(f"{start}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(labels)))
+    (tmp_path / "emnist-letters-mapping.txt").write_text("".join(f"{n} {64 + n} {96 + n}\n" for n in range(1, 6)))
+    with pytest.raises(UsageError, match="several configurations: give --dataset_config, one of digits, letters"):
+        load_images(str(tmp_path))
+    data = load_images(str(tmp_path), options=ImageOptions(dataset_config="letters"))
+    assert data.train.class_names == tuple("ABCDE") and data.train.labels.tolist() == arrays["train-labels"].tolist()
+    upright = torch.from_numpy(arrays["train-images"]).byte().transpose(1, 2)
+    assert torch.equal(data.train.images[:, 0], upright) and "transposed, so that they are upright" in data.described
+
+
+@pytest.mark.parametrize("kind", ["medmnist", "keras", "kmnist"])
+def test_npz_files(tmp_path, kind):
+    arrays = {name: array.astype(np.uint8) for name, array in some_arrays().items()}
+    train, test = ([arrays[f"{split}-{what}"] for what in ("images", "labels")] for split in ("train", "t10k"))
+    path = tmp_path / "data.npz"
+    if kind == "medmnist":
+        colours = [np.stack([part[0]] * 3, -1) + np.uint8([0, 1, 2]) for part in (train, test)]
+        named = {"train_images": colours[0], "train_labels": train[1][:, None], "test_images": colours[1]}
+        np.savez(path, **named, test_labels=test[1][:, None], val_images=colours[1], val_labels=test[1][:, None])
+    elif kind == "keras":
+        np.savez(path, x_train=train[0], y_train=train[1], x_test=test[0], y_test=test[1])
+    else:
+        path = tmp_path / "kmnist"
+        path.mkdir()
+        for split, part in (("train", train), ("test", test)):
+            np.savez(path / f"kmnist-{split}-imgs.npz", part[0])
+            np.savez(path / f"kmnist-{split}-labels.npz", part[1])
+    data = load_images(str(path))
+    assert data.train.labels.tolist() == train[1].tolist() and data.test.labels.tolist() == test[1].tolist()
+    assert data.train.images.shape == (7, 3 if kind == "medmnist" else 1, 3, 3)
+    assert torch.equal(data.train.images[:, 0], torch.from_numpy(train[0]))
+    if kind == "medmnist":
+        assert torch.equal(data.train.images[:, 2], torch.from_numpy(train[0] + np.uint8(2)))
+        assert len(load_images(str(path), options=ImageOptions(validation_share=0.5)).validation) == 4  # its own
+
+
+def test_npz_files_that_hold_something_else_are_refused(tmp_path):
+    np.savez(tmp_path / "pickled.npz", train_images=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(HwzooError, match="pickled.npz cannot be read: .*allow_pickle"):
+        load_images(str(tmp_path / "pickled.npz"))
+    images = np.zeros((3, 4, 4), np.uint8)
+    np.savez(tmp_path / "many.npz", train_images=images, train_labels=np.zeros((3, 14), int), test_images=images,
+             test_labels=np.zeros((3, 14), int))  # fmt: skip
+    with pytest.raises(UsageError, match=r"train labels are int64 of shape \(3, 14\); each image needs one integer"):
+        load_images(str(tmp_path / "many.npz"))
+
+
+def test_larochelles_text_files(tmp_path):
+    sizes = {"train": 5, "valid": 3, "test": 4}
+    arrays = {split: np.random.default_rng(num).integers(2, size=(num, 9)) for split, num in sizes.items()}
+    for split, array in arrays.items():
+        np.savetxt(tmp_path / f"binarized_mnist_{split}.amat", array, fmt="%d")
+    data = load_images(str(tmp_path), options=ImageOptions(validation_share=0.1))
+    for part, split in ((data.train, "train"), (data.validation, "valid"), (data.test, "test")):
+        assert torch.equal(part.images.flatten(1), torch.from_numpy(arrays[split] * 255).byte()), split
+    fixed = data.binarized("fixed", 0, 0)
+    for part, given in zip(fixed, (data.train, data.test, data.validation), strict=True):
+        assert torch.equal(part.images, given.images)
+    with pytest.raises(UsageError, match="--binarization fixed: digits has grey pixels"):
+        load_images().binarized("fixed", 0, 0)
+    (tmp_path / "binarized_mnist_test.amat").write_text("0 1 2 0 1 0 0 1 0\n")
+    with pytest.raises(HwzooError, match="binarized_mnist_test.amat is no text of lines of zeros and ones"):
+        load_images(str(tmp_path))

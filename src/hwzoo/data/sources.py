@@ -1,14 +1,11 @@
 """Where an image data set comes from: scikit-learn's digits, idx files, the Hub, or a folder of images."""
 
 import glob
-import gzip
 import hashlib
 import io
 import json
-import math
 import os
 import re
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,9 +21,12 @@ from ..errors import HwzooError, UsageError, first_line
 from ..retry import retried
 from .images import ImageSet
 from .pictures import WAYS, ImageOptions, image_files, is_hidden, read_picture, resized, stacked
+from .raw import idx_files, read_amat_set, read_idx_set, read_npz_set
 
 # Data sets known by a short name: the folder of their idx files in the data folder is that name.
 HUB_IDS = {"mnist": "ylecun/mnist", "fashion_mnist": "zalando-datasets/fashion_mnist"}
+# Where torchvision puts their files.
+TORCHVISION = {"mnist": ("MNIST/raw",), "fashion_mnist": ("FashionMNIST/raw",)}
 FASHION_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
@@ -39,7 +39,6 @@ _KNOWN_SHAPE, _KNOWN_CLASSES = (1, 28, 28), 10
 TEST_SPLITS = ("test", "validation", "valid", "val")
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 SPLIT_SEED = 0  # of splits that are not the data set's own: the same for every run, whatever its seed
-_IDX_UINT8 = 8  # the third byte of an idx file's magic number
 
 
 @dataclass(frozen=True)
@@ -97,6 +96,28 @@ class ImageSplits:
                 hashed.update(tensor.cpu().contiguous().numpy())
         return hashed.hexdigest()
 
+    def binarized(self, how: str, train_seed: int, test_seed: int) -> tuple[ImageSet, ImageSet, ImageSet]:
+        """
+        The training, test and watched images for a likelihood of binary pixels.
+
+        Args:
+            how: `dynamic` (the training images stay grey: they are drawn anew at every step), `static` (all are drawn
+                once), `none` (all stay grey) or `fixed` (all are binary already).
+            train_seed: of what is drawn of the training images.
+            test_seed: of the others.
+
+        Raises:
+            UsageError: for pixels between black and white where they are said to be fixed.
+        """
+        given = self.train, self.test, self.watched
+        if how == "fixed" and any(((part.images > 0) & (part.images < 255)).any() for part in given):
+            raise UsageError(f"--binarization fixed: {self.name} has grey pixels; its images must be black and white")
+        if how in ("none", "fixed"):
+            return given
+        train = self.train.binarized(train_seed) if how == "static" else self.train
+        test = self.test.binarized(test_seed)
+        return train, test, test if self.validation is None else self.validation.binarized(test_seed)
+
     def check_classes(self, wanted_by: str):
         """
         Checks that there are classes to tell apart.
@@ -145,15 +166,20 @@ def load_images(
             if not Path(folder).is_dir():
                 flag = "--data_dir" if data_dir else "HWZOO_DATA_DIR"
                 raise UsageError(f"{flag} {folder}: there is no such folder")
-            if _idx_file(Path(folder) / dataset, "train-images"):
-                classes = FASHION_CLASSES if dataset == "fashion_mnist" else None
-                return _finished(_idx_folder(dataset, Path(folder) / dataset, classes), dataset, options)
+            for place in (dataset, *TORCHVISION[dataset]):
+                if idx_files(Path(folder) / place):
+                    classes = FASHION_CLASSES if dataset == "fashion_mnist" else None
+                    return _raw(dataset, Path(folder) / place, options, classes)
         return _hub(dataset, HUB_IDS[dataset], options, hint="; --data_dir takes a folder with its idx files")
     path = Path(dataset)
     if dataset and path.is_dir():
-        if _idx_file(path, "train-images"):
-            return _finished(_idx_folder(_name_of(path), path), dataset, options)
-        return _stored_folder(path, options) or _image_folder(path, options)
+        found = _raw(_name_of(path), path, options) or _stored_folder(path, options)
+        return found or _image_folder(path, options)
+    if path.is_file() and path.suffix == ".npz":
+        return _raw(path.stem, path, options)
+    if path.is_file() and path.suffix == ".parquet":
+        what, file = f"--dataset_name {path}", glob.escape(str(path))
+        return _from_datasets(path.stem, what, _call_datasets(what, "parquet", data_files=file), options)
     if path.exists() or path.is_absolute() or not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", dataset):
         raise UsageError(
             f"--dataset_name {dataset}: no such folder, and not one of digits, {', '.join(HUB_IDS)} or a Hub id "
@@ -179,73 +205,32 @@ def _name_of(folder: Path) -> str:
     return folder.resolve().name or "data"  # the root has no name
 
 
-def _idx_file(folder: Path, start: str) -> Path | None:
-    return next(
-        (path for end in (".gz", "") if (path := folder / f"{start}-idx{_dimensions(start)}-ubyte{end}").is_file()),
-        None,
-    )
-
-
-def _dimensions(start: str) -> int:
-    return 3 if start.endswith("images") else 1
-
-
-def _idx_folder(name: str, folder: Path, class_names: tuple[str, ...] | None = None) -> ImageSplits:
-    arrays = {}
-    for start in ("train-images", "train-labels", "t10k-images", "t10k-labels"):
-        path = _idx_file(folder, start)
-        if path is None:
-            raise UsageError(f"{folder / start}-idx{_dimensions(start)}-ubyte.gz: there is no such file")
-        arrays[start] = _read_idx(path, _dimensions(start))
-    for split in ("train", "t10k"):
-        images, labels = arrays[f"{split}-images"], arrays[f"{split}-labels"]
-        if len(images) != len(labels):
-            raise HwzooError(
-                f"{folder}: {split}-images holds {len(images)} images, {split}-labels {len(labels)} labels"
-            )
-        if not len(images):
-            raise HwzooError(f"{_idx_file(folder, f'{split}-images')} holds no images")
-    _same_size(str(folder), arrays["train-images"].shape[1:], arrays["t10k-images"].shape[1:])
-    largest = max(int(arrays[f"{split}-labels"].max()) for split in ("train", "t10k"))
-    numbers = tuple(str(label) for label in range(largest + 1))
-    train, test = (
-        ImageSet(
-            torch.from_numpy(arrays[f"{split}-images"])[:, None],
-            torch.from_numpy(arrays[f"{split}-labels"]).long(),
-            numbers,
-        )
-        for split in ("train", "t10k")
-    )
-    splits = ImageSplits(name, train, test)
-    if train.images.shape[1:] == _KNOWN_SHAPE and largest + 1 == _KNOWN_CLASSES:
+def _raw(name: str, path: Path, options: ImageOptions, class_names: tuple[str, ...] | None = None):
+    """A data set of idx, .npz or .amat files; None for another."""
+    what = f"--dataset_name {path}"
+    raw = path.is_dir() and read_idx_set(path, what, options.dataset_config)
+    raw = raw or (path.is_dir() and read_amat_set(path, what)) or read_npz_set(path, what)
+    if not raw:
+        return None
+    shape = raw.images["train"].shape[1:]
+    for images in raw.images.values():
+        _same_size(str(path), shape, images.shape[1:])
+    parts = {
+        split: ImageSet(torch.from_numpy(images), torch.from_numpy(raw.labels[split]), raw.class_names)
+        for split, images in raw.images.items()
+    }
+    splits = ImageSplits(name, parts["train"], parts["test"], notes=tuple(raw.notes))
+    if shape == _KNOWN_SHAPE and len(raw.class_names) == _KNOWN_CLASSES:
         splits = replace(splits, known_as=DIGESTS.get(splits.digest()))
-    if class_names is None:
-        return splits
-    for split in ("train", "t10k"):
-        _check_labels(str(_idx_file(folder, f"{split}-labels")), "label", arrays[f"{split}-labels"], len(class_names))
-    train, test = (replace(part, class_names=class_names) for part in (train, test))
-    return replace(splits, train=train, test=test)
-
-
-def _read_idx(path: Path, dimensions: int) -> np.ndarray:
-    try:
-        data = path.read_bytes()
-        data = gzip.decompress(data) if path.suffix == ".gz" else data
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise HwzooError(f"{path} is cut off or damaged: {error}") from None
-    except OSError as error:
-        raise HwzooError(f"{path} cannot be read: {error.strerror}") from None
-    if data[:4] != bytes([0, 0, _IDX_UINT8, dimensions]):
-        raise HwzooError(
-            f"{path} is no idx file of {dimensions} dimensions: its magic number is 0x{data[:4].hex()}, not "
-            f"0x0000{_IDX_UINT8:02x}{dimensions:02x}"
-        )
-    start = 4 + 4 * dimensions
-    shape = [int.from_bytes(data[i : i + 4], "big") for i in range(4, start, 4)]
-    if len(data) - start != math.prod(shape):
-        raise HwzooError(f"{path} holds {len(data) - start} bytes for {' x '.join(map(str, shape))} values")
-    # A copy: torch wants memory that it may write to.
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy()
+    if class_names is not None:
+        for split in ("train", "test"):
+            file = idx_files(path)[""][split, "labels"]
+            _check_labels(str(file), "label", raw.labels[split].tolist(), len(class_names))
+        parts = {split: replace(part, class_names=class_names) for split, part in parts.items()}
+        splits = replace(splits, train=parts["train"], test=parts["test"])
+    if options.validation_share:
+        splits = replace(splits, validation=parts.get("validation"))
+    return _finished(splits, what, options)
 
 
 def _image_folder(path: Path, options: ImageOptions) -> ImageSplits:
@@ -421,13 +406,20 @@ def _decode(split, what: str, image_column: str, options: ImageOptions, notes: l
     encoded = split.cast_column(image_column, Image(decode=False))[image_column]
     names: list[str] = []
     images = []
+    transparent: list[str] = []
     for row, each in enumerate(encoded, 1):
         path = each and each["path"]
         names.append(path if path and Path(path).is_file() else f"{what}, row {row}{f' ({path})' if path else ''}")
         if each is None or (each["bytes"] is None and not path):
             raise UsageError(f"{what}, row {row}: {image_column} is None; each row needs an image")
-        images.append(read_picture(io.BytesIO(each["bytes"]) if each["bytes"] else path, names[-1], options, notes))
-    return stacked(images, names.__getitem__, what)
+        source = io.BytesIO(each["bytes"]) if each["bytes"] else path
+        images.append(read_picture(source, names[-1], options, transparent))
+    notes += [each for each in transparent if each not in notes]
+    array, ground = stacked(images, names.__getitem__, what), options.background
+    if transparent and len(images) > 1 and (array == array[0, 0, 0, 0]).all():
+        other = "white" if ground == "black" else "black"
+        raise UsageError(f"--background {ground}: all images of {what} are of one colour over it; give {other}")
+    return array
 
 
 def _check_labels(what: str, column: str, labels: Sequence[int | None], num_classes: int):
