@@ -80,9 +80,8 @@ def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, m
         def accuracy_on(task, of):
             images = of.test.select(of.test_places(task))
             eval_model.eval()
-            mean = training.TestMeans(accelerator, images, run.eval_batch_size)(
-                lambda batch, generator: {"accuracy": strategy.accuracy(eval_model, batch)}
-            )
+            means = training.TestMeans(accelerator, images, run.eval_batch_size)
+            mean = means(lambda batch, generator: {"accuracy": strategy.accuracy(eval_model, batch)})
             eval_model.train()
             return round(mean["accuracy"], 6)  # float32 gives no more digits
 
@@ -115,8 +114,7 @@ def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, m
             if limit is None and not scores.rows:  # no training: the model as it was loaded
                 strategy.task = phases[-1][1]
                 scores.add(accuracies())
-            results = metrics.continual_results(scores, strategy)
-            return results | {"protocol": protocol(run, data, tasks, len(stream.test))}
+            return metrics.continual_results(scores, strategy) | {"protocol": protocol(run, data, tasks, stream)}
 
         # 8. save
         def save(folder, results, history, limit):
@@ -158,11 +156,11 @@ def phase_batches(run, accelerator, stream, phases) -> continual.StreamBatches:
     return continual.StreamBatches(batches_of, steps)
 
 
-def protocol(run, data, tasks, num_images) -> str:
-    stream = f"{tasks.num_tasks} tasks ({tasks.stream}, {tasks.scenario}-incremental)"
+def protocol(run, data, tasks, stream) -> str:
+    about = f"{tasks.num_tasks} tasks ({tasks.stream}, {tasks.scenario}-incremental)"
     return "; ".join((
-        f"{data.described}, {stream if tasks.num_tasks > 1 else 'all classes in one task'}",
-        f"accuracy on all {num_images} test images, the mean over the tasks, after the last one",
+        f"{data.described}, {about if tasks.num_tasks > 1 else 'all classes in one task'}",
+        f"accuracy on all {len(stream.test)} test images, the mean over the tasks, after the last one",
         "among the outputs of the image's own task" if tasks.scenario == "task" else "among all outputs seen",
         training.weights_of(run),
     ))  # fmt: skip
