@@ -31,7 +31,7 @@ PROTOCOL = (
 
 
 @dataclass
-class Settings(training.Flags):
+class Settings(training.ImageData):
     FIRST = "model_name_or_path"
 
     config: str | None = flag(None, "YAML file with these flags as keys; the command line wins")
@@ -62,7 +62,7 @@ def main(settings: Settings) -> dict:
     config, most = pipeline.scheduler.config, pipeline.scheduler.config.num_train_timesteps
     asked = settings.schedulers, settings.spacings, settings.num_inference_steps
     samplers = comparison.list_samplers(*asked, most if settings.reference else None)
-    data = load_images(settings.dataset_name, settings.data_dir)
+    data = load_images(settings.dataset_name, settings.data_dir, settings)
     classifier = scoring.load_classifier(data, settings.classifier).to(device).eval()
     if settings.num_samples > len(data.train):
         raise UsageError(f"--num_samples is {settings.num_samples}; the floor has {len(data.train)} training images")

@@ -17,7 +17,6 @@ import torch
 
 from hwzoo import AutoregressiveConfig, AutoregressiveModel, hub, training
 from hwzoo.data import BINARIZATIONS, ImageBatches, binarize, load_images
-from hwzoo.errors import UsageError
 from hwzoo.models.autoregressive.networks_autoregressive import CausalConv2d, receptive_field
 from hwzoo.training import flag
 
@@ -42,7 +41,7 @@ class Protocol(training.Flags):
 
     conditional: bool = flag(False, "condition on the class of an image")
     binarization: Literal[tuple(BINARIZATIONS)] = flag(
-        "dynamic", "training pixels drawn from their intensities at every step, once, 1 above 127, or left grey"
+        "dynamic", "training pixels: drawn at every step, once, 1 above 127, left grey, or binary already"
     )
     temperature: float = flag(1.0, "of the samples in pictures: 1 draws from the model", "(0, inf)")
 
@@ -51,11 +50,11 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
     # 1. accelerator, seed, output folder
     with training.start(run) as accelerator:
         # 2. data, on the device as one tensor
-        data = load_images(run.dataset_name, run.data_dir)
+        data = load_images(run.dataset_name, run.data_dir, run)
         if protocol.conditional:
             data.check_classes("--conditional")
-        train_set, test_set = data.binarized(protocol.binarization, run.seed, TEST_SEED)
-        test_set = test_set.to(accelerator.device)
+        train_set, test_set, watched = data.binarized(protocol.binarization, run.seed, TEST_SEED)
+        test_set, watched = test_set.to(accelerator.device), watched.to(accelerator.device)
         batches = ImageBatches.for_run(train_set, run, accelerator)
         noise = training.GlobalNoise.for_run(run, accelerator)
 
@@ -79,7 +78,8 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
 
             return state.step(loss_of, pixel_values, batch["labels"], loss=LOSS)
 
-        # 6. training, watched on some of the test images
+        # 6. training, watched on some of the test images, or of those held out for it
+        watch_means = training.TestMeans(accelerator, watched, run.eval_batch_size, seed=TEST_SEED)
         test_means = training.TestMeans(accelerator, test_set, run.eval_batch_size, seed=TEST_SEED)
 
         def scores(batch, generator):
@@ -91,7 +91,7 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
             bits = math.log(2) * test_set.images[0].numel()
             results |= {name.replace(LOSS, "bits_per_dim"): value / bits for name, value in results.items()}
             results["protocol"] = "; ".join((
-                f"{data.name}: all {len(test_set)} test images",
+                f"{data.described}: all {len(test_set)} test images",
                 BINARIZATIONS[protocol.binarization].format(seed=TEST_SEED),
                 "exact log-probability of an image" + (", given its class" if model.config.num_classes else ""),
                 "nats per image; bits for each value of a pixel; standard errors over the images",
@@ -114,11 +114,11 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
             hub.save_card(run, folder, "autoregressive", data, results, config=eval_model.config, protocol=protocol)
 
         ending = training.Ending(test, save, [model, eval_model], hub.publish)
-        identity = training.identity_of("train_autoregressive", data, architecture, protocol, config=model.config)
-        identity["num_classes"] = model.config.num_classes
+        own = {"config": model.config, "num_classes": model.config.num_classes}
+        identity = training.identity_of("train_autoregressive", data, architecture, protocol, **own)
         return training.fit(
             run, accelerator, batches, train_step, state={"model": model, "noise": noise, **state.entries()},
-            identity=identity, evaluate=lambda: test_means(scores, 1000), ending=ending,
+            identity=identity, evaluate=lambda: watch_means(scores, 1000), ending=ending,
         ).results  # fmt: skip
 
 
@@ -127,14 +127,8 @@ def build(run, data, architecture, protocol) -> AutoregressiveModel:
     classes = len(data.train.class_names) if protocol.conditional else 0
     wanted = {"num_levels": levels, "num_classes": classes}
     config = AutoregressiveConfig(**data.image_shape, **wanted, **asdict(architecture))
-    model = hub.load_or_build(AutoregressiveModel, run.model_name_or_path, config)
-    for name, value in wanted.items():
-        if getattr(model.config, name) != value:
-            raise UsageError(
-                f"--model_name_or_path {run.model_name_or_path}: it has {name} {getattr(model.config, name)}, "
-                f"--binarization {protocol.binarization} {'with' if classes else 'without'} --conditional {value}"
-            )
-    return model
+    fits = {name: {value} for name, value in wanted.items()}
+    return hub.load_or_build(AutoregressiveModel, run.model_name_or_path, config, **fits)
 
 
 def classes(model, num: int) -> torch.Tensor | None:

@@ -58,7 +58,7 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
     # 1. accelerator, seed, output folder
     with training.start(run) as accelerator:
         # 2. data, on the device as one tensor: a step takes the images of all its discriminator steps
-        data = load_images(run.dataset_name, run.data_dir)
+        data = load_images(run.dataset_name, run.data_dir, run)
         if method.conditional:
             data.check_classes("--conditional")
         turns = method.num_discriminator_steps
@@ -122,7 +122,7 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
             draw = generators.sampler(eval_model.eval(), run.seed, run.eval_batch_size)
             results = scorer(draw, f"this generator, seed {run.seed}", limit) if accelerator.is_main_process else {}
             classes = "classes drawn uniformly" if config.num_classes else "unconditional"
-            parts = results.get("protocol", data.name), SAMPLING, classes, training.weights_of(run)
+            parts = results.get("protocol", data.described), SAMPLING, classes, training.weights_of(run)
             return results | {"protocol": "; ".join(parts)}
 
         # 8. save

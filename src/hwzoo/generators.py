@@ -8,14 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from . import diffusion, hub
-from .errors import HwzooError, UsageError
+from .data import ImageOptions, image_files, read_picture, stacked
+from .errors import UsageError
 from .loading import check_finite, loading
 from .models import FAMILIES, Family, PipelineFamily, family_of
 from .retry import has_file, retried
@@ -146,6 +145,7 @@ def open_generator(
     scheduler: str | None = None,
     num_inference_steps: int | None = None,
     trust_remote_code: bool = False,
+    options: ImageOptions | None = None,
 ) -> tuple[Callable[..., Tensor], str, float]:
     """
     Whatever makes images: a zoo model, a pipeline of diffusers that makes them from nothing, or a folder of them.
@@ -157,6 +157,7 @@ def open_generator(
         scheduler: of a pipeline; its own when None.
         num_inference_steps: of a pipeline; its own default when None.
         trust_remote_code: whether code that comes with it is run.
+        options: how a folder of images is read, as a data set's.
 
     Returns:
         `sample(indices, num_samples, generator)`, which gives (len(indices), channels, height, width) in [0, 1]; a
@@ -168,7 +169,7 @@ def open_generator(
     """
     path = Path(name)
     if path.is_dir() and not any(has_file(name, each.entry) for each in FAMILIES):
-        return _open_folder(path, output_dir)
+        return _open_folder(path, output_dir, options)
     family, model = load_generator(name, device, trust_remote_code, foreign=True)
     what, call = f"{type(model).__name__} in eval mode: BatchNorm, if any, with its running statistics", {}
     if isinstance(family, PipelineFamily):
@@ -220,33 +221,21 @@ def _describe_pipeline(family: Family, pipeline: Any, name: str, scheduler: str 
     return f"{kind}; eval mode", {"num_inference_steps": steps}
 
 
-def _open_folder(path: Path, output_dir: Path):
-    """`open_generator` for a folder: its PNG images and those of its folders, evenly spaced by name."""
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() == ".png")
+def _open_folder(path: Path, output_dir: Path, options: ImageOptions | None = None):
+    """`open_generator` for a folder: its images and those of its folders, evenly spaced by name."""
+    files, options = image_files(path), options or ImageOptions()
     if not files:
-        raise UsageError(f"--model_name_or_path {path}: it holds no model_index.json, config.json or PNG images")
+        raise UsageError(f"--model_name_or_path {path}: it holds no model_index.json, config.json or images")
     if output_dir.resolve().is_relative_to(path.resolve()):
         raise UsageError(f"--output_dir {output_dir} is in the folder of images, and gets samples.png: give another")
 
     def sample(indices, num_samples, generator):
-        images = []
-        for file in (files[index * len(files) // num_samples] for index in indices.tolist()):
-            try:
-                with Image.open(file) as image:
-                    if image.mode[0] in "IF":  # more than 8 bits a pixel
-                        raise UsageError(f"{file} has the mode {image.mode}; pixels must have 8 bits a channel")
-                    if image.mode not in ("L", "RGB"):
-                        image = image.convert("L" if image.mode in ("1", "LA") else "RGB")
-                    array = np.array(image)
-            except OSError as error:
-                raise HwzooError(f"{file} cannot be read: {error}") from error
-            images.append(torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1)))
-            if images[-1].shape != images[0].shape:
-                sizes = f"{_by(images[-1].shape)} (channels x height x width), not {_by(images[0].shape)}"
-                raise UsageError(f"{file} is {sizes} as the first of its batch")
-        return torch.stack(images).float().div_(255)
+        chosen = [str(files[index * len(files) // num_samples]) for index in indices.tolist()]
+        arrays = [read_picture(file, file, options) for file in chosen]
+        return torch.from_numpy(stacked(arrays, chosen.__getitem__, str(path))).float().div_(255)
 
-    return sample, f"{len(files)} PNG images in {path}", len(files)
+    how = f", images of {options.image_size} x {options.image_size} ({options.resize})" if options.image_size else ""
+    return sample, f"{len(files)} images in {path} (transparency, if any, over {options.background}{how})", len(files)
 
 
 def fitted(images: Tensor, shape: Sequence[int], center_crop: bool, name: str, data: str) -> Tensor:

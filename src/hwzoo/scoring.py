@@ -59,7 +59,9 @@ class Scorer:
             limit: samples and test images at most, for a rehearsal.
         """
         if self.classifier is None:
-            return {"protocol": f"{self.data.name}: samples not scored, no classifier for it comes with the package"}
+            return {
+                "protocol": f"{self.data.described}: samples not scored, no classifier for it comes with the package"
+            }
         num_samples = min(limit or self.flags.num_test_samples, len(self.data.train))
         return score(draw(num_samples).cpu(), self.data, self.classifier, made_by, limit=limit)
 
@@ -105,7 +107,7 @@ def score(
     name = Path(classifier.name_or_path).name if shipped else classifier.name_or_path
     scores |= {"classifier": name, "classifier_sha256": weights}
     protocol = [
-        f"{data.name}: {num_samples} samples of {made_by}, against all {len(data.test)} test images",
+        f"{data.described}: {num_samples} samples of {made_by}, against all {len(data.test)} test images",
         f"FID, precision and recall (k = {metrics.NUM_NEIGHBORS}) on the {num_features} features of the classifier "
         f"{name}{' of hwzoo' if shipped else ''} (sha256 {weights}), not Inception's: comparable only under the same "
         "classifier and the same number of samples",

@@ -26,7 +26,7 @@ TOP = {
     "retry": {"errors", "files"},
     "loading": {"errors", "files"},
     "hub": SHARED | {"models", "cards"},
-    "generators": SHARED | {"diffusion", "hub", "models"},
+    "generators": SHARED | {"data", "diffusion", "hub", "models"},
     "scoring": SHARED | {"data", "hub", "metrics", "models", "training"},
 }
 FOR_PIPELINES = {"torch", "diffusers"} | sys.stdlib_module_names

@@ -180,6 +180,17 @@ CASES = {
     "depth in YAML": (
         2, "preset.yaml is not valid YAML: nested too deeply", lambda tmp: [preset(tmp, "seed: " + "[" * 9999)],
     ),
+    "image size 0": (2, "--image_size is 0; it must be in [1, 4096]", lambda tmp: ["--image_size=0"]),
+    "unknown way to resize": (2, "--resize: invalid choice: 'fit'", lambda tmp: ["--resize=fit"]),
+    "unknown background": (2, "--background: invalid choice: 'red'", lambda tmp: ["--background=red"]),
+    "no test images": (2, "--test_share is 0.0; it must be in (0, 1)", lambda tmp: ["--test_share=0"]),
+    "all images for validation": (2, "--validation_share is 1.0", lambda tmp: ["--validation_share=1"]),
+    "column that is not there": (
+        2, "--label_column kind: --dataset_name", lambda tmp: [small_pictures(tmp), "--label_column=kind"],
+    ),
+    "grey pixels said to be binary": (
+        2, "--binarization fixed: digits has grey pixels", lambda tmp: ["--binarization=fixed"],
+    ),
     "an image outside the classes": (
         2, "is in no folder of a class",
         lambda tmp: [small_pictures(tmp), *loose_picture(tmp)],
@@ -534,14 +545,14 @@ AUTOREGRESSIVE_CASES = {
         2, "--binarization: invalid choice: 'median' (choose from", lambda tmp: ["--binarization=median"],
     ),
     "pixels that are not on the levels": (
-        2, "it has num_levels 2, --binarization none without --conditional 256",
+        2, "it has num_levels 2, the data 256",
         lambda tmp: ["--binarization=none", autoregressive_model(tmp)],
     ),
     "images beyond the positions": (
         2, "it has image_size 8, the data 28", lambda tmp: [autoregressive_model(tmp, image_size=8)],
     ),
     "a model without classes": (
-        2, "it has num_classes 0, --binarization dynamic with --conditional 10",
+        2, "it has num_classes 0, the data 10",
         lambda tmp: ["--conditional", autoregressive_model(tmp)],
     ),
     "classes of one class": (

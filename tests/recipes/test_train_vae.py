@@ -96,6 +96,22 @@ def test_few_test_images_are_enough(num_test_images, train_vae, tmp_path):
     assert Image.open(tmp_path / "run" / "reconstructions.png").width == 20 * 10
 
 
+def test_evaluations_in_training_are_on_the_images_held_out(train_vae, tmp_path):
+    """They see no test image: other test images change the test numbers alone."""
+    for name, shade in (("a", 0), ("b", 255)):
+        for split, num in (("train", 60), ("test", 10)):
+            for index in range(num):
+                picture = tmp_path / name / split / f"{index % 2}" / f"{index}.png"
+                picture.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("L", (8, 8), index * 4 if split == "train" else shade).save(picture)
+    flags = {"validation_share": 0.25, "eval_steps": 10, "train_batch_size": 20}
+    a, b = (run(train_vae, tmp_path / f"run_{name}", dataset_name=str(tmp_path / name), **flags) for name in "ab")
+    assert a["test_negative_elbo"] != b["test_negative_elbo"]
+    watched = [[each for each in history(tmp_path / f"run_{name}") if "eval_negative_elbo" in each] for name in "ab"]
+    assert watched[0] and watched[0] == watched[1]
+    assert "a (0.25 of its training images, by class with seed 0, held out" in a["protocol"]
+
+
 def test_mixed_precision_trains(train_vae, tmp_path):
     in_float = run(train_vae, tmp_path / "a")
     in_bfloat = run(train_vae, tmp_path / "b", mixed_precision="bf16")

@@ -38,7 +38,10 @@ class ImageSet:
         """Height and width in pixels; UsageError when they differ."""
         height, width = self.images.shape[2:]
         if height != width:
-            raise UsageError(f"--dataset_name: its images are {height} x {width} pixels; they must be square")
+            raise UsageError(
+                f"--dataset_name: its images are {height} x {width} pixels; they must be square: give --image_size N "
+                "and --resize crop, pad or stretch"
+            )
         return height
 
     def to(self, device: torch.device | str) -> "ImageSet":

@@ -3,6 +3,7 @@
 from . import sweep
 from .arguments import (
     Flags,
+    ImageData,
     RunArguments,
     expected_numbers,
     flag,
@@ -51,6 +52,7 @@ __all__ = [
     "GlobalNoise",
     "ImageSeries",
     "NonFiniteLoss",
+    "ImageData",
     "RunArguments",
     "Stopped",
     "SweepArguments",

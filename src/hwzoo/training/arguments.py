@@ -24,7 +24,8 @@ KEYS_FOR_TESTS = {"expected"}
 OF_ONE_TRY = {"config", "data_dir", "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "report_to"}
 OF_ONE_TRY |= {"push_to_hub", "hub_model_id", "hub_private_repo", "trust_remote_code"}
 # What else no step of an image recipe depends on. The data has a digest, a batch its size over all processes.
-OF_NO_STEP = {"dataset_name", "model_name_or_path", "train_batch_size", "eval_batch_size", "num_train_epochs"}
+OF_NO_STEP = {"dataset_name", "dataset_config", "image_column", "label_column", "model_name_or_path"}
+OF_NO_STEP |= {"train_batch_size", "eval_batch_size", "num_train_epochs"}
 OF_NO_STEP |= {"max_train_steps", "checkpointing_steps", "checkpoints_total_limit", "logging_steps", "eval_steps"}
 OF_PATHS = ("_dir", "_file", "_path", "_checkpoint", "dataset_name", "tokenizer_name", "classifier", "config")
 OF_MODELS = {"model_name_or_path", "classifier"}  # their names stand in results and cards
@@ -129,7 +130,25 @@ def _with_name(model: str) -> str:
 
 
 @dataclass
-class RunArguments(Flags):
+class ImageData(Flags):
+    """How a data set of images is read, beside its name; the flags of every recipe that takes one."""
+
+    dataset_config: str | None = flag(None, "of a Hub data set that has several configurations")
+    image_column: str | None = flag(None, "column of the images, where a data set has several")
+    label_column: str | None = flag(None, "column of the classes, where a data set has several; none for no classes")
+    background: Literal["white", "black"] = flag("white", "what transparent pixels show, and what --resize pad adds")
+    image_size: int | None = flag(
+        None, "height and width that all images get; as they are when not given", "[1, 4096]"
+    )
+    resize: Literal["crop", "pad", "stretch"] = flag("crop", "how --image_size makes squares of other images")
+    test_share: float = flag(0.2, "share of a data set without test images that becomes them", "(0, 1)")
+    validation_share: float = flag(
+        0.0, "share of the training images held out, on which evaluations during training are", "[0, 1)"
+    )
+
+
+@dataclass
+class RunArguments(ImageData):
     """The flags of a run; a recipe derives from it to give its own defaults."""
 
     FREE = OF_ONE_TRY | OF_NO_STEP
@@ -198,6 +217,9 @@ class RunArguments(Flags):
         return self.max_train_steps if self.max_train_steps is not None else steps_per_epoch
 
 
+OF_IMAGES = {each.name for each in fields(ImageData)}
+
+
 def one_length(run: Flags):
     """Of two flags for the length of a run one may be given: a recipe's default gives way to the other."""
     given = [name for name in EXCLUSIVE if getattr(run, name, None) is not None]
@@ -264,7 +286,7 @@ def _group(cls: type, name: str) -> str:
     """The group of a flag: that of its dataclass, but for what one recipe has among its run's flags, another apart."""
     if name.startswith(("push_", "hub_")):
         return "sharing"
-    if name.startswith(("dataset_", "data_")) or name.endswith(("_file", "_column")):
+    if name.startswith(("dataset_", "data_")) or name.endswith(("_file", "_column")) or name in OF_IMAGES:
         return "data"
     return "model" if name == "model_name_or_path" else GROUP_OF_CLASS.get(cls.__name__, "run")
 
