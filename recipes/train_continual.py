@@ -10,8 +10,8 @@ The first trains on scikit-learn's digits, five tasks of two classes, offline, i
 classifier is `--strategy joint --num_tasks 1`. The presets say their command, their minutes and the numbers to expect.
 """
 
-import itertools
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from typing import Literal
 
 import torch
@@ -118,8 +118,7 @@ def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, m
         def save(folder, results, history, limit):
             hub.save(state.eval_model, folder, results)
             training.save_accuracy_matrix(results["accuracy_matrix"], folder / "accuracy_matrix.png")
-            borders = [*itertools.accumulate(batches.steps)]
-            training.save_task_curves(history, folder / "curves.png", stream.num_tasks, borders)
+            training.save_task_curves(history, folder / "curves.png", stream.num_tasks, [*accumulate(batches.steps)])
             training.save_settings(folder / "preset.yaml", run, *flags)
             plain = {"title": f"{data.title} classifier", "tag": "classifier"}
             about = plain if tasks.num_tasks == 1 else {"title": f"continual-{data.name}-{method.strategy}"}
