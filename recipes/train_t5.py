@@ -16,7 +16,6 @@ Seq2SeqTrainer and checked by a manifest (`src/hwzoo/training/seq2seq.py`).
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from torch.utils.data import Subset
@@ -26,7 +25,7 @@ from hwzoo.errors import UsageError
 from hwzoo.files import write_jsonl
 from hwzoo.loading import TRUST
 from hwzoo.metrics.rouge.sentences import split_sentences
-from hwzoo.metrics.text import TOKENIZERS, rouge_scores, rouge_tokenizer, text_scores
+from hwzoo.metrics.text import rouge_scores, rouge_tokenizer, text_scores
 from hwzoo.training import flag
 from hwzoo.training.seq2seq import Seq2SeqRunArguments, ZooSeq2SeqTrainer
 
@@ -47,10 +46,6 @@ class Run(training.with_defaults(Seq2SeqRunArguments, **DEFAULTS)):
         None, "folder or Hub id of a sequence-to-sequence model or adapter; a new T5 is built when not given"
     )
     trust_remote_code: bool = flag(False, TRUST)
-    rouge_tokenizer: Literal[("auto", *TOKENIZERS)] = flag(
-        "auto", "ROUGE's words: rouge_score's, of a-z and 0-9, or unicode's, of any script, taken by auto where the "
-        "former would drop most letters of the targets",
-    )  # fmt: skip
 
     def __post_init__(self):
         super().__post_init__()
@@ -69,7 +64,7 @@ def main(run: Run, model: Model, data: Data, generation: Generation) -> dict:
         # 2. data
         pairs, trains = text.load_pairs(data), run.max_steps != 0
         check(run, pairs, accelerator.num_processes)
-        tokenizes = {"tokenizer": words_of_rouge(run, pairs)}
+        words = rouge_tokenizer(pairs.targets, data.rouge_tokenizer)
 
         # 3. model, new or loaded, its tokenizer, and how it generates
         source = run.model_name_or_path, pairs, hub.load, trains, run.trust_remote_code
@@ -87,12 +82,11 @@ def main(run: Run, model: Model, data: Data, generation: Generation) -> dict:
 
         def scores(ids: np.ndarray | list[str], examples: list[text.Example]) -> dict[str, float]:
             texts = ids if isinstance(ids, list) else text.decode(ids, tokenizer)
-            right, tasks = [each.references for each in examples], [each.task for each in examples]
-            return text_scores(texts, right, tasks, **tokenizes)
+            return text_scores(texts, [each.references for each in examples], [each.task for each in examples], words)
 
         identity = {"recipe": "train_t5", "training pairs": tokenized["train"].digest()}
         identity |= {"validation pairs": tokenized["validation"].digest(), "data": pairs.digest()}
-        identity |= {**training.settings(model), **asdict(generation)}
+        identity |= {**training.settings(model), **asdict(generation), "ROUGE": words}
 
         def trainer_of(network) -> ZooSeq2SeqTrainer:
             return ZooSeq2SeqTrainer(
@@ -103,7 +97,7 @@ def main(run: Run, model: Model, data: Data, generation: Generation) -> dict:
             )  # fmt: skip
 
         # 5. baselines, then training
-        baselines = text.baselines(pairs, split_sentences, partial(rouge_1, **tokenizes))
+        baselines = text.baselines(pairs, split_sentences, partial(rouge_1, tokenizer=words))
         if trains and run.model_name_or_path is not None:
             baselines["zero_shot"] = text.decode(trainer_of(base).generate_for(tokenized["test"]), tokenizer)
 
@@ -118,7 +112,7 @@ def main(run: Run, model: Model, data: Data, generation: Generation) -> dict:
             results |= {f"test_{name}": value for name, value in scores(predictions, examples).items()}
             results["test_gen_len"] = text.mean_length(ids, tokenizer)
             results["baselines"] = {name: scores(texts[:limit], examples) for name, texts in baselines.items()}
-            results["protocol"] = protocol(run, data, pairs, generates, **tokenizes)
+            results["protocol"] = protocol(run, data, pairs, generates, words)
             return results
 
         # 7. save
@@ -157,7 +151,7 @@ def check(run: Run, pairs: text.TextSplits, num_processes: int):
         raise UsageError("--validation_file is needed: the best of the evaluations every --eval_steps is taken")
 
 
-def protocol(run: Run, data: Data, pairs: text.TextSplits, generates, tokenizer: str) -> str:
+def protocol(run: Run, data: Data, pairs: text.TextSplits, generates, words: str) -> str:
     several = any(len(each.references) > 1 for each in pairs.test)
     chosen = run.eval_steps is not None and run.max_steps != 0
     return "; ".join([
@@ -166,7 +160,7 @@ def protocol(run: Run, data: Data, pairs: text.TextSplits, generates, tokenizer:
         f"sources of at most {data.max_source_length} tokens, longer ones cut",
         "generation: " + text.describe(generates),
         "ROUGE F-measures x 100 by rouge-score with stemming, mean over the pairs, rougeLsum by sentence",
-        *(["words of ROUGE in any script (unicode)"] if tokenizer == "unicode" else []),
+        *(["words of ROUGE in any script (unicode)"] if words == "unicode" else []),
         *(["against the first reference; _max against the best, _mean the mean over all"] if several else []),
         f"the best of the evaluations every {run.eval_steps} steps, by ROUGE-L on {len(pairs.validation)} "
         "validation pairs" if chosen else "the last weights",
@@ -186,13 +180,6 @@ def card(run: Run, network, pairs: text.TextSplits, rows: list[dict]) -> dict:
         "samples": rows[:: max(1, len(rows) // 8)][:8], "library_name": "peft" if adapter else "transformers",
         "pipeline_tag": "text2text-generation" if pairs.tasks else "summarization",
     }  # fmt: skip
-
-
-def words_of_rouge(run: Run, pairs: text.TextSplits) -> str:
-    """One tokenizer for baselines, validation and test, by the targets of all splits."""
-    if run.rouge_tokenizer != "auto":
-        return run.rouge_tokenizer
-    return rouge_tokenizer(each.target for part in (pairs.train, pairs.validation, pairs.test) for each in part)
 
 
 def rouge_1(predictions: list[str], targets: list[str], tokenizer: str) -> list[float]:

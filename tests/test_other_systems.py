@@ -78,7 +78,6 @@ def test_the_stand_in_refuses_what_the_device_does(without_float64):
             wrong()
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation")
 @pytest.mark.parametrize(("recipe", "flags"), CASES, ids=[f"{recipe}-{i}" for i, (recipe, _) in enumerate(CASES)])
 def test_a_recipe_trains_on_a_device_without_float64_and_on_windows(recipe, flags, without_float64, tmp_path):
     with files_as_on_windows() as system:
@@ -95,7 +94,6 @@ def test_a_recipe_trains_on_a_device_without_float64_and_on_windows(recipe, flag
         }
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation")
 def test_what_draws_and_scores_does_without_float64_and_on_windows(without_float64, tmp_path):
     """Every sampler, and the scores of a classifier."""
     recipe_runs.save_classifier(tmp_path / "classifier")

@@ -187,6 +187,7 @@ def test_rouge_lsum_knows_the_sentences_of_other_scripts():
 
 
 def test_the_tokenizer_is_chosen_by_the_letters_that_would_be_lost():
+    assert rouge_tokenizer(["word"], "unicode") == "unicode"
     assert share_dropped(["ab", "вг", "12 ...", ""]) == 0.5 and share_dropped(["12", ""]) == 0.0
     assert rouge_tokenizer(["Les élèves déjà reçus", "12"]) == "rouge_score" == rouge_tokenizer([])
     assert rouge_tokenizer(["English words stand here", "и много русских слов стоит тут же рядом"]) == "unicode"

@@ -41,18 +41,22 @@ def rouge_scores(
     )
 
 
-def rouge_tokenizer(texts: Iterable[str]) -> str:
+def rouge_tokenizer(texts: Iterable[str], asked: Literal[("auto", *TOKENIZERS)] = "auto") -> str:
     """
     The tokenizer that ROUGE needs.
 
     Args:
         texts: the references, all of a data set: one tokenizer scores whatever is compared.
+        asked: a tokenizer, or "auto".
 
     Returns:
-        "unicode" where rouge-score's own would drop most of their letters, else "rouge_score".
+        The one that is asked for; for "auto" "unicode" where rouge-score's own would drop most of the letters, else
+        "rouge_score".
     """
     from .rouge.words import share_dropped
 
+    if asked != "auto":
+        return asked
     return "unicode" if share_dropped(texts) > 0.5 else "rouge_score"
 
 

@@ -85,6 +85,11 @@ class TextSplits:
         return hashed.hexdigest()
 
     @property
+    def targets(self) -> list[str]:
+        """Those of all splits."""
+        return [each.target for split in SPLITS for each in getattr(self, split)]
+
+    @property
     def tasks(self) -> list[str]:
         """The names of the test set's tasks, sorted; none for data with one task."""
         return sorted({example.task for example in self.test} - {""})

@@ -7,7 +7,7 @@ import re
 import reprlib
 import sys
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, RawDescriptionHelpFormatter
-from collections.abc import Mapping, Set
+from collections.abc import Set
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -273,7 +273,7 @@ def parse_arguments(
     types: list[type],
     argv: list[str] | None = None,
     description: str | None = None,
-    launcher: Mapping[str, str] | None = None,
+    launcher: dict[str, str] | None = None,
 ) -> list[Any]:
     """
     Parses the command line, and the preset that its `--config` names, into one instance of each dataclass.
@@ -322,7 +322,7 @@ def parse_arguments(
     return _as_launched(types, preset + argv, launcher or {}) or parsed
 
 
-def _as_launched(types: list[type], tokens: list[str], launcher: Mapping[str, str]) -> list[Any] | None:
+def _as_launched(types: list[type], tokens: list[str], launcher: dict[str, str]) -> list[Any] | None:
     """The instances with what the launcher asks for; None where that is nothing."""
     defaults = []
     for name, value in launcher.items():
