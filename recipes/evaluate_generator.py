@@ -61,7 +61,7 @@ def main(settings: Settings) -> dict:
     device = PartialState().device
     data = load_images(settings.dataset_name, settings.data_dir, settings)
     classifier = scoring.load_classifier(data, settings.classifier).to(device)
-    inception = metrics.load_inception().to(device) if settings.inception_fid else None
+    inception = metrics.load_inception(device=device) if settings.inception_fid else None
     asked = {key: getattr(settings, key) for key in ("scheduler", "num_inference_steps", "trust_remote_code")}
     sample, made_by, most = generators.open_generator(name, device, output_dir=folder, options=settings, **asked)
     most = min(most, len(data.train))

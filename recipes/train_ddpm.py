@@ -83,7 +83,7 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
         scheduler = diffusion.train_scheduler(method.num_train_timesteps, method.beta_schedule, method.prediction_type)
         unet, scheduler = diffusion.load_or_build(run.model_name_or_path, data, architecture, scheduler, num_classes)
         unet.to(device).train()
-        alphas_cumprod, padded_size = diffusion.alphas_cumprod(scheduler).to(device), unet.config.sample_size
+        alphas_cumprod, padded_size = diffusion.alphas_cumprod(scheduler, device), unet.config.sample_size
 
         # 4. optimiser
         optimizer = torch.optim.Adam(unet.parameters(), lr=run.learning_rate, fused=True)

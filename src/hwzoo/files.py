@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -337,8 +338,16 @@ def _sync_all(path: Path):
 
 
 def _sync(path: Path):
-    # Not every system lets a folder be opened (Windows); there the rename alone must do.
-    if path.is_file() or os.name == "posix":
+    # Windows flushes only what is open for writing, and opens no folder: there the rename alone must do.
+    if path.is_file():
+        mode = path.stat().st_mode
+        if not mode & stat.S_IWUSR:
+            path.chmod(mode | stat.S_IWUSR)
+        with open(path, "r+b") as file:
+            os.fsync(file.fileno())
+        if not mode & stat.S_IWUSR:
+            path.chmod(mode)
+    elif os.name == "posix":
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)

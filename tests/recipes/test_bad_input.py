@@ -385,6 +385,9 @@ T5_CASES = {
     "half precision": (
         2, "--fp16 is refused: activations of T5 overflow in float16 and the loss becomes NaN", lambda tmp: ["--fp16"],
     ),
+    "unknown words of ROUGE": (
+        2, "--rouge_tokenizer: invalid choice: 'spaces'", lambda tmp: ["--rouge_tokenizer", "spaces"],
+    ),
     "no token of the source": (
         2, "--max_source_length is 0; it must be in [1, inf)", lambda tmp: ["--max_source_length", "0"],
     ),

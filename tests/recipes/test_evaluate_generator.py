@@ -190,7 +190,7 @@ def test_inception_scores_stand_beside(evaluate, tmp_path, monkeypatch):
             return pixel_values.mean((2, 3))[:, :2]
 
     load = metrics.load_inception
-    monkeypatch.setattr(metrics, "load_inception", lambda: load(Inception()))
+    monkeypatch.setattr(metrics, "load_inception", lambda device: load(Inception(), device=device))
     results = evaluate(save_vae(tmp_path / "vae"), num_samples=20, inception_fid=True)
     assert results["test_inception_fid"] > results["test_inception_fid_floor"] >= 0
     assert "test_inception_fid: on Inception's" in results["protocol"]

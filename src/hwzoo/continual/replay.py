@@ -51,11 +51,12 @@ class Replay(Strategy):
         new = new[self._shuffle(len(new))]
         room = size - len(held)
         held, new, num_seen = torch.cat([held, new[:room]]), new[room:], self.num_seen + min(room, len(new))
-        counts = torch.arange(num_seen + 1, num_seen + len(new) + 1, device=new.device)
+        counts = torch.arange(num_seen + 1, num_seen + len(new) + 1)
         uniform = torch.rand(len(new), generator=self.noise.generator, device=self.noise.generator.device)
-        slots = (uniform.to(counts.device).double() * counts).long()
-        for index, slot in zip(new[slots < size].tolist(), slots[slots < size].tolist(), strict=True):
-            held[slot] = index
+        slots = (uniform.cpu().double() * counts).long().tolist()  # not every device has float64
+        for index, slot in zip(new.tolist(), slots, strict=True):
+            if slot < size:
+                held[slot] = index
         return held
 
     def _balanced(self, held: Tensor, new: Tensor) -> Tensor:

@@ -63,27 +63,31 @@ def variational_bound(
         generator: of the noise and the timesteps.
 
     Returns:
-        The bound and its terms, in bits for each dimension of an image, by the fields of `VariationalBound`.
+        The bound and its terms, in bits for each dimension of an image, by the fields of `VariationalBound`; float64,
+        on the CPU for a device that has none.
 
     Raises:
         ValueError: for fewer than 1 or more than T - 1 timesteps, or another type of variance.
     """
-    config, alpha_bars = scheduler.config, alphas_cumprod(scheduler).to(pixel_values.device)
+    config, device = scheduler.config, pixel_values.device
+    alpha_bars = alphas_cumprod(scheduler, device)
+    exact = alpha_bars.device  # where all but the network is computed
     last = len(alpha_bars) - 1
     num_timesteps = last if num_timesteps is None else num_timesteps
     if not 1 <= num_timesteps <= last:
         raise ValueError(f"num_timesteps is {num_timesteps}; it must be from 1 to T - 1 = {last}")
     if config.variance_type not in ("fixed_small", "fixed_large"):
         raise ValueError(f"variance_type is {config.variance_type!r}; it must be fixed_small or fixed_large")
-    clean = 2 * pixel_values.double() - 1
-    batch, draw = len(clean), {"generator": generator, "device": clean.device}
+    clean = 2 * pixel_values.to(exact).double() - 1
+    batch, draw = len(clean), {"generator": generator, "device": device}
     to_bits = 1 / (math.log(2) * clean[0].numel())  # per image, from sums in nats
 
     def transition(timesteps: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Means and variances of q(x_{t-1} | x_t, x_0) and p(x_{t-1} | x_t) at a sample of x_t."""
-        noise = torch.randn(clean.shape, **draw).double()  # drawn as float32
+        noise = torch.randn(clean.shape, **draw).to(exact).double()  # drawn as float32
         noisy = q_sample(clean, noise, timesteps, alpha_bars)
-        prediction = unet(noisy.float(), timesteps, class_labels=labels, return_dict=False)[0].double()
+        inputs = noisy.float().to(device), timesteps.to(device)
+        prediction = unet(*inputs, class_labels=labels, return_dict=False)[0].to(exact).double()
         guess = predicted_clean(prediction, noisy, timesteps, alpha_bars, config.prediction_type)
         if config.clip_sample:
             guess = guess.clamp(-config.clip_sample_range, config.clip_sample_range)
@@ -105,7 +109,7 @@ def variational_bound(
     edges = strata(last, num_timesteps)
     drawn, terms = [], []
     for low, high in zip(edges[:-1], edges[1:], strict=True):
-        drawn.append(torch.randint(low, high, (batch,), **draw))
+        drawn.append(torch.randint(low, high, (batch,), **draw).to(exact))
         terms.append(gaussian_kl(*transition(drawn[-1])).flatten(1).sum(1) * to_bits)
     terms = torch.stack(terms, 1)
     denoising = (terms * torch.tensor(edges).diff().to(terms)).sum(1)

@@ -217,13 +217,17 @@ def generator_scores(
     }
 
 
-def load_inception(feature: int | nn.Module = 2048) -> Any:
+def load_inception(feature: int | nn.Module = 2048, device: torch.device | str = "cpu") -> Any:
     """
     torchmetrics' `FrechetInceptionDistance`, for `inception_scores`; early, as its weights may be missing.
 
     Args:
         feature: the size of Inception's layer, or a network for float32 images in [0, 1], (batch, 3, height, width),
             that gives (batch, num_features) and has `num_features`.
+        device: where it computes; the CPU does for one without float64, in which it adds up (MPS).
+
+    Returns:
+        The metric, in eval mode.
 
     Raises:
         UsageError: when torch-fidelity, which has Inception, is not installed.
@@ -232,7 +236,7 @@ def load_inception(feature: int | nn.Module = 2048) -> Any:
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     try:
-        return FrechetInceptionDistance(feature=feature, normalize=True).eval()
+        inception = FrechetInceptionDistance(feature=feature, normalize=True).eval()
     except ModuleNotFoundError as error:
         raise UsageError(
             "FID on Inception's features needs torch-fidelity: pip install torch-fidelity (it downloads the weights, "
@@ -240,6 +244,10 @@ def load_inception(feature: int | nn.Module = 2048) -> Any:
         ) from error
     except OSError as error:
         raise HwzooError(f"the weights of Inception cannot be downloaded: {error}") from error
+    try:
+        return inception.to(device)
+    except (TypeError, RuntimeError):
+        return inception.cpu()
 
 
 @torch.no_grad()

@@ -125,8 +125,8 @@ def confidence_scores(probabilities: Tensor, labels: Tensor, num_bins: int = 10)
         |accuracy - confidence| of their bin (Guo et al., arXiv:1706.04599, eq. 5); `reliability`, for each bin with
         texts its `confidence` and `accuracy`, means, and its `num`.
     """
-    confidence, answers = probabilities.max(-1)
-    right = answers == labels
+    confidence, answers = probabilities.cpu().max(-1)
+    right = answers == labels.cpu()
     scores = {"accuracy": right.double().mean().item()}
     for name, where in (("right", right), ("wrong", ~right)):
         if where.any():

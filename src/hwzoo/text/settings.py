@@ -36,6 +36,8 @@ class DataSettings:
         max_target_length (`int`): tokens of a target in training, longer ones are cut.
         max_eval_samples (`int`): validation pairs that are used, the first.
         max_predict_samples (`int`): test pairs that are used, the first.
+        rouge_tokenizer (`str`): ROUGE's words: rouge_score (of a-z and 0-9), unicode (of any script), or auto: unicode
+            where the other would drop most letters of the targets.
     """
 
     dataset_name: str = "words"
@@ -54,6 +56,7 @@ class DataSettings:
     max_target_length: int = field(default=64, metadata={"range": "[1, inf)"})
     max_eval_samples: int | None = field(default=None, metadata={"range": "[1, inf)"})
     max_predict_samples: int | None = field(default=None, metadata={"range": "[1, inf)"})
+    rouge_tokenizer: Literal["auto", "rouge_score", "unicode"] = "auto"
 
 
 @dataclass

@@ -85,6 +85,11 @@ class TextSplits:
         return hashed.hexdigest()
 
     @property
+    def targets(self) -> list[str]:
+        """Those of all splits."""
+        return [each.target for split in SPLITS for each in getattr(self, split)]
+
+    @property
     def tasks(self) -> list[str]:
         """The names of the test set's tasks, sorted; none for data with one task."""
         return sorted({example.task for example in self.test} - {""})
@@ -265,7 +270,8 @@ def _named(name: str, data_dir: str | None, config: str | None) -> tuple[str, di
 
 def _file_of(folder: Path, split: str) -> Path | None:
     names = [f"{split}{suffix}{packed}" for suffix in SUFFIXES for packed in ("", ".gz")]
-    return next((folder / name for name in names if (folder / name).is_file()), None)
+    there = {path.name.lower(): path for path in sorted(folder.iterdir(), reverse=True) if path.is_file()}
+    return next((there[name] for name in names if name in there), None)
 
 
 def _from_hub(what: str, repo_id: str, config: str | None) -> dict[str, tuple[str, list[dict]]]:
@@ -300,12 +306,13 @@ def _rows_of(dataset: Any) -> list[dict[str, Any]]:
 
 def _read_file(split: str, path: Path) -> list[dict[str, Any]]:
     """The rows of a JSON, JSON lines or CSV file, plain or .gz."""
-    kind = next((suffix for suffix in path.suffixes[-2:] if suffix in SUFFIXES), None)
+    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
+    kind = next((suffix for suffix in suffixes if suffix in SUFFIXES), None)
     if kind is None:
         raise UsageError(f"--{split}_file {path}: its name must end in {', '.join(SUFFIXES)}, or one of these and .gz")
     try:
         data = path.read_bytes()
-        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
+        text = (gzip.decompress(data) if suffixes[-1] == ".gz" else data).decode("utf-8-sig")
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise HwzooError(f"{path} is cut off or no gzip file: {first_line(error)}") from None
     except UnicodeDecodeError as error:

@@ -297,7 +297,12 @@ def _dashed(message: str) -> str:
     return match.group(1) if match else "\0"
 
 
-def parse_arguments(types: list[type], argv: list[str] | None = None, description: str | None = None) -> list[Any]:
+def parse_arguments(
+    types: list[type],
+    argv: list[str] | None = None,
+    description: str | None = None,
+    launcher: dict[str, str] | None = None,
+) -> list[Any]:
     """
     Parses the command line, and the preset that its `--config` names, into one instance of each dataclass.
 
@@ -306,13 +311,15 @@ def parse_arguments(types: list[type], argv: list[str] | None = None, descriptio
             names.
         argv: the words of the command line, without the program's; those of this process when None.
         description: text above the flags in `--help`.
+        launcher: what `launcher_settings` gives, the defaults of the flags of these names.
 
     Returns:
         An instance of each of `types`, in their order.
 
     Raises:
         UsageError: for an unknown or abbreviated flag, an unknown key of the preset, a value of the wrong type or out
-            of range; one line that names it.
+            of range, or what the launcher asks for where the recipe cannot do it or is told otherwise; one line that
+            names it.
     """
     argv = _join_negative_numbers(sys.argv[1:] if argv is None else argv)
     for token in argv:
@@ -339,7 +346,31 @@ def parse_arguments(types: list[type], argv: list[str] | None = None, descriptio
         given = _names(argv)
         if given & set(EXCLUSIVE):
             preset = [token for token in preset if not _names([token]) & set(EXCLUSIVE)]
-    return _parse(types, preset + argv, description)
+    parsed = _parse(types, preset + argv, description)
+    return _as_launched(types, preset + argv, launcher or {}) or parsed
+
+
+def _as_launched(types: list[type], tokens: list[str], launcher: dict[str, str]) -> list[Any] | None:
+    """The instances with what the launcher asks for; None where that is nothing."""
+    defaults = []
+    for name, value in launcher.items():
+        asked = f"accelerate launch asks for {name} {value}"
+        flags = {each.name: cls for cls in types for each in fields(cls)}
+        # The text recipes have transformers' flags, one for each precision.
+        flag, given = (value, "true") if name not in flags and value in flags else (name, value)
+        if flag not in flags:
+            raise UsageError(f"{asked}; this recipe has no --{name}")
+        token = f"--{flag}={given}"
+        try:
+            (alone,) = _parse([flags[flag]], [token], None)
+        except UsageError as error:
+            raise UsageError(f"{asked}: {error}") from None
+        if flag in _names(tokens):
+            told = getattr(next(each for each in _parse(types, tokens, None) if hasattr(each, flag)), flag)
+            if told != getattr(alone, flag):
+                raise UsageError(f"--{flag} is {told}, but {asked}; give one of them, or both alike")
+        defaults.append(token)
+    return _parse(types, defaults + tokens, None) if defaults else None
 
 
 def expected_numbers(preset: str, types: list[type]) -> list[str]:

@@ -16,13 +16,14 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import broadcast_object_list, set_seed
+from accelerate.utils import GradientAccumulationPlugin, broadcast_object_list, set_seed
 from huggingface_hub.errors import StrictDataclassError
 from transformers.utils.logging import disable_progress_bar
 
 from ..errors import HwzooError, UsageError
 from ..files import finish, remove_unfinished, write_json, write_jsonl
 from .arguments import Flags, RunArguments, parse_arguments, save_settings
+from .launcher import launcher_settings
 from .loop import HANGUP, LAUNCHER_ENDED
 from .resume import LOCK, check_output_dir
 
@@ -57,7 +58,8 @@ def _launch(main: Callable[..., Any], types: Sequence[type], description: str | 
             signal.signal(number, _leave)
     try:
         _follow_launcher()
-        main(*parse_arguments(list(types), description=description))
+        launcher = {} if {"-h", "--help"} & set(sys.argv) else launcher_settings(os.environ)
+        main(*parse_arguments(list(types), description=description, launcher=launcher))
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except Exception as error:
@@ -146,7 +148,11 @@ def start(run: RunArguments) -> Iterator[Accelerator]:
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != run.mixed_precision:
         AcceleratorState._reset_state()
     accelerator = Accelerator(
-        mixed_precision=run.mixed_precision, log_with=trackers or None, project_dir=folder / "logs"
+        mixed_precision=run.mixed_precision,
+        # Recipes accumulate by themselves; for a number in its environment accelerate would divide their losses again.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+        log_with=trackers or None,
+        project_dir=folder / "logs",
     )
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and accelerator.num_processes == 1:
         raise UsageError(

@@ -103,7 +103,7 @@ class ClassifierPreTrainedModel(PreTrainedModel):
         elif isinstance(module, Normalization):
             for name, values in module.values.items():
                 buffer = getattr(module, name)
-                buffer.copy_(torch.tensor(values, dtype=torch.float64).view_as(buffer))
+                buffer.copy_(torch.tensor(values, dtype=buffer.dtype).view_as(buffer))
 
 
 class ClassifierForImageClassification(ClassifierPreTrainedModel):
