@@ -6,8 +6,8 @@ diffusers, or any folder of PNG images.
     python recipes/evaluate_generator.py images --dataset_name digits --classifier outputs/digits
 
 Writes scores.json and samples.png: FID (Heusel et al., arXiv:1706.08500) with its floor, the FID of as many training
-images, precision and recall (Kynkäänniemi et al., arXiv:1904.06991), and which classes the samples show. mnist and
-fashion_mnist have a classifier that comes with the package; one for other data is trained by
+images, precision and recall (Kynkäänniemi et al., arXiv:1904.06991), and which classes the samples show. digits,
+mnist and fashion_mnist have a classifier that comes with the package; one for other data is trained by
 `train_continual.py --strategy joint --num_tasks 1 --backbone wide_cnn`.
 """
 

@@ -335,7 +335,8 @@ def test_one_line_and_status(name, recipe, command_line, tmp_path):
     assert not list(tmp_path.rglob("scores.json"))
 
 
-def test_a_data_set_without_classifier_needs_one(recipe, command_line, tmp_path):
+def test_a_data_set_without_classifier_needs_one(recipe, command_line, tmp_path, monkeypatch):
+    monkeypatch.setattr(hub, "CLASSIFIERS", tmp_path / "none")
     status, error = command_line(recipe, "--dataset_name=digits", f"--model_name_or_path={images(tmp_path / 'i')}")
     assert status == 2
     assert error.startswith("error: --classifier is not given, and none comes with the package for digits")

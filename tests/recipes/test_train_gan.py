@@ -46,6 +46,7 @@ SMALL = {
     "max_train_steps": 6,
     "grid_steps": 2,
     "logging_steps": 2,
+    "num_test_samples": 8,
 }
 # Everything that a resume has to bring back: both schedules, EMA with BatchNorm, singular vectors, the noise of the
 # penalty, classes, several discriminator steps of accumulated parts, the pictures so far.
