@@ -2,7 +2,7 @@
 Scores what makes images, by the features and labels of a classifier: any zoo model with `sample`, any pipeline of
 diffusers, or any folder of PNG images.
 
-    python recipes/evaluate_generator.py outputs/vae --dataset_name mnist
+    python recipes/evaluate_generator.py outputs/vae
     python recipes/evaluate_generator.py images --dataset_name digits --classifier outputs/digits
 
 Writes scores.json and samples.png: FID (Heusel et al., arXiv:1706.08500) with its floor, the FID of as many training
@@ -36,7 +36,10 @@ class Settings(training.Flags):
     config: str | None = flag(None, "YAML file with these flags as keys; the command line wins")
     model_name_or_path: str | None = flag(None, "folder or Hub id of a model or pipeline, or a folder of PNG images")
     trust_remote_code: bool = flag(False, TRUST)
-    dataset_name: str = flag("mnist", "what the images are compared with; as in the other recipes")
+    dataset_name: str | None = flag(
+        None,
+        "what the images are compared with; the data that the model was trained on, else mnist, when not given",
+    )
     data_dir: str | None = flag(None, "folder that holds mnist/ or fashion_mnist/; HWZOO_DATA_DIR when not given")
     num_samples: int | None = flag(
         None, "samples; 10,000, or as many as there are training images (or PNGs), when not given", "[4, inf)"
@@ -59,7 +62,7 @@ def main(settings: Settings) -> dict:
         raise UsageError("--model_name_or_path is missing: a model, a pipeline or a folder of PNG images")
     training.check_free(folder, settings.overwrite_output_dir)
     device = PartialState().device
-    data = load_images(settings.dataset_name, settings.data_dir)
+    data = load_images(settings.dataset_name or training.recorded(name, "dataset_name") or "mnist", settings.data_dir)
     classifier = scoring.load_classifier(data, settings.classifier).to(device)
     inception = metrics.load_inception().to(device) if settings.inception_fid else None
     asked = {key: getattr(settings, key) for key in ("scheduler", "num_inference_steps", "trust_remote_code")}

@@ -323,8 +323,26 @@ def expected_numbers(preset: str, types: list[type]) -> list[str]:
     Returns:
         The names of the test numbers for which it says what to expect.
     """
-    keys = yaml.load(_preset_path(preset, types).read_text(encoding="utf-8"), Loader=_PresetLoader)
-    return list((keys or {}).get("expected", {}))
+    return list(_load_preset(_preset_path(preset, types)).get("expected", {}))
+
+
+def recorded(folder: str | Path, name: str) -> str | None:
+    """
+    What a run was given, as its output folder tells.
+
+    Args:
+        folder: that may hold a preset.yaml of `save_settings`.
+        name: of a flag with one value.
+
+    Returns:
+        Its value as text; None where there is no such file, or nothing of it there.
+
+    Raises:
+        UsageError: for a preset.yaml that cannot be read.
+    """
+    path = Path(folder) / "preset.yaml"
+    value = _load_preset(path).get(name) if path.is_file() else None
+    return value if isinstance(value, str) and value else None
 
 
 def save_settings(path: Path, *arguments: Any):
@@ -449,8 +467,8 @@ def _preset_path(value: str, types: list[type]) -> Path:
     raise UsageError(f"--config {value}: no such file, and no preset has this name{meant}; `hwzoo presets` lists them")
 
 
-def _read_preset(path: Path, known: set[str]) -> list[str]:
-    """The preset as command-line tokens, so that both go through the same checks."""
+def _load_preset(path: Path) -> dict[str, Any]:
+    """The keys of a preset, every scalar as text."""
     try:
         preset = yaml.load(path.read_text(encoding="utf-8"), Loader=_PresetLoader)
     except OSError as error:
@@ -461,6 +479,12 @@ def _read_preset(path: Path, known: set[str]) -> list[str]:
         preset = {}
     if not isinstance(preset, dict):
         raise UsageError(f"--config {path}: the top level must be `flag: value` lines, not {type(preset).__name__}")
+    return preset
+
+
+def _read_preset(path: Path, known: set[str]) -> list[str]:
+    """The preset as command-line tokens, so that both go through the same checks."""
+    preset = _load_preset(path)
     tokens = []
     for key, value in preset.items():
         if key in KEYS_FOR_TESTS:
