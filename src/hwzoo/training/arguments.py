@@ -21,11 +21,13 @@ from ..packaged import presets
 
 # `expected` holds the band of each test number of a preset; the reproduction test reads it, a recipe does not.
 KEYS_FOR_TESTS = {"expected"}
+DEFAULT_RUN = "digits"  # the preset that says what to expect of a recipe's run without flags
 OF_ONE_TRY = {"config", "data_dir", "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "report_to"}
-OF_ONE_TRY |= {"push_to_hub", "hub_model_id", "hub_private_repo", "trust_remote_code"}
+OF_ONE_TRY |= {"expected", "push_to_hub", "hub_model_id", "hub_private_repo", "trust_remote_code"}
 # What else no step of an image recipe depends on. The data has a digest, a batch its size over all processes.
 OF_NO_STEP = {"dataset_name", "model_name_or_path", "train_batch_size", "eval_batch_size", "num_train_epochs"}
 OF_NO_STEP |= {"max_train_steps", "checkpointing_steps", "checkpoints_total_limit", "logging_steps", "eval_steps"}
+OF_NO_BAND = {"seed", "num_threads", "eval_batch_size", "logging_steps", "eval_steps", "checkpointing_steps"}
 OF_PATHS = ("_dir", "_file", "_path", "_checkpoint", "dataset_name", "tokenizer_name", "classifier", "config")
 OF_MODELS = {"model_name_or_path", "classifier"}  # their names stand in results and cards
 LONGEST_NAME = 255  # bytes of a file's or folder's name
@@ -311,7 +313,25 @@ def parse_arguments(types: list[type], argv: list[str] | None = None, descriptio
         given = _names(argv)
         if given & set(EXCLUSIVE):
             preset = [token for token in preset if not _names([token]) & set(EXCLUSIVE)]
-    return _parse(types, preset + argv, description)
+    parsed = _parse(types, preset + argv, description)
+    # Of other settings than the preset's nobody knows what is normal; the seed is within the band.
+    as_it_stands = _names(argv) <= OF_ONE_TRY | OF_NO_BAND
+    parsed[0].expected = _expected(path or _default_preset(types)) if as_it_stands else {}
+    return parsed
+
+
+def _default_preset(types: list[type]) -> Path | None:
+    recipe = Path(getattr(sys.modules[types[0].__module__], "__file__", None) or "").stem
+    return next((each.path for each in presets() if each.recipe == recipe and each.path.stem == DEFAULT_RUN), None)
+
+
+def _expected(path: Path | None) -> dict[str, tuple[float, float]]:
+    """The band of each test number of a preset, by name; {} where it holds none that can be read."""
+    bands = _load_preset(path).get("expected") if path is not None else None
+    try:
+        return {name: (float(low), float(high)) for name, (low, high) in (bands or {}).items()}
+    except (AttributeError, TypeError, ValueError):  # a stranger's preset
+        return {}
 
 
 def expected_numbers(preset: str, types: list[type]) -> list[str]:
