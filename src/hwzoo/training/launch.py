@@ -25,6 +25,7 @@ from ..files import finish, remove_unfinished, write_json, write_jsonl
 from .arguments import Flags, RunArguments, parse_arguments, save_settings
 from .launcher import launcher_settings
 from .loop import HANGUP, LAUNCHER_ENDED
+from .numbers import lines_of, next_commands
 from .resume import LOCK, check_output_dir
 
 logger = logging.getLogger("hwzoo")
@@ -251,18 +252,18 @@ def save_results(folder: Path, results: dict[str, Any], failures: list[dict[str,
     print(f"results, failures and pictures are in {folder}")
 
 
-def print_results(results: dict[str, Any], folder: Path):
+def print_results(results: dict[str, Any], folder: Path, expected: dict[str, tuple[float, float]] | None = None):
     """
-    Prints the numbers of a run, a line each, and where everything is.
+    Prints the numbers of a run, a line each with what it means, where everything is, and the next commands.
 
     Args:
         results: by name; texts, lists and mappings are left out.
         folder: that holds model, results and pictures.
+        expected: lowest and highest normal value by name, as a preset tells; none when not given.
     """
-    for name, value in results.items():
-        if isinstance(value, int | float):
-            print(f"{name:>32} {value:.4f}" if isinstance(value, float) else f"{name:>32} {value}")
-    print(f"model, results and pictures are in {folder}")
+    print("\n".join(lines_of(results, expected or {})))
+    print(f"model, results and pictures are in {folder}; next:")
+    print("\n".join(f"  {command}" for command in next_commands(folder)))
 
 
 @contextlib.contextmanager
