@@ -18,7 +18,7 @@ from .config_flags import config_flags, with_defaults
 from .ema import averaged_model
 from .ending import Ending
 from .evaluation import TestMeans, mean_over
-from .launch import check_free, launch, make_output_dir, print_results, save_results, start
+from .launch import check_free, folder_for, launch, make_output_dir, print_results, save_results, start
 from .loop import FitResult, NonFiniteLoss, Stopped, fit
 from .noise import GlobalNoise
 from .pictures import (
@@ -62,6 +62,7 @@ __all__ = [
     "config_flags",
     "expected_numbers",
     "fit",
+    "folder_for",
     "identity_of",
     "flag",
     "launch",

@@ -7,9 +7,10 @@ import re
 import reprlib
 import sys
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, RawDescriptionHelpFormatter
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import yaml
@@ -73,6 +74,7 @@ class Flags:
     Attributes:
         FIRST: the flag whose value may come first, without its name: `evaluate_generator.py outputs/vae --seed 1`.
         FREE: flags that a resumed run may give another value: no step depends on them.
+        expected: lowest and highest normal value of test numbers by name, where a preset tells; no flag.
 
     Raises:
         UsageError: naming the flag, the value and what is allowed.
@@ -80,6 +82,7 @@ class Flags:
 
     FIRST: ClassVar[str | None] = None
     FREE: ClassVar[Set[str]] = frozenset()
+    expected: ClassVar[Mapping[str, tuple[float, float]]] = MappingProxyType({})
 
     def __post_init__(self):
         for each in fields(self):
@@ -316,7 +319,8 @@ def parse_arguments(types: list[type], argv: list[str] | None = None, descriptio
     parsed = _parse(types, preset + argv, description)
     # Of other settings than the preset's nobody knows what is normal; the seed is within the band.
     as_it_stands = _names(argv) <= OF_ONE_TRY | OF_NO_BAND
-    parsed[0].expected = _expected(path or _default_preset(types)) if as_it_stands else {}
+    if as_it_stands and (bands := _expected(path or _default_preset(types))):
+        parsed[0].expected = bands
     return parsed
 
 
