@@ -51,8 +51,14 @@ class Settings(training.ImageData):
     num_inference_steps: int | None = flag(None, "of a pipeline; its own default when not given", "[1, inf)")
     center_crop: bool = flag(False, "cut samples that are larger than the data (a model of padded images)")
     eval_batch_size: int = flag(500, "samples a batch", "[1, inf)")
-    output_dir: str = flag("outputs/evaluate_generator", "folder for scores.json and samples.png")
+    output_dir: str | None = flag(
+        None, "folder for scores.json and samples.png; outputs/evaluate_generator/MODEL when not given"
+    )
     overwrite_output_dir: bool = flag(False, "write over what the folder holds")
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.output_dir = self.output_dir or training.folder_for("outputs/evaluate_generator", self.model_name_or_path)
 
 
 def main(settings: Settings) -> dict:

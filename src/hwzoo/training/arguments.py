@@ -7,9 +7,10 @@ import re
 import reprlib
 import sys
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, RawDescriptionHelpFormatter
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import yaml
@@ -77,6 +78,7 @@ class Flags:
     Attributes:
         FIRST: the flag whose value may come first, without its name: `evaluate_generator.py outputs/vae --seed 1`.
         FREE: flags that a resumed run may give another value: no step depends on them.
+        expected: lowest and highest normal value of test numbers by name, where a preset tells; no flag.
 
     Raises:
         UsageError: naming the flag, the value and what is allowed.
@@ -84,6 +86,7 @@ class Flags:
 
     FIRST: ClassVar[str | None] = None
     FREE: ClassVar[Set[str]] = frozenset()
+    expected: ClassVar[Mapping[str, tuple[float, float]]] = MappingProxyType({})
 
     def __post_init__(self):
         for each in fields(self):
@@ -352,7 +355,8 @@ def parse_arguments(
     parsed = _as_launched(types, preset + argv, launcher or {}) or parsed
     # Of other settings than the preset's nobody knows what is normal; the seed is within the band.
     as_it_stands = _names(argv) <= OF_ONE_TRY | OF_NO_BAND
-    parsed[0].expected = _expected(path or _default_preset(types)) if as_it_stands else {}
+    if as_it_stands and (bands := _expected(path or _default_preset(types))):
+        parsed[0].expected = bands
     return parsed
 
 

@@ -206,6 +206,22 @@ def check_free(name: str | Path, overwrite: bool):
         raise UsageError(f"--output_dir {folder} is not empty; give --overwrite_output_dir or another folder")
 
 
+def folder_for(parent: str, model: str | None) -> str:
+    """
+    The default output folder of what is made with a model, so that two models do not meet in one.
+
+    Args:
+        parent: of all such folders.
+        model: folder or Hub id; None where none is given.
+
+    Returns:
+        A folder in `parent` with the last name of a folder, or with a Hub id, its slash as `--`.
+    """
+    if model is None:
+        return parent
+    return str(Path(parent) / (Path(model).resolve().name if Path(model).exists() else model.replace("/", "--")))
+
+
 def make_output_dir(name: str | Path, overwrite: bool = True) -> Path:
     """
     The folder that a recipe without checkpoints writes into, made if it is not there.
