@@ -8,6 +8,8 @@ from .models import FAMILIES
 from .models.continual.configuration_continual import ContinualConfig
 from .models.continual.image_processing_continual import ContinualImageProcessor
 from .models.continual.modeling_continual import ContinualForImageClassification
+from .models.flow.configuration_flow import FlowConfig
+from .models.flow.modeling_flow import FlowModel
 from .models.gan.configuration_gan import GANConfig
 from .models.gan.modeling_gan import GANModel
 from .models.vae.configuration_vae import VAEConfig
@@ -27,6 +29,8 @@ __all__ = [
     "ContinualConfig",
     "ContinualForImageClassification",
     "ContinualImageProcessor",
+    "FlowConfig",
+    "FlowModel",
     "GANConfig",
     "GANModel",
     "VAEConfig",

@@ -57,6 +57,19 @@ TINY = {
         num_classes=0,
         pixel_range="unit",
     ),
+    "flow": dict(
+        image_size=8,
+        num_channels=2,
+        num_classes=0,
+        network="glow",
+        coupling="affine",
+        prior="logistic",
+        num_scales=2,
+        num_steps=2,
+        hidden_size=5,
+        num_hidden_layers=1,
+        logit_alpha=0.05,
+    ),
 }
 # Families with a loss for each of their parts: {loss: the part that it trains}.
 LOSSES = {"gan": {"discriminator_loss": "discriminator", "generator_loss": "generator"}}

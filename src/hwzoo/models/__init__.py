@@ -13,6 +13,8 @@ from transformers import (
 from .continual.configuration_continual import ContinualConfig
 from .continual.image_processing_continual import ContinualImageProcessor
 from .continual.modeling_continual import ContinualForImageClassification
+from .flow.configuration_flow import FlowConfig
+from .flow.modeling_flow import FlowModel
 from .gan.configuration_gan import GANConfig
 from .gan.modeling_gan import GANModel
 from .vae.configuration_vae import VAEConfig
@@ -48,6 +50,7 @@ FAMILIES = (
         ContinualImageProcessor,
     ),
     Family("gan", GANConfig, GANModel, AutoModel),
+    Family("flow", FlowConfig, FlowModel, AutoModel),
 )
 
 __all__ = [
@@ -56,6 +59,8 @@ __all__ = [
     "ContinualForImageClassification",
     "ContinualImageProcessor",
     "Family",
+    "FlowConfig",
+    "FlowModel",
     "GANConfig",
     "GANModel",
     "VAEConfig",
