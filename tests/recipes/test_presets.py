@@ -29,7 +29,7 @@ def arguments_of(recipe, path: Path, **others) -> list:
 
 
 def test_there_are_presets_of_each_family():
-    assert {path.parent.name for path in PRESETS} == {"continual", "ddpm", "gan", "t5", "vae"}
+    assert {path.parent.name for path in PRESETS} == {"continual", "ddpm", "flow", "gan", "t5", "vae"}
 
 
 @presets
