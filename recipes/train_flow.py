@@ -22,7 +22,7 @@ from hwzoo.training import flag
 TEST_SEED = 0  # of the noise on the test images: the same for every run, whatever its seed
 LOSS = "negative_log_prob"
 NUM_FIRST_IMAGES = 500  # by which ActNorm is set before the first step
-DEFAULTS = {"train_batch_size": 32, "max_train_steps": 1500, "learning_rate": 2e-3, "lr_scheduler": "cosine"}
+DEFAULTS = {"train_batch_size": 32, "max_train_steps": 1200, "learning_rate": 5e-3, "lr_scheduler": "cosine"}
 DEFAULTS |= {"lr_warmup_steps": 50, "use_ema": True, "ema_decay": 0.998, "output_dir": "outputs/flow"}
 
 
