@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 BISECTIONS = 60  # halve an interval to less than the spacing of float64 at its ends
+SMALLEST_GAP = 1e-4  # of w u_hat from -1, where a planar layer would flatten the plane
 TAIL, BINS, SMALLEST = 6.0, 8, 1e-3  # of splines: the identity beyond, intervals within, least width, height and slope
 
 
@@ -60,8 +61,8 @@ class Planar(nn.Module):
     def _layers(self, dtype: torch.dtype) -> list[tuple[Tensor, Tensor, Tensor]]:
         w, u, b = (each.to(dtype) for each in (self.w, self.u, self.b))
         product = (w * u).sum(-1, keepdim=True)
-        # The square of |w| below: with w u_hat = softplus(w u) - 1 > -1.
-        u = u + (F.softplus(product) - 1 - product) * w / w.square().sum(-1, keepdim=True)
+        # Divided by the square of |w|, so that w u_hat = softplus(w u) - 1 > -1, here by as much as rounding may take.
+        u = u + (F.softplus(product) - 1 + SMALLEST_GAP - product) * w / w.square().sum(-1, keepdim=True)
         return list(zip(w, u, b, strict=True))
 
 

@@ -330,7 +330,7 @@ def save_densities(rows: Mapping[str, Mapping[str, Tensor]], path: Path):
     figure = Figure(figsize=(1.5 * columns, 1.6 * len(rows)), layout="constrained")
     for axes, (label, row) in zip(figure.subplots(len(rows), columns, squeeze=False), rows.items(), strict=True):
         for axis, (title, density) in zip(axes, row.items(), strict=False):
-            axis.imshow(density.T, origin="lower", vmin=0)
+            axis.imshow(density.T.numpy(), origin="lower", vmin=0)
             axis.set_title(title, fontsize=7)
             axis.set(xticks=[], yticks=[])
         for axis in axes[len(row) :]:
