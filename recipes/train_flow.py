@@ -16,7 +16,6 @@ import torch
 
 from hwzoo import FlowConfig, FlowModel, hub, training
 from hwzoo.data import ImageBatches, load_images
-from hwzoo.errors import UsageError
 from hwzoo.training import flag
 
 TEST_SEED = 0  # of the noise on the test images: the same for every run, whatever its seed
@@ -51,10 +50,10 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
     # 1. accelerator, seed, output folder
     with training.start(run) as accelerator:
         # 2. data, on the device as one tensor
-        data = load_images(run.dataset_name, run.data_dir)
+        data = load_images(run.dataset_name, run.data_dir, run)
         if protocol.conditional:
             data.check_classes("--conditional")
-        test_set = data.test.to(accelerator.device)
+        test_set, watched = data.test.to(accelerator.device), data.watched.to(accelerator.device)
         batches = ImageBatches.for_run(data.train, run, accelerator)
         noise = training.GlobalNoise.for_run(run, accelerator)
 
@@ -79,7 +78,8 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
             tensors = pixel_values, batch["labels"], noise.uniform(*pixel_values.shape)
             return state.step(loss_of, *tensors, loss=LOSS)
 
-        # 6. training, watched on some of the test images
+        # 6. training, watched on some of the test images, or of those held out for it
+        watch_means = training.TestMeans(accelerator, watched, run.eval_batch_size, seed=TEST_SEED)
         test_means = training.TestMeans(accelerator, test_set, run.eval_batch_size, seed=TEST_SEED)
         num_samples = protocol.num_importance_samples
 
@@ -97,7 +97,7 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
             bits = math.log(2) * test_set.images[0].numel()
             results |= {name.replace(LOSS, "bits_per_dim"): value / bits for name, value in results.items()}
             results["protocol"] = "; ".join((
-                f"{data.name}: all {len(test_set)} test images of 8 bits",
+                f"{data.described}: all {len(test_set)} test images of 8 bits",
                 "upper bound on -log P(x) of an image" + (", given its class" if model.config.num_classes else ""),
                 f"uniform dequantisation, one draw (and {num_samples} for test_..._{num_samples}), seed {TEST_SEED}",
                 "nats per image; bits for each value of a pixel; standard errors over the images",
@@ -122,20 +122,14 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
         identity["num_classes"] = model.config.num_classes
         return training.fit(
             run, accelerator, batches, train_step, state={"model": model, "noise": noise, **state.entries()},
-            identity=identity, evaluate=lambda: test_means(scores, 1000), ending=ending,
+            identity=identity, evaluate=lambda: watch_means(scores, 1000), ending=ending,
         ).results  # fmt: skip
 
 
 def build(run, data, architecture, protocol) -> FlowModel:
     num_classes = len(data.train.class_names) if protocol.conditional else 0
     config = FlowConfig(num_classes=num_classes, **data.image_shape, **asdict(architecture))
-    model = hub.load_or_build(FlowModel, run.model_name_or_path, config)
-    if model.config.num_classes != num_classes:
-        raise UsageError(
-            f"--model_name_or_path {run.model_name_or_path}: it has num_classes {model.config.num_classes}, "
-            f"{data.name} {'with' if num_classes else 'without'} --conditional {num_classes}"
-        )
-    return model
+    return hub.load_or_build(FlowModel, run.model_name_or_path, config, num_classes={num_classes})
 
 
 def classes(model, num: int) -> torch.Tensor | None:

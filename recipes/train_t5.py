@@ -14,6 +14,7 @@ Seq2SeqTrainer and checked by a manifest (`src/hwzoo/training/seq2seq.py`).
 """
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from hwzoo.errors import UsageError
 from hwzoo.files import write_jsonl
 from hwzoo.loading import TRUST
 from hwzoo.metrics.rouge.sentences import split_sentences
-from hwzoo.metrics.text import rouge_scores, text_scores
+from hwzoo.metrics.text import rouge_scores, rouge_tokenizer, text_scores
 from hwzoo.training import flag
 from hwzoo.training.seq2seq import Seq2SeqRunArguments, ZooSeq2SeqTrainer
 
@@ -63,6 +64,7 @@ def main(run: Run, model: Model, data: Data, generation: Generation) -> dict:
         # 2. data
         pairs, trains = text.load_pairs(data), run.max_steps != 0
         check(run, pairs, accelerator.num_processes)
+        words = rouge_tokenizer(pairs.targets, data.rouge_tokenizer)
 
         # 3. model, new or loaded, its tokenizer, and how it generates
         source = run.model_name_or_path, pairs, hub.load, trains, run.trust_remote_code
@@ -80,11 +82,11 @@ def main(run: Run, model: Model, data: Data, generation: Generation) -> dict:
 
         def scores(ids: np.ndarray | list[str], examples: list[text.Example]) -> dict[str, float]:
             texts = ids if isinstance(ids, list) else text.decode(ids, tokenizer)
-            return text_scores(texts, [each.references for each in examples], [each.task for each in examples])
+            return text_scores(texts, [each.references for each in examples], [each.task for each in examples], words)
 
         identity = {"recipe": "train_t5", "training pairs": tokenized["train"].digest()}
         identity |= {"validation pairs": tokenized["validation"].digest(), "data": pairs.digest()}
-        identity |= {**training.settings(model), **asdict(generation)}
+        identity |= {**training.settings(model), **asdict(generation), "ROUGE": words}
 
         def trainer_of(network) -> ZooSeq2SeqTrainer:
             return ZooSeq2SeqTrainer(
@@ -95,7 +97,7 @@ def main(run: Run, model: Model, data: Data, generation: Generation) -> dict:
             )  # fmt: skip
 
         # 5. baselines, then training
-        baselines = text.baselines(pairs, split_sentences, rouge_1)
+        baselines = text.baselines(pairs, split_sentences, partial(rouge_1, tokenizer=words))
         if trains and run.model_name_or_path is not None:
             baselines["zero_shot"] = text.decode(trainer_of(base).generate_for(tokenized["test"]), tokenizer)
 
@@ -110,7 +112,7 @@ def main(run: Run, model: Model, data: Data, generation: Generation) -> dict:
             results |= {f"test_{name}": value for name, value in scores(predictions, examples).items()}
             results["test_gen_len"] = text.mean_length(ids, tokenizer)
             results["baselines"] = {name: scores(texts[:limit], examples) for name, texts in baselines.items()}
-            results["protocol"] = protocol(run, data, pairs, generates)
+            results["protocol"] = protocol(run, data, pairs, generates, words)
             return results
 
         # 7. save
@@ -149,7 +151,7 @@ def check(run: Run, pairs: text.TextSplits, num_processes: int):
         raise UsageError("--validation_file is needed: the best of the evaluations every --eval_steps is taken")
 
 
-def protocol(run: Run, data: Data, pairs: text.TextSplits, generates) -> str:
+def protocol(run: Run, data: Data, pairs: text.TextSplits, generates, words: str) -> str:
     several = any(len(each.references) > 1 for each in pairs.test)
     chosen = run.eval_steps is not None and run.max_steps != 0
     return "; ".join([
@@ -158,6 +160,7 @@ def protocol(run: Run, data: Data, pairs: text.TextSplits, generates) -> str:
         f"sources of at most {data.max_source_length} tokens, longer ones cut",
         "generation: " + text.describe(generates),
         "ROUGE F-measures x 100 by rouge-score with stemming, mean over the pairs, rougeLsum by sentence",
+        *(["words of ROUGE in any script (unicode)"] if words == "unicode" else []),
         *(["against the first reference; _max against the best, _mean the mean over all"] if several else []),
         f"the best of the evaluations every {run.eval_steps} steps, by ROUGE-L on {len(pairs.validation)} "
         "validation pairs" if chosen else "the last weights",
@@ -179,8 +182,8 @@ def card(run: Run, network, pairs: text.TextSplits, rows: list[dict]) -> dict:
     }  # fmt: skip
 
 
-def rouge_1(predictions: list[str], targets: list[str]) -> list[float]:
-    return rouge_scores(predictions, [[target] for target in targets], rouge_types=["rouge1"])["rouge1"]
+def rouge_1(predictions: list[str], targets: list[str], tokenizer: str) -> list[float]:
+    return rouge_scores(predictions, [[target] for target in targets], tokenizer, rouge_types=["rouge1"])["rouge1"]
 
 
 if __name__ == "__main__":

@@ -22,6 +22,22 @@ from hwzoo.models.flow.layers_flow import (
 from hwzoo.models.flow.modeling_flow import FlowModel
 from hwzoo.training import averaged_model
 
+# For the shared suite: a small unconditional model with its optional parts switched on.
+SUITE = {
+    "config": dict(
+        image_size=8,
+        num_channels=2,
+        num_classes=0,
+        network="glow",
+        coupling="affine",
+        prior="logistic",
+        num_scales=2,
+        num_steps=2,
+        hidden_size=5,
+        num_hidden_layers=1,
+        logit_alpha=0.05,
+    ),
+}
 TINY = dict(image_size=4, hidden_size=6, num_hidden_layers=2, num_steps=2)
 VARIANTS = {
     "glow": {},

@@ -20,6 +20,11 @@ def train_flow() -> ModuleType:
 
 
 @pytest.fixture
+def train_autoregressive() -> ModuleType:
+    return load_recipe("train_autoregressive")
+
+
+@pytest.fixture
 def train_continual() -> ModuleType:
     return load_recipe("train_continual")
 

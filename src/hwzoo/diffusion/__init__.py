@@ -17,8 +17,8 @@ from .pipelines import (
     load_pipeline,
     make_pipeline,
     make_scheduler,
+    portable,
     reverse_process,
-    save_pipeline,
     train_scheduler,
 )
 from .process import PREDICTION_TYPES, alphas_cumprod, predicted_clean, prediction_target, q_posterior, q_sample
@@ -49,7 +49,7 @@ __all__ = [
     "q_posterior",
     "q_sample",
     "reverse_process",
-    "save_pipeline",
+    "portable",
     "strata",
     "train_scheduler",
     "variational_bound",

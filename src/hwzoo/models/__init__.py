@@ -1,8 +1,16 @@
-"""The model families: one folder each, and the one table that drives their registration and the shared tests."""
+"""The model families: one folder each, and the one table of all families, whatever library holds their classes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
 
+import torch
+from torch import Tensor
 from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoImageProcessor,
     AutoModel,
     AutoModelForImageClassification,
     BaseImageProcessor,
@@ -10,9 +18,11 @@ from transformers import (
     PreTrainedModel,
 )
 
-from .continual.configuration_continual import ContinualConfig
-from .continual.image_processing_continual import ContinualImageProcessor
-from .continual.modeling_continual import ContinualForImageClassification
+from .autoregressive.configuration_autoregressive import AutoregressiveConfig
+from .autoregressive.modeling_autoregressive import AutoregressiveModel
+from .classifier.configuration_classifier import ClassifierConfig
+from .classifier.image_processing_classifier import ClassifierImageProcessor
+from .classifier.modeling_classifier import ClassifierForImageClassification
 from .flow.configuration_flow import FlowConfig
 from .flow.modeling_flow import FlowModel
 from .gan.configuration_gan import GANConfig
@@ -24,37 +34,207 @@ from .vae.modeling_vae import VAEModel
 @dataclass(frozen=True)
 class Family:
     """
+    A row of the table: a family whose classes are the zoo's.
+
     Args:
-        name: as in the recipe's and the folders' names.
+        name: as in the names of its folder and the card template.
         config_class: its `model_type` starts with `hwzoo_`.
         model_class: the class that `from_pretrained` and the Auto class below give.
         auto_class: the Auto class of transformers that loads it.
         image_processor_class: what turns pictures into the model's input, where a pipeline needs it; built by its
             `from_config(config)`.
+        must_fit: fields of the configuration that the data decides: a trained model must have the data's.
+        card_template: of its cards; `model_cards/<name>.md.jinja` when not given.
     """
 
     name: str
-    config_class: type[PreTrainedConfig]
-    model_class: type[PreTrainedModel]
-    auto_class: type
+    config_class: type[PreTrainedConfig] | None = None
+    model_class: type[PreTrainedModel] | None = None
+    auto_class: type = AutoModel
     image_processor_class: type[BaseImageProcessor] | None = None
+    must_fit: tuple[str, ...] = ("image_size", "num_channels")
+    card_template: Path | None = None
+
+    entry: ClassVar[str] = "config.json"  # the file by which a saved model of the family is known
+    card: ClassVar[dict[str, str]] = {}  # what its cards say that is not `write_card`'s default
+
+    def holds(self, model: Any) -> bool:
+        """Whether a model is of this family."""
+        return type(model) is self.model_class
+
+    def load(self, name: str, load: Callable[..., Any], trust_remote_code: bool | None = None) -> Any:
+        """
+        Loads a model.
+
+        Args:
+            name: folder or Hub id.
+            load: `hwzoo.hub.load`, which the table cannot import.
+            trust_remote_code: as there.
+
+        Returns:
+            The model, on the CPU.
+        """
+        return load(self.auto_class, name, trust_remote_code)
+
+    def parts(self, model: Any) -> list[Any]:
+        """What is saved of a model: objects with `save_pretrained`; for users without hwzoo with the family's code."""
+        # Before every save: a model that was itself loaded keeps the reference to its code in config.json, but
+        # transformers copies the files only for classes registered in this process.
+        if self.model_class is None:
+            return [model]
+        self.config_class.register_for_auto_class()
+        self.model_class.register_for_auto_class(self.auto_class.__name__)
+        if self.image_processor_class is None:
+            return [model]
+        self.image_processor_class.register_for_auto_class()
+        return [model, self.image_processor_class.from_config(model.config)]
+
+    def samples(self, model: Any) -> bool:
+        """Whether `sample` draws images from nothing."""
+        return hasattr(model, "sample")
+
+    def num_classes(self, model: Any) -> int:
+        """The classes that `sample` takes labels of; 0 for an unconditional model."""
+        return getattr(model.config, "num_classes", 0)
+
+    def sample(self, model: Any, num_samples: int, labels: Tensor | None, generator: Any, **call: Any) -> Tensor:
+        """
+        Draws images.
+
+        Args:
+            model: of the family.
+            num_samples: how many.
+            labels: (num_samples,), or None.
+            generator: of the noise.
+            call: what the family takes besides, as a pipeline its steps and guidance.
+
+        Returns:
+            (num_samples, channels, height, width) in [0, 1].
+        """
+        return model.sample(num_samples, labels=labels, generator=generator, **call)
 
 
-FAMILIES = (
-    Family("vae", VAEConfig, VAEModel, AutoModel),
+class PipelineFamily(Family):
+    """A family whose models are pipelines of diffusers around a `UNet2DModel`."""
+
+    entry = "model_index.json"
+    card: ClassVar = {"library_name": "diffusers"}
+
+    def holds(self, model: Any) -> bool:
+        return hasattr(model, "scheduler") and hasattr(model, "unet")
+
+    def load(self, name: str, load: Callable[..., Any], trust_remote_code: bool | None = None) -> Any:
+        from .. import diffusion
+
+        return diffusion.load_pipeline(name)  # it never runs the code of a repository
+
+    def parts(self, model: Any) -> list[Any]:
+        from .. import diffusion
+
+        return [diffusion.portable(model)]
+
+    def samples(self, model: Any) -> bool:
+        return True
+
+    def num_classes(self, model: Any) -> int:
+        return getattr(model, "num_classes", 0)
+
+    def sample(self, model: Any, num_samples: int, labels: Tensor | None, generator: Any, **call: Any) -> Tensor:
+        if labels is None and (num_classes := self.num_classes(model)):  # drawn uniformly
+            labels = torch.randint(num_classes, (num_samples,), generator=generator)
+        call |= {} if labels is None else {"labels": labels}  # others do not know the word
+        images = model(batch_size=num_samples, generator=generator, output_type="np", **call).images
+        return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()  # it had the channels last
+
+
+class TextFamily(Family):
+    """A family of sequence-to-sequence models of transformers, and of PEFT's adapters on them."""
+
+    entry = "adapter_config.json"
+    card: ClassVar = {"pipeline_tag": "text2text-generation"}
+
+    def holds(self, model: Any) -> bool:
+        return getattr(getattr(model, "config", None), "is_encoder_decoder", False)
+
+    def load(self, name: str, load: Callable[..., Any], trust_remote_code: bool | None = None) -> Any:
+        from .. import text
+
+        return text.load_seq2seq(name, load, trainable=False, trust_remote_code=bool(trust_remote_code))
+
+
+FAMILIES: list[Family] = []
+
+
+def family_of(model: Any) -> Family:
+    """The row of a model; of a stranger's, one without a name, which treats it as a model of transformers."""
+    return next((each for each in FAMILIES if each.holds(model)), Family(""))
+
+
+def register(family: Family):
+    """
+    Adds a family to the table and its classes to the Auto classes of transformers, which then load it without any
+    remote code. A recipe outside the package calls it for a family of its own.
+
+    Args:
+        family: the row.
+
+    Raises:
+        ValueError: for a name that the table has.
+    """
+    if any(each.name == family.name for each in FAMILIES):
+        raise ValueError(f"there is a family {family.name}")
+    if family.model_class is not None:
+        AutoConfig.register(family.config_class.model_type, family.config_class)
+        for auto_class in {AutoModel, family.auto_class}:  # AutoModel loads any
+            auto_class.register(family.config_class, family.model_class)
+    if family.image_processor_class is not None:
+        AutoImageProcessor.register(family.config_class, slow_image_processor_class=family.image_processor_class)
+    FAMILIES.append(family)
+
+
+for _family in (
+    Family("vae", VAEConfig, VAEModel),
     Family(
-        "continual",
-        ContinualConfig,
-        ContinualForImageClassification,
+        "classifier",
+        ClassifierConfig,
+        ClassifierForImageClassification,
         AutoModelForImageClassification,
-        ContinualImageProcessor,
-    ),
-    Family("gan", GANConfig, GANModel, AutoModel),
-    Family("flow", FlowConfig, FlowModel, AutoModel),
-)
+        ClassifierImageProcessor,
+        must_fit=("image_size", "num_channels", "num_labels", "num_heads"),
+    ),  # fmt: skip
+    Family("gan", GANConfig, GANModel),
+    Family("autoregressive", AutoregressiveConfig, AutoregressiveModel),
+    Family("flow", FlowConfig, FlowModel),
+    PipelineFamily("ddpm"),
+    TextFamily("t5"),
+):
+    register(_family)
+
+
+# The former names of the family `classifier`, in folders and scripts of earlier versions: {model type: today's class}.
+FORMER_MODEL_TYPES = {"hwzoo_continual": ClassifierConfig}
+ContinualConfig, ContinualForImageClassification = ClassifierConfig, ClassifierForImageClassification
+
+
+class ContinualImageProcessor(ClassifierImageProcessor):
+    """Makes a `ClassifierImageProcessor`; a class, as transformers finds an image processor by the name of one."""
+
+    def __new__(cls, *args, **kwargs) -> ClassifierImageProcessor:
+        return ClassifierImageProcessor(*args, **kwargs)
+
+
+for _model_type, _config_class in FORMER_MODEL_TYPES.items():
+    CONFIG_MAPPING.register(_model_type, _config_class)  # AutoConfig's own would ask for the class's model type
+AutoImageProcessor.register(ContinualConfig, image_processor_classes={"former": ContinualImageProcessor})
 
 __all__ = [
     "FAMILIES",
+    "FORMER_MODEL_TYPES",
+    "AutoregressiveConfig",
+    "AutoregressiveModel",
+    "ClassifierConfig",
+    "ClassifierForImageClassification",
+    "ClassifierImageProcessor",
     "ContinualConfig",
     "ContinualForImageClassification",
     "ContinualImageProcessor",
@@ -63,6 +243,10 @@ __all__ = [
     "FlowModel",
     "GANConfig",
     "GANModel",
+    "PipelineFamily",
+    "TextFamily",
     "VAEConfig",
     "VAEModel",
+    "family_of",
+    "register",
 ]

@@ -1,4 +1,4 @@
-"""Image classifiers for continual learning: three backbones, and heads of their own for the tasks when wanted."""
+"""Image classifiers: three backbones, and heads of their own for the tasks of continual learning when wanted."""
 
 import torch
 from torch import Tensor, nn
@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutput
 
-from .configuration_continual import ContinualConfig
+from .configuration_classifier import ClassifierConfig
 
 
 class CNN(nn.Sequential):
@@ -14,7 +14,7 @@ class CNN(nn.Sequential):
 
     feature_size = 50
 
-    def __init__(self, config: ContinualConfig):
+    def __init__(self, config: ClassifierConfig):
         smallest = ((config.image_size - 4) // 2 - 4) // 2
         super().__init__(
             nn.Conv2d(config.num_channels, 10, kernel_size=5),
@@ -34,7 +34,7 @@ class CNN(nn.Sequential):
 class MLP(nn.Sequential):
     """(batch, channels, height, width) -> (batch, the last of hidden_sizes, or all pixels when there is none)"""
 
-    def __init__(self, config: ContinualConfig):
+    def __init__(self, config: ClassifierConfig):
         sizes = [config.num_channels * config.image_size**2, *config.hidden_sizes]
         layers = []
         for size_in, size_out in zip(sizes[:-1], sizes[1:], strict=True):
@@ -51,7 +51,7 @@ class WideCNN(nn.Sequential):
 
     feature_size = 128
 
-    def __init__(self, config: ContinualConfig):
+    def __init__(self, config: ClassifierConfig):
         smallest = config.image_size // 8
         super().__init__(
             nn.Conv2d(config.num_channels, 32, kernel_size=3, padding=1),
@@ -77,7 +77,7 @@ BACKBONES = {"cnn": CNN, "mlp": MLP, "wide_cnn": WideCNN}
 class Normalization(nn.Module):
     """(pixel_values - image_mean) / image_std, per channel."""
 
-    def __init__(self, config: ContinualConfig):
+    def __init__(self, config: ClassifierConfig):
         super().__init__()
         self.values = {"mean": config.image_mean, "std": config.image_std}
         # Not persistent, as the config holds the numbers; `_init_weights` fills them in.
@@ -88,9 +88,11 @@ class Normalization(nn.Module):
         return (pixel_values - self.mean) / self.std
 
 
-class ContinualPreTrainedModel(PreTrainedModel):
-    config_class = ContinualConfig
-    base_model_prefix = "continual"
+class ClassifierPreTrainedModel(PreTrainedModel):
+    """Weights, saving and loading, as all models of transformers have them."""
+
+    config_class = ClassifierConfig
+    base_model_prefix = "hwzoo_classifier"  # `classifier` is the last layer
     main_input_name = "pixel_values"
 
     @torch.no_grad()
@@ -101,10 +103,10 @@ class ContinualPreTrainedModel(PreTrainedModel):
         elif isinstance(module, Normalization):
             for name, values in module.values.items():
                 buffer = getattr(module, name)
-                buffer.copy_(torch.tensor(values, dtype=torch.float64).view_as(buffer))
+                buffer.copy_(torch.tensor(values, dtype=buffer.dtype).view_as(buffer))
 
 
-class ContinualForImageClassification(ContinualPreTrainedModel):
+class ClassifierForImageClassification(ClassifierPreTrainedModel):
     """
     An image classifier: a backbone as the config says and a linear classifier over the outputs of all heads.
 
@@ -117,7 +119,7 @@ class ContinualForImageClassification(ContinualPreTrainedModel):
         feature_size: 50 (`cnn`), the last of `hidden_sizes` (`mlp`) or 128 (`wide_cnn`).
     """
 
-    def __init__(self, config: ContinualConfig):
+    def __init__(self, config: ClassifierConfig):
         super().__init__(config)
         self.normalization = Normalization(config)
         self.backbone = BACKBONES[config.backbone](config)
@@ -158,4 +160,4 @@ def _wide(output: Tensor) -> Tensor:
     return output.to(torch.promote_types(output.dtype, torch.float32))
 
 
-__all__ = ["ContinualForImageClassification", "ContinualPreTrainedModel"]
+__all__ = ["ClassifierForImageClassification", "ClassifierPreTrainedModel"]
