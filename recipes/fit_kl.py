@@ -14,7 +14,6 @@ flow/direction/target. kl.png and flows.png draw them.
 Takes 47 seconds of one core of an AMD EPYC (Zen 4).
 """
 
-import math
 import time
 from dataclasses import asdict, dataclass
 
@@ -22,7 +21,7 @@ import torch
 
 from hwzoo import density, training
 from hwzoo.errors import UsageError
-from hwzoo.files import write_json
+from hwzoo.files import with_words, write_json
 from hwzoo.training import flag
 
 DIRECTIONS = {"forward": False, "reverse": False, "reverse_annealed": True}
@@ -44,8 +43,8 @@ class Settings(training.Flags):
     output_dir: str = flag("outputs/fit_kl", "folder for all_results.json and the pictures")
     overwrite_output_dir: bool = flag(False, "start anew in a folder that is not empty, over its files")
     seed: int = flag(0, "of the initial weights and of all samples", "[0, 4294967295]")
-    flows: list[str] = flag(["realnvp", "planar"], f"kinds of flows, of {', '.join(density.FLOWS)}")
-    targets: list[str] = flag(list(density.TARGETS), f"densities on the plane, of {', '.join(density.TARGETS)}")
+    flows: list[str] = flag(["realnvp", "planar"], "kinds of flows", some_of=list(density.FLOWS))
+    targets: list[str] = flag(list(density.TARGETS), "densities on the plane", some_of=list(density.TARGETS))
     train_batch_size: int = flag(256, "points of each flow a step", "[1, inf)")
     max_train_steps: int = flag(600, "optimiser steps of each flow", "[1, inf)")
     learning_rate: float = flag(5e-3, "of Adam, falls to 0 over the second half", "(0, inf)")
@@ -53,10 +52,7 @@ class Settings(training.Flags):
 
     def __post_init__(self):
         super().__post_init__()
-        for name, known in (("flows", density.FLOWS), ("targets", density.TARGETS)):
-            for value in getattr(self, name):
-                if value not in known:
-                    raise UsageError(f"--{name} is {value}; it must be some of {', '.join(known)}")
+        for name in ("flows", "targets"):
             if len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise UsageError(f"--{name} is {' '.join(getattr(self, name))}; each may be given once")
 
@@ -70,7 +66,8 @@ def main(settings: Settings) -> dict:
     generator = torch.Generator().manual_seed(settings.seed)
 
     # 2. the line: Gaussians, and divergences that are infinite in one direction
-    line = {name: fits_on_the_line(*each, settings, generator) for name, each in MIXTURES.items()}
+    num_samples = settings.num_eval_samples
+    line = {name: density.fit_to_mixture(*each, num_samples, generator) for name, each in MIXTURES.items()}
     draw_line(folder, line)
     infinite = {
         name: {"forward": density.kl_divergence(p, q), "reverse": density.kl_divergence(q, p)}
@@ -88,7 +85,7 @@ def main(settings: Settings) -> dict:
                 kind, name.split("_")[0], targets, annealed=annealed, steps=settings.max_train_steps,
                 batch_size=settings.train_batch_size, learning_rate=settings.learning_rate, generator=generator,
             )  # fmt: skip
-            found = density.score_flows(flows[kind, name], targets, settings.num_eval_samples, generator)
+            found = density.score_flows(flows[kind, name], targets, num_samples, generator)
             scores |= {f"{kind}/{name}/{target.name}": each for target, each in zip(targets, found, strict=True)}
             print(f"{kind}, {name}: {time.monotonic() - started:.0f} s", flush=True)
 
@@ -112,24 +109,13 @@ def main(settings: Settings) -> dict:
             "of a latent from there and back"
         ),
     }
-    results = told(results)
+    results = with_words(results)
     write_json(folder / "all_results.json", results)
     training.save_settings(folder / "preset.yaml", settings)
     draw_plane(folder, targets, flows)
     print_results(results)
     print(f"results and pictures are in {folder}")
     return results
-
-
-def fits_on_the_line(parameters, starts, settings, generator) -> dict[str, density.GaussianFit]:
-    """The Gaussian of the forward divergence and, by where they begin, those of the reverse one."""
-    log_p, draw = density.mixture(*parameters), density.mixture_samples(*parameters)
-    about = {"log_p": log_p, "samples": draw(settings.num_eval_samples, generator), "generator": generator}
-    fits = {"forward": density.fit_gaussian(log_p, "forward").with_monte_carlo(**about)}
-    for start in starts:
-        fit = density.fit_gaussian(log_p, "reverse", (start, 1.0))
-        fits[f"reverse from {start:g}"] = fit.with_monte_carlo(**about)
-    return fits
 
 
 def draw_line(folder, line):
@@ -156,15 +142,6 @@ def draw_plane(folder, targets, flows, num: int = 100):
         for index, target in enumerate(targets)
     }
     training.save_densities(rows, folder / "flows.png")
-
-
-def told(value):
-    """Numbers as JSON has them: infinity as "inf", no number as "nan"."""
-    if isinstance(value, dict):
-        return {key: told(each) for key, each in value.items()}
-    if isinstance(value, tuple | list):
-        return [told(each) for each in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_results(results):

@@ -96,8 +96,9 @@ def test_forward_covers_and_reverse_drops(recipe, no_pictures, tmp_path):
 @pytest.mark.slow
 def test_the_defaults_reach_their_bands(recipe, no_pictures, tmp_path):
     results = recipe.main(recipe.Settings(output_dir=str(tmp_path)))
-    for number in range(1, 5):
-        assert results["plane"][f"realnvp/reverse_annealed/potential_{number}"]["reverse_kl"][0] < 0.1
+    # The fourth loses a branch: docs/results/flow.md.
+    for number, band in enumerate((0.05, 0.05, 0.1, 0.25), start=1):
+        assert results["plane"][f"realnvp/reverse_annealed/potential_{number}"]["reverse_kl"][0] < band
     assert results["plane"]["planar/reverse/eight"]["missed"] > 0.2
 
 
@@ -111,8 +112,8 @@ def test_splines_reach_the_entropy_of_the_moons(recipe, no_pictures, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--flows=glow"], "--flows is glow; it must be some of planar, realnvp, spline"),
-        (["--targets", "moons", "suns"], "--targets is suns; it must be some of potential_1, potential_2"),
+        (["--flows=glow"], "--flows has glow; it must be some of planar, realnvp, spline"),
+        (["--targets", "moons", "suns"], "--targets has suns; it must be some of potential_1, potential_2"),
         (["--targets", "moons", "moons"], "--targets is moons moons; each may be given once"),
         (["--max_train_steps=0"], "--max_train_steps is 0; it must be in [1, inf)"),
         (["--num_eval_samples=1"], "--num_eval_samples is 1; it must be in [2, inf)"),

@@ -42,6 +42,9 @@ def fit_flows(
         annealed: of a reverse fit, weigh log p by a number that rises from 0.01 to 1 over the first half of the steps
             (equation 20 there): what begins as wide as the entropy wants finds more of the modes.
 
+    Returns:
+        The fitted flows, one for each target, without gradients.
+
     Raises:
         HwzooError: for a loss that is not finite.
     """
@@ -70,7 +73,16 @@ def fit_flows(
 
 
 def log_densities(targets: Sequence[Target], points: Tensor) -> Tensor:
-    """log p of each target at its own points: (targets, num, 2) -> (targets, num)."""
+    """
+    log p of each target at its own points.
+
+    Args:
+        targets: known densities.
+        points: (targets, num, 2).
+
+    Returns:
+        (targets, num) in nats.
+    """
     return torch.stack([target.log_density(each) for target, each in zip(targets, points, strict=True)])
 
 
@@ -99,11 +111,16 @@ def score_flows(
     flow: PlaneFlow, targets: Sequence[Target], num_samples: int, generator: torch.Generator
 ) -> list[Scores]:
     """
+    How far fitted flows are from their targets.
+
     Args:
         flow: as of `fit_flows`.
         targets: one for each of its flows.
         num_samples: of each P and of each Q.
         generator: of them.
+
+    Returns:
+        The scores of each flow, in the order of the targets.
     """
     of_p = torch.stack([target.draw(num_samples, generator) for target in targets])
     of_q, log_q = flow.transform(torch.randn(len(targets), num_samples, 2, generator=generator))

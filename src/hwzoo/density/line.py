@@ -19,12 +19,31 @@ NEWTON_STEPS = 100
 
 
 def normal(mean: float = 0.0, std: float = 1.0) -> LogDensity:
-    """The log-density of N(mean, std^2), in nats, at points of any shape."""
+    """
+    A Gaussian on the line.
+
+    Args:
+        mean: of it.
+        std: of it, above 0.
+
+    Returns:
+        The log-density of N(mean, std^2), in nats, at points of any shape, in float64.
+    """
     return mixture([1.0], [mean], [std])
 
 
 def mixture(weights: Sequence[float], means: Sequence[float], stds: Sequence[float]) -> LogDensity:
-    """The log-density of sum_i weights_i N(means_i, stds_i^2), in nats, at points of any shape, in float64."""
+    """
+    A mixture of Gaussians on the line.
+
+    Args:
+        weights: of the components, summing to 1.
+        means: of each.
+        stds: of each, above 0.
+
+    Returns:
+        The log-density of sum_i weights_i N(means_i, stds_i^2), in nats, at points of any shape, in float64.
+    """
     weights, means, stds = (torch.tensor(each, dtype=torch.float64) for each in (weights, means, stds))
     constants = weights.log() - stds.log() - math.log(2 * math.pi) / 2
 
@@ -37,7 +56,17 @@ def mixture(weights: Sequence[float], means: Sequence[float], stds: Sequence[flo
 def mixture_samples(
     weights: Sequence[float], means: Sequence[float], stds: Sequence[float]
 ) -> Callable[[int, torch.Generator], Tensor]:
-    """What draws (num,) float64 samples of a `mixture` from a number and a generator."""
+    """
+    Samples of a `mixture`.
+
+    Args:
+        weights: of the components, summing to 1.
+        means: of each.
+        stds: of each, above 0.
+
+    Returns:
+        What draws (num,) float64 samples from a number and a generator.
+    """
     weights, means, stds = (torch.tensor(each, dtype=torch.float64) for each in (weights, means, stds))
 
     def draw(num: int, generator: torch.Generator) -> Tensor:
@@ -49,7 +78,16 @@ def mixture_samples(
 
 
 def uniform(low: float, high: float) -> LogDensity:
-    """The log-density of the uniform distribution on [low, high]: -inf outside, in float64."""
+    """
+    The uniform distribution on an interval.
+
+    Args:
+        low: its lower end.
+        high: its upper end, above `low`.
+
+    Returns:
+        The log-density, in nats, at points of any shape, -inf outside [low, high], in float64.
+    """
 
     def log_density(points: Tensor) -> Tensor:
         inside = (points >= low) & (points <= high)
@@ -59,7 +97,16 @@ def uniform(low: float, high: float) -> LogDensity:
 
 
 def cauchy(location: float = 0.0, scale: float = 1.0) -> LogDensity:
-    """The log-density of a Cauchy distribution, in nats, at points of any shape, in float64."""
+    """
+    A Cauchy distribution.
+
+    Args:
+        location: its median.
+        scale: half its interquartile range, above 0.
+
+    Returns:
+        The log-density, in nats, at points of any shape, in float64.
+    """
 
     def log_density(points: Tensor) -> Tensor:
         return -math.log(math.pi * scale) - torch.log1p(((points.double() - location) / scale).square())
@@ -97,7 +144,18 @@ def kl_divergence(log_p: LogDensity, log_q: LogDensity) -> float:
 
 
 def window_kl(log_p: LogDensity, log_q: LogDensity, width: float, num_points: int = 240_001) -> float:
-    """The part of KL(P || Q) within |x| <= width, in nats, by the trapezoid rule: what a grid that ends there says."""
+    """
+    The part of KL(P || Q) within a window, by the trapezoid rule: what a grid that ends there says.
+
+    Args:
+        log_p: the log-density of P.
+        log_q: the log-density of Q.
+        width: of the window, |x| <= width.
+        num_points: of the grid, evenly spaced.
+
+    Returns:
+        That part, in nats.
+    """
     points = torch.linspace(-width, width, num_points, dtype=torch.float64)
     return torch.trapezoid(_integrand(log_p(points), log_q(points)), points).item()
 
@@ -128,6 +186,9 @@ def monte_carlo_kl(log_p: LogDensity, log_q: LogDensity, samples: Tensor) -> tup
         log_p: the log-density of P, from whose samples the mean is.
         log_q: the log-density of Q.
         samples: of P, (num,).
+
+    Returns:
+        The mean and its standard error, in nats.
     """
     terms = log_p(samples) - log_q(samples)
     return terms.mean().item(), terms.std().item() / len(terms) ** 0.5
@@ -162,6 +223,9 @@ class GaussianFit:
             log_p: the log-density of P.
             samples: of P, (num,); as many are drawn of Q.
             generator: of those.
+
+        Returns:
+            A copy of the fit, with `monte_carlo`.
         """
         log_q = normal(self.mean, self.std)
         of_q = self.mean + self.std * torch.randn(len(samples), generator=generator, dtype=torch.float64)
@@ -185,6 +249,9 @@ def fit_gaussian(
         direction: which divergence.
         start: mean and standard deviation to begin with.
 
+    Returns:
+        The fit, with both divergences by quadrature.
+
     Raises:
         UsageError: when Newton's method does not come to rest.
     """
@@ -202,12 +269,48 @@ def fit_gaussian(
 
 
 def reverse_kl_of(log_p: LogDensity, parameters: Tensor) -> Tensor:
-    """KL(N(mean, std^2) || P) in nats, differentiable, at parameters (mean, log std)."""
+    """
+    KL(N(mean, std^2) || P), differentiable in mean and log std.
+
+    Args:
+        log_p: the log-density of P, differentiable.
+        parameters: mean and log std, (2,), float64.
+
+    Returns:
+        The divergence in nats, a scalar.
+    """
     mean, log_std = parameters
     weights = (-NODES.square() / 2).exp()
     weights = weights / weights.sum()
     entropy = log_std + math.log(2 * math.pi * math.e) / 2
     return -(weights * log_p(mean + log_std.exp() * NODES)).sum() - entropy
+
+
+def fit_to_mixture(
+    parameters: tuple[Sequence[float], Sequence[float], Sequence[float]],
+    starts: Sequence[float],
+    num_samples: int,
+    generator: torch.Generator,
+) -> dict[str, GaussianFit]:
+    """
+    The Gaussian of the forward divergence from a mixture and, by where they begin, those of the reverse one.
+
+    Args:
+        parameters: weights, means and standard deviations, as of `mixture`.
+        starts: means at which the reverse fits begin, with a standard deviation of 1.
+        num_samples: of P and of each Q, for the divergences by Monte Carlo.
+        generator: of them.
+
+    Returns:
+        The fits by `forward` and `reverse from <start>`.
+    """
+    log_p = mixture(*parameters)
+    about = {"log_p": log_p, "samples": mixture_samples(*parameters)(num_samples, generator), "generator": generator}
+    fits = {"forward": fit_gaussian(log_p, "forward").with_monte_carlo(**about)}
+    for start in starts:
+        fit = fit_gaussian(log_p, "reverse", (start, 1.0))
+        fits[f"reverse from {start:g}"] = fit.with_monte_carlo(**about)
+    return fits
 
 
 def _newton(log_p: LogDensity, start: tuple[float, float]) -> tuple[float, float, bool]:

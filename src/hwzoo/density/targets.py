@@ -38,6 +38,7 @@ class Target:
 
 
 def wave(points: Tensor) -> Tensor:
+    """sin(pi x / 2), w_1 of arXiv:1505.05770, table 1: (..., 2) -> (...)."""
     return torch.sin(math.pi * points[..., 0] / 2)
 
 
@@ -47,31 +48,37 @@ def log_gaussians(*residuals: Tensor) -> Tensor:
 
 
 def wall(points: Tensor) -> Tensor:
+    """-((|x| - 4) / 0.4)^2 / 2 beyond |x| = 4, else 0: (..., 2) -> (...)."""
     return -((points[..., 0].abs() - WALL).clamp(min=0) / 0.4).square() / 2
 
 
 def potential_1(points: Tensor) -> Tensor:
+    """Two halves of a ring of radius 2, as a log-density up to a constant: (..., 2) -> (...)."""
     x = points[..., 0]
     return -((points.norm(dim=-1) - 2) / 0.4).square() / 2 + log_gaussians((x - 2) / 0.6, (x + 2) / 0.6)
 
 
 def potential_2(points: Tensor) -> Tensor:
+    """A band along `wave`, walled, as a log-density up to a constant: (..., 2) -> (...)."""
     return -((points[..., 1] - wave(points)) / 0.4).square() / 2 + wall(points)
 
 
 def potential_3(points: Tensor) -> Tensor:
+    """Two such bands, the lower one dented near x = 1, as a log-density up to a constant: (..., 2) -> (...)."""
     above = points[..., 1] - wave(points)
     dent = 3 * (-((points[..., 0] - 1) / 0.6).square() / 2).exp()
     return log_gaussians(above / 0.35, (above + dent) / 0.35) + wall(points)
 
 
 def potential_4(points: Tensor) -> Tensor:
+    """Two such bands that part at x = 1, as a log-density up to a constant: (..., 2) -> (...)."""
     above = points[..., 1] - wave(points)
     step = 3 * ((points[..., 0] - 1) / 0.3).sigmoid()
     return log_gaussians(above / 0.4, (above + step) / 0.35) + wall(points)
 
 
 def eight(points: Tensor) -> Tensor:
+    """Eight Gaussians on a ring, as a log-density up to a constant: (..., 2) -> (...)."""
     angles = torch.arange(8) * math.pi / 4
     means = EIGHT_RADIUS * torch.stack([angles.cos(), angles.sin()], -1).to(points)
     return torch.logsumexp(-((points[..., None, :] - means) / EIGHT_STD).square().sum(-1) / 2, dim=-1)
@@ -84,6 +91,7 @@ def arcs(angles: Tensor) -> Tensor:
 
 
 def moons(points: Tensor) -> Tensor:
+    """Two half circles under noise, as a log-density up to a constant: (..., 2) -> (...)."""
     # Arcs of evenly spread points under noise: 64 a half circle are 0.05 apart, half of the noise, so that the sum is
     # the integral to far below what float32 tells.
     angles = (torch.arange(64) + 0.5) * math.pi / 64
@@ -92,12 +100,32 @@ def moons(points: Tensor) -> Tensor:
 
 
 def draw_eight(num: int, generator: torch.Generator) -> Tensor:
+    """
+    Samples of `eight`.
+
+    Args:
+        num: how many.
+        generator: of them.
+
+    Returns:
+        (num, 2).
+    """
     angles = torch.randint(8, (num,), generator=generator) * math.pi / 4
     noise = EIGHT_STD * torch.randn(num, 2, generator=generator)
     return EIGHT_RADIUS * torch.stack([angles.cos(), angles.sin()], -1) + noise
 
 
 def draw_moons(num: int, generator: torch.Generator) -> Tensor:
+    """
+    Samples of `moons`.
+
+    Args:
+        num: how many.
+        generator: of them.
+
+    Returns:
+        (num, 2).
+    """
     both = arcs(math.pi * torch.rand(num, generator=generator))
     which = torch.randint(2, (num,), generator=generator)
     return both[which, torch.arange(num)] + MOONS_STD * torch.randn(num, 2, generator=generator)

@@ -67,7 +67,12 @@ class FlowConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     def validate_architecture(self):
-        """Checks the values and how they go together (run by `@strict` when the config is built)."""
+        """
+        Checks the values and how they go together (run by `@strict` when the config is built).
+
+        Raises:
+            ValueError: for a value out of its range, or an image size that cannot be squeezed so often.
+        """
         for name in ("image_size", "num_channels", "num_scales", "num_steps", "hidden_size", "num_hidden_layers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")

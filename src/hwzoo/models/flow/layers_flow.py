@@ -23,7 +23,17 @@ class ZeroConv2d(nn.Module):
 
 
 def convolutions(channels_in: int, channels_out: int, config: FlowConfig) -> nn.Sequential:
-    """3 x 3, then 1 x 1 convolutions with ReLU, and a last 3 x 3 one (arXiv:1807.03039, section B)."""
+    """
+    3 x 3, then 1 x 1 convolutions with ReLU, and a last 3 x 3 one (arXiv:1807.03039, section B).
+
+    Args:
+        channels_in: of the input.
+        channels_out: of the output.
+        config: of the flow; its `hidden_size` and `num_hidden_layers`.
+
+    Returns:
+        The network, (batch, channels_in, height, width) to (batch, channels_out, height, width).
+    """
     layers = [nn.Conv2d(channels_in, config.hidden_size, 3, padding=1), nn.ReLU()]
     for _ in range(config.num_hidden_layers - 1):
         layers += [nn.Conv2d(config.hidden_size, config.hidden_size, 1), nn.ReLU()]
@@ -31,7 +41,17 @@ def convolutions(channels_in: int, channels_out: int, config: FlowConfig) -> nn.
 
 
 def fully_connected(size_in: int, size_out: int, config: FlowConfig) -> nn.Sequential:
-    """Linear layers with ReLU (arXiv:1410.8516, section 5.1)."""
+    """
+    Linear layers with ReLU (arXiv:1410.8516, section 5.1).
+
+    Args:
+        size_in: of the input.
+        size_out: of the output.
+        config: of the flow; its `hidden_size` and `num_hidden_layers`.
+
+    Returns:
+        The network, (batch, size_in) to (batch, size_out).
+    """
     sizes = [size_in, *[config.hidden_size] * config.num_hidden_layers, size_out]
     layers = []
     for each_in, each_out in zip(sizes[:-1], sizes[1:], strict=True):
@@ -53,6 +73,7 @@ class ActNorm(nn.Module):
         return outputs, (log_scale.sum() * inputs[0, 0].numel()).expand(len(inputs))
 
     def inverse(self, outputs: Tensor) -> Tensor:
+        """The inputs of outputs, in their shape."""
         return outputs * (-self.log_scale.to(outputs.dtype)).exp() - self.shift.to(outputs.dtype)
 
     @torch.no_grad()
@@ -79,6 +100,7 @@ class InvertibleConv1x1(nn.Module):
         return self._apply_matrix(inputs, weight), log_det.expand(len(inputs))
 
     def inverse(self, outputs: Tensor) -> Tensor:
+        """The inputs of outputs, in their shape."""
         # In float64: the error of the inverse is not to add to that of the product.
         weight = torch.linalg.inv(self.weight.double()).to(outputs.dtype)
         return self._apply_matrix(outputs, weight)
@@ -146,6 +168,7 @@ class HalfCoupling(Coupling):
         return self._join(given, changed * scale.exp() + shift), scale.flatten(1).sum(1)
 
     def inverse(self, outputs: Tensor) -> Tensor:
+        """The inputs of outputs, in their shape."""
         given, changed = self._split(outputs)
         scale, shift = self.scale_and_shift(given)
         changed = changed - shift
@@ -187,6 +210,7 @@ class CheckerboardCoupling(Coupling):
         return inputs * scale.exp() + shift, scale.flatten(1).sum(1)
 
     def inverse(self, outputs: Tensor) -> Tensor:
+        """The inputs of outputs, in their shape."""
         scale, shift = self._masked(outputs, self._changed(outputs))
         return outputs - shift if scale is None else (outputs - shift) * (-scale).exp()
 
@@ -208,6 +232,7 @@ class Squeeze(nn.Module):
         return F.pixel_unshuffle(inputs, 2), inputs.new_zeros(len(inputs))
 
     def inverse(self, outputs: Tensor) -> Tensor:
+        """Four channels to squares of 2 x 2 pixels."""
         return F.pixel_shuffle(outputs, 2)
 
 
@@ -228,6 +253,16 @@ class Split(nn.Module):
         return rest, (half - mean) * (-log_std).exp(), -log_std.flatten(1).sum(1)
 
     def inverse(self, rest: Tensor, latents: Tensor) -> Tensor:
+        """
+        Both halves again.
+
+        Args:
+            rest: the half that went on, (batch, channels / 2, height, width).
+            latents: as of `forward`, shaped like it.
+
+        Returns:
+            (batch, channels, height, width).
+        """
         mean, log_std = self._moments(rest)
         return torch.cat([rest, mean + log_std.exp() * latents], dim=1)
 
@@ -264,6 +299,7 @@ class MultiScale(nn.Module):
         return torch.cat([*latents, inputs.flatten(1)], dim=1), log_det
 
     def inverse(self, latents: Tensor) -> Tensor:
+        """Images of flat latents: (batch, c h w) -> (batch, c, h, w)."""
         sizes = [channels * height * width for channels, height, width in self.shapes]
         parts = [
             part.unflatten(1, shape) for part, shape in zip(latents.split(sizes, dim=1), self.shapes, strict=True)
@@ -278,7 +314,18 @@ class MultiScale(nn.Module):
 
 
 def realnvp_scale(config: FlowConfig, channels: int, size: int, last: bool) -> tuple[list[nn.Module], int, int]:
-    """The layers of one scale of RealNVP (arXiv:1605.08803, equation 14), and what they leave: channels and size."""
+    """
+    The layers of one scale of RealNVP (arXiv:1605.08803, equation 14).
+
+    Args:
+        config: of the flow.
+        channels: that come in.
+        size: height and width of what comes in.
+        last: whether no scale follows.
+
+    Returns:
+        The layers, and the channels and the size that they leave.
+    """
     layers = []
     for step in range(config.num_steps + last):  # one more at the last scale: four where the paper has three
         layers += [ActNorm(channels), CheckerboardCoupling(config, channels, swap=step % 2 == 1)]
@@ -292,7 +339,18 @@ def realnvp_scale(config: FlowConfig, channels: int, size: int, last: bool) -> t
 
 
 def glow_scale(config: FlowConfig, channels: int, size: int, last: bool) -> tuple[list[nn.Module], int, int]:
-    """The layers of one scale of Glow (arXiv:1807.03039, figure 2), and what they leave: channels and size."""
+    """
+    The layers of one scale of Glow (arXiv:1807.03039, figure 2).
+
+    Args:
+        config: of the flow.
+        channels: that come in.
+        size: height and width of what comes in.
+        last: whether no scale follows.
+
+    Returns:
+        The layers, and the channels and the size that they leave.
+    """
     channels, size = 4 * channels, size // 2
     layers: list[nn.Module] = [Squeeze()]
     for _ in range(config.num_steps):
@@ -322,6 +380,7 @@ class Nice(nn.Module):
         return outputs, log_det
 
     def inverse(self, latents: Tensor) -> Tensor:
+        """Images of flat latents: (batch, c h w) -> (batch, c, h, w)."""
         for coupling in reversed(self.couplings):
             latents = coupling.inverse(latents)
         return latents.unflatten(1, self.shape)

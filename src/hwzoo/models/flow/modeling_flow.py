@@ -35,6 +35,8 @@ class FlowOutput(ModelOutput):
 
 
 class FlowPreTrainedModel(PreTrainedModel):
+    """Weights, saving and loading, as all models of transformers have them."""
+
     config_class = FlowConfig
     base_model_prefix = "flow"
     main_input_name = "pixel_values"
@@ -179,7 +181,15 @@ class FlowModel(FlowPreTrainedModel):
     def bits_per_dim(self, pixel_values: Tensor, labels: Tensor | None = None, **kwargs) -> Tensor:
         """
         -`log_prob` for each value of an image, in bits: an upper bound on what it takes to tell a value, 8 bits
-        without any model. (batch,). Arguments and errors as of `log_prob`.
+        without any model.
+
+        Args:
+            pixel_values: (batch, channels, height, width) in [0, 1], on the levels.
+            labels: int64, (batch,), of a conditional model; an unconditional one ignores them.
+            kwargs: the others of `log_prob`, whose errors are raised here too.
+
+        Returns:
+            (batch,) in bits for each value.
         """
         dimensions = pixel_values[0].numel() if len(pixel_values) else 1
         return self.log_prob(pixel_values, labels, **kwargs) / (-math.log(2) * dimensions)
@@ -251,13 +261,16 @@ class FlowModel(FlowPreTrainedModel):
         temperature: float = 1.0,
     ) -> Tensor:
         """
-        Images drawn from the model: (num_samples, channels, height, width), on the levels in [0, 1].
+        Images drawn from the model.
 
         Args:
             num_samples: how many.
             labels: int64, (num_samples,), for a conditional model only; each class is as likely when not given.
             generator: of labels and latents; torch's global one when not given.
             temperature: factor on the latents: 1 draws from the model, less keeps to its likely images.
+
+        Returns:
+            (num_samples, channels, height, width), on the levels in [0, 1].
 
         Raises:
             ValueError: for a temperature that is not above 0; labels to an unconditional model, or wrong ones to a
@@ -277,14 +290,16 @@ class FlowModel(FlowPreTrainedModel):
     @torch.no_grad()
     def interpolate(self, start: Tensor, end: Tensor, num_steps: int, *, labels: Tensor | None = None) -> Tensor:
         """
-        Straight lines between the latents of two batches of images: (batch, num_steps, channels, height, width) in
-        [0, 1]; the first and last pictures are the images themselves.
+        Straight lines between the latents of two batches of images.
 
         Args:
             start: (batch, channels, height, width) in [0, 1], on the levels.
             end: the same of the other ends.
             num_steps: pictures of a line.
             labels: int64, (batch,), of a conditional model: of both ends.
+
+        Returns:
+            (batch, num_steps, channels, height, width) in [0, 1]; the first and last pictures are the images.
 
         Raises:
             ValueError: for fewer than 2 steps, and as of `to_latents`.
