@@ -15,11 +15,15 @@ from .models.vae.modeling_vae import VAEModel
 
 __version__ = version("hwzoo")
 
-# With the classes registered, the Auto classes load a family of the zoo without any remote code.
+# With the classes registered, the Auto classes load a family of the zoo without any remote code; registered for them,
+# `save_pretrained` and `push_to_hub` copy the family's code beside the weights, for users without hwzoo.
 for _family in FAMILIES:
+    _family.config_class.register_for_auto_class()
+    _family.model_class.register_for_auto_class(_family.auto_class.__name__)
     AutoConfig.register(_family.config_class.model_type, _family.config_class)
     _family.auto_class.register(_family.config_class, _family.model_class)
     if _family.image_processor_class is not None:
+        _family.image_processor_class.register_for_auto_class()
         AutoImageProcessor.register(_family.config_class, slow_image_processor_class=_family.image_processor_class)
 
 __all__ = [

@@ -34,22 +34,6 @@ from .retry import has_file, reason, retried, status_of
 CLASSIFIERS = Path(__file__).parent / "classifiers"
 
 
-def register(model: PreTrainedModel):
-    """
-    Makes `save_pretrained` of a zoo model, and of its image processor, copy the family's code beside the weights, for
-    users without hwzoo.
-
-    Needed before every save: a model that was itself loaded keeps the reference to its code in config.json, but
-    transformers copies the files only for classes registered in this process.
-    """
-    for family in FAMILIES:
-        if type(model) is family.model_class:
-            family.config_class.register_for_auto_class()
-            family.model_class.register_for_auto_class(family.auto_class.__name__)
-            if family.image_processor_class is not None:
-                family.image_processor_class.register_for_auto_class()
-
-
 def save(model: PreTrainedModel, folder: Path, results: dict[str, Any] | None = None, also: Sequence[Any] = ()):
     """
     Writes config.json, model.safetensors, the family's code and, where it has an image processor,
@@ -60,7 +44,6 @@ def save(model: PreTrainedModel, folder: Path, results: dict[str, Any] | None = 
         HwzooError: when the folder cannot be written (the files it held stay), or, once the model is saved, when a
             result is not finite.
     """
-    register(model)
     with adding_to(Path(folder)) as beside:
         for each in (model, *also):
             each.save_pretrained(beside)

@@ -1,6 +1,7 @@
 """Generative adversarial networks (arXiv:1406.2661), unconditional or conditional on a class."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -187,9 +188,9 @@ class GANModel(GANPreTrainedModel):
         Raises:
             ValueError: for labels to an unconditional model, or none, or wrong ones, to a conditional one.
         """
-        self._check_labels(labels, len(pixel_values))
+        self._check_labels(labels, pixel_values.shape[0])
         if noise is None:
-            noise = self._latents(len(pixel_values))
+            noise = self._latents(pixel_values.shape[0])
         fake = self.generator(noise, labels)
         logits_real = self.discriminator(pixel_values, labels)
         logits_fake = self.discriminator(fake, labels)
@@ -208,7 +209,7 @@ class GANModel(GANPreTrainedModel):
         Raises:
             ValueError: for labels to an unconditional model, or none, or wrong ones, to a conditional one.
         """
-        self._check_labels(labels, len(pixel_values))
+        self._check_labels(labels, pixel_values.shape[0])
         return self.discriminator(pixel_values, labels)
 
     @torch.no_grad()
@@ -231,8 +232,7 @@ class GANModel(GANPreTrainedModel):
         """
         latents = self._latents(num_samples, generator)
         if labels is None and self.config.num_classes:
-            device = self.device if generator is None else generator.device
-            labels = torch.randint(self.config.num_classes, (num_samples,), generator=generator, device=device)
+            labels = torch.randint(self.config.num_classes, (num_samples,), **self._drawn_by(generator))
         self._check_labels(labels, num_samples)
         training = self.generator.training
         self.generator.eval()
@@ -243,8 +243,11 @@ class GANModel(GANPreTrainedModel):
 
     def _latents(self, num: int, generator: torch.Generator | None = None) -> Tensor:
         # A generator draws on its own device only: the same CPU generator gives the same noise wherever the model is.
-        device = self.device if generator is None else generator.device
-        return torch.randn(num, self.config.latent_size, generator=generator, device=device).to(self.device)
+        return torch.randn(num, self.config.latent_size, **self._drawn_by(generator)).to(self.device)
+
+    def _drawn_by(self, generator: torch.Generator | None) -> dict[str, Any]:
+        # Left out where there is none: torch traces no `generator=None` of a dynamic shape.
+        return {"device": self.device} if generator is None else {"generator": generator, "device": generator.device}
 
     def _check_labels(self, labels: Tensor | None, num: int):
         num_classes = self.config.num_classes
@@ -252,14 +255,18 @@ class GANModel(GANPreTrainedModel):
             if labels is not None:
                 raise ValueError("labels were given, but this GAN is unconditional: leave labels at None")
             return
-        allowed = f"one of 0 to {num_classes - 1} for each of the {num} images"
         if labels is None:
-            raise ValueError(f"labels is None, but this GAN is conditional: give {allowed}")
+            raise ValueError(f"labels is None, but this GAN is conditional: give {self._allowed(num)}")
+        if torch.compiler.is_compiling():  # a traced graph has no values to look at
+            return
         if labels.shape != (num,):
-            raise ValueError(f"labels has shape {tuple(labels.shape)}; it must be {allowed}")
+            raise ValueError(f"labels has shape {tuple(labels.shape)}; it must be {self._allowed(num)}")
         wrong = labels[(labels < 0) | (labels >= num_classes)]
         if len(wrong):
-            raise ValueError(f"labels holds {wrong[0].item()}; it must be {allowed}")
+            raise ValueError(f"labels holds {wrong[0].item()}; it must be {self._allowed(num)}")
+
+    def _allowed(self, num: int) -> str:
+        return f"one of 0 to {self.config.num_classes - 1} for each of the {num} images"
 
 
 def _run(network: nn.Module, inputs: Tensor) -> Tensor:

@@ -61,8 +61,9 @@ def gaussian_kl(mean: Tensor, variance: Tensor, prior_variance: float = 1.0) -> 
 
 def _standard_normal(shape, like: Tensor, generator: torch.Generator | None) -> Tensor:
     # A generator draws on its own device only: the same CPU generator gives the same noise wherever the model is.
-    device = like.device if generator is None else generator.device
-    return torch.randn(shape, generator=generator, device=device, dtype=like.dtype).to(like.device)
+    if generator is None:  # the argument left out: torch traces no `generator=None` of a dynamic shape
+        return torch.randn(shape, device=like.device, dtype=like.dtype)
+    return torch.randn(shape, generator=generator, device=generator.device, dtype=like.dtype).to(like.device)
 
 
 def _mlp(sizes: list[int], activation: str) -> list[nn.Module]:
@@ -148,10 +149,8 @@ class MixturePrior(nn.Module):
 
     def sample(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
         """(num_samples, latent_size)"""
-        device = self.mean.device if generator is None else generator.device
-        component = torch.randint(len(self.mean), (num_samples,), generator=generator, device=device).to(
-            self.mean.device
-        )
+        given = {"device": self.mean.device} if generator is None else {"generator": generator, "device": generator.device}
+        component = torch.randint(self.mean.shape[0], (num_samples,), **given).to(self.mean.device)
         return sample_gaussian(self.mean[component], self.variance()[component], generator)
 
 
