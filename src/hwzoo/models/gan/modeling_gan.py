@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 from transformers import PreTrainedModel
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_gan import GANConfig
 from .losses_gan import cross_entropy, non_saturating
@@ -31,12 +31,14 @@ class GANOutput(ModelOutput):
             discriminator's parameters, which are not to follow it.
         logits_real: (batch,), of the given images.
         logits_fake: (batch,), of as many generated ones.
+        hidden_states: the given images and what each layer of the discriminator makes of them, when asked for.
     """
 
     discriminator_loss: Tensor | None = None
     generator_loss: Tensor | None = None
     logits_real: Tensor | None = None
     logits_fake: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
 
 
 class Generator(nn.Module):
@@ -126,6 +128,13 @@ class Discriminator(nn.Module):
             return logits
         return logits + (self.projection(labels) * features).sum(1)
 
+    def hidden_states(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
+        """The images in the range of the network and what each layer gives; the last are the features."""
+        states = [(self.scale * pixel_values + self.shift).to(self.output.bias.dtype)]
+        for layer in self.network:
+            states.append(layer(states[-1]))
+        return tuple(states)
+
 
 class GANPreTrainedModel(PreTrainedModel):
     config_class = GANConfig
@@ -175,7 +184,15 @@ class GANModel(GANPreTrainedModel):
         self.discriminator = Discriminator(config)
         self.post_init()
 
-    def forward(self, pixel_values: Tensor, labels: Tensor | None = None, *, noise: Tensor | None = None) -> GANOutput:
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: Tensor,
+        labels: Tensor | None = None,
+        *,
+        noise: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> GANOutput:
         """
         Both losses on the given images and as many generated ones; other losses are in `LOSSES`. In training mode
         BatchNorm takes the statistics of the generated batch, of at least 2 images, and keeps their average.
@@ -184,6 +201,8 @@ class GANModel(GANPreTrainedModel):
             pixel_values: (batch, channels, height, width) in [0, 1].
             labels: int64, (batch,), of the images and of the generated ones; for a conditional model only.
             noise: standard normal latents, (batch, latent_size); drawn when not given.
+            output_hidden_states: also what each layer of the discriminator gives for the images; as the config says
+                when not given.
 
         Raises:
             ValueError: for labels to an unconditional model, or none, or wrong ones, to a conditional one.
@@ -192,10 +211,14 @@ class GANModel(GANPreTrainedModel):
         if noise is None:
             noise = self._latents(pixel_values.shape[0])
         fake = self.generator(noise, labels)
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        hidden_states = self.discriminator.hidden_states(pixel_values) if output_hidden_states else None
         logits_real = self.discriminator(pixel_values, labels)
         logits_fake = self.discriminator(fake, labels)
         discriminator_loss = cross_entropy(logits_real, self.discriminator(fake.detach(), labels))
-        return GANOutput(discriminator_loss, non_saturating(logits_fake), logits_real, logits_fake)
+        generator_loss = non_saturating(logits_fake)
+        return GANOutput(discriminator_loss, generator_loss, logits_real, logits_fake, hidden_states)
 
     def discriminate(self, pixel_values: Tensor, labels: Tensor | None = None) -> Tensor:
         """
