@@ -2,12 +2,12 @@
 
 from importlib.metadata import version
 
-from transformers import AutoConfig, AutoImageProcessor
+from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
 from .models import FAMILIES
 from .models.continual.configuration_continual import ContinualConfig
 from .models.continual.image_processing_continual import ContinualImageProcessor
-from .models.continual.modeling_continual import ContinualForImageClassification
+from .models.continual.modeling_continual import ContinualForImageClassification, ContinualModel
 from .models.gan.configuration_gan import GANConfig
 from .models.gan.modeling_gan import GANModel
 from .models.vae.configuration_vae import VAEConfig
@@ -25,12 +25,16 @@ for _family in FAMILIES:
     if _family.image_processor_class is not None:
         _family.image_processor_class.register_for_auto_class()
         AutoImageProcessor.register(_family.config_class, slow_image_processor_class=_family.image_processor_class)
+# The backbone alone, for features.
+ContinualModel.register_for_auto_class("AutoModel")
+AutoModel.register(ContinualConfig, ContinualModel)
 
 __all__ = [
     "FAMILIES",
     "ContinualConfig",
     "ContinualForImageClassification",
     "ContinualImageProcessor",
+    "ContinualModel",
     "GANConfig",
     "GANModel",
     "VAEConfig",
