@@ -133,7 +133,7 @@ def _open_pipeline(
     disable_progress_bar()  # of loading
     with loading(name) as source:
         index = retried(lambda: DiffusionPipeline.load_config(source), f"loading {name}")
-        own = index.get("unet", [None] * 2)[1] == "UNet2DModel"  # others have schedulers of other kinds
+        own = diffusion.is_of_unet(index)  # others have further parts
     if own:
         pipeline = diffusion.load_pipeline(name).to(device)
     else:
