@@ -22,13 +22,8 @@ PACKAGED = runpy.run_path(str(Path(importlib.util.find_spec("hwzoo").origin).wit
 RECIPES = PACKAGED["folder"]("recipes")
 
 SEVERAL = ("train", "compare", "export")  # verbs of more than one recipe: the rest of its name follows
-GROUPS = {
-    "train": "train",
-    "sample": "draw and score",
-    "evaluate": "draw and score",
-    "export": "share and look up",
-}  # else:
-OTHERS = "compare and measure"
+DRAW, OTHERS, SHARE = "draw and score", "compare and measure", "share and look up"
+GROUPS = {"train": "train", "sample": DRAW, "evaluate": DRAW, "export": SHARE}  # of verbs; else: OTHERS
 OWN = [
     ("push FOLDER REPO", "Sends a folder that a recipe wrote to the Hub, as owner/name; --private, --include PATTERN"),
     ("presets", "Lists the presets: command, data, minutes, the number to expect"),

@@ -13,14 +13,15 @@ from .pipelines import (
     SCHEDULERS,
     SPACINGS,
     denoising_strips,
-    load_or_build,
     is_of_unet,
+    load_or_build,
     load_pipeline,
     make_pipeline,
     make_scheduler,
     reverse_process,
     save_pipeline,
     train_scheduler,
+    train_scheduler_of,
 )
 from .process import PREDICTION_TYPES, alphas_cumprod, predicted_clean, prediction_target, q_posterior, q_sample
 from .unet import UNetArchitecture, build_unet, clean_images
@@ -54,5 +55,6 @@ __all__ = [
     "save_pipeline",
     "strata",
     "train_scheduler",
+    "train_scheduler_of",
     "variational_bound",
 ]

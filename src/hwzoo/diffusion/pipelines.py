@@ -59,6 +59,13 @@ def train_scheduler(num_train_timesteps: int, beta_schedule: str = "linear", pre
     )
 
 
+def train_scheduler_of(scheduler: Any) -> Any:
+    """The `DDPMScheduler` that adds the noise of a trained pipeline, whatever scheduler it samples with."""
+    from diffusers import DDPMScheduler
+
+    return DDPMScheduler.from_config(scheduler.config)
+
+
 def make_scheduler(name: str, config: Any, spacing: str | None = None) -> Any:
     """
     A scheduler to sample with, from the config of any other.
@@ -130,15 +137,15 @@ def save_pipeline(pipeline: Any, folder: Path):
 
 
 def is_of_unet(index: Mapping[str, Any]) -> bool:
-    """Whether a model_index.json names a `UNet2DModel` and a scheduler and nothing else, no decoder of latents, say."""
+    """Whether a model_index.json names a `UNet2DModel`, a scheduler and nothing else (no decoder of latents, say)."""
     parts = {name: kind for name, kind in index.items() if isinstance(kind, list) and not name.startswith("_")}
     return parts.keys() == {"unet", "scheduler"} and parts["unet"][1] == "UNet2DModel"
 
 
 def load_pipeline(name_or_path: str) -> Any:
     """
-    A `ClassConditionalPipeline` of any pipeline of a `UNet2DModel` (our own, DDPM, DDIM), with the scheduler that it was
-    saved with, in float32 and eval mode. No code of the repository is run.
+    A `ClassConditionalPipeline` of any pipeline of a `UNet2DModel` (our own, DDPM, DDIM), with the scheduler that it
+    was saved with, in float32 and eval mode. No code of the repository is run.
 
     Args:
         name_or_path: a folder or a Hub id.
@@ -237,8 +244,6 @@ def load_or_build(
         UsageError: for data of one class, a padded size below that of its images, or a trained UNet of other images or
             classes.
     """
-    from diffusers import DDPMScheduler
-
     images = data.train
     if num_classes:
         data.check_classes("--conditional")
@@ -252,5 +257,4 @@ def load_or_build(
         given, wanted = trained.unet.config[name], unet.config[name]
         if given != wanted:
             raise UsageError(f"--model_name_or_path {name_or_path}: its UNet has {name} {given}, this run's {wanted}")
-    # Training adds noise as DDPM does, whatever the pipeline samples with.
-    return trained.unet, DDPMScheduler.from_config(trained.scheduler.config)
+    return trained.unet, train_scheduler_of(trained.scheduler)
