@@ -45,6 +45,9 @@ class Run(training.with_defaults(Seq2SeqRunArguments, **DEFAULTS)):
         None, "folder or Hub id of a sequence-to-sequence model or adapter; a new T5 is built when not given"
     )
     trust_remote_code: bool = flag(False, TRUST)
+    base_model_id: str | None = flag(
+        None, "owner/name that a pushed adapter names as its base, where that is a local folder, pushed before"
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -69,6 +72,8 @@ def main(run: Run, model: Model, data: Data, generation: Generation) -> dict:
         base, tokenizer = text.load_or_build_t5(model, *source)
         generates = text.generation_config(base, **asdict(generation))
         network = text.with_adapter(model, base, tokenizer, run.model_name_or_path)
+        if run.push_to_hub and text.base_of(network):
+            hub.check_base(Path(run.output_dir), run.base_model_id, text.base_of(network))
         text.check_adapter_acts(network)
 
         # 4. the Trainer; its evaluations on the validation set choose the best weights

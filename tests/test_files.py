@@ -129,7 +129,9 @@ def test_what_fails_half_way_leaves_all_final_files_as_they_were(tmp_path):
         (staging / "config.json").write_text("new")
         raise ZeroDivisionError
     assert (tmp_path / "config.json").read_text() == (tmp_path / "weights").read_text() == "old"
-    assert settled(tmp_path) == str(tmp_path) and names(tmp_path) == [".ended.json", "config.json", "weights"]
+    assert settled(tmp_path) == str(tmp_path) and names(tmp_path) == [
+        ".ended.json", ".gitignore", "config.json", "weights"
+    ]  # fmt: skip
 
 
 def test_final_files_on_their_way_are_whole_in_one_place(tmp_path, monkeypatch):

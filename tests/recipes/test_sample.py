@@ -97,6 +97,7 @@ def save_foreign(folder, scheduler, channels=1, size=8):
     unet = diffusers.UNet2DModel(
         sample_size=size, in_channels=channels, out_channels=channels, layers_per_block=1, block_out_channels=(4, 4),
         down_block_types=["DownBlock2D"] * 2, up_block_types=["UpBlock2D"] * 2, norm_num_groups=2,
+        attention_head_dim=2,
     )  # fmt: skip
     diffusers.DDPMPipeline(unet, scheduler).save_pretrained(folder)
     return str(folder)
