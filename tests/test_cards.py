@@ -64,6 +64,7 @@ def test_the_hubs_newer_format_holds_the_same_numbers(tmp_path, pytestconfig):
     found = {entry.task_id: entry.value for entry in entries}
     assert found == {"test_negative_elbo": 99.5, "test_iwae_100": 95.0}
     assert {(entry.dataset_id, entry.notes) for entry in entries} == {("ylecun/mnist", "all of it")}
+    (tmp_path / "other").mkdir()
     card_of(tmp_path / "other", pytestconfig.rootpath, dataset="digits", test_negative_elbo=1.0)
     assert not (tmp_path / "other" / ".eval_results").exists()
 

@@ -170,7 +170,7 @@ def test_what_a_run_makes_on_its_way_is_its_own_until_the_next_begins(tmp_path):
     assert made(tmp_path) == {"a": sha256(b"1"), "b": sha256(b"1")}
     (tmp_path / "b").write_bytes(b"changed")
     begin_record(tmp_path)  # the first run never ended
-    assert names(tmp_path) == ["b"] and made(tmp_path) == {}
+    assert names(tmp_path) == [".gitignore", "b"] and made(tmp_path) == {}
     record_made(tmp_path, {"c": sha256(b"1"), "history": None})
     for name in ("c", "history"):
         (tmp_path / name).write_bytes(b"1")

@@ -553,6 +553,7 @@ def test_a_terminal_that_is_gone_costs_no_push(server, tmp_path, monkeypatch):
 # The hidden files that are the Hub's
 
 
+@pytest.mark.parametrize("make", [a_run, a_model])
 def test_the_hubs_own_hidden_folder_goes_and_no_other(make, server, tmp_path):
     hidden = {".eval_results/mnist.yaml": "[]", ".eval_results/.x.yaml": "[]", ".secret/a.yaml": SECRET}
     folder = make(tmp_path / "run", **{".eval_results/mnist.yaml": "[]"})
@@ -635,12 +636,26 @@ def test_wrong_ids_of_bases_are_told(server, tmp_path, capsys):
 # By transformers' own calls
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-def test_push_to_hub_of_transformers_takes_the_code_along(family, server, tmp_path):
-    family.model_class(family.config_class()).push_to_hub("me/model")
-    code = {path.name for path in Path(inspect.getfile(family.model_class)).parent.glob("[!_]*.py")}
-    if family.image_processor_class is not None:  # pushed by itself, as every processor
-        code -= {path for path in code if path.startswith("image_processing")}
-    assert sent(server) >= MODEL | code
-    for named in json.loads(server.repos["me/model"].files["config.json"])["auto_map"].values():
-        assert f"{named.split('.')[0]}.py" in sent(server)
+PUSHES = """
+import hwzoo
+for family in hwzoo.FAMILIES:
+    family.model_class(family.config_class()).push_to_hub(f"me/{family.name}")
+    if family.image_processor_class is not None:
+        family.image_processor_class().push_to_hub(f"me/{family.name}")
+"""
+
+
+def test_push_to_hub_of_transformers_takes_the_code_along(tmp_path_factory):
+    """In a process of its own: the libraries keep the address of the Hub."""
+    with LoopbackHub(token=TOKEN) as server:
+        environment = os.environ | server.environment(tmp_path_factory.mktemp("cache")) | {"HF_HUB_DISABLE_XET": "1"}
+        subprocess.run([sys.executable, "-c", PUSHES], env=environment | {"HF_HUB_OFFLINE": "0"}, check=True)
+        for family in FAMILIES:
+            folder = Path(inspect.getfile(family.model_class)).parent
+            files = server.repos[f"me/{family.name}"].files
+            assert {name: data for name, data in files.items() if name.endswith(".py")} == {
+                path.name: path.read_bytes() for path in folder.glob("[!_]*.py")
+            }
+            auto_map = json.loads(files["config.json"])["auto_map"]
+            assert auto_map[family.auto_class.__name__].split(".")[1] == family.model_class.__name__
+            assert {f"{named.split('.')[0]}.py" for named in auto_map.values()} <= files.keys()

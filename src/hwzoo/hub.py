@@ -256,8 +256,8 @@ def push(
         The address of the commit.
 
     Raises:
-        UsageError: for a folder without a model, an id that is none, a pattern that no file matches, a card that is not
-            UTF-8, or an adapter whose base is in a local folder, without `base_model_id`.
+        UsageError: for a folder without a model, an id that is none, a pattern that no file matches, a card that is
+            not UTF-8, or an adapter whose base is in a local folder, without `base_model_id`.
         HwzooError: when the Hub cannot be reached or refuses; one line that says how to push later. Nothing local
             is lost; the card's examples that named this folder, or where it was pushed before, name `repo_id` from
             then on.
@@ -330,8 +330,8 @@ def check_base(folder: Path, base_model_id: str | None, base: str | None = None)
         The base as the adapter names it where it is a local folder; else None.
 
     Raises:
-        UsageError: for a base in a local folder without an id that stands for it, an id that is none, or an id where no
-            local base needs one.
+        UsageError: for a base in a local folder without an id that stands for it, an id that is none, or an id where
+            no local base needs one.
     """
     if base is None:
         base = _json(folder, "adapter_config.json", ["adapter_config.json"]).get("base_model_name_or_path")
