@@ -78,12 +78,16 @@ def test_sample_exports_with_a_batch_of_any_size(name):
         torch.testing.assert_close(drawn, seeded(model.sample, num_samples=num))
 
 
-# The compiler of inductor takes up to a minute a model; the graphs are those of aot_eager.
-BACKENDS = ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)]
+# Tracing takes up to 15 seconds a model, the compiler of inductor a minute and more.
+QUICK = {("vae", "aot_eager"), ("classifier", "aot_eager")}
+GRAPHS = [
+    pytest.param(name, backend, marks=() if (name, backend) in QUICK else pytest.mark.slow)
+    for backend in ("aot_eager", "inductor")
+    for name in MODELS
+]
 
 
-@models
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name, backend", GRAPHS)
 def test_one_graph_serves_every_batch_size(name, backend):
     model = build(name)
     calls = [(model.forward, [inputs_of(model, num) for num in SIZES])]
