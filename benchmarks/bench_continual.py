@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
 import train_continual as recipe
 from side_by_side import images, ratio, take_turns
 
-from hwzoo import ContinualConfig, ContinualForImageClassification, continual
+from hwzoo import ClassifierConfig, ClassifierForImageClassification, continual
 from hwzoo.data import ImageSplits
 
 BATCH = 128
@@ -43,13 +43,13 @@ STRATEGIES = {
 
 def bare(stream: continual.Stream) -> float:
     """The loop that one would write by hand; gives its seconds."""
-    model = ContinualForImageClassification(ContinualConfig(backbone="mlp", hidden_sizes=[400, 400]))
+    model = ClassifierForImageClassification(ClassifierConfig(backbone="mlp", hidden_sizes=[400, 400]))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
     train, test = stream.train, stream.test
     start = time.perf_counter()
     for task in range(stream.num_tasks):
-        places = stream.train_places(task, task)
-        order = torch.randperm(places.stop - places.start) + places.start
+        indices = stream.train_indices(task, task)
+        order = torch.randperm(indices.stop - indices.start) + indices.start
         model.train()
         for indices in order.split(BATCH)[: len(order) // BATCH]:
             pixel_values = train.images.index_select(0, indices).float().div_(255)
@@ -60,7 +60,7 @@ def bare(stream: continual.Stream) -> float:
         model.eval()
         with torch.inference_mode():
             for other in range(stream.num_tasks):
-                part = stream.test_places(other)
+                part = stream.test_indices(other)
                 for indices in torch.arange(part.start, part.stop).split(500):
                     logits = model(test.images.index_select(0, indices).float().div_(255)).logits
                     (logits.argmax(-1) == test.labels.index_select(0, indices)).float().mean().item()

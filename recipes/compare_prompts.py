@@ -69,7 +69,7 @@ class Prompts(training.Flags):
     )
     instruction: str = flag("Give the {task} of the word.", "line before the question for the prompt of that name")
     shots: list[int] = flag([0, 1, 3, 9], "numbers of examples in prompts, with right and wrong answers", "[0, 9]")
-    tuning: list[str] = flag(["prompt_tuning", "prefix_tuning", "lora", "full"], f"some of {', '.join(TUNING)}")
+    tuning: list[str] = flag(["prompt_tuning", "prefix_tuning", "lora", "full"], "", some_of=TUNING)
     num_virtual_tokens: int = flag(8, "of soft prompt and prefix", "[1, inf)")
     prompt_tuning_init: Literal["random", "vocab"] = flag("vocab", "what the soft prompt starts with")
     lora_rank: int = flag(8, "of LoRA's updates", "[1, inf)")
@@ -78,12 +78,6 @@ class Prompts(training.Flags):
     prompt_learning_rate: float = flag(0.1, "peak rate of soft prompts and prefixes", "(0, inf)")
     lora_learning_rate: float = flag(3e-3, "peak rate of LoRA", "(0, inf)")
     full_learning_rate: float = flag(1e-3, "peak rate when all is trained", "(0, inf)")
-
-    def __post_init__(self):
-        super().__post_init__()
-        for name in self.tuning:
-            if name not in TUNING:
-                raise UsageError(f"--tuning is {name}; it must be some of {', '.join(TUNING)}")
 
 
 def main(settings: Settings, base: Base, prompts: Prompts) -> dict:

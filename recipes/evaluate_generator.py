@@ -1,6 +1,6 @@
 """
 Scores what makes images, by the features and labels of a classifier: any zoo model with `sample`, any pipeline of
-diffusers, or any folder of PNG images.
+diffusers, or any folder of images.
 
     python recipes/evaluate_generator.py outputs/vae --dataset_name mnist
     python recipes/evaluate_generator.py images --dataset_name digits --classifier outputs/digits
@@ -30,16 +30,16 @@ MOST_SAMPLES = 10_000
 
 
 @dataclass
-class Settings(training.Flags):
+class Settings(training.ImageData):
     FIRST = "model_name_or_path"
 
     config: str | None = flag(None, "YAML file with these flags as keys; the command line wins")
-    model_name_or_path: str | None = flag(None, "folder or Hub id of a model or pipeline, or a folder of PNG images")
+    model_name_or_path: str | None = flag(None, "folder or Hub id of a model or pipeline, or a folder of images")
     trust_remote_code: bool = flag(False, TRUST)
     dataset_name: str = flag("mnist", "what the images are compared with; as in the other recipes")
     data_dir: str | None = flag(None, "folder that holds mnist/ or fashion_mnist/; HWZOO_DATA_DIR when not given")
     num_samples: int | None = flag(
-        None, "samples; 10,000, or as many as there are training images (or PNGs), when not given", "[4, inf)"
+        None, "samples; 10,000, or as many as there are training images (or images), when not given", "[4, inf)"
     )
     seed: int = flag(0, "of the samples", "[0, 4294967295]")
     classifier: str | None = flag(None, "folder or Hub id of a classifier; the data set's own when not given")
@@ -56,20 +56,20 @@ def main(settings: Settings) -> dict:
     # 1. what is asked for: all of it is found, or told to be wrong, before hours of sampling
     folder, name = Path(settings.output_dir), settings.model_name_or_path
     if name is None:
-        raise UsageError("--model_name_or_path is missing: a model, a pipeline or a folder of PNG images")
+        raise UsageError("--model_name_or_path is missing: a model, a pipeline or a folder of images")
     training.check_free(folder, settings.overwrite_output_dir)
     device = PartialState().device
-    data = load_images(settings.dataset_name, settings.data_dir)
+    data = load_images(settings.dataset_name, settings.data_dir, settings)
     classifier = scoring.load_classifier(data, settings.classifier).to(device)
-    inception = metrics.load_inception().to(device) if settings.inception_fid else None
+    inception = metrics.load_inception(device=device) if settings.inception_fid else None
     asked = {key: getattr(settings, key) for key in ("scheduler", "num_inference_steps", "trust_remote_code")}
-    sample, made_by, most = generators.open_generator(name, device, output_dir=folder, **asked)
+    sample, made_by, most = generators.open_generator(name, device, output_dir=folder, options=settings, **asked)
     most = min(most, len(data.train))
     num_samples = settings.num_samples or min(most, MOST_SAMPLES)
     if num_samples > most:
         raise UsageError(
             f"--num_samples is {num_samples}; there are {len(data.train)} training images for the floor"
-            + (f" and {most} PNG images" if most < len(data.train) else "")
+            + (f" and {most} images in the folder" if most < len(data.train) else "")
         )
     training.make_output_dir(folder)
 

@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from accelerate import PartialState
 
-from hwzoo import diffusion, generators, training
+from hwzoo import PipelineFamily, diffusion, generators, training
 from hwzoo.errors import UsageError
 from hwzoo.files import renewing, write_json
 from hwzoo.loading import TRUST
@@ -59,12 +59,11 @@ def main(settings: Settings) -> dict:
     # 1. what is asked for: all of it is found, or told to be wrong, before hours of sampling
     folder, name = Path(settings.output_dir), settings.model_name_or_path
     training.check_free(folder, settings.overwrite_output_dir)
-    model = generators.load_generator(name, PartialState().device, settings.trust_remote_code)
-    is_pipeline = hasattr(model, "scheduler")
-    num_classes = model.num_classes if is_pipeline else getattr(model.config, "num_classes", 0)
-    generators.check_guidance(settings.guidance_scale, model, name)
+    family, model = generators.load_generator(name, PartialState().device, settings.trust_remote_code)
+    num_classes = family.num_classes(model)
+    generators.check_guidance(settings.guidance_scale, family, model, name)
     results, call = {"model": name}, {}
-    if is_pipeline:
+    if isinstance(family, PipelineFamily):
         most = model.scheduler.config.num_train_timesteps
         sampler = settings.scheduler
         if sampler is None and (settings.spacing or type(model.scheduler).__name__ == "DDPMScheduler"):
@@ -86,7 +85,7 @@ def main(settings: Settings) -> dict:
 
     # 2. images
     images, seconds = generators.draw(
-        model, settings.num_samples, labels, settings.seed, settings.eval_batch_size, **call
+        family, model, settings.num_samples, labels, settings.seed, settings.eval_batch_size, **call
     )
 
     # 3. save

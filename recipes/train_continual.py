@@ -10,19 +10,17 @@ The first trains on scikit-learn's digits, five tasks of two classes, offline, i
 classifier is `--strategy joint --num_tasks 1`. The presets say their command, their minutes and the numbers to expect.
 """
 
-import itertools
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from typing import Literal
 
 import torch
 
-from hwzoo import ContinualConfig, ContinualForImageClassification, continual, hub, metrics, training
+from hwzoo import ClassifierConfig, ClassifierForImageClassification, continual, hub, metrics, training
 from hwzoo.data import ImageBatches, load_images
 from hwzoo.training import flag
 
 SCORES = ("average_accuracy", "average_forgetting", "backward_transfer", "forward_transfer")
-
-
 DEFAULTS = {"output_dir": "outputs/continual", "train_batch_size": 128, "eval_steps": 100}
 
 
@@ -35,7 +33,7 @@ class Run(training.with_defaults(training.RunArguments, **DEFAULTS)):
 Tasks = training.config_flags(continual.StreamSettings, class_name="Tasks")
 Method = training.config_flags(continual.StrategySettings, class_name="Method")
 OF_THE_DATA = ("image_size", "num_channels", "num_heads", "image_mean", "image_std")
-Model = training.config_flags(ContinualConfig, OF_THE_DATA, backbone="mlp", hidden_sizes=[400, 400])
+Model = training.config_flags(ClassifierConfig, OF_THE_DATA, backbone="mlp", hidden_sizes=[400, 400])
 
 
 @dataclass
@@ -49,9 +47,10 @@ def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, m
     # 1. accelerator, seed, output folder
     with training.start(run) as accelerator:
         # 2. data: the images of all tasks on the device, in the order of the tasks
-        data = load_images(run.dataset_name, run.data_dir)
+        data = load_images(run.dataset_name, run.data_dir, run)
         data.check_classes(f"--dataset_name {run.dataset_name}")
-        stream = continual.make_stream(tasks, data.train, data.test).to(accelerator.device)
+        stream, watched = (continual.make_stream(tasks, data.train, part).to(accelerator.device)
+                           for part in (data.test, data.watched))  # fmt: skip
         noise = training.GlobalNoise.for_run(run, accelerator)
 
         # 3. model and strategy
@@ -65,7 +64,6 @@ def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, m
         batches = phase_batches(run, accelerator, stream, phases)
         strategy.task = phases[0][1]
         state = training.TrainState(run, accelerator, model, optimizer, sum(batches.steps))
-        eval_model = state.eval_model
 
         # 5. one step
         def train_step(batch):
@@ -78,28 +76,29 @@ def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, m
             return state.step(loss_of, *batch.values(), after_update=lambda: strategy.after_step(optimizer))
 
         # 6. training; after the last step of a phase the strategy keeps what it needs, and all tasks are tested
-        def accuracy_on(task):
-            images = stream.test.select(stream.test_places(task))
-            eval_model.eval()
-            mean = training.TestMeans(accelerator, images, run.eval_batch_size)(
-                lambda batch, generator: {"accuracy": strategy.accuracy(eval_model, batch)}
-            )
+        def accuracy_on(task, of):
+            images = of.test.select(of.test_indices(task))
+            eval_model = state.eval_model.eval()
+            means = training.TestMeans(accelerator, images, run.eval_batch_size)
+            mean = means(lambda batch, generator: {"accuracy": strategy.accuracy(eval_model, batch)})
             eval_model.train()
             return round(mean["accuracy"], 6)  # float32 gives no more digits
 
-        def accuracies(num_tasks=stream.num_tasks):
-            return [accuracy_on(task) for task in range(num_tasks)]
+        def accuracies(num_tasks=stream.num_tasks, of=stream):
+            return [accuracy_on(task, of) for task in range(num_tasks)]
 
         def watch():
             if batches.phase_done:
                 return {}  # just told by `after_step`
-            return {f"accuracy_task_{task}": value for task, value in enumerate(accuracies(strategy.task + 1), 1)}
+            values = accuracies(strategy.task + 1, watched)
+            return {f"accuracy_task_{task}": value for task, value in enumerate(values, 1)}
 
         def after_step(step):
             if not batches.phase_done:
                 return None
             strategy.end_task()
             row = scores.add(accuracies())[: strategy.task + 1]
+            row = row if data.validation is None else accuracies(len(row), watched)
             if batches.phase + 1 < len(phases):
                 strategy.task = phases[batches.phase + 1][1]
                 if optimisation.reset_optimizer:
@@ -113,35 +112,34 @@ def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, m
             if limit is None and not scores.rows:  # no training: the model as it was loaded
                 strategy.task = phases[-1][1]
                 scores.add(accuracies())
-            results = metrics.continual_results(scores, strategy)
-            return results | {"protocol": protocol(run, data, tasks, len(stream.test))}
+            return metrics.continual_results(scores, strategy) | {"protocol": protocol(run, data, tasks, stream)}
 
         # 8. save
         def save(folder, results, history, limit):
-            hub.save(eval_model, folder, results)
+            hub.save(state.eval_model, folder, results)
             training.save_accuracy_matrix(results["accuracy_matrix"], folder / "accuracy_matrix.png")
-            borders = itertools.accumulate(batches.steps)
-            training.save_task_curves(history, folder / "curves.png", stream.num_tasks, list(borders))
-            training.save_settings(folder / "preset.yaml", run, tasks, architecture, optimisation, method)
-            about = {"title": f"continual-{data.name}-{method.strategy}", "pipeline_tag": "image-classification"}
-            about |= {"metrics": SCORES, "config": eval_model.config, "tasks": tasks, "method": method}
-            hub.save_card(run, folder, "continual", data, results, **about)
+            training.save_task_curves(history, folder / "curves.png", stream.num_tasks, [*accumulate(batches.steps)])
+            training.save_settings(folder / "preset.yaml", run, *flags)
+            plain = {"title": f"{data.title} classifier", "tag": "classifier"}
+            about = plain if tasks.num_tasks == 1 else {"title": f"continual-{data.name}-{method.strategy}"}
+            about |= {"metrics": SCORES, "config": model.config, "tasks": tasks, "method": method}
+            hub.save_card(run, folder, "classifier", data, results, pipeline_tag="image-classification", **about)
 
-        ending = training.Ending(test, save, [model, eval_model], hub.publish)
         whole = {"model": model, "noise": noise, "strategy": strategy, "stream": stream, "scores": scores}
-        identity = training.identity_of("train_continual", data, tasks, architecture, optimisation, method)
-        identity["steps"] = batches.steps
+        flags = tasks, architecture, optimisation, method
+        identity = training.identity_of("train_continual", data, *flags, steps=batches.steps)
         return training.fit(
             run, accelerator, batches, train_step, state=whole | state.entries(), identity=identity, evaluate=watch,
-            after_step=after_step, total_steps=sum(batches.steps), ending=ending,
+            after_step=after_step, total_steps=sum(batches.steps),
+            ending=training.Ending(test, save, [model, state.eval_model], hub.publish),
         ).results  # fmt: skip
 
 
-def build(run, data, stream, architecture) -> ContinualForImageClassification:
+def build(run, data, stream, architecture) -> ClassifierForImageClassification:
     mean, std = data.train.mean_and_std()
     own = {"image_mean": mean, "image_std": std, "id2label": dict(enumerate(stream.train.class_names))}
-    config = ContinualConfig(**data.image_shape, **own, num_heads=stream.num_heads, **asdict(architecture))
-    return hub.load_or_build(ContinualForImageClassification, run.model_name_or_path, config)
+    config = ClassifierConfig(**data.image_shape, **own, num_heads=stream.num_heads, **asdict(architecture))
+    return hub.load_or_build(ClassifierForImageClassification, run.model_name_or_path, config)
 
 
 def phase_batches(run, accelerator, stream, phases) -> continual.StreamBatches:
@@ -149,18 +147,18 @@ def phase_batches(run, accelerator, stream, phases) -> continual.StreamBatches:
     process = accelerator.process_index, accelerator.num_processes
 
     def batches_of(phase):
-        images = stream.train.select(stream.train_places(*phases[phase]))
+        images = stream.train.select(stream.train_indices(*phases[phase]))
         return ImageBatches(images, batch_size, run.seed + 1_000_003 * phase, *process)
 
     steps = [run.total_steps(len(batches_of(phase))) for phase in range(len(phases))]
     return continual.StreamBatches(batches_of, steps)
 
 
-def protocol(run, data, tasks, num_images) -> str:
-    stream = f"{tasks.num_tasks} tasks ({tasks.stream}, {tasks.scenario}-incremental)"
+def protocol(run, data, tasks, stream) -> str:
+    about = f"{tasks.num_tasks} tasks ({tasks.stream}, {tasks.scenario}-incremental)"
     return "; ".join((
-        f"{data.name}, {stream if tasks.num_tasks > 1 else 'all classes in one task'}",
-        f"accuracy on all {num_images} test images, the mean over the tasks, after the last one",
+        f"{data.described}, {about if tasks.num_tasks > 1 else 'all classes in one task'}",
+        f"accuracy on all {len(stream.test)} test images, the mean over the tasks, after the last one",
         "among the outputs of the image's own task" if tasks.scenario == "task" else "among all outputs seen",
         training.weights_of(run),
     ))  # fmt: skip

@@ -70,7 +70,7 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
         device, process = accelerator.device, (accelerator.process_index, accelerator.num_processes)
 
         # 2. data, on the device as one tensor
-        data = load_images(run.dataset_name, run.data_dir)
+        data = load_images(run.dataset_name, run.data_dir, run)
         if (num := len(data.test)) < 2:
             raise UsageError(f"--num_bound_images: a standard error needs 2 test images, {data.name} has {num}")
         test_set, parts = data.test.to(device), run.gradient_accumulation_steps
@@ -83,7 +83,7 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
         scheduler = diffusion.train_scheduler(method.num_train_timesteps, method.beta_schedule, method.prediction_type)
         unet, scheduler = diffusion.load_or_build(run.model_name_or_path, data, architecture, scheduler, num_classes)
         unet.to(device).train()
-        alphas_cumprod, padded_size = diffusion.alphas_cumprod(scheduler).to(device), unet.config.sample_size
+        alphas_cumprod, padded_size = diffusion.alphas_cumprod(scheduler, device), unet.config.sample_size
 
         # 4. optimiser
         optimizer = torch.optim.Adam(unet.parameters(), lr=run.learning_rate, fused=True)
@@ -107,7 +107,8 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
 
         # 6. training; the pictures show the same noise at all steps, and as many images of each class
         evaluation = diffusion.Evaluation(eval_model, scheduler, size, method, run.seed, run.eval_batch_size)
-        test_means = training.TestMeans(accelerator, test_set, run.eval_batch_size, seed=TEST_SEED)
+        test_means, watch_means = (training.TestMeans(accelerator, each, run.eval_batch_size, seed=TEST_SEED)
+                                   for each in (test_set, data.watched.to(device)))  # fmt: skip
         pictures = {name: training.ImageSeries(run.output_dir, COLUMNS, name) for name in ("samples", "denoising")}
 
         def test_loss(batch, generator):
@@ -118,7 +119,7 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
 
         def watch():
             eval_model.eval()
-            losses = test_means(test_loss, 500)
+            losses = watch_means(test_loss, 500)
             if accelerator.is_main_process:
                 for name, images in evaluation.pictures(100, COLUMNS).items():
                     pictures[name].add(state.steps_done, images)
@@ -134,17 +135,16 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
             if accelerator.is_main_process:
                 results |= scorer(evaluation.samples, f"this model by {evaluation}", limit)
             bound = evaluation.protocol(len(test_means.indices(num_bound)))
-            results["protocol"] = "; ".join([results.get("protocol", data.name), bound, training.weights_of(run)])
+            results["protocol"] = "; ".join([results.get("protocol", data.described), bound, training.weights_of(run)])
             return results
 
         # 8. save
         def save(folder, results, history, limit):
-            diffusion.save_pipeline(diffusion.make_pipeline(eval_model, scheduler, size), folder)
-            hub.save_results(results, folder)
+            hub.save(diffusion.make_pipeline(eval_model, scheduler, size), folder, results)
             save_pictures(folder, evaluation, pictures, history, limit)
             training.save_settings(folder / "preset.yaml", run, architecture, method)
             about = {"config": eval_model.config, "schedule": scheduler.config, "image_size": size, "method": method}
-            hub.save_card(run, folder, "ddpm", data, results, library_name="diffusers", **about)
+            hub.save_card(run, folder, "ddpm", data, results, **about)
 
         return training.fit(
             run, accelerator, batches, train_step, evaluate=watch,

@@ -12,15 +12,14 @@ BatchNorm of its own images; the first one's statistics are saved.
 """
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from functools import partial
 from typing import Literal
 
 import torch
 
-from hwzoo import GANConfig, GANModel, hub, scoring, training
+from hwzoo import GANConfig, GANModel, generators, hub, scoring, training
 from hwzoo.data import ImageBatches, load_images
-from hwzoo.errors import UsageError
-from hwzoo.models.gan.losses_gan import LOSSES, gradient_penalty
+from hwzoo.models.gan.losses_gan import LOSSES, gradient_penalty, judged_right
 from hwzoo.models.gan.modeling_gan import PIXEL_RANGES
 from hwzoo.training import flag
 
@@ -30,13 +29,12 @@ PANELS = {
     "wasserstein": ("wasserstein_estimate", "gradient_penalty"),
     "norm of the gradient": ("discriminator_gradient_norm", "generator_gradient_norm"),
 }
+SAMPLING = "samples with the running statistics of BatchNorm, pixels clamped to [0, 1]"
 
 
 @dataclass
 class Run(training.with_defaults(training.RunArguments, output_dir="outputs/gan", max_train_steps=1000)):
-    train_batch_size: int = flag(
-        64, "images of a discriminator step, for each process and accumulated batch; BatchNorm needs 2", "[2, inf)"
-    )
+    train_batch_size: int = flag(64, "images a discriminator's step, process and part; BatchNorm needs 2", "[2, inf)")
 
 
 Model = training.config_flags(GANConfig, without=("image_size", "num_channels", "num_classes"))
@@ -59,10 +57,8 @@ class Method(scoring.ScoreFlags):
 def main(run: Run, architecture: Model, method: Method) -> dict:
     # 1. accelerator, seed, output folder
     with training.start(run) as accelerator:
-        main_process = accelerator.is_main_process
-
         # 2. data, on the device as one tensor: a step takes the images of all its discriminator steps
-        data = load_images(run.dataset_name, run.data_dir)
+        data = load_images(run.dataset_name, run.data_dir, run)
         if method.conditional:
             data.check_classes("--conditional")
         turns = method.num_discriminator_steps
@@ -71,22 +67,19 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
         scorer = scoring.Scorer(data, method, accelerator.device)
 
         # 3. model
-        model, num_classes = build(run, data, architecture, method), len(data.train.class_names)
+        model = build(run, data, architecture, method)
+        config = model.config
         model.to(accelerator.device, memory_format=torch.channels_last).train()  # the faster one for convolutions
-        networks = {"generator": model.generator, "discriminator": model.discriminator}
 
         # 4. optimisers; the average is of the generator alone
-        steps = run.total_steps(len(batches))
-        states = {name: train_state(run, accelerator, method, networks[name], name, steps) for name in networks}
-        generator, discriminator = (states[name].wrapped for name in networks)
-        eval_model = model
-        if run.use_ema:
-            eval_model = GANModel(model.config)
-            eval_model.generator, eval_model.discriminator = states["generator"].eval_model, model.discriminator
+        states = train_states(run, accelerator, method, model, run.total_steps(len(batches)))
+        generator, discriminator = states["generator"].wrapped, states["discriminator"].wrapped
+        eval_model = GANModel(config) if run.use_ema else model
+        eval_model.generator, eval_model.discriminator = states["generator"].eval_model, model.discriminator
 
         # 5. one step; the generated images have the classes of the real ones
-        losses, latent_size = LOSSES[method.loss], model.config.latent_size
-        lipschitz_constant = PIXEL_RANGES[model.config.pixel_range][0]  # 1 in the networks' own units
+        losses, latent_size = LOSSES[method.loss], config.latent_size
+        slope = PIXEL_RANGES[config.pixel_range][0]  # Lipschitz constant: 1 in the networks' own units
 
         def discriminator_loss(real, labels, latents, mixing):
             with torch.no_grad():
@@ -95,11 +88,9 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
             logits_real, logits_fake = discriminator(*both).chunk(2)
             loss = losses.discriminator(logits_real, logits_fake)
             if not losses.penalised:
-                right = {"accuracy_real": logits_real > 0, "accuracy_fake": logits_fake < 0}
-                return {"discriminator_loss": loss, **{name: each.float().mean() for name, each in right.items()}}
-            penalty = gradient_penalty(
-                lambda images: discriminator(images, labels), real, fake, mixing, lipschitz_constant
-            )
+                return {"discriminator_loss": loss, **judged_right(logits_real, logits_fake)}
+            critic = partial(discriminator, labels=labels)
+            penalty = gradient_penalty(critic, real, fake, mixing, slope)
             penalised = loss + method.gradient_penalty_weight * penalty
             return {"discriminator_loss": penalised, "wasserstein_estimate": -loss, "gradient_penalty": penalty}
 
@@ -110,10 +101,9 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
         def train_step(batch):
             pixel_values, labels = batch["pixel_values"], batch["labels"]
             tensors = pixel_values, labels, noise.normal(len(labels), latent_size), noise.uniform(len(labels))
-            outputs = []
-            for turn, parts in enumerate(zip(*(each.chunk(turns) for each in tensors), strict=True), 1):
-                loss = {"loss": "discriminator_loss", "advance": turn == turns}
-                outputs.append(states["discriminator"].step(discriminator_loss, *parts, **loss))
+            parts = zip(*(each.chunk(turns) for each in tensors), strict=True)
+            step = partial(states["discriminator"].step, discriminator_loss, loss="discriminator_loss")
+            outputs = [step(*part, advance=turn == turns) for turn, part in enumerate(parts, 1)]
             # Without gradients of the discriminator's weights: the generator's step has no use for them.
             model.discriminator.requires_grad_(False)
             labels = labels.chunk(turns)[-1]
@@ -123,27 +113,17 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
             return training.average(outputs) | output
 
         # 6. training; the grids show the same latents, and as many images of each class, at all steps
-        def samples(num):
-            labels = torch.arange(num) * num_classes // num if model.config.num_classes else None
-            return eval_model.sample(num, labels=labels, generator=torch.Generator().manual_seed(run.seed))
-
-        def after_step(step):
-            if method.grid_steps is not None and step % method.grid_steps == 0 and main_process:
-                grids.add(step, samples(100))
-
-        grids = training.ImageSeries(Path(run.output_dir), columns=10)
-
-        def scored_samples(num):
-            generator = torch.Generator().manual_seed(run.seed)
-            parts = torch.arange(num).split(run.eval_batch_size)
-            return torch.cat([eval_model.sample(len(part), generator=generator).cpu() for part in parts])
+        samples = generators.sampler(eval_model, run.seed, 200, evenly=True)
+        grids = training.ImageSeries(run.output_dir, columns=10)
+        after_step = grids.each(method.grid_steps, lambda: samples(100))
 
         # 7. test: each process has statistics of BatchNorm of its own, those of the first are saved and tested
         def test(limit):
-            eval_model.eval()
-            results = scorer(scored_samples, f"this generator, seed {run.seed}", limit) if main_process else {}
-            results["protocol"] = protocol(run, model, results.get("protocol", data.name))
-            return results
+            draw = generators.sampler(eval_model.eval(), run.seed, run.eval_batch_size)
+            results = scorer(draw, f"this generator, seed {run.seed}", limit) if accelerator.is_main_process else {}
+            classes = "classes drawn uniformly" if config.num_classes else "unconditional"
+            parts = results.get("protocol", data.described), SAMPLING, classes, training.weights_of(run)
+            return results | {"protocol": "; ".join(parts)}
 
         # 8. save
         def save(folder, results, history, limit):
@@ -152,47 +132,37 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
             grids.finish(folder / "training.gif")
             training.save_panels(history, folder / "curves.png", PANELS)
             training.save_settings(folder / "preset.yaml", run, architecture, method)
-            about = {"config": eval_model.config, "method": method, "steps_shown": list(grids.pictures())}
+            about = {"config": config, "method": method, "steps_shown": list(grids.pictures())}
             hub.save_card(run, folder, "gan", data, results, **about)
 
-        ending = training.Ending(test, save, [model, eval_model], hub.publish)
-        state = {"model": model, "noise": noise, "grids": grids}
-        state |= states["generator"].entries("generator_") | states["discriminator"].entries("discriminator_")
-        identity = training.identity_of("train_gan", data, architecture, method, config=model.config)
-        identity["num_classes"] = model.config.num_classes
         return training.fit(
-            run, accelerator, batches, train_step, state=state, identity=identity, after_step=after_step, ending=ending
-        ).results
+            run, accelerator, batches, train_step, after_step=after_step,
+            state={"model": model, "noise": noise, "grids": grids}
+            | states["generator"].entries("generator_") | states["discriminator"].entries("discriminator_"),
+            identity=training.identity_of(
+                "train_gan", data, architecture, method, config=config, num_classes=config.num_classes
+            ),
+            ending=training.Ending(test, save, [model, eval_model], hub.publish),
+        ).results  # fmt: skip
 
 
 def build(run, data, architecture, method) -> GANModel:
-    num_classes = len(data.train.class_names)
-    conditional_on = num_classes if method.conditional else 0
-    config = GANConfig(num_classes=conditional_on, **data.image_shape, **asdict(architecture))
-    model = hub.load_or_build(GANModel, run.model_name_or_path, config)
-    if model.config.num_classes not in {conditional_on, num_classes}:
-        raise UsageError(
-            f"--model_name_or_path {run.model_name_or_path}: it has num_classes {model.config.num_classes}, "
-            f"{data.name} has {num_classes}{', as --conditional needs' if method.conditional else ''}"
-        )
-    return model
+    classes = len(data.train.class_names)
+    own = classes if method.conditional else 0
+    config = GANConfig(num_classes=own, **data.image_shape, **asdict(architecture))
+    # A conditional model that is trained on stays one, asked for or not.
+    return hub.load_or_build(GANModel, run.model_name_or_path, config, num_classes={own, classes})
 
 
-def train_state(run, accelerator, method, network, name, steps) -> training.TrainState:
-    rate = method.discriminator_learning_rate if name == "discriminator" else None
-    betas = (method.adam_beta1, method.adam_beta2)
-    optimizer = torch.optim.Adam(network.parameters(), lr=rate or run.learning_rate, betas=betas, fused=True)
-    own = {"average": name == "generator", "norm_name": f"{name}_gradient_norm"}
-    return training.TrainState(run, accelerator, network, optimizer, steps, autocast=True, **own)
-
-
-def protocol(run, model, scored: str) -> str:
-    return "; ".join((
-        scored,
-        "samples with the running statistics of BatchNorm, pixels clamped to [0, 1]",
-        "classes drawn uniformly" if model.config.num_classes else "unconditional",
-        training.weights_of(run),
-    ))  # fmt: skip
+def train_states(run, accelerator, method, model, steps) -> dict[str, training.TrainState]:
+    rates, states = {"discriminator": method.discriminator_learning_rate}, {}
+    for name in ("generator", "discriminator"):
+        network, rate = getattr(model, name), rates.get(name) or run.learning_rate
+        betas = (method.adam_beta1, method.adam_beta2)
+        optimizer = torch.optim.Adam(network.parameters(), lr=rate, betas=betas, fused=True)
+        own = {"average": name == "generator", "norm_name": f"{name}_gradient_norm", "autocast": True}
+        states[name] = training.TrainState(run, accelerator, network, optimizer, steps, **own)
+    return states
 
 
 if __name__ == "__main__":

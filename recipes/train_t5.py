@@ -14,6 +14,7 @@ Seq2SeqTrainer and checked by a manifest (`src/hwzoo/training/seq2seq.py`).
 """
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from hwzoo.errors import UsageError
 from hwzoo.files import write_jsonl
 from hwzoo.loading import TRUST
 from hwzoo.metrics.rouge.sentences import split_sentences
-from hwzoo.metrics.text import rouge_scores, text_scores
+from hwzoo.metrics.text import rouge_scores, rouge_tokenizer, text_scores
 from hwzoo.training import flag
 from hwzoo.training.seq2seq import Seq2SeqRunArguments, ZooSeq2SeqTrainer
 
@@ -33,8 +34,6 @@ PANELS = {
     "ROUGE": ("eval_rouge1", "eval_rouge2", "eval_rougeL"),
     "exact match": ("eval_exact_match",),
 }
-
-
 DEFAULTS = {"per_device_train_batch_size": 64, "max_steps": 1500, "learning_rate": 3e-3, "eval_steps": 500}
 DEFAULTS |= {"lr_scheduler_type": "cosine", "warmup_steps": 150, "output_dir": "outputs/t5"}
 
@@ -45,9 +44,7 @@ class Run(training.with_defaults(Seq2SeqRunArguments, **DEFAULTS)):
         None, "folder or Hub id of a sequence-to-sequence model or adapter; a new T5 is built when not given"
     )
     trust_remote_code: bool = flag(False, TRUST)
-    base_model_id: str | None = flag(
-        None, "owner/name that a pushed adapter names as its base, where that is a local folder, pushed before"
-    )
+    base_model_id: str | None = flag(None, "owner/name that a pushed adapter names in place of its local base")
 
     def __post_init__(self):
         super().__post_init__()
@@ -66,6 +63,7 @@ def main(run: Run, model: Model, data: Data, generation: Generation) -> dict:
         # 2. data
         pairs, trains = text.load_pairs(data), run.max_steps != 0
         check(run, pairs, accelerator.num_processes)
+        words = rouge_tokenizer(pairs.targets, data.rouge_tokenizer)
 
         # 3. model, new or loaded, its tokenizer, and how it generates
         source = run.model_name_or_path, pairs, hub.load, trains, run.trust_remote_code
@@ -85,11 +83,11 @@ def main(run: Run, model: Model, data: Data, generation: Generation) -> dict:
 
         def scores(ids: np.ndarray | list[str], examples: list[text.Example]) -> dict[str, float]:
             texts = ids if isinstance(ids, list) else text.decode(ids, tokenizer)
-            return text_scores(texts, [each.references for each in examples], [each.task for each in examples])
+            return text_scores(texts, [each.references for each in examples], [each.task for each in examples], words)
 
         identity = {"recipe": "train_t5", "training pairs": tokenized["train"].digest()}
         identity |= {"validation pairs": tokenized["validation"].digest(), "data": pairs.digest()}
-        identity |= {**training.settings(model), **asdict(generation)}
+        identity |= {**training.settings(model), **asdict(generation), "ROUGE": words}
 
         def trainer_of(network) -> ZooSeq2SeqTrainer:
             return ZooSeq2SeqTrainer(
@@ -100,7 +98,7 @@ def main(run: Run, model: Model, data: Data, generation: Generation) -> dict:
             )  # fmt: skip
 
         # 5. baselines, then training
-        baselines = text.baselines(pairs, split_sentences, rouge_1)
+        baselines = text.baselines(pairs, split_sentences, partial(rouge_1, tokenizer=words))
         if trains and run.model_name_or_path is not None:
             baselines["zero_shot"] = text.decode(trainer_of(base).generate_for(tokenized["test"]), tokenizer)
 
@@ -115,7 +113,7 @@ def main(run: Run, model: Model, data: Data, generation: Generation) -> dict:
             results |= {f"test_{name}": value for name, value in scores(predictions, examples).items()}
             results["test_gen_len"] = text.mean_length(ids, tokenizer)
             results["baselines"] = {name: scores(texts[:limit], examples) for name, texts in baselines.items()}
-            results["protocol"] = protocol(run, data, pairs, generates)
+            results["protocol"] = protocol(run, data, pairs, generates, words)
             return results
 
         # 7. save
@@ -154,7 +152,7 @@ def check(run: Run, pairs: text.TextSplits, num_processes: int):
         raise UsageError("--validation_file is needed: the best of the evaluations every --eval_steps is taken")
 
 
-def protocol(run: Run, data: Data, pairs: text.TextSplits, generates) -> str:
+def protocol(run: Run, data: Data, pairs: text.TextSplits, generates, words: str) -> str:
     several = any(len(each.references) > 1 for each in pairs.test)
     chosen = run.eval_steps is not None and run.max_steps != 0
     return "; ".join([
@@ -163,6 +161,7 @@ def protocol(run: Run, data: Data, pairs: text.TextSplits, generates) -> str:
         f"sources of at most {data.max_source_length} tokens, longer ones cut",
         "generation: " + text.describe(generates),
         "ROUGE F-measures x 100 by rouge-score with stemming, mean over the pairs, rougeLsum by sentence",
+        *(["words of ROUGE in any script (unicode)"] if words == "unicode" else []),
         *(["against the first reference; _max against the best, _mean the mean over all"] if several else []),
         f"the best of the evaluations every {run.eval_steps} steps, by ROUGE-L on {len(pairs.validation)} "
         "validation pairs" if chosen else "the last weights",
@@ -172,20 +171,19 @@ def protocol(run: Run, data: Data, pairs: text.TextSplits, generates) -> str:
 def card(run: Run, network, pairs: text.TextSplits, rows: list[dict]) -> dict:
     """What the card is told."""
     adapter = text.adapter_of(network)
-    irregular = zip(rows, pairs.test, strict=False)
     # The Hub takes ids only, no folders.
     local = run.model_name_or_path is None or Path(run.model_name_or_path).exists()
     return {
         "config": network.config, "tasks": pairs.tasks, "base": run.model_name_or_path, "adapter": adapter,
         "network_base": text.base_of(network), "base_model": None if local else run.model_name_or_path,
-        "irregular": [row for row, each in irregular if text.is_irregular_plural(each, row)],
+        "irregular": [row for row, each in zip(rows, pairs.test, strict=False) if text.is_irregular_plural(each, row)],
         "samples": rows[:: max(1, len(rows) // 8)][:8], "library_name": "peft" if adapter else "transformers",
         "pipeline_tag": "text2text-generation" if pairs.tasks else "summarization",
     }  # fmt: skip
 
 
-def rouge_1(predictions: list[str], targets: list[str]) -> list[float]:
-    return rouge_scores(predictions, [[target] for target in targets], rouge_types=["rouge1"])["rouge1"]
+def rouge_1(predictions: list[str], targets: list[str], tokenizer: str) -> list[float]:
+    return rouge_scores(predictions, [[target] for target in targets], tokenizer, rouge_types=["rouge1"])["rouge1"]
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from hwzoo import ContinualConfig, ContinualForImageClassification, hub
+from hwzoo import ClassifierConfig, ClassifierForImageClassification, hub
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 TIMES = {"train_runtime", "train_samples_per_second", "seconds_per_phase"}
@@ -129,7 +129,7 @@ def save_classifier(folder: Path, **changes) -> str:
     """A small untrained one, of ten classes of 28 x 28 images but for `changes` of its configuration."""
     torch.manual_seed(0)
     config = {"image_size": 28, "num_channels": 1, "backbone": "mlp", "hidden_sizes": [8], "num_labels": 10}
-    hub.save(ContinualForImageClassification(ContinualConfig(**config | changes)), folder)
+    hub.save(ClassifierForImageClassification(ClassifierConfig(**config | changes)), folder)
     return str(folder)
 
 

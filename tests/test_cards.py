@@ -109,7 +109,7 @@ def test_the_card_says_how_it_was_trained(tmp_path, pytestconfig):
 
 def test_its_prose_is_wrapped(tmp_path, pytestconfig):
     """A protocol is some 400 characters long; only code, tables and the front matter keep their long lines."""
-    card_of(tmp_path, pytestconfig.rootpath, protocol="one sentence; " * 30, test_negative_elbo=1.0)
+    card_of(tmp_path, pytestconfig.rootpath, protocol="one remark; " * 30, test_negative_elbo=1.0)
     assert all(len(line) <= 120 for line in (tmp_path / "README.md").read_text().splitlines() if "  # (" not in line)
 
 

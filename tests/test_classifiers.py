@@ -11,6 +11,7 @@ from hwzoo import hub
 from hwzoo.data import load_images
 from hwzoo.errors import UsageError
 
+TITLES = {"mnist": "MNIST classifier", "fashion_mnist": "Fashion-MNIST classifier"}
 LOWEST = {"mnist": 0.992, "fashion_mnist": 0.915}
 
 
@@ -22,6 +23,7 @@ def test_it_is_small_and_tells_its_accuracy(name):
     assert (folder / "model.safetensors").stat().st_size < 1_000_000
     card = ModelCard.load(folder / "README.md")
     assert card.data.eval_results[0].metric_value == accuracy
+    assert card.data.model_name == TITLES[name] and f"\n# {TITLES[name]}\n" in card.text
     model = hub.load_classifier(name)
     assert not model.training and model.config.num_labels == 10
     assert model.features(torch.rand(2, 1, 28, 28)).shape == (2, 128)
@@ -34,8 +36,8 @@ def test_its_accuracy_is_the_one_told(name):
     test, model = load_images(name).test, hub.load_classifier(name)
     with torch.inference_mode():
         right = sum(
-            (model(test.pixel_values(places)).logits.argmax(-1) == test.labels[places]).sum().item()
-            for places in torch.arange(len(test)).split(500)
+            (model(test.pixel_values(indices)).logits.argmax(-1) == test.labels[indices]).sum().item()
+            for indices in torch.arange(len(test)).split(500)
         )
     told = json.loads((hub.CLASSIFIERS / name / "all_results.json").read_text())["average_accuracy"]
     assert right / len(test) == pytest.approx(told, abs=0.0003)  # other kernels round otherwise

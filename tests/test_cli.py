@@ -105,7 +105,7 @@ def test_what_a_preset_starts_from_is_a_preset_by_its_whole_name(path):
 
 
 def test_a_name_that_more_recipes_have_is_told_where_none_is_the_recipes_own():
-    with pytest.raises(UsageError, match="--config conditional may be ddpm/conditional, gan/conditional: give one"):
+    with pytest.raises(UsageError, match="--config conditional may be autoregressive/conditional, ddpm/conditional, "):
         parse_arguments([RunArguments], ["--config", "conditional"])
 
 

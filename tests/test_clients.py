@@ -9,7 +9,7 @@ import transformers
 from transformers import ByT5Tokenizer, T5ForConditionalGeneration, Trainer, TrainingArguments
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from hwzoo import ContinualConfig, ContinualForImageClassification
+from hwzoo import ClassifierConfig, ClassifierForImageClassification
 from hwzoo.text.adapters import add_adapter
 from hwzoo.text.models import build_t5
 
@@ -81,7 +81,7 @@ def test_an_adapter_is_loaded_by_peft(tmp_path):
 
 def test_the_trainer_evaluates_a_classifier(tmp_path):
     torch.manual_seed(0)
-    model = ContinualForImageClassification(ContinualConfig(image_size=16, backbone="mlp", hidden_sizes=[8]))
+    model = ClassifierForImageClassification(ClassifierConfig(image_size=16, backbone="mlp", hidden_sizes=[8]))
     images = torch.rand(20, 1, 16, 16)
     data = [{"pixel_values": image, "label": index % 10} for index, image in enumerate(images)]
     settings = {"report_to": [], "use_cpu": True, "disable_tqdm": True, "max_steps": 30, "save_strategy": "no"}

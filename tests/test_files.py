@@ -37,32 +37,32 @@ def test_a_file_is_replaced_whole(tmp_path):
 
 def test_what_fails_half_way_leaves_the_old_file_and_nothing_else(tmp_path):
     write_bytes(tmp_path / "a", b"old")
-    with pytest.raises(ZeroDivisionError), replacing(tmp_path / "a") as beside:
-        beside.write_bytes(b"half")
+    with pytest.raises(ZeroDivisionError), replacing(tmp_path / "a") as staging:
+        staging.write_bytes(b"half")
         raise ZeroDivisionError
     assert (tmp_path / "a").read_bytes() == b"old" and names(tmp_path) == ["a"]
 
 
 def test_a_folder_appears_with_all_its_files(tmp_path):
-    with replacing(tmp_path / "folder") as beside:
-        beside.mkdir()
-        (beside / "one").write_text("1")
+    with replacing(tmp_path / "folder") as staging:
+        staging.mkdir()
+        (staging / "one").write_text("1")
         assert not (tmp_path / "folder").exists()
     assert names(tmp_path / "folder") == ["one"] and names(tmp_path) == ["folder"]
 
 
 def test_who_may_read_the_folder_may_read_what_is_added(tmp_path):
     tmp_path.chmod(0o755)
-    with adding_to(tmp_path) as beside:
-        (beside / "file").touch(mode=0o600)
+    with adding_to(tmp_path) as staging:
+        (staging / "file").touch(mode=0o600)
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
 
 
 def test_adding_replaces_files_of_the_same_name_only_at_the_end(tmp_path):
     (tmp_path / "same").write_text("old")
     (tmp_path / "other").write_text("kept")
-    with adding_to(tmp_path) as beside:
-        (beside / "same").write_text("new")
+    with adding_to(tmp_path) as staging:
+        (staging / "same").write_text("new")
         assert (tmp_path / "same").read_text() == "old"
     assert (tmp_path / "same").read_text() == "new" and names(tmp_path) == ["other", "same"]
 
@@ -92,8 +92,8 @@ def test_json_lines_are_whole_and_of_finite_numbers(tmp_path):
 def test_leftovers_of_a_kill_are_removed(tmp_path):
     child = os.fork()
     if child == 0:
-        with replacing(tmp_path / "folder") as beside:
-            beside.mkdir()
+        with replacing(tmp_path / "folder") as staging:
+            staging.mkdir()
             os._exit(0)  # as a kill: no clean-up
     os.waitpid(child, 0)
     assert names(tmp_path) == [".unfinished-folder"]

@@ -8,11 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from recipe_runs import save_classifier
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar
 
-from hwzoo import VAEConfig, VAEModel, diffusion, hub, text
+from hwzoo import FAMILIES, Family, VAEConfig, VAEModel, diffusion, hub, register, text
 from hwzoo.errors import HwzooError, UsageError
 from hwzoo.files import FINAL
 from hwzoo.loading import loading
@@ -71,7 +72,7 @@ def models(tmp_path_factory) -> Path:
     gpt2, tokenizer = text.new_base("causal", 8, 1)
     hub.save(gpt2, root / "gpt2", also=(tokenizer,))
     unet = diffusion.build_unet(8, 1, block_out_channels=[8, 8], norm_num_groups=4, attention=False)
-    diffusion.save_pipeline(diffusion.make_pipeline(unet, diffusion.train_scheduler(30)), root / "ddpm")
+    hub.save(diffusion.make_pipeline(unet, diffusion.train_scheduler(30)), root / "ddpm")
     return root
 
 
@@ -249,3 +250,37 @@ def test_what_else_a_library_stumbles_over_is_one_line():
     for name in ("me/t5", "/no/folder"):
         with pytest.raises(HwzooError, match=f"^{name} cannot be loaded: TypeError: first$"), loading(name):
             raise TypeError("first\nsecond")
+
+
+ROWS = {
+    "vae": ("vae", "VAEModel"),
+    "classifier": ("classifier", "ClassifierForImageClassification"),
+    "ddpm": ("ddpm", "ClassConditionalPipeline"),
+    "lora": ("t5", "PeftModelForSeq2SeqLM"),
+    "t5": ("t5", "T5ForConditionalGeneration"),
+    "gpt2": ("", "GPT2Model"),
+}
+
+
+@pytest.mark.parametrize("kind", ROWS)
+def test_any_model_of_the_zoo_is_loaded_by_one_function(models, kind, tmp_path):
+    folder = save_classifier(tmp_path) if kind == "classifier" else str(models / kind)
+    row, model = hub.load_any(folder)
+    assert (row.name, type(model).__name__) == ROWS[kind]
+    network = model.unet if kind == "ddpm" else model
+    weights = [tensor for path in Path(folder).rglob("*.safetensors") for tensor in load_file(path).values()]
+    found = {tuple(tensor.flatten().tolist()) for tensor in network.state_dict().values()}
+    assert weights and all(tuple(tensor.flatten().tolist()) in found for tensor in weights)
+    assert row.samples(model) == (kind in ("vae", "ddpm"))
+    if row.samples(model):
+        call = {"num_inference_steps": 2} if kind == "ddpm" else {}
+        images = [row.sample(model, 3, None, torch.Generator().manual_seed(seed), **call) for seed in (0, 0, 1)]
+        assert images[0].shape[:2] == (3, 1) and images[0].min() >= 0 and images[0].max() <= 1
+        assert torch.equal(images[0], images[1]) and not torch.equal(images[0], images[2])
+
+
+def test_a_name_stands_in_the_table_once():
+    before = list(FAMILIES)
+    with pytest.raises(ValueError, match="there is a family vae"):
+        register(Family("vae"))
+    assert before == FAMILIES

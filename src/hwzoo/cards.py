@@ -36,6 +36,7 @@ def write_card(
     metrics: Sequence[str] | None = None,
     library_name: str = "transformers",
     base_model: str | None = None,
+    tag: str | None = None,
     **variables: Any,
 ) -> ModelCard:
     """
@@ -53,7 +54,11 @@ def write_card(
         metrics: names of the test numbers in `results`; those that start with `test_` when not given.
         library_name: the library whose `from_pretrained` loads it.
         base_model: Hub id of the model that it was trained from, or that it is an adapter of.
+        tag: of the Hub, beside `hwzoo`; the title up to its first hyphen when not given.
         variables: further ones of the template.
+
+    Returns:
+        The card, as it was written.
 
     Raises:
         HwzooError: when the card cannot be written; an earlier one stays.
@@ -68,7 +73,7 @@ def write_card(
         base_model=base_model,
         license="apache-2.0",
         datasets=[dataset] if "/" in dataset else None,
-        tags=["hwzoo", title.split("-")[0]],
+        tags=["hwzoo", tag or title.split("-")[0]],
         pipeline_tag=pipeline_tag,
         model_name=title,
         eval_results=[

@@ -1,5 +1,5 @@
 """
-Files and folders that are whole or absent: written beside their final name, flushed to the disk, then renamed; and the
+Files and folders that are whole or absent: staged beside their final name, flushed to the disk, then renamed; and the
 record of which files of an output folder a run made.
 """
 
@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -40,10 +41,10 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         HwzooError: when the operating system refuses (disk full, no permission); what `path` held stays.
     """
-    with _beside(path) as beside:
-        yield beside
-        _sync_all(beside)
-        os.replace(beside, path)
+    with _staging(path) as staging:
+        yield staging
+        _sync_all(staging)
+        os.replace(staging, path)
         _sync(path.parent)
 
 
@@ -56,17 +57,17 @@ def adding_to(folder: Path) -> Iterator[Path]:
     Raises:
         HwzooError: when the operating system refuses (disk full, no permission); the files that `folder` held stay.
     """
-    with _beside(folder / "files") as beside:
-        beside.mkdir(parents=True)
-        yield beside
-        _sync_all(beside)
-        for file in _files(beside):
-            target = folder / file.relative_to(beside)
+    with _staging(folder / "files") as staging:
+        staging.mkdir(parents=True)
+        yield staging
+        _sync_all(staging)
+        for file in _files(staging):
+            target = folder / file.relative_to(staging)
             target.parent.mkdir(parents=True, exist_ok=True)
             # safetensors writes for the owner alone; who may read the folder may read its files.
             file.chmod(folder.stat().st_mode & 0o666)
             os.replace(file, target)
-        _remove(beside)
+        _remove(staging)
         _sync(folder)
 
 
@@ -80,14 +81,14 @@ def renewing(folder: Path) -> Iterator[Path]:
     Raises:
         HwzooError: when the operating system refuses (disk full, no permission); `folder` stays as it was.
     """
-    with _beside(folder / FINAL) as beside:
-        beside.mkdir(parents=True)
-        yield beside
-        for file in _files(beside):
+    with _staging(folder / FINAL) as staging:
+        staging.mkdir(parents=True)
+        yield staging
+        for file in _files(staging):
             # safetensors writes for the owner alone; who may read the folder may read its files.
             file.chmod(folder.stat().st_mode & 0o666)
-        _sync_all(beside)
-        os.replace(beside, folder / FINAL)
+        _sync_all(staging)
+        os.replace(staging, folder / FINAL)
         _sync(folder)
     finish(folder)
 
@@ -116,12 +117,12 @@ def finish(folder: Path):
         write_json(folder / ENDED, {name: sha256((final / name).read_bytes()) for name in names})
         for name in sorted(names, key=lambda name: name in ENTRIES):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            with _beside(folder / name) as beside:
+            with _staging(folder / name) as staging:
                 try:
-                    os.link(final / name, beside)  # not moved: `final` stays whole to the end
+                    os.link(final / name, staging)  # not moved: `final` stays whole to the end
                 except OSError:  # a file system without links
-                    shutil.copy2(final / name, beside)
-                os.replace(beside, folder / name)
+                    shutil.copy2(final / name, staging)
+                os.replace(staging, folder / name)
         for changed in {(folder / name).parent for name in names}:
             _sync(changed)
         done = folder / (UNFINISHED + FINAL)
@@ -176,7 +177,13 @@ def has_ended(folder: Path) -> bool:
 
 
 def remove_made(folder: Path, digests: Mapping[str, str | None]):
-    """Deletes files that still are what was recorded; what somebody changed stays, and so does what grows."""
+    """
+    Deletes files that still are what was recorded; what somebody changed stays, and so does what grows.
+
+    Args:
+        folder: of the run.
+        digests: SHA-256 by the file's name, as it was recorded; None for what grows.
+    """
     for name, digest in digests.items():
         path = folder / name
         if path.is_file() and not path.is_symlink() and sha256(path.read_bytes()) == digest:
@@ -200,7 +207,13 @@ def _ended(folder: Path) -> dict[str, str]:
 
 
 def append_jsonl(path: Path, records: Iterable[Any]):
-    """Appends JSON Lines to a file that grows; HwzooError when it cannot."""
+    """
+    Appends JSON Lines to a file that grows; HwzooError when it cannot.
+
+    Args:
+        path: made if it is not there.
+        records: JSON values.
+    """
     with writing(path), open(path, "a", encoding="utf-8") as file:
         file.write("".join(json.dumps(record) + "\n" for record in records))
 
@@ -219,7 +232,16 @@ def _parsed(data: bytes) -> list[Any]:
 
 
 def cut_back(path: Path, length: int) -> list[Any]:
-    """Cuts a file of JSON Lines back to its first `length` bytes, and gives the lines that it had after them."""
+    """
+    Cuts a file of JSON Lines back to its first `length` bytes, and gives the lines that it had after them.
+
+    Args:
+        path: it need not be there.
+        length: in bytes.
+
+    Returns:
+        The values of the lines that were cut off.
+    """
     if not path.is_file():
         return []
     with writing(path), open(path, "r+b") as file:
@@ -236,18 +258,36 @@ def size_of(path: Path) -> int:
 
 
 def write_bytes(path: Path, data: bytes):
-    """Writes a file, whole or not at all; raises HwzooError when it cannot."""
-    with replacing(path) as beside:
-        beside.write_bytes(data)
+    """
+    Writes a file, whole or not at all; raises HwzooError when it cannot.
+
+    Args:
+        path: in a folder that is there.
+        data: all of the file.
+    """
+    with replacing(path) as staging:
+        staging.write_bytes(data)
 
 
 def write_json(path: Path, content: Any):
-    """Writes JSON, whole or not at all; numbers must be finite (ValueError)."""
+    """
+    Writes JSON, whole or not at all; numbers must be finite (ValueError).
+
+    Args:
+        path: in a folder that is there.
+        content: JSON values.
+    """
     write_bytes(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]):
-    """Writes JSON Lines, one for each row, whole or not at all; numbers must be finite (ValueError)."""
+    """
+    Writes JSON Lines, one for each row, whole or not at all; numbers must be finite (ValueError).
+
+    Args:
+        path: in a folder that is there.
+        rows: JSON values.
+    """
     lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     write_bytes(path, "".join(lines).encode())
 
@@ -279,14 +319,14 @@ def writing(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    beside = path.with_name(UNFINISHED + path.name)
+def _staging(path: Path) -> Iterator[Path]:
+    staging = path.with_name(UNFINISHED + path.name)
     try:
         with writing(path):
-            _remove(beside)
-            yield beside
+            _remove(staging)
+            yield staging
     except BaseException:
-        _remove(beside)
+        _remove(staging)
         raise
 
 
@@ -308,8 +348,16 @@ def _sync_all(path: Path):
 
 
 def _sync(path: Path):
-    # Not every system lets a folder be opened (Windows); there the rename alone must do.
-    if path.is_file() or os.name == "posix":
+    # Windows flushes only what is open for writing, and opens no folder: there the rename alone must do.
+    if path.is_file():
+        mode = path.stat().st_mode
+        if not mode & stat.S_IWUSR:
+            path.chmod(mode | stat.S_IWUSR)
+        with open(path, "r+b") as file:
+            os.fsync(file.fileno())
+        if not mode & stat.S_IWUSR:
+            path.chmod(mode)
+    elif os.name == "posix":
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)

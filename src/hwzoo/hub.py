@@ -21,50 +21,45 @@ from urllib.parse import unquote
 import torch
 from huggingface_hub import CommitOperationAdd, HfApi, constants, get_session
 from huggingface_hub.errors import HFValidationError, HTTPError
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.dynamic_module_utils import get_relative_imports
 
+from . import models
 from .cards import EVAL_RESULTS, template, write_card
 from .errors import HwzooError, UsageError
 from .files import ENDED, PUSHED, adding_to, finish, made, read_jsonl, sha256, write_bytes, write_json, write_jsonl
-from .loading import check_finite, loading, refuse_code
-from .models import FAMILIES, ContinualForImageClassification
+from .loading import check_all_loaded, check_finite, loading, refuse_code
+from .models import FAMILIES, FORMER_MODEL_TYPES, ClassifierForImageClassification, Family, TextFamily, family_of
 from .retry import has_file, reason, retried, status_of
 
 CLASSIFIERS = Path(__file__).parent / "classifiers"
 
 
-def save(model: PreTrainedModel, folder: Path, results: dict[str, Any] | None = None, also: Sequence[Any] = ()):
+def save(model: Any, folder: Path, results: dict[str, Any] | None = None, also: Sequence[Any] = ()):
     """
-    Writes config.json, model.safetensors, the family's code and, where it has an image processor,
-    preprocessor_config.json, and the results as all_results.json; each file appears whole or not at all. `also` are
-    further objects with `save_pretrained` that belong to the model: a tokenizer, how it is to generate.
+    Writes what belongs to a model of any family, config.json, model.safetensors, the family's code and, where it has
+    an image processor, preprocessor_config.json, or a pipeline; and the results as all_results.json. Each file appears
+    whole or not at all.
+
+    Args:
+        model: of a family of the table, or anything with `save_pretrained`.
+        folder: made if it is not there; other files in it stay.
+        results: for all_results.json: finite numbers and what else JSON holds, by name; not written when not given.
+        also: further objects with `save_pretrained` that belong to the model: a tokenizer, how it is to generate.
 
     Raises:
         HwzooError: when the folder cannot be written (the files it held stay), or, once the model is saved, when a
             result is not finite.
     """
-    with adding_to(Path(folder)) as beside:
-        for each in (model, *also):
-            each.save_pretrained(beside)
-        for family in FAMILIES:
-            if type(model) is family.model_class and family.image_processor_class is not None:
-                family.image_processor_class.from_config(model.config).save_pretrained(beside)
-    if results is not None:
-        save_results(results, folder)
-
-
-def save_results(results: dict[str, Any], folder: Path):
-    """
-    Writes all_results.json into a folder that holds the model already.
-
-    Raises:
-        HwzooError: when a result is not finite, or the file cannot be written.
-    """
+    with adding_to(Path(folder)) as staging:
+        for each in (*family_of(model).parts(model), *also):
+            each.save_pretrained(staging)
+    results = results or {}
     bad = [name for name, value in results.items() if isinstance(value, float) and not math.isfinite(value)]
     if bad:
         raise HwzooError(f"{', '.join(bad)} is not finite: {folder} holds the model, but no new all_results.json")
-    write_json(Path(folder) / "all_results.json", results)
+    if results:
+        write_json(Path(folder) / "all_results.json", results)
 
 
 def save_card(run: Any, folder: Path, family: str, data: Any, results: dict[str, Any], **about: Any):
@@ -74,7 +69,8 @@ def save_card(run: Any, folder: Path, family: str, data: Any, results: dict[str,
     Args:
         run: the flags of the run: `config`, `hub_model_id`, `output_dir`, `seed`.
         folder: for README.md, with the pictures of the run.
-        family: whose template of a card is filled; it is also given `preset`, `repo_id` and `seed`.
+        family: name of the row of the table whose template of a card is filled; it is also given `preset`, `repo_id`
+            and `seed`.
         data: with `name` and `source`, for its title and the data set that it names.
         results: as in all_results.json.
         about: all else that `cards.write_card` takes, `title` too.
@@ -82,9 +78,10 @@ def save_card(run: Any, folder: Path, family: str, data: Any, results: dict[str,
     Raises:
         HwzooError: when the card cannot be written.
     """
-    about = {"title": f"{family}-{data.name.split('/')[-1]}", "dataset": data.source, **about}
+    row = next(each for each in FAMILIES if each.name == family)
+    about = {"title": f"{family}-{data.name.split('/')[-1]}", "dataset": data.source, **row.card, **about}
     about |= {"preset": run.config and Path(run.config).stem, "repo_id": run.hub_model_id or str(run.output_dir)}
-    write_card(folder, template(family), results=results, seed=run.seed, **about)
+    write_card(folder, row.card_template or template(family), results=results, seed=run.seed, **about)
 
 
 def publish(run: Any):
@@ -113,6 +110,9 @@ def load(
             no such model could serve.
         kwargs: of `from_pretrained`.
 
+    Returns:
+        The model, in eval mode.
+
     Raises:
         HwzooError: naming the weights that do not fit, the file that is damaged, or the model that is not there.
         UsageError: for a model of another type than the class, or one that needs code of its own, without the
@@ -131,7 +131,7 @@ def load(
                     lambda: PreTrainedConfig.get_config_dict(source, local_files_only=cached)[0],
                     f"loading {model_name_or_path}",
                 ).get("model_type", wanted)
-                if given != wanted:
+                if given != wanted and FORMER_MODEL_TYPES.get(given) is not model_class.config_class:
                     raise UsageError(f"{model_name_or_path} is a model of type {given}; it must be of type {wanted}")
             model, report = retried(
                 lambda: model_class.from_pretrained(
@@ -142,16 +142,14 @@ def load(
     except OSError as error:
         told = "no such folder, no Hub that can be reached, and not in the cache" if cached else _not_loaded(error)
         raise HwzooError(f"{model_name_or_path} cannot be loaded: {told}") from error
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if report[kind]:
-            names = ", ".join(sorted(str(key[0] if isinstance(key, tuple) else key) for key in report[kind]))
-            raise HwzooError(f"{model_name_or_path} has {kind.replace('_keys', '')} weights: {names}")
+    check_all_loaded(report, model_name_or_path)
     check_finite(model, model_name_or_path)
     # Without permission transformers passes over its code where it knows another class for the model's type, and over
     # its way to generate.
     named = str((getattr(model.config, "auto_map", None) or {}).get(model_class.__name__, type(model).__name__))
     generates = model.can_generate() and has_file(model_name_or_path, "custom_generate/generate.py")
-    if generates or named.split(".")[-1] != type(model).__name__:
+    named = named.split(".")[-1]
+    if generates or named != type(model).__name__ and getattr(models, named, None) is not type(model):
         refuse_code(model_name_or_path, trust_remote_code)
     model.name_or_path = model.config.name_or_path = model_name_or_path  # wherever it was read from
     # They lie in the mapped file, at whatever address: matrix products round by alignment, and the file may change.
@@ -160,20 +158,55 @@ def load(
     return model
 
 
-def load_or_build(model_class: type[PreTrainedModel], model_name_or_path: str | None, config: PreTrainedConfig):
+def load_any(model_name_or_path: str, trust_remote_code: bool | None = None) -> tuple[Family, Any]:
+    """
+    Whatever the zoo has at a folder or Hub id, and a stranger's model that is loaded as the zoo's are.
+
+    Args:
+        model_name_or_path: folder or Hub id.
+        trust_remote_code: as in `load`; the code of a pipeline is never run.
+
+    Returns:
+        The row of its family, and the model, on the CPU.
+
+    Raises:
+        HwzooError, OSError, ValueError: when it cannot be loaded.
+    """
+    for family in FAMILIES:
+        if family.entry != Family.entry and has_file(model_name_or_path, family.entry):
+            return family, family.load(model_name_or_path, load, trust_remote_code)
+    model = load(AutoModel, model_name_or_path, trust_remote_code)
+    family = family_of(model)
+    if isinstance(family, TextFamily) or type(model) is family.backbone_class:  # AutoModel leaves its head out
+        model = family.load(model_name_or_path, load, trust_remote_code)
+    return family, model
+
+
+def load_or_build(
+    model_class: type[PreTrainedModel], model_name_or_path: str | None, config: PreTrainedConfig, **allowed: Collection
+) -> PreTrainedModel:
     """
     A new model of a configuration, or, when its name is given, a trained one with a configuration of its own.
 
+    Args:
+        model_class: of the zoo.
+        model_name_or_path: folder or Hub id; None for a new model.
+        config: of a new model, and what a trained one must fit.
+        allowed: further fields of the configuration, with the values that a trained model may have.
+
+    Returns:
+        The model; the weights of a new one are of torch's global random state.
+
     Raises:
-        UsageError: when the trained model has another image size or number of channels, labels or heads than `config`.
+        UsageError: when the trained model has another value than `config` of a field that `must_fit` in its family.
         HwzooError: when it cannot be loaded.
     """
     if model_name_or_path is None:
         return model_class(config)
     model = load(model_class, model_name_or_path)
-    for name in ("image_size", "num_channels", "num_labels", "num_heads"):
-        given, wanted = (getattr(each, name, None) for each in (model.config, config))  # heads: not of every family
-        if given != wanted:
+    for name, wanted in ({name: [getattr(config, name)] for name in family_of(model).must_fit} | allowed).items():
+        if (given := getattr(model.config, name)) not in wanted:
+            wanted = " or ".join(map(str, sorted(wanted)))
             raise UsageError(f"--model_name_or_path {model_name_or_path}: it has {name} {given}, the data {wanted}")
     return model
 
@@ -192,7 +225,7 @@ def load_classifier(name: str) -> PreTrainedModel:
     known = sorted(path.name for path in CLASSIFIERS.iterdir() if path.is_dir())
     if name not in known:
         raise UsageError(f"there is no classifier for {name!r}; there are {', '.join(known)}")
-    return load(ContinualForImageClassification, str(CLASSIFIERS / name))
+    return load(ClassifierForImageClassification, str(CLASSIFIERS / name))
 
 
 def _hub_answers() -> bool:
@@ -288,15 +321,10 @@ def push(
         message = f"Upload {folder.resolve().name} with hwzoo"
         return api.create_commit(repo_id, operations, commit_message=message, parent_commit=parent).commit_url
 
-    more = [f"--include {shlex.quote(pattern)}" for pattern in include] + (["--private"] if private else [])
-    more += [f"--base_model_id {base_model_id}"] if base_model_id else []
-    later = " ".join(["python -m hwzoo.hub push", shlex.quote(str(folder)), repo_id, *more])
-    safe = f"{folder} is safe, push it later (twice does no harm): {later}"
+    safe = _push_later(folder, repo_id, private, include, base_model_id)
 
     def failed(reason: str) -> HwzooError:
-        return HwzooError(
-            f"pushing to {repo_id} failed: {reason}; {_push_later(folder, repo_id, private, include, base_model_id)}"
-        )
+        return HwzooError(f"pushing to {repo_id} failed: {reason}; {safe}")
 
     try:
         with _never_silent(f"pushing to {repo_id}"):

@@ -45,6 +45,9 @@ def loading(
             that comes with the model; None where there is no such flag, as no such model could serve.
         dtype: float32 where weights of half precision become that; a line tells it.
 
+    Returns:
+        The folder or Hub id to load from, as the value of the `with`.
+
     Raises:
         HwzooError: naming the file that is cut, empty or of another type, or what else a library stumbles over.
         OwnCode: when it needs code of its own to be run, and that is not allowed.
@@ -84,6 +87,10 @@ def loading(
 
 def refuse_code(name_or_path: str, trust_remote_code: bool | None):
     """
+    Args:
+        name_or_path: of the model, for the error.
+        trust_remote_code: the user's word; None where there is no flag for it.
+
     Raises:
         OwnCode: for a model that has code of its own, unless it may be run.
     """
@@ -91,8 +98,28 @@ def refuse_code(name_or_path: str, trust_remote_code: bool | None):
         raise OwnCode(_brings_code(name_or_path, trust_remote_code))
 
 
+def check_all_loaded(report: dict, name_or_path: str):
+    """
+    Args:
+        report: of a library on loading.
+        name_or_path: of the model, for the error.
+
+    Raises:
+        HwzooError: when weights are missing, left over or of another shape.
+    """
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if report[kind]:
+            names = ", ".join(sorted(str(key[0] if isinstance(key, tuple) else key) for key in report[kind]))
+            raise HwzooError(f"{name_or_path} has {kind.replace('_keys', '')} weights: {names}")
+
+
 def check_finite(model: nn.Module, name_or_path: str, *subfolders: str):
     """
+    Args:
+        model: that was loaded.
+        name_or_path: from where.
+        subfolders: of it that hold its weights; itself when there are none.
+
     Raises:
         HwzooError: when weights, or buffers that are saved, are not finite; it names the file and the weight.
     """

@@ -61,10 +61,10 @@ def load_recipe(name: str | Path) -> ModuleType:
     return sys.modules[module]
 
 
-def presets() -> list[Preset]:
-    """The presets of all recipes, sorted by name."""
+def presets(recipes: Path | None = None) -> list[Preset]:
+    """The presets in `configs/` of a folder of recipes, the zoo's when not given, sorted by name."""
     found = []
-    for path in sorted(folder("recipes").glob("configs/*/*.yaml")):
+    for path in sorted((recipes or folder("recipes")).glob("configs/*/*.yaml")):
         name = f"{path.parent.name}/{path.stem}"
         header = path.read_text(encoding="utf-8").replace("\n#", " ")
         command = re.search(rf"recipes/(\w+)\.py +--config +recipes/configs/{name}\.yaml", header)

@@ -29,6 +29,9 @@ def retried(call: Callable[[], Answer], what: str, json: bool = False) -> Answer
         call: anything that talks to the Hub, as `from_pretrained` does; it may be called five times.
         what: is done, for the lines.
         json: whether an answer that cannot be parsed is the page of a proxy; in a file that is loaded it is a mistake.
+
+    Returns:
+        What the call gives.
     """
     start = time.monotonic()
     for wait in (*WAITS, None):
@@ -56,6 +59,13 @@ def has_file(name_or_path: str, file_name: str) -> bool:
     """
     Whether a folder or a repository has a file; of a Hub that cannot be reached, whether the cache has it. (That of
     transformers takes a busy Hub's answer for no.)
+
+    Args:
+        name_or_path: folder or Hub id; what can be none of both has no file.
+        file_name: relative to it.
+
+    Returns:
+        Whether it is there.
     """
     if Path(name_or_path).is_dir():
         return (Path(settled(name_or_path)) / file_name).is_file()
@@ -71,6 +81,13 @@ def status_of(error: BaseException | None, handled: bool = False) -> int | None:
     """
     The HTTP status that an error tells, or what it came from; with `handled` also one that was being handled when it
     was raised, as diffusers raises its own.
+
+    Args:
+        error: of any library.
+        handled: see above.
+
+    Returns:
+        The status; None when none is told.
     """
     while error is not None:
         if getattr(error, "response", None) is not None:

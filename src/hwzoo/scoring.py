@@ -13,7 +13,7 @@ from . import hub, metrics
 from .data import ImageSplits
 from .errors import UsageError
 from .files import settled, sha256
-from .models import ContinualForImageClassification
+from .models import ClassifierForImageClassification
 from .training import Flags, flag
 
 FLOOR_SEED = 0  # of the choice of the floor's training images: the same for every model
@@ -59,7 +59,9 @@ class Scorer:
             limit: samples and test images at most, for a rehearsal.
         """
         if self.classifier is None:
-            return {"protocol": f"{self.data.name}: samples not scored, no classifier for it comes with the package"}
+            return {
+                "protocol": f"{self.data.described}: samples not scored, no classifier for it comes with the package"
+            }
         num_samples = min(limit or self.flags.num_test_samples, len(self.data.train))
         return score(draw(num_samples).cpu(), self.data, self.classifier, made_by, limit=limit)
 
@@ -67,10 +69,11 @@ class Scorer:
 def score(
     samples: Tensor,
     data: ImageSplits,
-    classifier: ContinualForImageClassification,
+    classifier: ClassifierForImageClassification,
     made_by: str,
     inception=None,
     limit: int | None = None,
+    standard_error: bool = False,
 ) -> dict:
     """
     The scores of `metrics.generator_scores`, and `protocol`, which says how they were computed.
@@ -82,25 +85,29 @@ def score(
         made_by: what made the samples, with the seed, for the protocol.
         inception: of `metrics.load_inception`, for FID on its features as well.
         limit: test images at most, for a rehearsal.
+        standard_error: as of `metrics.generator_scores`.
+
+    Returns:
+        Numbers and texts by name, as all_results.json holds them.
     """
     num_samples, num_features = len(samples), classifier.feature_size
     chosen = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(FLOOR_SEED))[:num_samples]
 
-    def pixel_values(images, places):
-        return (images.pixel_values(part) for part in places.split(500))
+    def pixel_values(images, indices):
+        return (images.pixel_values(part) for part in indices.split(500))
 
     def real():
         return pixel_values(data.test, torch.arange(len(data.test))[:limit]), pixel_values(data.train, chosen)
 
-    scores = metrics.generator_scores(samples, *real(), classifier)
+    scores = metrics.generator_scores(samples, *real(), classifier, standard_error=standard_error)
     if inception is not None:
         scores |= metrics.inception_scores(samples, *real(), inception)
     weights = sha256(Path(cached_file(settled(classifier.name_or_path), "model.safetensors")).read_bytes())
     shipped = Path(classifier.name_or_path).parent == hub.CLASSIFIERS
     name = Path(classifier.name_or_path).name if shipped else classifier.name_or_path
     scores |= {"classifier": name, "classifier_sha256": weights}
-    sentence = [
-        f"{data.name}: {num_samples} samples of {made_by}, against all {len(data.test)} test images",
+    protocol = [
+        f"{data.described}: {num_samples} samples of {made_by}, against all {len(data.test)} test images",
         f"FID, precision and recall (k = {metrics.NUM_NEIGHBORS}) on the {num_features} features of the classifier "
         f"{name}{' of hwzoo' if shipped else ''} (sha256 {weights}), not Inception's: comparable only under the same "
         "classifier and the same number of samples",
@@ -108,10 +115,10 @@ def score(
         "classes: the classifier's most likely one; covered: by 1 % of the samples or more; entropy in nats",
     ]
     if min(num_samples, len(data.test)) <= num_features:
-        sentence.append("no more images than features: the covariances are singular, FID says little beside its floor")
+        protocol.append("no more images than features: the covariances are singular, FID says little beside its floor")
     if inception is not None:
-        sentence.append("test_inception_fid: on Inception's 2,048 features, grey images repeated to three channels")
-    return scores | {"protocol": "; ".join(sentence)}
+        protocol.append("test_inception_fid: on Inception's 2,048 features, grey images repeated to three channels")
+    return scores | {"protocol": "; ".join(protocol)}
 
 
 def own_classifier(data: ImageSplits) -> str | None:
@@ -120,9 +127,16 @@ def own_classifier(data: ImageSplits) -> str | None:
     return name if name is not None and (hub.CLASSIFIERS / name / "config.json").exists() else None
 
 
-def load_classifier(data: ImageSplits, name_or_path: str | None = None) -> ContinualForImageClassification:
+def load_classifier(data: ImageSplits, name_or_path: str | None = None) -> ClassifierForImageClassification:
     """
     The classifier whose features score images of a data set: the one of this name, or the data set's own.
+
+    Args:
+        data: with its test images and class names.
+        name_or_path: folder or Hub id; None for the data set's own.
+
+    Returns:
+        The classifier, in eval mode.
 
     Raises:
         UsageError: when the data set has none, or for one of other images or another number of classes.
@@ -141,7 +155,7 @@ def load_classifier(data: ImageSplits, name_or_path: str | None = None) -> Conti
         classifier = hub.load(AutoModelForImageClassification, name_or_path)
     except ValueError as error:
         raise UsageError(f"--classifier {name_or_path} cannot be loaded: {str(error).splitlines()[0]}") from error
-    if not isinstance(classifier, ContinualForImageClassification):
+    if not isinstance(classifier, ClassifierForImageClassification):
         raise UsageError(f"--classifier {name_or_path}: a {type(classifier).__name__} is no classifier of the zoo")
     wanted = {"image_size": data.test.image_size, "num_channels": data.test.num_channels}
     for key, value in (wanted | {"num_labels": len(data.test.class_names)}).items():

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from hwzoo import ContinualConfig, ContinualForImageClassification, continual
+from hwzoo import ClassifierConfig, ClassifierForImageClassification, continual
 from hwzoo.data import ImageSet
 from hwzoo.training import GlobalNoise
 
@@ -56,7 +56,7 @@ def make_model():
 
     def make(stream, backbone="mlp", hidden_sizes=(5,), dropout=0.5, seed=0):
         torch.manual_seed(seed)
-        config = ContinualConfig(
+        config = ClassifierConfig(
             image_size=stream.train.image_size,
             num_channels=stream.train.num_channels,
             backbone=backbone,
@@ -65,7 +65,7 @@ def make_model():
             num_heads=stream.num_heads,
             id2label=dict(enumerate(stream.train.class_names)),
         )
-        return ContinualForImageClassification(config).double().train()
+        return ClassifierForImageClassification(config).double().train()
 
     return make
 

@@ -22,8 +22,8 @@ def sampled_labels(model, examples, batch_size, seed):
     """The labels that the estimator draws in batches of this size from a generator of this seed."""
     generator, labels = torch.Generator().manual_seed(seed), []
     with torch.no_grad():
-        for places in torch.arange(len(examples)).split(batch_size):
-            p = log_probs_of(model)(examples.batch(places)).exp()
+        for indices in torch.arange(len(examples)).split(batch_size):
+            p = log_probs_of(model)(examples.batch(indices)).exp()
             labels.append(torch.multinomial(p, 1, generator=generator)[:, 0])
     return torch.cat(labels)
 
@@ -97,12 +97,12 @@ def test_of_mini_batches_on_a_linear_model(estimator, linear):
 def looped(model, examples, weights):
     """Mean over the examples of sum_y weight_y (d log p(y|x) / d theta)^2; `weights`: (num, labels)."""
     total = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
-    for place in range(len(examples)):
-        log_p = log_probs_of(model)(examples.batch(torch.tensor([place])))[0]
-        for label in weights[place].nonzero()[:, 0]:
+    for index in range(len(examples)):
+        log_p = log_probs_of(model)(examples.batch(torch.tensor([index])))[0]
+        for label in weights[index].nonzero()[:, 0]:
             gradients = torch.autograd.grad(log_p[label], list(model.parameters()), retain_graph=True)
             for mine, gradient in zip(total.values(), gradients, strict=True):
-                mine += weights[place, label] * gradient.square()
+                mine += weights[index, label] * gradient.square()
     return {name: values.detach() / len(examples) for name, values in total.items()}
 
 
@@ -172,7 +172,7 @@ def test_dropout_enters_in_train_mode(make_stream, make_model):
 def test_of_several_heads_only_the_tasks_own_is_measured(estimator, make_stream, make_model):
     stream = make_stream(num_tasks=3, scenario="task")
     model = make_model(stream).float()  # where the logits of the others are nearest to infinity
-    examples = stream.train.select(stream.train_places(1, 1))
+    examples = stream.train.select(stream.train_indices(1, 1))
     generator = torch.Generator().manual_seed(0)
     fisher = fisher_of(model, examples, estimator=estimator, batch_size=5, generator=generator)
     assert all(values.isfinite().all() and (values >= 0).all() for values in fisher.values())

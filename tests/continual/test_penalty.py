@@ -25,12 +25,12 @@ def weights_of(model):
 
 
 def learn(strategy):
-    """Ends of all tasks at random places; gives the Fisher information and the weights at each but the last."""
+    """Ends of all tasks at random weights; gives the Fisher information and the weights at each but the last."""
     model, stream, history = strategy.model, strategy.stream, []
     for task in range(stream.num_tasks):
         move_at_random(model, seed=task)
         strategy.task = task
-        examples, num_active = stream.train.select(stream.train_places(task, task)), stream.num_active(task)
+        examples, num_active = stream.train.select(stream.train_indices(task, task)), stream.num_active(task)
 
         def log_probs(batch, num_active=num_active):
             logits = model(batch["pixel_values"], task_ids=batch["task_ids"]).logits

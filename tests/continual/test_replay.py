@@ -28,12 +28,12 @@ def stream_of_sizes(image_set):
 
 
 def fill(strategy):
-    """Ends all tasks; gives the places held after each."""
+    """Ends all tasks; gives the indices held after each."""
     held = []
     for task in range(strategy.stream.num_tasks):
         strategy.task = task
         strategy.end_task()
-        held.append(strategy.places.tolist())
+        held.append(strategy.indices.tolist())
     return held
 
 
@@ -49,7 +49,7 @@ def test_memory_keeps_to_its_budget_and_holds_each_image_once(memory_size, polic
         if policy == "reservoir":
             assert len(held) == min(memory_size, seen)
         # Of past tasks only what was held: the others are gone.
-        of_past = {place for place in held if place < seen - sizes[task]}
+        of_past = {index for index in held if index < seen - sizes[task]}
         assert max(held) < seen and of_past <= before
         before = set(held)
 
@@ -105,7 +105,7 @@ def test_replay_adds_images_of_past_tasks_only(policy, ratio, make_stream, make_
     strategy = make_strategy("replay", stream, memory_size=6, memory_policy=policy, replay_ratio=ratio)
     for task in range(3):
         strategy.task = task
-        batch = stream.train.batch(torch.arange(8) + stream.train_places(task, task).start)
+        batch = stream.train.batch(torch.arange(8) + stream.train_indices(task, task).start)
         extended = strategy.extend(batch)
         if task == 0:
             assert extended is batch
@@ -116,7 +116,7 @@ def test_replay_adds_images_of_past_tasks_only(policy, ratio, make_stream, make_
             assert all(len(values) == 8 * ratio for values in replayed.values())
             assert replayed["task_ids"].max() < task
             # Whole images of the memory, with their own labels.
-            stored = stream.train.batch(strategy.places)
+            stored = stream.train.batch(strategy.indices)
             for pixels, label in zip(replayed["pixel_values"], replayed["labels"], strict=True):
                 (found,) = (stored["pixel_values"] == pixels).all((1, 2, 3)).nonzero()[:, 0]
                 assert stored["labels"][found] == label

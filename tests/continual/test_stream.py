@@ -28,12 +28,12 @@ def test_each_task_of_a_split_has_its_classes(num_tasks, scenario, image_set):
     assert len(stream.train) == 40 and len(stream.test) == 20
     for task in range(num_tasks):
         classes = range(per_task * task, per_task * (task + 1))
-        for data, source, places in (
-            (stream.train, train, stream.train_places(task, task)),
-            (stream.test, test, stream.test_places(task)),
+        for data, source, indices in (
+            (stream.train, train, stream.train_indices(task, task)),
+            (stream.test, test, stream.test_indices(task)),
         ):
             wanted = torch.isin(source.labels, torch.tensor(classes))
-            part = data.select(places)
+            part = data.select(indices)
             # Images in the order of the data set, each with its own label.
             assert torch.equal(part.images, source.images[wanted])
             assert part.task_ids.tolist() == [task] * int(wanted.sum())
@@ -45,9 +45,9 @@ def test_each_task_of_a_split_has_its_classes(num_tasks, scenario, image_set):
 
 def test_places_of_several_tasks_are_those_of_each(make_stream):
     stream = make_stream(num_tasks=3)
-    assert stream.train.task_ids[stream.train_places(0, 1)].unique().tolist() == [0, 1]
-    assert stream.train_places(0, 2) == slice(0, len(stream.train))
-    assert stream.train_places(1, 2).start == stream.train_places(0, 0).stop
+    assert stream.train.task_ids[stream.train_indices(0, 1)].unique().tolist() == [0, 1]
+    assert stream.train_indices(0, 2) == slice(0, len(stream.train))
+    assert stream.train_indices(1, 2).start == stream.train_indices(0, 0).stop
 
 
 @pytest.mark.parametrize(
@@ -93,11 +93,11 @@ def test_each_task_of_a_permuted_stream_has_all_images_in_its_own_order_of_pixel
     for task in range(4):
         order = stream.permutations[task]
         assert order.sort().values.tolist() == list(range(16))
-        for data, source, places in (
-            (stream.train, train, stream.train_places(task, task)),
-            (stream.test, test, stream.test_places(task)),
+        for data, source, indices in (
+            (stream.train, train, stream.train_indices(task, task)),
+            (stream.test, test, stream.test_indices(task)),
         ):
-            part = data.select(places)
+            part = data.select(indices)
             expected = source.images.flatten(2)[:, :, order]  # the same order in each channel
             assert torch.equal(part.images.flatten(2), expected)
             assert torch.equal(part.labels, source.labels + (0 if scenario == "domain" else 2 * task))
@@ -144,7 +144,7 @@ def test_a_stream_keeps_to_its_permutations(image_set):
 
 def stream_batches(stream, steps):
     def of_phase(phase):
-        return ImageBatches(stream.train.select(stream.train_places(phase, phase)), 4, seed=phase)
+        return ImageBatches(stream.train.select(stream.train_indices(phase, phase)), 4, seed=phase)
 
     return StreamBatches(of_phase, steps)
 

@@ -6,30 +6,30 @@ from itertools import islice
 import pytest
 import torch
 
-from hwzoo.data import ImageBatches, ImageSet, binarize
+from hwzoo.data import BINARIZATIONS, ImageBatches, ImageSet, ImageSplits, binarize
 from hwzoo.errors import UsageError
 
 
 def numbered_set(num, num_channels=1):
-    """Each image is recognised by its first pixels, and labelled with its place modulo 10."""
-    places = torch.arange(num)
+    """Each image is recognised by its first pixels, and labelled with its index modulo 10."""
+    indices = torch.arange(num)
     images = torch.zeros(num, num_channels, 2, 2, dtype=torch.uint8)
-    images[:, 0, 0, 0], images[:, 0, 0, 1] = places % 256, places // 256
-    return ImageSet(images, places % 10, tuple("0123456789"))
+    images[:, 0, 0, 0], images[:, 0, 0, 1] = indices % 256, indices // 256
+    return ImageSet(images, indices % 10, tuple("0123456789"))
 
 
-def places_of(batch):
-    """The places in the numbered set of the images of a batch."""
+def indices_of(batch):
+    """The indices in the numbered set of the images of a batch."""
     low, high = batch["pixel_values"][:, 0, 0, :2].mul(255).round().long().unbind(1)
     return (low + 256 * high).tolist()
 
 
 def take(batches, num):
-    return [places_of(batch) for batch in islice(batches, num)]
+    return [indices_of(batch) for batch in islice(batches, num)]
 
 
 def flat(batches):
-    return [place for batch in batches for place in batch]
+    return [index for batch in batches for index in batch]
 
 
 # ImageSet
@@ -64,27 +64,27 @@ def set_of_tasks(num=6):
     return ImageSet(images, torch.arange(num) % 2, ("even", "odd"), task_ids=torch.arange(num) // 2)
 
 
-@pytest.mark.parametrize("places", [slice(1, 4), torch.tensor([4, 0, 4])], ids=["slice", "places"])
-def test_selected_images_keep_their_labels_and_tasks(places):
+@pytest.mark.parametrize("indices", [slice(1, 4), torch.tensor([4, 0, 4])], ids=["slice", "indices"])
+def test_selected_images_keep_their_labels_and_tasks(indices):
     data = set_of_tasks()
-    part = data.select(places)
-    assert torch.equal(part.images, data.images[places])
-    assert torch.equal(part.labels, data.labels[places])
-    assert torch.equal(part.task_ids, data.task_ids[places])
+    part = data.select(indices)
+    assert torch.equal(part.images, data.images[indices])
+    assert torch.equal(part.labels, data.labels[indices])
+    assert torch.equal(part.task_ids, data.task_ids[indices])
     assert part.class_names == data.class_names
     shared = part.images.untyped_storage().data_ptr() == data.images.untyped_storage().data_ptr()
-    assert shared == isinstance(places, slice)  # a slice is no copy
-    assert grey_set(8).select(places).task_ids is None
+    assert shared == isinstance(indices, slice)  # a slice is no copy
+    assert grey_set(8).select(indices).task_ids is None
 
 
 def test_a_batch_of_places():
-    data, places = set_of_tasks(), torch.tensor([5, 0, 5])
-    batch = data.batch(places)
+    data, indices = set_of_tasks(), torch.tensor([5, 0, 5])
+    batch = data.batch(indices)
     assert set(batch) == {"pixel_values", "labels", "task_ids"}
-    assert torch.equal(batch["pixel_values"], data.pixel_values(places))
+    assert torch.equal(batch["pixel_values"], data.pixel_values(indices))
     assert batch["labels"].tolist() == [1, 0, 1] and batch["task_ids"].tolist() == [2, 0, 2]
     assert batch["task_ids"].dtype == torch.int64
-    assert set(grey_set(8).batch(places)) == {"pixel_values", "labels"}
+    assert set(grey_set(8).batch(indices)) == {"pixel_values", "labels"}
 
 
 def test_a_moved_set_takes_its_tasks_along():
@@ -143,6 +143,28 @@ def test_each_image_is_binarised_alike_whatever_follows_it():
     assert torch.equal(binary, (uniform * 255 < data.images).to(torch.uint8) * 255)
 
 
+def test_a_threshold_is_above_127_and_leaves_the_rest():
+    data = replace(
+        numbered_set(6), images=torch.tensor([0, 1, 127, 128, 200, 255], dtype=torch.uint8).view(6, 1, 1, 1)
+    )
+    binary = data.thresholded()
+    assert binary.images.dtype == torch.uint8 and binary.images.flatten().tolist() == [0, 0, 0, 255, 255, 255]
+    assert torch.equal(binary.labels, data.labels)
+
+
+def test_each_binarisation_makes_its_training_and_test_images():
+    splits = ImageSplits("some", grey_set(40), grey_set(30))
+    for binarization, (train, test) in {
+        "dynamic": (splits.train, splits.test.binarized(7)),
+        "static": (splits.train.binarized(3), splits.test.binarized(7)),
+        "threshold": (splits.train.thresholded(), splits.test.thresholded()),
+        "none": (splits.train, splits.test),
+    }.items():
+        made = splits.binarized(binarization, seed=3, test_seed=7)
+        assert torch.equal(made[0].images, train.images) and torch.equal(made[1].images, test.images)
+        assert binarization in BINARIZATIONS[binarization].format(seed=7)
+
+
 def test_binarize_compares_intensities_with_the_noise():
     pixel_values = torch.tensor([0.0, 0.3, 0.3, 1.0])
     uniform = torch.tensor([0.0, 0.29, 0.3, 1 - 2**-24])
@@ -165,10 +187,10 @@ def test_a_batch_holds_images_and_their_labels():
     assert set(batch) == {"pixel_values", "labels"}
     assert batch["pixel_values"].shape == (25, 3, 2, 2) and batch["pixel_values"].dtype == torch.float32
     assert batch["labels"].dtype == torch.int64
-    assert batch["labels"].tolist() == [place % 10 for place in places_of(batch)]
-    assert torch.equal(batch["pixel_values"], data.pixel_values(torch.tensor(places_of(batch))))
+    assert batch["labels"].tolist() == [index % 10 for index in indices_of(batch)]
+    assert torch.equal(batch["pixel_values"], data.pixel_values(torch.tensor(indices_of(batch))))
     batch = next(ImageBatches(replace(data, task_ids=torch.arange(300) // 7), 25, seed=0))
-    assert batch["task_ids"].tolist() == [place // 7 for place in places_of(batch)]
+    assert batch["task_ids"].tolist() == [index // 7 for index in indices_of(batch)]
 
 
 @pytest.mark.parametrize("num, batch_size", [(300, 25), (300, 300), (317, 25), (29, 15)])
@@ -198,7 +220,7 @@ def test_the_global_random_state_has_no_part_in_it():
     state = torch.get_rng_state()
     for batch in expected:
         torch.manual_seed(1)
-        assert places_of(next(twin)) == batch
+        assert indices_of(next(twin)) == batch
     torch.set_rng_state(state)
     next(twin)
     assert torch.equal(torch.get_rng_state(), state)
@@ -226,7 +248,7 @@ def test_processes_share_the_batches_of_one(num_processes):
     assert {len(batches) for batches in together} == {len(alone)} == {5}
     assert {batches.global_batch_size for batches in together} == {alone.global_batch_size} == {20}
     for expected in take(alone, 12):
-        assert flat(places_of(next(batches)) for batches in together) == expected
+        assert flat(indices_of(next(batches)) for batches in together) == expected
     assert all(batches.state_dict() == alone.state_dict() for batches in together)
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hwzoo.data import ImageBatches, load_images, sources
+from hwzoo.data import ImageBatches, ImageOptions, load_images, sources
 from hwzoo.data.sources import FASHION_CLASSES, _from_datasets
 from hwzoo.errors import HwzooError, UsageError
 
@@ -231,21 +231,25 @@ def test_the_images_of_a_folder_come_back(tmp_path, shape, test_split):
     assert data.train.num_channels == (3 if len(shape) == 3 else 1)
 
 
-def test_other_kinds_of_images_become_rgb(tmp_path):
+def test_grey_images_among_colours_have_equal_channels(tmp_path):
     folder = image_folder(tmp_path / "pets", {f"{split}/dog/1.png": pixels(0, 4, 4, 3) for split in ("train", "test")})
     for split in ("train", "test"):
-        (folder / split / "cat").mkdir()
-        Image.fromarray(pixels(1, 4, 4, 4).astype(np.uint8)).save(folder / split / "cat" / "1.png")
-    data = load_images(str(folder))
-    assert data.train.images.shape == (2, 3, 4, 4)
-    assert torch.equal(data.train.images[0].permute(1, 2, 0), torch.from_numpy(pixels(1, 4, 4, 4)[..., :3]).byte())
+        image_folder(folder, {f"{split}/cat/1.png": pixels(1, 4, 4)})
+    for split, kinds in {"train": ("cat",), "test": ("cat", "dog")}.items():  # only one split has colours
+        image_folder(tmp_path / "few", {f"{split}/{kind}/1.png": pixels(1, 4, 4) for kind in kinds})
+    image_folder(tmp_path / "few", {"train/dog/1.png": pixels(0, 4, 4, 3)})
+    for name in ("pets", "few"):
+        data = load_images(str(tmp_path / name))
+        assert data.train.images.shape == data.test.images.shape == (2, 3, 4, 4)
+        assert torch.equal(data.train.images[0], torch.from_numpy(pixels(1, 4, 4)).byte().expand(3, 4, 4))
+        assert torch.equal(data.train.images[1].permute(1, 2, 0), torch.from_numpy(pixels(0, 4, 4, 3)).byte())
 
 
 TWO_BY_TWO = {f"{split}/{kind}/1.png": pixels(0, 4, 4) for split in ("train", "test") for kind in ("cat", "dog")}
 
 
 @pytest.mark.parametrize("name", ["train/dog/1.png", "test/dog/1.png"])
-@pytest.mark.parametrize("shape, other", [((4, 4), (4, 5)), ((4, 5), (5, 4)), ((4, 4), (4, 4, 3))])
+@pytest.mark.parametrize("shape, other", [((4, 4), (4, 5)), ((4, 5), (5, 4)), ((4, 4), (5, 5, 3))])
 def test_images_of_different_sizes_are_refused(tmp_path, name, shape, other):
     folder = image_folder(
         tmp_path / "pets", {key: pixels(0, *shape) for key in TWO_BY_TWO} | {name: pixels(0, *other)}
@@ -255,11 +259,109 @@ def test_images_of_different_sizes_are_refused(tmp_path, name, shape, other):
     message_of(error, UsageError, f"--dataset_name {folder} ({name.split('/')[0]})", "different sizes")
 
 
-def test_a_folder_without_test_images_is_refused(tmp_path):
+@pytest.mark.parametrize("start", ["", "train/"])
+def test_a_folder_without_test_images_is_split(tmp_path, start):
+    """By class, the same at each call, and no image in both; whatever the classes are called."""
+    kinds = {"test": 10, "a_train_b": 20, "eval": 5}
+    names = [f"{start}{kind}/{index}.png" for kind, num in kinds.items() for index in range(num)]
+    folder = image_folder(tmp_path / "pets", {name: np.full((4, 4), seed) for seed, name in enumerate(names)})
+    data = load_images(str(folder))
+    assert data.train.class_names == ("a_train_b", "eval", "test")
+    assert data.train.labels.bincount().tolist() == [16, 4, 8] and data.test.labels.bincount().tolist() == [4, 1, 2]
+    seen = torch.cat([data.train.images, data.test.images])[:, 0, 0, 0]
+    assert sorted(seen.tolist()) == list(range(35))
+    assert load_images(str(folder)).digest() == data.digest()
+    assert data.described == "pets (0.2 of its images, by class with seed 0, are the test images)"
+    half = load_images(str(folder), options=ImageOptions(test_share=0.4))
+    assert half.test.labels.bincount().tolist() == [8, 2, 4] and "0.4 of its images" in half.described
+
+
+def test_a_class_of_one_image_cannot_be_split(tmp_path):
     folder = image_folder(tmp_path / "pets", {name: array for name, array in TWO_BY_TWO.items() if "train" in name})
     with pytest.raises(UsageError) as error:
         load_images(str(folder))
-    message_of(error, UsageError, f"--dataset_name {folder}", "['train']", "test")
+    message_of(error, UsageError, "--test_share 0.2: of the class cat", f"--dataset_name {folder}", "one image")
+
+
+SPLIT_NAMES = ("train", "training", "a_train_b", "test", "testing", "pre-test", "eval")
+
+
+def test_no_image_of_one_split_is_in_another(tmp_path):
+    images = {f"train/{kind}/{index}.png": np.full((4, 4), 1) for kind in SPLIT_NAMES for index in range(4)}
+    images |= {f"test/{kind}/{index}.png": np.full((4, 4), 2) for kind in SPLIT_NAMES for index in range(2)}
+    data = load_images(str(image_folder(tmp_path / "test" / "train", images)))
+    assert data.train.images.flatten().bincount().tolist() == [0, 28 * 16]
+    assert data.test.images.flatten().bincount().tolist() == [0, 0, 14 * 16]
+    assert data.train.labels.bincount().tolist() == [4] * 7 and data.test.labels.bincount().tolist() == [2] * 7
+
+
+def test_hidden_files_are_nobodys_images(tmp_path):
+    folder = image_folder(tmp_path / ".data" / "pets", TWO_BY_TWO)
+    for name in ("._1.png", ".ipynb_checkpoints/1.png", "__MACOSX/1.png"):
+        image_folder(folder / "train" / "cat", {name: pixels(9, 4, 4)})
+    (folder / "train" / "cat" / "._2.png").write_bytes(b"no image")
+    data = load_images(str(folder))
+    assert data.train.class_names == ("cat", "dog") and len(data.train) == len(data.test) == 2
+
+
+def test_images_in_no_folder_are_of_one_class(tmp_path):
+    images = {f"{index}.png": np.full((4, 4), index) for index in range(10)}
+    data = load_images(str(image_folder(tmp_path / "flat", images)))
+    assert (len(data.train), len(data.test), data.train.class_names) == (8, 2, ("all",))
+    with pytest.raises(UsageError, match="^--conditional: flat has one class, all; two or more are needed$"):
+        data.check_classes("--conditional")
+
+
+def test_a_loose_image_beside_class_folders_is_named(tmp_path):
+    folder = image_folder(tmp_path / "pets", {"cat/1.png": pixels(0, 4, 4), "loose.png": pixels(0, 4, 4)})
+    with pytest.raises(UsageError) as error:
+        load_images(str(folder))
+    message_of(error, UsageError, f"--dataset_name {folder}: {folder}/loose.png is in no folder", "in CLASS/")
+
+
+def test_images_are_resized_on_request(tmp_path):
+    left = np.repeat([[0, 0, 100, 100, 200, 200, 250, 250]], 4, 0)  # 4 x 8 pixels
+    folder = image_folder(
+        tmp_path / "pets", {f"{split}/cat/{i}.png": left for split in ("train", "test") for i in "12"}
+    )
+    with pytest.raises(UsageError, match="must be square: give --image_size N and --resize crop, pad or stretch"):
+        assert load_images(str(folder)).train.image_size is None
+    rows = {"crop": [100, 100, 200, 200], "stretch": [14, 100, 194, 243]}
+    for resize, row in rows.items():
+        data = load_images(str(folder), options=ImageOptions(image_size=4, resize=resize))
+        assert data.train.image_size == data.test.image_size == 4
+        assert data.train.images[0, 0, 1].tolist() == row, resize
+        assert data.described.startswith("pets (images of 4 x 4, others ")
+    padded = [load_images(str(folder), options=ImageOptions(image_size=8, resize="pad", background=each))
+              for each in ("white", "black")]  # fmt: skip
+    for data, value in zip(padded, (255, 0), strict=True):
+        column = data.test.images[0, 0, :, 3]
+        assert column.tolist() == [value] * 2 + [100] * 4 + [value] * 2
+    (folder / "train" / "cat" / "2.png").unlink()
+    image_folder(folder, {"train/cat/2.png": pixels(0, 6, 6)})
+    data = load_images(str(folder), options=ImageOptions(image_size=4))
+    assert data.train.images.shape == (2, 1, 4, 4)
+    with pytest.raises(
+        UsageError, match=r"train/cat/2.png is 6 x 6 \(height x width\), the first is 4 x 8; --image_si"
+    ):
+        load_images(str(folder))
+    digits = load_images("digits", options=ImageOptions(image_size=16))
+    assert digits.train.images.shape == (1500, 1, 16, 16) and digits.known_as is None
+    same = load_images("digits", options=ImageOptions(image_size=28))
+    assert same.digest() == load_images().digest() and same.known_as == "digits"
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25])
+def test_validation_images_are_held_out_of_the_training_images(share):
+    plain, data = load_images(), load_images("digits", options=ImageOptions(validation_share=share))
+    assert plain.validation is None and plain.watched is plain.test and plain.described == "digits"
+    assert torch.equal(data.test.images, plain.test.images) and data.watched is data.validation
+    assert len(data.validation) == round(1500 * share) and len(data.train) == 1500 - len(data.validation)
+    counts = data.validation.labels.bincount() / plain.train.labels.bincount()
+    assert (counts - share).abs().max() < 0.01
+    both = torch.cat([data.train.images, data.validation.images]).flatten(1)
+    assert torch.equal(both.unique(dim=0), plain.train.images.flatten(1).unique(dim=0))
+    assert data.digest() != plain.digest() and f"digits ({share} of its training images" in data.described
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -268,15 +370,6 @@ def test_an_image_in_no_folder_of_a_class_is_named(tmp_path, split):
     with pytest.raises(UsageError) as error:
         load_images(str(folder))
     message_of(error, UsageError, f"--dataset_name {folder}", f"{folder}/{split}/loose.png is in no folder of a class")
-
-
-def test_classes_are_wanted_where_splits_are_not_called_by_their_names(tmp_path):
-    folder = image_folder(
-        tmp_path / "pets", {f"{split}/cat/1.png": pixels(0, 4, 4) for split in ("a_train", "a_test")}
-    )
-    with pytest.raises(UsageError) as error:
-        load_images(str(folder))
-    message_of(error, UsageError, f"--dataset_name {folder}", "label column")
 
 
 def test_one_class_is_a_data_set_and_none_to_tell_apart(tmp_path):
@@ -356,6 +449,7 @@ def test_what_comes_from_the_hub_is_known_by_its_repository(monkeypatch, name):
     data = load_images(name)
     assert (data.name, data.known_as, data.source) == (name, "mnist", "ylecun/mnist")
     other = load_images("owner/mnist")
+    assert (data.title, other.title) == ("MNIST", "mnist")
     assert (other.name, other.known_as, other.source) == ("owner/mnist", None, "owner/mnist")
     assert asked == ["ylecun/mnist", "owner/mnist"]
     given = dict(of_labels([0, 1], 8, "0123456789"))  # what a mirror may serve
@@ -492,9 +586,9 @@ def pictures_of(folder, make):
 def test_damaged_and_deep_pictures_are_told(tmp_path):
     good = pictures_of(tmp_path / "good", lambda split, image: image)
     (good / "test" / "dog" / "1.png").write_bytes((good / "test" / "dog" / "1.png").read_bytes()[:40])
-    with pytest.raises(HwzooError, match="image 1 cannot be read"):
+    with pytest.raises(HwzooError, match="test/dog/1.png cannot be read"):
         load_images(str(good))
-    with pytest.raises(UsageError, match=r"of different sizes: \(1, 5, 5\) and \(1, 6, 6\)"):
+    with pytest.raises(UsageError, match=r"of different sizes: \(1, 5, 5\) and \(1, 6, 6\) .* --image_size"):
         load_images(str(pictures_of(tmp_path / "sizes", lambda s, i: i if s == "train" else i.resize((6, 6)))))
     with pytest.raises(UsageError, match="mode I;16; pixels must have 8 bits"):
         load_images(str(pictures_of(tmp_path / "deep", lambda split, image: image.convert("I;16"))))
@@ -503,3 +597,208 @@ def test_damaged_and_deep_pictures_are_told(tmp_path):
 def test_black_and_white_pictures_have_one_channel(tmp_path):
     data = load_images(str(pictures_of(tmp_path / "bits", lambda split, image: image.convert("1"))))
     assert data.train.num_channels == 1
+
+
+# Columns
+
+
+def table(size=12, **columns):
+    from datasets import Dataset
+    from datasets import Image as ImageColumn
+
+    pictures = [Image.fromarray(np.full((4, 4), 20 * index, np.uint8)) for index in range(size)]
+    return Dataset.from_dict({"image": pictures, **columns}).cast_column("image", ImageColumn())
+
+
+LABELS = {
+    "strings": (["b", "a", "c"] * 4, ("a", "b", "c"), [1, 0, 2]),
+    "integers with gaps": ([10, 2, 300] * 4, ("2", "10", "300"), [1, 0, 2]),
+    "whole floats": ([1.0, 0.0, 2.0] * 4, ("0", "1", "2"), [1, 0, 2]),
+}
+
+
+@pytest.mark.parametrize("values, names, labels", LABELS.values(), ids=LABELS)
+def test_labels_of_any_kind_become_classes(values, names, labels):
+    data = load_images({"train": table(label=values), "test": table(label=values)})
+    assert data.train.class_names == names and data.train.labels.tolist() == data.test.labels.tolist() == labels * 4
+    assert data.train.images[:, 0, 0, 0].tolist() == [20 * index for index in range(12)]
+
+
+@pytest.mark.parametrize(
+    "wrong, values",
+    [("-1", [0, -1]), ("None", ["a", None]), ("''", ["a", ""]), ("nan", [0.0, float("nan")])],
+)
+def test_a_missing_label_is_told_with_column_and_row(wrong, values):
+    with pytest.raises(UsageError) as error:
+        load_images(table(label=values * 6))
+    assert message_of(error, UsageError, f"row 2: label is {wrong}; each image needs a class")
+
+
+def test_a_data_set_from_python_is_split():
+    data = load_images(table(label=["a", "b"] * 6), options=ImageOptions(test_share=0.5))
+    assert len(data.train) == len(data.test) == 6 and data.test.labels.bincount().tolist() == [3, 3]
+
+
+def test_several_columns_are_asked_for():
+    two = table(fine=["a", "b"] * 6, coarse=[1, 2] * 6)
+    with pytest.raises(UsageError, match="fine, coarse is the class is not said: give --label_column"):
+        load_images(two)
+    assert load_images(two, options=ImageOptions(label_column="coarse")).train.class_names == ("1", "2")
+    assert load_images(two, options=ImageOptions(label_column="none")).train.class_names == ("all",)
+    with pytest.raises(UsageError, match="--label_column kind: .* has the columns"):
+        load_images(two, options=ImageOptions(label_column="kind"))
+    with_mask = two.add_column("mask", [{"bytes": row["bytes"], "path": None} for row in encoded(two)])
+    with pytest.raises(UsageError, match="give --image_column, one of image, mask"):
+        load_images(with_mask, options=ImageOptions(label_column="fine"))
+    chosen = load_images(with_mask, options=ImageOptions(label_column="fine", image_column="mask"))
+    assert chosen.train.images.shape[1:] == (1, 4, 4)
+    with pytest.raises(UsageError, match="none holds images"):
+        load_images(two.remove_columns("image"))
+
+
+def encoded(data):
+    from datasets import Image as ImageColumn
+
+    return list(data.cast_column("image", ImageColumn(decode=False))["image"])
+
+
+def test_data_sets_on_the_disk(tmp_path):
+    from datasets import DatasetDict
+
+    both = DatasetDict(train=table(label=["a", "b"] * 6), test=table(4, label=["b", "a"] * 2))
+    both.save_to_disk(tmp_path / "saved")
+    both["train"].save_to_disk(tmp_path / "single")
+    (tmp_path / "tables").mkdir()
+    for split in both:
+        both[split].to_parquet(tmp_path / "tables" / f"{split}-00000-of-00001.parquet")
+    expected = load_images(both).digest()
+    for name in ("saved", "tables"):
+        assert load_images(str(tmp_path / name)).digest() == expected, name
+    assert len(load_images(str(tmp_path / "single")).test) == 3  # 0.2 of 12, rounded up
+    file = tmp_path / "tables" / "train-00000-of-00001.parquet"
+    assert load_images(str(file)).digest() == load_images(both["train"]).digest()
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_metadata_gives_the_labels(tmp_path, kind):
+    names = [f"{split}/{index}.png" for split in ("train", "test") for index in range(2)]
+    folder = image_folder(tmp_path / "pets", {name: pixels(0, 4, 4) for name in names})
+    for split in ("train", "test"):
+        rows = [("0.png", "dog"), ("1.png", "cat")]
+        if kind == "csv":
+            text = "file_name,label\n" + "".join(f"{name},{label}\n" for name, label in rows)
+        else:
+            text = "".join(f'{{"file_name": "{name}", "label": "{label}"}}\n' for name, label in rows)
+        (folder / split / f"metadata.{kind}").write_text(text)
+    data = load_images(str(folder))
+    assert data.train.class_names == ("cat", "dog") and data.train.labels.tolist() == data.test.labels.tolist() == [
+        1,
+        0,
+    ]
+
+
+def test_what_holds_no_images_is_told_by_its_name(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "mnist.pkl.gz").write_bytes(b"pickled")
+    with pytest.raises(HwzooError, match="mine: none of its files is an image: mnist.pkl.gz"):
+        load_images(str(tmp_path / "mine"))
+
+
+# The family of MNIST
+
+
+def test_idx_files_have_many_names(tmp_path):
+    arrays = some_arrays()
+    expected = load_images(str(idx_folder(tmp_path / "a", arrays))).digest()
+    idx_folder(tmp_path / "torchvision" / "MNIST" / "raw", arrays, compressed=False)
+    idx_folder(tmp_path / "kmnist" / "KMNIST" / "raw", arrays)
+    for path in idx_folder(tmp_path / "dots", arrays, compressed=False).iterdir():
+        path.rename(path.with_name(path.name.replace("-idx", ".idx")))
+    for name in ("torchvision", "torchvision/MNIST/raw", "torchvision/MNIST", "kmnist", "dots"):
+        assert load_images(str(tmp_path / name)).digest() == expected, name
+    assert load_images("mnist", str(tmp_path / "torchvision")).digest() == expected
+
+
+def test_the_labels_of_qmnist_have_eight_columns(tmp_path):
+    arrays = some_arrays()
+    for split, theirs in (("train", "train"), ("t10k", "test")):
+        rows = np.zeros((len(arrays[f"{split}-labels"]), 8), ">i4")
+        rows[:, 0], rows[:, 2] = arrays[f"{split}-labels"], 1000
+        header = bytes([0, 0, 12, 2]) + b"".join(size.to_bytes(4, "big") for size in rows.shape)
+        (tmp_path / f"qmnist-{theirs}-labels-idx2-int").write_bytes(header + rows.tobytes())
+        (tmp_path / f"qmnist-{theirs}-images-idx3-ubyte").write_bytes(idx(arrays[f"{split}-images"]))
+    data = load_images(str(tmp_path))
+    assert data.train.labels.tolist() == arrays["train-labels"].tolist()
+    assert torch.equal(data.test.images[:, 0], torch.from_numpy(arrays["t10k-images"]).byte())
+
+
+def test_emnist_is_turned_upright_and_its_classes_named(tmp_path):
+    arrays = some_arrays()
+    for part in ("letters", "digits"):
+        for split, theirs in (("train", "train"), ("t10k", "test")):
+            start = tmp_path / f"emnist-{part}-{theirs}"
+            Path(f"{start}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(arrays[f"{split}-images"])))
+            labels = arrays[f"{split}-labels"] + (part == "letters")
+            Path(f"{start}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(labels)))
+    (tmp_path / "emnist-letters-mapping.txt").write_text("".join(f"{n} {64 + n} {96 + n}\n" for n in range(1, 6)))
+    with pytest.raises(UsageError, match="several configurations: give --dataset_config, one of digits, letters"):
+        load_images(str(tmp_path))
+    data = load_images(str(tmp_path), options=ImageOptions(dataset_config="letters"))
+    assert data.train.class_names == tuple("ABCDE") and data.train.labels.tolist() == arrays["train-labels"].tolist()
+    upright = torch.from_numpy(arrays["train-images"]).byte().transpose(1, 2)
+    assert torch.equal(data.train.images[:, 0], upright) and "transposed, so that they are upright" in data.described
+
+
+@pytest.mark.parametrize("kind", ["medmnist", "keras", "kmnist"])
+def test_npz_files(tmp_path, kind):
+    arrays = {name: array.astype(np.uint8) for name, array in some_arrays().items()}
+    train, test = ([arrays[f"{split}-{what}"] for what in ("images", "labels")] for split in ("train", "t10k"))
+    path = tmp_path / "data.npz"
+    if kind == "medmnist":
+        colours = [np.stack([part[0]] * 3, -1) + np.uint8([0, 1, 2]) for part in (train, test)]
+        named = {"train_images": colours[0], "train_labels": train[1][:, None], "test_images": colours[1]}
+        np.savez(path, **named, test_labels=test[1][:, None], val_images=colours[1], val_labels=test[1][:, None])
+    elif kind == "keras":
+        np.savez(path, x_train=train[0], y_train=train[1], x_test=test[0], y_test=test[1])
+    else:
+        path = tmp_path / "kmnist"
+        path.mkdir()
+        for split, part in (("train", train), ("test", test)):
+            np.savez(path / f"kmnist-{split}-imgs.npz", part[0])
+            np.savez(path / f"kmnist-{split}-labels.npz", part[1])
+    data = load_images(str(path))
+    assert data.train.labels.tolist() == train[1].tolist() and data.test.labels.tolist() == test[1].tolist()
+    assert data.train.images.shape == (7, 3 if kind == "medmnist" else 1, 3, 3)
+    assert torch.equal(data.train.images[:, 0], torch.from_numpy(train[0]))
+    if kind == "medmnist":
+        assert torch.equal(data.train.images[:, 2], torch.from_numpy(train[0] + np.uint8(2)))
+        assert len(load_images(str(path), options=ImageOptions(validation_share=0.5)).validation) == 4  # its own
+
+
+def test_npz_files_that_hold_something_else_are_refused(tmp_path):
+    np.savez(tmp_path / "pickled.npz", train_images=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(HwzooError, match="pickled.npz cannot be read: .*allow_pickle"):
+        load_images(str(tmp_path / "pickled.npz"))
+    images = np.zeros((3, 4, 4), np.uint8)
+    np.savez(tmp_path / "many.npz", train_images=images, train_labels=np.zeros((3, 14), int), test_images=images,
+             test_labels=np.zeros((3, 14), int))  # fmt: skip
+    with pytest.raises(UsageError, match=r"train labels are int64 of shape \(3, 14\); each image needs one integer"):
+        load_images(str(tmp_path / "many.npz"))
+
+
+def test_larochelles_text_files(tmp_path):
+    sizes = {"train": 5, "valid": 3, "test": 4}
+    arrays = {split: np.random.default_rng(num).integers(2, size=(num, 9)) for split, num in sizes.items()}
+    for split, array in arrays.items():
+        np.savetxt(tmp_path / f"binarized_mnist_{split}.amat", array, fmt="%d")
+    data = load_images(str(tmp_path), options=ImageOptions(validation_share=0.1))
+    for part, split in ((data.train, "train"), (data.validation, "valid"), (data.test, "test")):
+        assert torch.equal(part.images.flatten(1), torch.from_numpy(arrays[split] * 255).byte()), split
+    fixed = data.binarized("fixed", 0, 0)
+    for part, given in zip(fixed, (data.train, data.test, data.validation), strict=True):
+        assert torch.equal(part.images, given.images)
+    with pytest.raises(UsageError, match="--binarization fixed: digits has grey pixels"):
+        load_images().binarized("fixed", 0, 0)
+    (tmp_path / "binarized_mnist_test.amat").write_text("0 1 2 0 1 0 0 1 0\n")
+    with pytest.raises(HwzooError, match="binarized_mnist_test.amat is no text of lines of zeros and ones"):
+        load_images(str(tmp_path))

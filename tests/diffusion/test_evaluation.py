@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from hwzoo import diffusion
+from hwzoo import diffusion, hub
 from hwzoo.errors import UsageError
 
 SETTINGS = {"scheduler": "ddpm", "num_inference_steps": 5, "guidance_scale": 2.0, "num_bound_timesteps": 3}
@@ -106,7 +106,7 @@ def test_new_networks_have_the_size_that_is_asked_for():
 
 def test_a_trained_network_comes_with_its_scheduler(tiny_unet, tmp_path):
     unet = tiny_unet(layers_per_block=2)
-    diffusion.save_pipeline(diffusion.make_pipeline(unet, diffusion.train_scheduler(40)), tmp_path)
+    hub.save(diffusion.make_pipeline(unet, diffusion.train_scheduler(40)), tmp_path)
     new, name = diffusion.train_scheduler(30), str(tmp_path)
     trained, scheduler = diffusion.load_or_build(name, data_of(8), SMALL, new)
     assert scheduler.config.num_train_timesteps == 40

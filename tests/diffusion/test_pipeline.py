@@ -14,7 +14,7 @@ from diffusers import DDPMPipeline, DiffusionPipeline
 from loopback_hub import LoopbackHub
 from PIL import Image
 
-from hwzoo import diffusion
+from hwzoo import diffusion, hub
 from hwzoo.diffusion.pipeline_class_conditional import ClassConditionalPipeline
 from hwzoo.errors import HwzooError, UsageError
 
@@ -211,7 +211,7 @@ def test_every_scheduler_takes_every_prediction(name, prediction_type, condition
 
 
 def test_a_fresh_and_a_reloaded_config_give_the_same_timesteps(unconditional, tmp_path):
-    diffusion.save_pipeline(unconditional, tmp_path)
+    hub.save(unconditional, tmp_path)
     reloaded = diffusion.load_pipeline(str(tmp_path))
     for name in diffusion.SCHEDULERS:
         timesteps = []
@@ -317,7 +317,7 @@ def test_strips_show_some_images_from_noise_to_the_end():
 
 
 def test_an_unconditional_model_is_a_plain_pipeline_of_diffusers(unconditional, tmp_path):
-    diffusion.save_pipeline(unconditional, tmp_path)
+    hub.save(unconditional, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [INDEX, "scheduler", "unet"]
     theirs = DDPMPipeline.from_pretrained(tmp_path)
     theirs.set_progress_bar_config(disable=True)
@@ -326,7 +326,7 @@ def test_an_unconditional_model_is_a_plain_pipeline_of_diffusers(unconditional, 
 
 
 def test_a_conditional_model_comes_back(conditional, tmp_path):
-    diffusion.save_pipeline(conditional, tmp_path)
+    hub.save(conditional, tmp_path)
     assert json.loads((tmp_path / INDEX).read_text())["_class_name"] == [
         "pipeline_class_conditional", "ClassConditionalPipeline",
     ]  # fmt: skip
@@ -357,7 +357,7 @@ torch.save(images, again + "/images.pt")
 
 def test_it_loads_where_hwzoo_is_not_installed(tiny_unet, tmp_path):
     pipeline = diffusion.make_pipeline(tiny_unet(num_classes=3), diffusion.train_scheduler(30), image_size=6)
-    diffusion.save_pipeline(pipeline, tmp_path / "model")
+    hub.save(pipeline, tmp_path / "model")
     program = tmp_path / "program.py"
     program.write_text(WITHOUT_HWZOO)
     done = subprocess.run(
@@ -371,7 +371,7 @@ def test_it_loads_where_hwzoo_is_not_installed(tiny_unet, tmp_path):
 
 
 def test_a_strangers_code_is_not_run(conditional, tmp_path):
-    diffusion.save_pipeline(conditional, tmp_path)
+    hub.save(conditional, tmp_path)
     (tmp_path / "pipeline_class_conditional.py").write_text("raise SystemExit('run')")
     assert torch.equal(draw(diffusion.load_pipeline(str(tmp_path)), [1, 2]), draw(conditional, [1, 2]))
     with pytest.raises(ValueError, match="trust_remote_code"):
@@ -380,7 +380,7 @@ def test_a_strangers_code_is_not_run(conditional, tmp_path):
 
 def test_the_library_saves_it_as_well(conditional, tmp_path):
     """diffusers' own `save_pretrained`, which `push_to_hub` calls, leaves the same files."""
-    diffusion.save_pipeline(conditional, tmp_path / "ours")
+    hub.save(conditional, tmp_path / "ours")
     conditional.save_pretrained(tmp_path / "theirs")
     contents = [
         {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -414,7 +414,7 @@ for name in ("me/ours", "me/theirs"):
 def test_it_is_pushed_and_loads_by_its_id(tiny_unet, tmp_path):
     """By our push and by diffusers' own; where it is loaded hwzoo is not installed."""
     pipeline = diffusion.make_pipeline(tiny_unet(num_classes=3), diffusion.train_scheduler(30), image_size=6)
-    diffusion.save_pipeline(pipeline, tmp_path / "model")
+    hub.save(pipeline, tmp_path / "model")
     card = 'DiffusionPipeline.from_pretrained("model"); diffusion.load_pipeline("model")'
     (tmp_path / "model" / "README.md").write_text(card)
     with LoopbackHub(token="hf_right", users=("me",)) as server:
@@ -468,7 +468,7 @@ def other_pipeline(folder):
     ],
 )
 def test_what_is_no_pipeline_is_refused(damage, kind, named, unconditional, tmp_path):
-    diffusion.save_pipeline(unconditional, tmp_path)
+    hub.save(unconditional, tmp_path)
     damage(tmp_path)
     with pytest.raises(kind, match=named) as error:
         diffusion.load_pipeline(str(tmp_path))

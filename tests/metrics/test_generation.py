@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from hwzoo import ContinualConfig, ContinualForImageClassification
+from hwzoo import ClassifierConfig, ClassifierForImageClassification
 from hwzoo.errors import HwzooError, UsageError
 from hwzoo.metrics import (
     classes_covered,
@@ -276,8 +276,8 @@ def test_batches_of_any_size_give_the_scores_of_one_tensor_and_leave_the_random_
 
 def test_a_classifier_of_the_zoo_scores():
     torch.manual_seed(0)
-    config = ContinualConfig(image_size=4, num_channels=3, backbone="mlp", hidden_sizes=[6], num_labels=5)
-    classifier = ContinualForImageClassification(config).train()
+    config = ClassifierConfig(image_size=4, num_channels=3, backbone="mlp", hidden_sizes=[6], num_labels=5)
+    classifier = ClassifierForImageClassification(config).train()
     test = some_images(50, channels=3)
     dark = 0.1 * some_images(50, seed=1, channels=3)
     scores = generator_scores(dark, test, test, classifier)

@@ -53,18 +53,18 @@ class KnownBounds:
 LABELS = torch.arange(10).repeat(12)
 
 
-def places_as_pixels(places):
-    return places.float()[:, None, None, None]
+def indices_as_pixels(indices):
+    return indices.float()[:, None, None, None]
 
 
 def test_the_protocol_of_the_courses():
     model = KnownBounds()
-    results = course100(model, places_as_pixels, LABELS, seed=3)
+    results = course100(model, indices_as_pixels, LABELS, seed=3)
     # As many repeats: 100 of the bound, then 100 / K of the bound with K samples.
     assert model.num_samples == [1] * 100 + [10] * 10 + [100] + [1000]
     assert len(model.images) == 100 + 112
     first_ten = torch.cat([torch.arange(label, 100, 10) for label in range(10)])
-    assert all(torch.equal(images, places_as_pixels(first_ten)) for images in model.images)
+    assert all(torch.equal(images, indices_as_pixels(first_ten)) for images in model.images)
 
     drawn = torch.rand(212, generator=torch.Generator().manual_seed(3)).double()
     assert results == {
@@ -80,12 +80,12 @@ def test_the_protocol_of_the_courses():
 
 
 def test_the_protocol_depends_on_its_seed_alone():
-    results = course100(KnownBounds(), places_as_pixels, LABELS)
+    results = course100(KnownBounds(), indices_as_pixels, LABELS)
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    assert course100(KnownBounds(), places_as_pixels, LABELS) == results
+    assert course100(KnownBounds(), indices_as_pixels, LABELS) == results
     assert torch.equal(torch.get_rng_state(), state)
-    assert course100(KnownBounds(), places_as_pixels, LABELS, seed=1) != results
+    assert course100(KnownBounds(), indices_as_pixels, LABELS, seed=1) != results
 
 
 @pytest.mark.parametrize(
@@ -93,5 +93,5 @@ def test_the_protocol_depends_on_its_seed_alone():
 )
 def test_the_protocol_needs_ten_images_of_each_of_ten_classes(labels):
     model = KnownBounds()
-    assert course100(model, places_as_pixels, labels) == {}
+    assert course100(model, indices_as_pixels, labels) == {}
     assert model.images == []

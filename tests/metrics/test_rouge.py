@@ -9,7 +9,8 @@ import pytest
 from rouge_score import rouge_scorer, scoring
 
 from hwzoo.metrics.rouge.sentences import split_sentences
-from hwzoo.metrics.text import ROUGE, ROUGE_TYPES, rouge_scores
+from hwzoo.metrics.rouge.words import UnicodeTokenizer, share_dropped
+from hwzoo.metrics.text import ROUGE, ROUGE_TYPES, rouge_scores, rouge_tokenizer
 
 PREDICTIONS = ["The cats sat on the mats. They slept.", "A quick test", "", "nothing alike"]
 REFERENCES = [
@@ -127,6 +128,73 @@ def test_scores_of_the_zoo_are_stemmed_and_split():
     assert found == {name: [score[name] for score in expected] for name in ROUGE_TYPES}
 
 
+# Other scripts than ours
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Ёж и 2 кота", ["ёж", "и", "2", "кота"]),
+        ("Naïve cafés run", ["naïve", "cafés", "run"]),
+        ("cafe\u0301 CAFÉ", ["café", "café"]),  # a letter and its accent, or one character for both
+        ("Straße İ", ["strasse", "i̇"]),
+        ("मैं हिन्दी क्\u200dषत्रिय", ["मैं", "हिन्दी", "क्षत्रिय"]),  # vowel signs are marks
+        ("می\u200cخواهم بله", ["میخواهم", "بله"]),
+        ("2024年天气 GPU好", ["2024", "年", "天", "气", "gpu", "好"]),
+        ("コーヒー１杯", ["コ", "ー", "ヒ", "ー", "1", "杯"]),
+        ("รักดี", ["รั", "ก", "ดี"]),
+        ("안녕 세계", ["안녕", "세계"]),
+        ("don't _ a-b", ["don", "t", "a", "b"]),
+        ("…", []),
+    ],
+)
+def test_words_of_any_script(text, words):
+    assert UnicodeTokenizer()(text) == words
+
+
+def test_english_is_the_same_under_either_tokenizer(rouge):
+    texts = [*PREDICTIONS, *REFERENCES, "The U.S. markets' 3.5% falling_back; running, ties!\n\tE-mail"]
+    for use_stemmer in (False, True):
+        ours = rouge_scorer.tokenizers.DefaultTokenizer(use_stemmer)
+        assert [UnicodeTokenizer(use_stemmer)(text) for text in texts] == [ours.tokenize(text) for text in texts]
+    pairs = PREDICTIONS, [[reference] for reference in REFERENCES]
+    assert rouge_scores(*pairs, "unicode") == rouge_scores(*pairs)
+    by_name = {"use_stemmer": True, "use_aggregator": False, "newline_split": True, "tokenizer": "unicode"}
+    assert rouge.compute(predictions=PREDICTIONS, references=REFERENCES, **by_name) == rouge_scores(*pairs)
+
+
+@pytest.mark.parametrize(
+    ("text", "other", "rouge1"),
+    [
+        ("Кошка спит. Собака лает.", "Собака лает. Кошка ест.", 3 / 4),
+        ("天气好。我走。", "我走。天气坏。", 4 / 5),
+        ("मैं घर गया। वह आया।", "वह आया। मैं घर आया।", 4 / 5),
+        ("今日は雨。", "今日は1", 3 / 4),
+    ],
+)
+def test_other_scripts_are_scored_by_their_words(text, other, rouge1):
+    assert rouge_tokenizer([text]) == "unicode"
+    same = rouge_scores([text], [[text]], "unicode")
+    assert same == {name: [1.0] for name in ROUGE_TYPES}
+    assert rouge_scores([other], [[text]], "unicode", rouge_types=["rouge1"])["rouge1"] == pytest.approx([rouge1])
+    assert rouge_scores([text], [[text]])["rouge1"] == [0.0]  # by rouge-score's own words
+
+
+def test_rouge_lsum_knows_the_sentences_of_other_scripts():
+    for text, other in (("Кот спит. Пёс лает.", "Пёс лает. Кот спит."), ("天气好。我走。", "我走。天气好。")):
+        found = rouge_scores([other], [[text]], "unicode")
+        assert found["rougeL"][0] < 1 and found["rougeLsum"] == [1.0]
+
+
+def test_the_tokenizer_is_chosen_by_the_letters_that_would_be_lost():
+    assert rouge_tokenizer(["word"], "unicode") == "unicode"
+    assert share_dropped(["ab", "вг", "12 ...", ""]) == 0.5 and share_dropped(["12", ""]) == 0.0
+    assert rouge_tokenizer(["Les élèves déjà reçus", "12"]) == "rouge_score" == rouge_tokenizer([])
+    assert rouge_tokenizer(["English words stand here", "и много русских слов стоит тут же рядом"]) == "unicode"
+    with_accents = {name: rouge_scores(["élève"], [["grève"]], name)["rouge1"] for name in ("rouge_score", "unicode")}
+    assert with_accents == {"rouge_score": [0.5], "unicode": [0.0]}  # l ve and gr ve
+
+
 # Sentences
 
 
@@ -146,6 +214,11 @@ def test_scores_of_the_zoo_are_stemmed_and_split():
         ("It is 3.5 points. 2 more follow.", ["It is 3.5 points.", "2 more follow."]),
         ("ends. lower case goes on", ["ends. lower case goes on"]),
         ("Smith et al. (2019) say so. (We agree.)", ["Smith et al. (2019) say so.", "(We agree.)"]),
+        ("It was. Émile came.", ["It was. Émile came."]),  # English as ever
+        ("Он А. С. Пушкин. «Да?» Нет! 5 раз. да", ["Он А. С. Пушкин.", "«Да?»", "Нет!", "5 раз. да"]),
+        ("天气好。“我走！”好吗？好", ["天气好。", "“我走！”", "好吗？", "好"]),
+        ("वह आया। मैं गया।", ["वह आया।", "मैं गया।"]),
+        ("هل؟ نعم. لا", ["هل؟", "نعم.", "لا"]),
     ],
 )
 def test_sentences(text, expected):

@@ -13,6 +13,24 @@ from hwzoo.models.gan.configuration_gan import GANConfig
 from hwzoo.models.gan.losses_gan import LOSSES, gradient_penalty
 from hwzoo.models.gan.modeling_gan import GANModel
 
+# For the shared suite: a small unconditional model with its optional parts switched on, and a loss for each of its
+# parts: {loss: the part that it trains}.
+SUITE = {
+    "config": dict(
+        image_size=8,
+        num_channels=2,
+        latent_size=3,
+        generator_hidden_size=10,
+        generator_channels=[8, 4],
+        discriminator_channels=[3, 5],
+        discriminator_hidden_size=7,
+        discriminator_activation="relu",
+        spectral_norm=True,
+        num_classes=0,
+        pixel_range="unit",
+    ),
+    "losses": {"discriminator_loss": "discriminator", "generator_loss": "generator"},
+}
 TINY = dict(
     image_size=8,
     latent_size=4,

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, pipeline
 
-from hwzoo import ContinualConfig, ContinualForImageClassification, ContinualImageProcessor, ContinualModel
+from hwzoo import ClassifierConfig, ClassifierForImageClassification, ClassifierImageProcessor, ClassifierModel
 
 PIXELS = torch.randint(256, (8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).numpy()
 EXPECTED = PIXELS.transpose(2, 0, 1).astype(np.float32) / 255
@@ -28,7 +28,7 @@ FORMS = {
 
 
 def processor(**changes):
-    return ContinualImageProcessor(image_size=8, num_channels=3, **changes)
+    return ClassifierImageProcessor(image_size=8, num_channels=3, **changes)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -49,7 +49,7 @@ def test_a_batch_is_an_array_of_four_dimensions(form):
 
 def test_a_shape_that_both_layouts_could_have_is_told():
     picture = np.random.default_rng(0).random((3, 3, 3), np.float32)
-    small = ContinualImageProcessor(image_size=3, num_channels=3)
+    small = ClassifierImageProcessor(image_size=3, num_channels=3)
     for layout, expected in (("channels_first", picture), ("channels_last", picture.transpose(2, 0, 1))):
         np.testing.assert_array_equal(small(picture, input_data_format=layout)["pixel_values"][0], expected)
 
@@ -62,7 +62,7 @@ def test_floats_are_resized_as_integers_are():
 
 
 def test_floats_of_colour_become_grey_as_integers_do():
-    grey = ContinualImageProcessor(image_size=8)
+    grey = ClassifierImageProcessor(image_size=8)
     torch.testing.assert_close(
         grey(FLOATS, return_tensors="pt")["pixel_values"], grey(PIXELS, return_tensors="pt")["pixel_values"],
         rtol=0, atol=1 / 255,
@@ -108,7 +108,7 @@ def test_its_settings_come_back(tmp_path):
     own = processor(do_normalize=True, image_mean=[0.5, 0.4, 0.3], image_std=[0.1, 0.2, 0.4])
     own.save_pretrained(tmp_path)
     loaded = AutoImageProcessor.from_pretrained(tmp_path)
-    assert type(loaded) is ContinualImageProcessor
+    assert type(loaded) is ClassifierImageProcessor
     stored = json.loads((tmp_path / "preprocessor_config.json").read_text())
     assert stored["size"] == {"height": 8, "width": 8} and stored["do_rescale"] is True
     np.testing.assert_array_equal(loaded(PIXELS)["pixel_values"], own(PIXELS)["pixel_values"])
@@ -119,10 +119,10 @@ def folder(tmp_path_factory):
     """What transformers' own calls leave of a classifier."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("classifier")
-    ContinualForImageClassification(ContinualConfig(image_size=16, backbone="mlp", hidden_sizes=[7])).save_pretrained(
-        path
-    )
-    ContinualImageProcessor(image_size=16).save_pretrained(path)
+    ClassifierForImageClassification(
+        ClassifierConfig(image_size=16, backbone="mlp", hidden_sizes=[7])
+    ).save_pretrained(path)
+    ClassifierImageProcessor(image_size=16).save_pretrained(path)
     return path
 
 
@@ -140,14 +140,14 @@ np.save("features.npy", features(Image.open("picture.png")))
 
 def test_the_pipeline_gives_features(folder, tmp_path):
     picture = Image.fromarray(PIXELS[:, :, 0])
-    model = ContinualForImageClassification.from_pretrained(folder).eval()
+    model = ClassifierForImageClassification.from_pretrained(folder).eval()
     with torch.no_grad():
         expected = model.features(
             AutoImageProcessor.from_pretrained(folder)(picture, return_tensors="pt").pixel_values
         )
     assert expected.shape == (1, 7)
     features = pipeline("image-feature-extraction", model=str(folder))
-    assert type(features.model) is ContinualModel
+    assert type(features.model) is ClassifierModel
     for pool in (False, True):
         torch.testing.assert_close(features(picture, return_tensors=True, pool=pool), expected)
     picture.save(tmp_path / "picture.png")

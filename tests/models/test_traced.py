@@ -5,7 +5,7 @@ import torch
 import torch._inductor.config
 from torch import nn
 
-from hwzoo import ContinualConfig, ContinualForImageClassification, GANConfig, GANModel, VAEConfig, VAEModel
+from hwzoo import ClassifierConfig, ClassifierForImageClassification, GANConfig, GANModel, VAEConfig, VAEModel
 
 VAE = dict(image_size=8, latent_size=3, encoder_hidden_sizes=[16], decoder_hidden_sizes=[16])
 GAN = dict(
@@ -17,8 +17,8 @@ MODELS = {
     "vae-mixture": lambda: VAEModel(VAEConfig(**VAE, prior="mixture", num_mixture_components=4)),
     "gan": lambda: GANModel(GANConfig(**GAN)),
     "gan-conditional": lambda: GANModel(GANConfig(**GAN, num_classes=3)),
-    "classifier": lambda: ContinualForImageClassification(
-        ContinualConfig(image_size=8, backbone="mlp", hidden_sizes=[6], image_mean=[0.3], image_std=[0.4])
+    "classifier": lambda: ClassifierForImageClassification(
+        ClassifierConfig(image_size=8, backbone="mlp", hidden_sizes=[6], image_mean=[0.3], image_std=[0.4])
     ),
 }
 SIZES = (3, 5)
@@ -34,7 +34,7 @@ def build(name):
 def inputs_of(model, num):
     """Images, and labels where the model takes them."""
     images = torch.rand(num, 1, 8, 8, generator=torch.Generator().manual_seed(1)).round()
-    takes_labels = isinstance(model, ContinualForImageClassification) or getattr(model.config, "num_classes", 0)
+    takes_labels = isinstance(model, ClassifierForImageClassification) or getattr(model.config, "num_classes", 0)
     labels = {"labels": torch.arange(num) % 3} if takes_labels else {}
     return {"pixel_values": images, **labels}
 

@@ -27,6 +27,23 @@ from hwzoo.models.vae.modeling_vae import (
     sample_gaussian,
 )
 
+# For the shared suite: a small unconditional model with its optional parts switched on.
+SUITE = {
+    "config": dict(
+        image_size=8,
+        num_channels=2,
+        encoder_hidden_sizes=[16],
+        decoder_hidden_sizes=[12, 16],
+        latent_size=3,
+        activation="tanh",
+        likelihood="gaussian",
+        variance_parametrization="exp",
+        prior="mixture",
+        prior_std=1.5,
+        num_mixture_components=4,
+        beta=0.5,
+    )
+}
 PIXELS = 16  # of an image of the tiny models
 TINY = dict(image_size=4, encoder_hidden_sizes=[8], decoder_hidden_sizes=[8], latent_size=4, activation="tanh")
 VARIANTS = {

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from recipe_runs import load_recipe
 
-from hwzoo import GANConfig, GANModel, hub, text, training
+from hwzoo import AutoregressiveConfig, AutoregressiveModel, GANConfig, GANModel, hub, text, training
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "train_vae.py"
 
@@ -180,6 +180,17 @@ CASES = {
     "depth in YAML": (
         2, "preset.yaml is not valid YAML: nested too deeply", lambda tmp: [preset(tmp, "seed: " + "[" * 9999)],
     ),
+    "image size 0": (2, "--image_size is 0; it must be in [1, 4096]", lambda tmp: ["--image_size=0"]),
+    "unknown way to resize": (2, "--resize: invalid choice: 'fit'", lambda tmp: ["--resize=fit"]),
+    "unknown background": (2, "--background: invalid choice: 'red'", lambda tmp: ["--background=red"]),
+    "no test images": (2, "--test_share is 0.0; it must be in (0, 1)", lambda tmp: ["--test_share=0"]),
+    "all images for validation": (2, "--validation_share is 1.0", lambda tmp: ["--validation_share=1"]),
+    "column that is not there": (
+        2, "--label_column kind: --dataset_name", lambda tmp: [small_pictures(tmp), "--label_column=kind"],
+    ),
+    "grey pixels said to be binary": (
+        2, "--binarization fixed: digits has grey pixels", lambda tmp: ["--binarization=fixed"],
+    ),
     "an image outside the classes": (
         2, "is in no folder of a class",
         lambda tmp: [small_pictures(tmp), *loose_picture(tmp)],
@@ -276,6 +287,13 @@ CONTINUAL_CASES = {
 }  # fmt: skip
 
 
+def autoregressive_model(folder: Path, **changes) -> str:
+    """An untrained one, of binary 28 x 28 images but for the changes."""
+    small = {"image_size": 28, "hidden_size": 8, "num_layers": 1, "num_attention_heads": 2, "head_hidden_size": 16}
+    hub.save(AutoregressiveModel(AutoregressiveConfig(**small | changes)), folder / "model")
+    return f"--model_name_or_path={folder / 'model'}"
+
+
 def gan_model(folder: Path, num_classes: int) -> str:
     """A saved GAN of some classes."""
     sizes = {"generator_hidden_size": 4, "generator_channels": [4, 4], "discriminator_hidden_size": 4}
@@ -318,10 +336,10 @@ GAN_CASES = {
     ),
     "unknown range of pixels": (2, "--pixel_range: invalid choice: 'byte'", lambda tmp: ["--pixel_range", "byte"]),
     "a model of other classes": (
-        2, "it has num_classes 3, digits has 10", lambda tmp: [gan_model(tmp, num_classes=3)],
+        2, "it has num_classes 3, the data 0 or 10", lambda tmp: [gan_model(tmp, num_classes=3)],
     ),
     "an unconditional model of classes": (
-        2, "it has num_classes 0, digits has 10, as --conditional needs",
+        2, "it has num_classes 0, the data 10",
         lambda tmp: ["--conditional", gan_model(tmp, num_classes=0)],
     ),
     "a model of other images": (
@@ -366,6 +384,9 @@ def adapter_without_base(folder: Path) -> str:
 T5_CASES = {
     "half precision": (
         2, "--fp16 is refused: activations of T5 overflow in float16 and the loss becomes NaN", lambda tmp: ["--fp16"],
+    ),
+    "unknown words of ROUGE": (
+        2, "--rouge_tokenizer: invalid choice: 'spaces'", lambda tmp: ["--rouge_tokenizer", "spaces"],
     ),
     "no token of the source": (
         2, "--max_source_length is 0; it must be in [1, inf)", lambda tmp: ["--max_source_length", "0"],
@@ -508,11 +529,44 @@ DDPM_CASES = {
     "NaN dropout": (2, "--dropout is nan", lambda tmp: ["--dropout=nan"]),
     "unknown flag": (2, "--bloc_out_channels is not a flag", lambda tmp: ["--bloc_out_channels=8"]),
 }  # fmt: skip
+AUTOREGRESSIVE_CASES = {
+    "patches that do not divide": (
+        2, "patch_size is 5; it must divide the image size, which is 28", lambda tmp: ["--patch_size=5"],
+    ),
+    "too few units": (2, "head_hidden_size is 8; it must be at least 16", lambda tmp: ["--head_hidden_size=8"]),
+    "too many heads": (
+        2, "hidden_size is 8; it must be divisible by num_attention_heads, which is 3",
+        lambda tmp: ["--num_attention_heads=3"],
+    ),
+    "temperature 0": (2, "--temperature is 0.0; it must be in (0, inf)", lambda tmp: ["--temperature=0"]),
+    "negative temperature": (2, "--temperature is -1.0; it must be in (0, inf)", lambda tmp: ["--temperature=-1"]),
+    "even kernel": (
+        2, "first_kernel_size is 4; it must be odd", lambda tmp: ["--first_kernel_size=4", "--network=pixelcnn"],
+    ),
+    "unknown network": (2, "--network: invalid choice: 'pixelrnn'", lambda tmp: ["--network=pixelrnn"]),
+    "unknown binarisation": (
+        2, "--binarization: invalid choice: 'median' (choose from", lambda tmp: ["--binarization=median"],
+    ),
+    "pixels that are not on the levels": (
+        2, "it has num_levels 2, the data 256",
+        lambda tmp: ["--binarization=none", autoregressive_model(tmp)],
+    ),
+    "images beyond the positions": (
+        2, "it has image_size 8, the data 28", lambda tmp: [autoregressive_model(tmp, image_size=8)],
+    ),
+    "a model without classes": (
+        2, "it has num_classes 0, the data 10",
+        lambda tmp: ["--conditional", autoregressive_model(tmp)],
+    ),
+    "classes of one class": (
+        2, "--conditional: pictures has one class", lambda tmp: ["--conditional", small_pictures(tmp, classes=1)],
+    ),
+}  # fmt: skip
 ALL_CASES = [
     (recipe, name)
     for recipe, cases in (
         ("train_vae", CASES), ("train_continual", CONTINUAL_CASES), ("train_gan", GAN_CASES),
-        ("train_ddpm", DDPM_CASES), ("train_t5", T5_CASES),
+        ("train_ddpm", DDPM_CASES), ("train_t5", T5_CASES), ("train_autoregressive", AUTOREGRESSIVE_CASES),
     )
     for name in cases
 ]  # fmt: skip
@@ -526,6 +580,7 @@ def test_one_line_and_status(recipe, name, request, command_line, tmp_path):
         "train_gan": (GAN_CASES, SMALL_GAN),
         "train_ddpm": (DDPM_CASES, SMALL_DDPM),
         "train_t5": (T5_CASES, SMALL_T5),
+        "train_autoregressive": (AUTOREGRESSIVE_CASES, SMALL_AUTOREGRESSIVE),
     }[recipe]
     status, named, arguments = cases[name]
     output = tmp_path / "output"
@@ -546,6 +601,7 @@ SMALL_DDPM = [
     "--block_out_channels", "8", "8", "--norm_num_groups=4", "--attention=false", "--num_train_timesteps=30",
     "--num_inference_steps=3", "--num_bound_timesteps=2", "--train_batch_size=10",
 ]  # fmt: skip
+SMALL_AUTOREGRESSIVE = ["--hidden_size=8", "--num_layers=1", "--num_attention_heads=2", "--train_batch_size=20"]
 SMALL_T5 = ["--config_d_model=8", "--config_d_ff=8", "--config_num_layers=1", "--config_num_decoder_layers=1"]
 
 

@@ -7,7 +7,16 @@ import torch
 from PIL import Image
 from recipe_runs import load_recipe, save_classifier
 
-from hwzoo import ContinualForImageClassification, VAEConfig, VAEModel, diffusion, generators, hub, metrics
+from hwzoo import (
+    ClassifierForImageClassification,
+    PipelineFamily,
+    VAEConfig,
+    VAEModel,
+    diffusion,
+    generators,
+    hub,
+    metrics,
+)
 from hwzoo.data import load_images
 from hwzoo.errors import UsageError
 
@@ -23,7 +32,7 @@ def save_pipeline(folder, size=28, num_classes=0, seed=0):
     torch.manual_seed(seed)
     settings = {"block_out_channels": [8, 8], "norm_num_groups": 4, "attention": False, "num_classes": num_classes}
     unet = diffusion.build_unet(size, 1, **settings).eval()
-    diffusion.save_pipeline(diffusion.make_pipeline(unet, diffusion.train_scheduler(25), min(size, 28)), folder)
+    hub.save(diffusion.make_pipeline(unet, diffusion.train_scheduler(25), min(size, 28)), folder)
     return str(folder)
 
 
@@ -81,8 +90,10 @@ def test_a_row_is_of_the_images_that_sample_draws(compare, tmp_path):
     pipeline = diffusion.load_pipeline(model)
     pipeline.scheduler = diffusion.make_scheduler("dpm_solver", pipeline.scheduler.config)
     labels = torch.randint(3, (20,), generator=torch.Generator().manual_seed(5))
-    images, _ = generators.draw(pipeline, 20, labels, 5, 15, num_inference_steps=2, guidance_scale=2.0)
-    classifier = ContinualForImageClassification.from_pretrained(tmp_path / "classifier").eval()
+    images, _ = generators.draw(
+        PipelineFamily(""), pipeline, 20, labels, 5, 15, num_inference_steps=2, guidance_scale=2.0
+    )
+    classifier = ClassifierForImageClassification.from_pretrained(tmp_path / "classifier").eval()
     with torch.no_grad():
         features, test = (classifier.features(x) for x in (images, load_images("digits").test.pixel_values()))
     assert row["test_fid"] == pytest.approx(metrics.frechet_distance(features, test), rel=1e-4)

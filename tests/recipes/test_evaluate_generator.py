@@ -106,7 +106,7 @@ def test_the_training_images_of_the_floor_score_as_the_floor(recipe, evaluate, t
     assert results["num_samples"] == 300
     assert results["test_fid"] == pytest.approx(results["test_fid_floor"], rel=1e-6)
     assert results["test_precision"] > 0.5 and results["test_recall"] > 0.5
-    assert f"300 samples of 300 PNG images in {images}, seed 0" in results["protocol"]
+    assert f"300 samples of 300 images in {images} (transparency, if any, over white), seed 0" in results["protocol"]
 
 
 def test_the_test_images_themselves_score_best(evaluate, tmp_path):
@@ -206,7 +206,7 @@ def test_inception_scores_stand_beside(evaluate, tmp_path, monkeypatch):
             return pixel_values.mean((2, 3))[:, :2]
 
     load = metrics.load_inception
-    monkeypatch.setattr(metrics, "load_inception", lambda: load(Inception()))
+    monkeypatch.setattr(metrics, "load_inception", lambda device: load(Inception(), device=device))
     results = evaluate(save_vae(tmp_path / "vae"), num_samples=20, inception_fid=True)
     assert results["test_inception_fid"] > results["test_inception_fid_floor"] >= 0
     assert "test_inception_fid: on Inception's" in results["protocol"]
@@ -242,6 +242,13 @@ def resnet(folder):
     return folder
 
 
+def coloured(folder):
+    folder.mkdir()
+    for index in range(5):
+        Image.new("RGB", (28, 28), "red").save(folder / f"{index}.png")
+    return folder
+
+
 def images(folder, num=5, size=28, mode="L"):
     return save_images(folder, torch.zeros(num, 1, size, size, dtype=torch.uint8), mode)
 
@@ -263,15 +270,15 @@ CASES = {
     "id that is none": (2, "a/b/c: no such folder, and not a Hub id", lambda tmp: ["--model_name_or_path=a/b/c"]),
     "Hub id without Hub": (1, "nobody/nothing cannot be loaded", lambda tmp: ["--model_name_or_path=nobody/nothing"]),
     "folder without images": (
-        2, "it holds no model_index.json, config.json or PNG images",
+        2, "it holds no model_index.json, config.json or images",
         lambda tmp: (tmp / "e").mkdir() or [f"--model_name_or_path={tmp / 'e'}"],
     ),
     "model without sample": (
-        2, "classifier: a ContinualModel has no `sample`", lambda tmp: [f"--model_name_or_path={tmp / 'classifier'}"],
+        2, "ForImageClassification has no `sample`", lambda tmp: [f"--model_name_or_path={tmp / 'classifier'}"],
     ),
     "colour images": (
         2, "its images are 3 x 28 x 28 (channels x height x width), those of --dataset_name digits 1 x 28 x 28",
-        lambda tmp: [f"--model_name_or_path={images(tmp / 'rgb', mode='RGB')}"],
+        lambda tmp: [f"--model_name_or_path={coloured(tmp / 'rgb')}"],
     ),
     "images of another size": (
         2, "its images are 1 x 20 x 20", lambda tmp: [f"--model_name_or_path={images(tmp / 's', size=20)}"],
@@ -281,10 +288,13 @@ CASES = {
         lambda tmp: [f"--model_name_or_path={images(tmp / 's', size=20)}", "--center_crop"],
     ),
     "images of two sizes": (
-        2, "z/00000.png is 1 x 20 x 20", lambda tmp: [f"--model_name_or_path={two_sizes(tmp / 'two')}"],
+        2, "z/00000.png is 20 x 20 (height x width), the first is 28 x 28; --image_size N",
+        lambda tmp: [f"--model_name_or_path={two_sizes(tmp / 'two')}"],
     ),
     "broken image": (1, "00003.png cannot be read", lambda tmp: [f"--model_name_or_path={broken_png(tmp / 'b')}"]),
-    "16 bits a pixel": (2, "0.png has the mode I;16", lambda tmp: [f"--model_name_or_path={sixteen_bits(tmp / 'd')}"]),
+    "16 bits a pixel": (
+        2, "0.png: it has the mode I;16", lambda tmp: [f"--model_name_or_path={sixteen_bits(tmp / 'd')}"],
+    ),
     "model of another size": (
         2, "its images are 1 x 16 x 16", lambda tmp: [f"--model_name_or_path={save_vae(tmp / 'v', image_size=16)}"],
     ),
@@ -297,7 +307,7 @@ CASES = {
         lambda tmp: [f"--model_name_or_path={save_vae(tmp / 'v')}", "--num_samples=1501"],
     ),
     "more samples than images": (
-        2, "--num_samples is 6; there are 1500 training images for the floor and 5 PNG images",
+        2, "--num_samples is 6; there are 1500 training images for the floor and 5 images in the folder",
         lambda tmp: [f"--model_name_or_path={images(tmp / 'i')}", "--num_samples=6"],
     ),
     "output among the images": (

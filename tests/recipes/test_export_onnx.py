@@ -6,7 +6,7 @@ import pytest
 import torch
 from recipe_runs import load_recipe
 
-from hwzoo import ContinualConfig, ContinualForImageClassification, GANConfig, GANModel, VAEConfig, VAEModel, onnx
+from hwzoo import ClassifierConfig, ClassifierForImageClassification, GANConfig, GANModel, VAEConfig, VAEModel, onnx
 from hwzoo.errors import HwzooError, UsageError
 
 GAN = dict(
@@ -20,7 +20,7 @@ MODELS = {
     "gan": (lambda: GANModel(GANConfig(**GAN)), {"generator", "discriminator"}),
     "gan-conditional": (lambda: GANModel(GANConfig(**GAN, num_classes=3)), {"generator", "discriminator"}),
     "classifier": (
-        lambda: ContinualForImageClassification(ContinualConfig(image_size=16, image_mean=[0.3], image_std=[0.4])),
+        lambda: ClassifierForImageClassification(ClassifierConfig(image_size=16, image_mean=[0.3], image_std=[0.4])),
         {"classifier"},
     ),
 }

@@ -32,7 +32,7 @@ def save_pipeline(folder, num_classes=0, size=8, image_size=None):
     torch.manual_seed(0)
     settings = {"block_out_channels": [8, 8], "norm_num_groups": 4, "attention": False, "num_classes": num_classes}
     unet = diffusion.build_unet(size, 1, **settings).eval()
-    diffusion.save_pipeline(diffusion.make_pipeline(unet, diffusion.train_scheduler(30), image_size), folder)
+    hub.save(diffusion.make_pipeline(unet, diffusion.train_scheduler(30), image_size), folder)
     return str(folder)
 
 
@@ -150,7 +150,7 @@ CASES = {
     ),
     "Hub id without Hub": (1, "nobody/nothing cannot be loaded", lambda tmp: ["nobody/nothing"]),
     "no pipeline": (
-        2, "classifier: a ContinualModel has no `sample`", lambda tmp: [save_classifier(tmp / "classifier")],
+        2, "ForImageClassification has no `sample`", lambda tmp: [save_classifier(tmp / "classifier")],
     ),
     "empty folder": (2, "cannot be loaded", lambda tmp: (tmp / "e").mkdir() or [str(tmp / "e")]),
     "unknown scheduler": (

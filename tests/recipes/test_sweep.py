@@ -91,11 +91,17 @@ def test_columns_are_what_the_preset_says_to_expect(recipe, started, tmp_path, m
     assert started == [(1.0, 3)] * 2
 
 
+NAMES = ", ".join(sorted(path.stem.removeprefix("train_") for path in hwzoo_cli.RECIPES.glob("train_*.py")))
+
+
 @pytest.mark.parametrize(
     "argv, message",
     [
-        ([], "no recipe is given; the first argument must be one of continual, ddpm, gan, t5, vae, or the file of"),
-        (["vea"], "--recipe vea: it must be one of continual, "),
+        (
+            [],
+            f"no recipe is given; the first argument must be one of {NAMES}, or the file of",
+        ),
+        (["vea"], "--recipe vea: it must be one of autoregressive, continual, "),
         (["nowhere/train_vae.py"], "--recipe nowhere/train_vae.py: it must be one of "),
         (["vae", "--preset=cs237"], "--preset cs237: no such file, and no preset has this name; did you mean cs236"),
         (["vae", "--runs", "beta=1", "beta=-1"], "--runs 'beta=-1': --beta is -1.0; it must be in "),

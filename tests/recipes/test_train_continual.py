@@ -4,12 +4,14 @@ import functools
 import json
 import math
 import os
+import re
 import signal
 from pathlib import Path
 
 import pytest
 import recipe_runs
 import torch
+from huggingface_hub import ModelCard
 from PIL import Image
 from recipe_runs import (
     TORCHRUN,
@@ -99,9 +101,12 @@ def test_what_a_run_leaves(train_continual, tmp_path):
     mean, std = load_images("digits").train.mean_and_std()
     assert (model.config.image_mean, model.config.image_std) == (mean, std)
     assert json.loads((tmp_path / "preprocessor_config.json").read_text())["image_size"] == 28
-    assert (tmp_path / "modeling_continual.py").exists() and (tmp_path / "README.md").exists()
+    assert (tmp_path / "modeling_classifier.py").exists() and (tmp_path / "README.md").exists()
     assert Image.open(tmp_path / "accuracy_matrix.png").width > 100
     assert Image.open(tmp_path / "curves.png").width > 500
+    card = ModelCard.load(tmp_path / "README.md")
+    assert (card.data.model_name, card.data.tags) == ("continual-digits-ewc", ["hwzoo", "continual"])
+    assert "other\nscenarios of continual learning are not comparable." in card.text
     again = parse_arguments(types_of(train_continual), [f"--config={tmp_path / 'preset.yaml'}"])
     assert again[0].max_train_steps == 4 and again[0].num_train_epochs is None
     assert again[1] == train_continual.Tasks(stream="permuted", scenario="domain", num_tasks=3)
@@ -127,6 +132,9 @@ def test_a_plain_classifier(train_continual, tmp_path):
     assert not {"average_forgetting", "backward_transfer", "forward_transfer", "permutations"} & set(results)
     assert AutoModelForImageClassification.from_pretrained(tmp_path).config.backbone == "wide_cnn"
     assert Image.open(tmp_path / "accuracy_matrix.png").height > 50
+    card = ModelCard.load(tmp_path / "README.md")
+    assert (card.data.model_name, card.data.tags) == ("digits classifier", ["hwzoo", "classifier"])
+    assert "\n# digits classifier\n" in card.text and "continual learning" not in card.text
 
 
 def test_joint_training_has_one_row_and_all_curves(train_continual, no_pictures, tmp_path):
@@ -298,6 +306,17 @@ def test_resumed_equals_straight(name, train_continual, no_pictures, tmp_path):
         for file in ("model.safetensors", "ema.safetensors"):
             same_weights(*ends, file)
         assert same(*map(state_of, ends))
+
+
+def test_a_run_goes_on_whatever_the_family_is_called(train_continual, no_pictures, tmp_path):
+    """Neither class nor model type is in a checkpoint: those of earlier versions, when they were others, resume."""
+    run(train_continual, tmp_path, max_train_steps=1, strategy="si", checkpointing_steps=1)
+    path = tmp_path / "checkpoints" / "step-00000001"
+    assert {file.name for file in path.iterdir()} == {"manifest.json", "model.safetensors", "state.pt"}
+    layers = {name.rpartition(".")[0] for name in load_file(path / "model.safetensors")}
+    assert layers == {"backbone.1", "classifier"}
+    state = torch.load(path / "state.pt", weights_only=True)
+    assert not re.search("hwzoo|Classifier|Continual", (path / "manifest.json").read_text() + repr(state))
 
 
 @pytest.mark.slow  # tests/reliability kills each recipe

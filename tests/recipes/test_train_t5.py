@@ -198,6 +198,24 @@ def test_summaries_beside_leads_and_the_oracle(train_t5, papers, drawn, tmp_path
     assert written_by(AutoModelForSeq2SeqLM.from_pretrained(tmp_path), tmp_path) == [r["prediction"] for r in rows]
 
 
+def test_texts_of_another_script_are_scored_by_their_own_words(train_t5, drawn, tmp_path):
+    """Baselines, the evaluations that choose a checkpoint, and the test; by the flag as by themselves."""
+    (tmp_path / "data").mkdir()
+    for split in ("train", "validation", "test"):
+        rows = [
+            {"text": f"Слово {word}. Ещё одно.", "summary": f"Слово {word}."}
+            for word in "ива дуб ель лес сад луг".split()
+        ]
+        write(tmp_path / "data" / f"{split}.jsonl", rows)
+    settings = {"dataset_name": str(tmp_path / "data"), "per_device_train_batch_size": 6}
+    results = run(train_t5, tmp_path / "auto", **settings)
+    assert "; words of ROUGE in any script (unicode); " in results["protocol"]
+    assert "(unicode)" in " ".join((tmp_path / "auto" / "README.md").read_text().split())
+    assert results["baselines"]["lead_1"]["rouge1"] == results["baselines"]["oracle_sentence"]["rouge1"] == 100
+    latin = run(train_t5, tmp_path / "latin", rouge_tokenizer="rouge_score", **settings)
+    assert latin["baselines"]["lead_1"]["rouge1"] == 0 and "unicode" not in latin["protocol"]
+
+
 def test_files_and_columns_are_taken_as_named(train_t5, drawn, tmp_path):
     for split in ("train", "validation", "test"):
         write(tmp_path / f"{split}.jsonl", [{"q": f"{split} {word}", "a": word} for word in WORDS[:6]])

@@ -72,7 +72,7 @@ def test_training_learns(train_vae, tmp_path):
         ({"network": "conv", "encoder_hidden_sizes": [4, 8], "decoder_hidden_sizes": [8, 4]}, {}),
         ({"likelihood": "gaussian"}, {"binarization": "none"}),
         ({"variance_parametrization": "exp", "activation": "tanh"}, {"binarization": "static"}),
-        ({"prior_std": 2.0, "beta": 4.0}, {"num_iwae_images": 50}),
+        ({"prior_std": 2.0, "beta": 4.0}, {"num_iwae_images": 50, "binarization": "threshold"}),
     ],
 )
 def test_every_kind_of_model_trains_and_loads(arguments, protocol, train_vae, tmp_path):
@@ -94,6 +94,22 @@ def test_few_test_images_are_enough(num_test_images, train_vae, tmp_path):
     assert f"all {num_test_images} test images" in results["protocol"]
     assert not any(name.startswith("course100") for name in results)
     assert Image.open(tmp_path / "run" / "reconstructions.png").width == 20 * 10
+
+
+def test_evaluations_in_training_are_on_the_images_held_out(train_vae, tmp_path):
+    """They see no test image: other test images change the test numbers alone."""
+    for name, shade in (("a", 0), ("b", 255)):
+        for split, num in (("train", 60), ("test", 10)):
+            for index in range(num):
+                picture = tmp_path / name / split / f"{index % 2}" / f"{index}.png"
+                picture.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("L", (8, 8), index * 4 if split == "train" else shade).save(picture)
+    flags = {"validation_share": 0.25, "eval_steps": 10, "train_batch_size": 20}
+    a, b = (run(train_vae, tmp_path / f"run_{name}", dataset_name=str(tmp_path / name), **flags) for name in "ab")
+    assert a["test_negative_elbo"] != b["test_negative_elbo"]
+    watched = [[each for each in history(tmp_path / f"run_{name}") if "eval_negative_elbo" in each] for name in "ab"]
+    assert watched[0] and watched[0] == watched[1]
+    assert "a (0.25 of its training images, by class with seed 0, held out" in a["protocol"]
 
 
 def test_mixed_precision_trains(train_vae, tmp_path):

@@ -24,6 +24,7 @@ OTHER = {
     "lr_warmup_steps": "2", "warmup_steps": "2", "checkpoints_total_limit": "3", "save_total_limit": "3",
     "max_eval_samples": "7", "max_predict_samples": "7", "generation_max_new_tokens": "3", "compile": None,
     "config_num_heads": "1", "padded_size": "32", "trust_remote_code": None, "hub_include": "*.txt",
+    "image_size": "28", "image_column": None, "label_column": None, "dataset_config": None,
 }  # fmt: skip
 
 

@@ -113,8 +113,8 @@ def best_beam(model, source: torch.Tensor) -> torch.Tensor:
     beams, totals = source[:, :0], torch.zeros(1, 1)
     for _ in range(STEPS):
         totals = totals + log_probabilities(model, source.repeat(len(beams), 1), beams)
-        values, places = totals.flatten().topk(BEAMS)
-        came_from, new = places // totals.shape[1], places % totals.shape[1]
+        values, indices = totals.flatten().topk(BEAMS)
+        came_from, new = indices // totals.shape[1], indices % totals.shape[1]
         beams, totals = torch.cat([beams[came_from], new[:, None]], 1), values[:, None]
     return beams[:1]
 

@@ -29,7 +29,7 @@ def comma_separated(rows: list[dict]) -> bytes:
 
 
 def written(folder: Path, name: str, data: bytes) -> str:
-    (folder / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    (folder / name).write_bytes(gzip.compress(data) if name.lower().endswith(".gz") else data)
     return str(folder / name)
 
 
@@ -46,6 +46,13 @@ def loaded(folder: Path, rows: list, name: str = "test.jsonl", **columns) -> lis
         ("rows.json", json.dumps(ROWS, indent=1).encode()),
         ("rows.csv", comma_separated(ROWS)),
         ("rows.csv.gz", comma_separated(ROWS)),
+        ("rows.CSV", comma_separated(ROWS)),
+        ("rows.JSONL", json_lines(ROWS)),
+        ("rows.Csv.GZ", comma_separated(ROWS)),
+        ("crlf.jsonl", json_lines(ROWS).replace(b"\n", b"\r\n")),
+        ("lf.csv", comma_separated(ROWS).replace(b"\r\n", b"\n")),
+        ("bom.csv", b"\xef\xbb\xbf" + comma_separated(ROWS)),
+        ("bom.json", b"\xef\xbb\xbf" + json.dumps(ROWS).encode()),
         ("bom.jsonl", b"\xef\xbb\xbf" + json_lines(ROWS) + b"\n\n"),
     ],
 )
@@ -138,7 +145,9 @@ def test_a_folder_gives_its_splits(tmp_path):
     assert splits.name == tmp_path.name and splits.note == ""
     assert load_text(tmp_path.name, data_dir=str(tmp_path.parent)) == splits
     assert [len(part) for part in (limited(splits, 1, 1, None).train, limited(splits, 1, 1, None).test)] == [1, 1]
-    (tmp_path / "test.jsonl.gz").unlink()
+    (tmp_path / "test.jsonl.gz").rename(tmp_path / "Test.JSONL.GZ")
+    assert load_text(str(tmp_path)) == splits
+    (tmp_path / "Test.JSONL.GZ").unlink()
     splits = load_text(str(tmp_path))
     assert splits.test == splits.validation and "tested on the validation split" in splits.note
 

@@ -1,5 +1,5 @@
 import tracemalloc
-from dataclasses import dataclass, make_dataclass
+from dataclasses import dataclass, fields, make_dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +27,14 @@ def test_defaults_and_types():
     assert (own.sizes, own.rate, run.use_ema, run.report_to) == ([3, 4], 1e-3, True, ["tensorboard", "wandb"])
 
 
+def test_a_range_is_metadata_of_the_field_and_shown_by_help(capsys):
+    flags = make_dataclass("Ranged", [("rate", float, flag(0.5, "of decay", "[0, 1)"))], bases=(Flags,))
+    assert dict(fields(flags)[0].metadata) == {"help": "of decay", "range": "[0, 1)"}
+    with pytest.raises(SystemExit):
+        parse_arguments([flags], ["--help"])
+    assert "  --rate [0, 1)  of decay (default: 0.5)\n" in capsys.readouterr().out
+
+
 def test_a_recipe_has_defaults_of_its_own_for_flags_that_all_have():
     changed = with_defaults(RunArguments, ema_decay=0.5, lr_scheduler="cosine")
     (run,) = parse_arguments([changed], [])
@@ -45,6 +53,16 @@ def test_a_preset_goes_through_the_same_checks_and_the_command_line_wins(tmp_pat
     )
     run, own = parse(f"--config={preset}", "--seed", "4", "--sizes", "7")
     assert (run.learning_rate, own.kind, own.sizes, run.use_ema, run.seed) == (1e-3, "no", [7], True, 4)
+
+
+def test_words_of_a_list_are_some_of_the_known_ones(capsys):
+    flags = make_dataclass("Flags_", [("how", list[str], flag(["a"], "ways", some_of=["a", "b"]))], bases=(Flags,))
+    assert flags().how == ["a"] and flags(how=["b", "a"]).how == ["b", "a"]
+    with pytest.raises(UsageError, match="^--how has c; it must be some of a, b$"):
+        flags(how=["a", "c"])
+    with pytest.raises(SystemExit):
+        parse_arguments([flags], ["--help"])
+    assert "ways, some of a, b" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("given", ["--num_train_epochs=2", "--max_train_steps=7"])

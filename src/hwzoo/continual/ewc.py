@@ -54,7 +54,7 @@ class EWC(Strategy):
 
     def _fisher(self) -> dict[str, torch.Tensor]:
         train_mode, generator = self.settings.fisher_mode == "train", self.noise.generator
-        examples = self.stream.train.select(self.stream.train_places(self.task, self.task))
+        examples = self.stream.train.select(self.stream.train_indices(self.task, self.task))
         if self.settings.fisher_samples is not None and self.settings.fisher_samples < len(examples):
             chosen = torch.randperm(len(examples), generator=generator, device=generator.device)
             examples = examples.select(chosen[: self.settings.fisher_samples].to(examples.labels.device))

@@ -59,8 +59,8 @@ def fisher_diagonal(
 
 
 def _batches(examples: Any, batch_size: int) -> Iterator[dict[str, Tensor]]:
-    for places in torch.arange(len(examples), device=examples.labels.device).split(batch_size):
-        yield examples.batch(places)
+    for indices in torch.arange(len(examples), device=examples.labels.device).split(batch_size):
+        yield examples.batch(indices)
 
 
 def _of_batches(model, log_probs, examples, estimator, batch_size, generator) -> dict[str, Tensor]:
@@ -103,7 +103,7 @@ def _squared_gradients(model: nn.Module):
     single examples of the batch to `sums`, provided that the loss is a sum over the examples.
 
     The gradient of one example is the outer product of a layer's input and the gradient at its output (summed over
-    the places of a convolution): of a linear layer no gradient of a single example is ever formed.
+    the positions of a convolution): of a linear layer no gradient of a single example is ever formed.
     """
     names = {id(p): name for name, p in model.named_parameters()}
     layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]

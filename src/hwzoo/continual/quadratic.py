@@ -25,13 +25,20 @@ class QuadraticPenalty:
         self.clear()
 
     def clear(self):
+        """Forgets all anchors: the penalty is 0 everywhere."""
         self.curvature = [torch.zeros_like(p, requires_grad=False) for p in self.parameters]
         self.pull = [torch.zeros_like(p, requires_grad=False) for p in self.parameters]
         self.constant = 0.0
 
     @torch.no_grad()
     def add(self, curvature: dict[str, Tensor], anchor: dict[str, Tensor]):
-        """Adds 1/2 curvature (theta - anchor)^2."""
+        """
+        Adds 1/2 curvature (theta - anchor)^2.
+
+        Args:
+            curvature: at least 0, of the parameter's shape, by the parameter's name.
+            anchor: theta*, of the same shape, by the parameter's name.
+        """
         for index, name in enumerate(self.names):
             pull = curvature[name] * anchor[name]
             self.curvature[index] += curvature[name]

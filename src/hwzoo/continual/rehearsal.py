@@ -13,4 +13,4 @@ class Rehearsal(Strategy):
         """Bytes of the images of the past tasks."""
         if self.task == 0:
             return 0
-        return self.stream.train.images[self.stream.train_places(0, self.task - 1)].numel()
+        return self.stream.train.images[self.stream.train_indices(0, self.task - 1)].numel()

@@ -89,6 +89,9 @@ def make_stream(settings: StreamSettings, train: Any, test: Any) -> Stream:
         train: the training images, an `ImageSet`.
         test: the test images.
 
+    Returns:
+        The stream, on the device of the images.
+
     Raises:
         UsageError: when the classes cannot be divided into so many tasks.
     """
@@ -104,6 +107,9 @@ def make_strategy(settings: StrategySettings, model: Any, stream: Stream, noise:
         model: the classifier.
         stream: the tasks.
         noise: a `GlobalNoise`.
+
+    Returns:
+        The strategy, before the first task.
 
     Raises:
         UsageError: for a strategy that cannot hold anything of these tasks.

@@ -42,18 +42,41 @@ class Strategy:
 
         Args:
             model: as it is wrapped for several processes.
+            batch: `pixel_values` in [0, 1], (batch, channels, height, width), `labels` and `task_ids`, int64,
+                (batch,).
+
+        Returns:
+            Scalar tensors by name.
         """
         logits = model(batch["pixel_values"], task_ids=batch["task_ids"]).logits
         return self.cross_entropy(logits, batch["labels"])
 
     def cross_entropy(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """`loss` and `accuracy` (a fraction) among the outputs seen so far."""
+        """
+        `loss` and `accuracy` (a fraction) among the outputs seen so far.
+
+        Args:
+            logits: (batch, num_labels), of all outputs.
+            labels: int64, (batch,).
+
+        Returns:
+            Scalar tensors by name; the loss in nats, with a gradient, the mean over the batch.
+        """
         logits = self.seen(logits)
         accuracy = (logits.detach().argmax(-1) == labels).mean(dtype=torch.float32)
         return {"loss": F.cross_entropy(logits, labels), "accuracy": accuracy}
 
     def accuracy(self, model: torch.nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        """The share of a batch whose most probable output, among those seen so far, is its label."""
+        """
+        The share of a batch whose most probable output, among those seen so far, is its label.
+
+        Args:
+            model: the classifier.
+            batch: as in `losses`.
+
+        Returns:
+            A scalar tensor in [0, 1].
+        """
         logits = self.seen(model(batch["pixel_values"], task_ids=batch["task_ids"]).logits)
         return (logits.argmax(-1) == batch["labels"]).float().mean()
 

@@ -45,20 +45,37 @@ class Stream:
         """The first so many outputs have been seen after a task; in the class scenario the others do not compete."""
         return self.num_labels // self.num_tasks * (task + 1) if self.scenario == "class" else self.num_labels
 
-    def train_places(self, first: int, last: int) -> slice:
-        """Where in `train` the images of the tasks first to last stand."""
-        return _places(self.train.task_ids, first, last)
+    def train_indices(self, first: int, last: int) -> slice:
+        """
+        Where in `train` the images of the tasks first to last stand.
 
-    def test_places(self, task: int) -> slice:
-        return _places(self.test.task_ids, task, task)
+        Args:
+            first: the first task, from 0.
+            last: the last task, itself included.
+
+        Returns:
+            Indices of images; those of a task stand together.
+        """
+        return _indices(self.train.task_ids, first, last)
+
+    def test_indices(self, task: int) -> slice:
+        """Where in `test` the images of a task stand."""
+        return _indices(self.test.task_ids, task, task)
 
     def to(self, device: torch.device | str) -> "Stream":
+        """The stream with its images on a device."""
         return replace(self, train=self.train.to(device), test=self.test.to(device))
 
     def state_dict(self) -> dict[str, Any]:
         return {"permutations": self.permutations}
 
     def load_state_dict(self, state: dict[str, Any]):
+        """
+        Checks that a checkpoint is of this stream; the images themselves are not saved.
+
+        Raises:
+            ValueError: for permutations of the pixels other than this stream's.
+        """
         # The images were permuted when the stream was made: another permutation would be another run.
         if (state["permutations"] is None) != (self.permutations is None) or (
             self.permutations is not None and not torch.equal(state["permutations"], self.permutations)
@@ -76,6 +93,9 @@ def split(train: Any, test: Any, num_tasks: int, scenario: str) -> Stream:
         test: the test images.
         num_tasks: it must divide the number of classes.
         scenario: one of SCENARIOS; in "domain" the k-th class of each task gets the label k.
+
+    Returns:
+        The stream, with the images in the order of the tasks.
 
     Raises:
         UsageError: when the classes cannot be divided so, or a task would have no images.
@@ -111,6 +131,9 @@ def permuted(train: Any, test: Any, num_tasks: int, scenario: str, seed: int) ->
         num_tasks: how many tasks.
         scenario: one of SCENARIOS; in "domain" all tasks share their labels, else each has labels of its own.
         seed: of the permutations; not that of the run, so that runs with several seeds see the same tasks.
+
+    Returns:
+        The stream, `num_tasks` times as large as the data.
     """
     height, width = train.images.shape[-2:]
     orders = [torch.arange(height * width)]
@@ -173,7 +196,7 @@ class StreamBatches:
         self.phase, self.step, self._batches = phase, step, self.make_batches(phase)
 
 
-def _places(task_ids: Tensor, first: int, last: int) -> slice:
+def _indices(task_ids: Tensor, first: int, last: int) -> slice:
     # Images stand in the order of their tasks.
     bounds = torch.searchsorted(task_ids, torch.tensor([first, last + 1], device=task_ids.device)).tolist()
     return slice(*bounds)

@@ -1,6 +1,18 @@
 """Image data sets in memory, and where they come from."""
 
 from .images import ImageBatches, ImageSet, binarize
-from .sources import ImageSplits, load_images
+from .pictures import ImageOptions, image_files, read_picture, stacked
+from .sources import BINARIZATIONS, ImageSplits, load_images
 
-__all__ = ["ImageBatches", "ImageSet", "ImageSplits", "binarize", "load_images"]
+__all__ = [
+    "BINARIZATIONS",
+    "ImageBatches",
+    "ImageOptions",
+    "ImageSet",
+    "ImageSplits",
+    "binarize",
+    "image_files",
+    "load_images",
+    "read_picture",
+    "stacked",
+]

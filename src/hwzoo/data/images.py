@@ -38,28 +38,32 @@ class ImageSet:
         """Height and width in pixels; UsageError when they differ."""
         height, width = self.images.shape[2:]
         if height != width:
-            raise UsageError(f"--dataset_name: its images are {height} x {width} pixels; they must be square")
+            raise UsageError(
+                f"--dataset_name: its images are {height} x {width} pixels; they must be square: give --image_size N "
+                "and --resize crop, pad or stretch"
+            )
         return height
 
     def to(self, device: torch.device | str) -> "ImageSet":
+        """The same images on a device."""
         task_ids = None if self.task_ids is None else self.task_ids.to(device)
         return replace(self, images=self.images.to(device), labels=self.labels.to(device), task_ids=task_ids)
 
-    def select(self, places: Tensor | slice) -> "ImageSet":
-        """The images at the given places; of a slice, without a copy."""
-        task_ids = None if self.task_ids is None else self.task_ids[places]
-        return replace(self, images=self.images[places], labels=self.labels[places], task_ids=task_ids)
+    def select(self, indices: Tensor | slice) -> "ImageSet":
+        """The images at the given indices; of a slice, without a copy."""
+        task_ids = None if self.task_ids is None else self.task_ids[indices]
+        return replace(self, images=self.images[indices], labels=self.labels[indices], task_ids=task_ids)
 
-    def batch(self, places: Tensor) -> dict[str, Tensor]:
-        """{"pixel_values": float32 in [0, 1], "labels": int64} of the images at some places; `task_ids` if any."""
-        images = self.images.index_select(0, places)
-        batch = {"pixel_values": images.float().div_(255), "labels": self.labels.index_select(0, places)}
+    def batch(self, indices: Tensor) -> dict[str, Tensor]:
+        """{"pixel_values": float32 in [0, 1], "labels": int64} of the images at some indices; `task_ids` if any."""
+        images = self.images.index_select(0, indices)
+        batch = {"pixel_values": images.float().div_(255), "labels": self.labels.index_select(0, indices)}
         if self.task_ids is not None:
-            batch["task_ids"] = self.task_ids.index_select(0, places)
+            batch["task_ids"] = self.task_ids.index_select(0, indices)
         return batch
 
     def pixel_values(self, indices: Tensor | slice = slice(None)) -> Tensor:
-        """The images at the given places as float32 in [0, 1], (num, channels, height, width)."""
+        """The images at the given indices as float32 in [0, 1], (num, channels, height, width)."""
         return self.images[indices].float().div_(255)
 
     def mean_and_std(self) -> tuple[list[float], list[float]]:
@@ -81,9 +85,22 @@ class ImageSet:
             out.copy_(uniform * 255 < part).mul_(255)
         return replace(self, images=images)
 
+    def thresholded(self) -> "ImageSet":
+        """Each pixel 255 where it is above 127, else 0."""
+        return replace(self, images=(self.images > 127).to(torch.uint8).mul_(255))
+
 
 def binarize(pixel_values: Tensor, uniform: Tensor) -> Tensor:
-    """Pixels drawn from Bernoulli distributions of their intensities; `uniform`, noise in [0, 1), is overwritten."""
+    """
+    Pixels drawn from Bernoulli distributions of their intensities; `uniform`, noise in [0, 1), is overwritten.
+
+    Args:
+        pixel_values: intensities in [0, 1], any shape.
+        uniform: of the same shape.
+
+    Returns:
+        `uniform`, which now holds 0 and 1.
+    """
     return uniform.lt_(pixel_values)
 
 
@@ -131,6 +148,9 @@ class ImageBatches:
             run: its flags: `train_batch_size`, `gradient_accumulation_steps`, `seed`.
             accelerator: its processes and device.
             turns: batches that a step takes of each process and accumulated part.
+
+        Returns:
+            The batches from the first epoch on; this process gets its share of each.
         """
         batch_size = run.train_batch_size * run.gradient_accumulation_steps * turns
         process = accelerator.process_index, accelerator.num_processes
@@ -158,6 +178,12 @@ class ImageBatches:
         return {"epoch": self.epoch, "batch": self.batch, "images": len(self.data)}
 
     def load_state_dict(self, state: dict[str, Any]):
+        """
+        Goes on at a batch of an epoch of the same data.
+
+        Raises:
+            ValueError: for a data set of another size.
+        """
         if state.get("images", len(self.data)) != len(self.data):  # the first version did not save it
             raise ValueError(f"the data set has {len(self.data)} images, it had {state['images']}")
         self.epoch, self.batch, self._order = state["epoch"], state["batch"], None

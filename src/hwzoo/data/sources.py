@@ -1,28 +1,33 @@
 """Where an image data set comes from: scikit-learn's digits, idx files, the Hub, or a folder of images."""
 
 import glob
-import gzip
 import hashlib
+import io
 import json
-import math
 import os
 import re
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import PIL.Image
 import torch
 from torch.nn import functional as F
 
 from ..errors import HwzooError, UsageError, first_line
 from ..retry import retried
 from .images import ImageSet
+from .pictures import WAYS, ImageOptions, image_files, is_hidden, read_picture, resized, stacked
+from .raw import idx_files, read_amat_set, read_idx_set, read_npz_set
 
 # Data sets known by a short name: the folder of their idx files in the data folder is that name.
+TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
 HUB_IDS = {"mnist": "ylecun/mnist", "fashion_mnist": "zalando-datasets/fashion_mnist"}
+# Where torchvision puts their files.
+TORCHVISION = {"mnist": ("MNIST/raw",), "fashion_mnist": ("FashionMNIST/raw",)}
 FASHION_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
@@ -33,8 +38,18 @@ DIGESTS = {
 }
 _KNOWN_SHAPE, _KNOWN_CLASSES = (1, 28, 28), 10
 TEST_SPLITS = ("test", "validation", "valid", "val")
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
-_IDX_UINT8 = 8  # the third byte of an idx file's magic number
+METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+SPLIT_SEED = 0  # of splits that are not the data set's own: the same for every run, whatever its seed
+
+
+# What becomes of grey pixels, and how a protocol says it; see `ImageSplits.binarized`.
+BINARIZATIONS = {
+    "dynamic": "binarisation dynamic (test images drawn once, seed {seed})",
+    "static": "binarisation static (test images drawn once, seed {seed})",
+    "threshold": "binarisation threshold (pixels above 127 are 1)",
+    "none": "binarisation none (grey pixels)",
+    "fixed": "binarisation fixed (pixels are 0 or 1 in the data)",
+}
 
 
 @dataclass(frozen=True)
@@ -46,17 +61,36 @@ class ImageSplits:
         test: the test images (the validation split of a data set that has no other).
         known_as: `digits`, `mnist` or `fashion_mnist` where it is that data set, whatever its folder is called: as it
             came from scikit-learn or the Hub, or by its digest.
+        validation: images for evaluations during training; None where none are held out.
+        notes: what was done to the data, for protocols.
     """
 
     name: str
     train: ImageSet
     test: ImageSet
     known_as: str | None = None
+    validation: ImageSet | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def watched(self) -> ImageSet:
+        """The images of evaluations during training: those held out for it, else the test images."""
+        return self.test if self.validation is None else self.validation
+
+    @property
+    def described(self) -> str:
+        """The name, and what was done to the data, for protocols."""
+        return f"{self.name} ({', '.join(self.notes)})" if self.notes else self.name
 
     @property
     def source(self) -> str:
         """The data set's Hub id, or its name when it has none."""
         return HUB_IDS.get(self.known_as, self.name)
+
+    @property
+    def title(self) -> str:
+        """Its name as one writes it: "MNIST"."""
+        return TITLES.get(self.known_as, self.name.split("/")[-1])
 
     @property
     def image_shape(self) -> dict[str, int]:
@@ -70,11 +104,41 @@ class ImageSplits:
     @cached_property
     def _digest(self) -> str:
         hashed = hashlib.sha256()
-        for split, part in (("train", self.train), ("test", self.test)):
+        parts = {"train": self.train, "test": self.test}
+        parts |= {} if self.validation is None else {"validation": self.validation}
+        for split, part in parts.items():
             hashed.update(json.dumps([split, list(part.images.shape), part.class_names]).encode())
             for tensor in (part.labels, part.images):
                 hashed.update(tensor.cpu().contiguous().numpy())
         return hashed.hexdigest()
+
+    def binarized(self, binarization: str, seed: int, test_seed: int) -> tuple[ImageSet, ImageSet, ImageSet]:
+        """
+        The training, test and watched images under a binarisation.
+
+        Args:
+            binarization: one of BINARIZATIONS: `dynamic`: training images stay grey, for `binarize` at every step;
+                `static`: they are drawn once from their intensities, as the others are under both; `threshold`:
+                pixels above 127 are 1; `none`: grey; `fixed`: all are binary already.
+            seed: of the training images that are drawn.
+            test_seed: of the others that are drawn.
+
+        Returns:
+            The training, the test and the watched images.
+
+        Raises:
+            UsageError: for pixels between black and white where they are said to be fixed.
+        """
+        given = self.train, self.test, self.watched
+        if binarization == "fixed" and any(((part.images > 0) & (part.images < 255)).any() for part in given):
+            raise UsageError(f"--binarization fixed: {self.name} has grey pixels; its images must be black and white")
+        if binarization in ("none", "fixed"):
+            return given
+        if binarization == "threshold":
+            return tuple(part.thresholded() for part in given)
+        train = self.train.binarized(seed) if binarization == "static" else self.train
+        test = self.test.binarized(test_seed)
+        return train, test, test if self.validation is None else self.validation.binarized(test_seed)
 
     def check_classes(self, wanted_by: str):
         """
@@ -92,45 +156,61 @@ class ImageSplits:
             )
 
 
-def load_images(dataset_name: str = "digits", data_dir: str | None = None) -> ImageSplits:
+def load_images(
+    dataset: Any = "digits", data_dir: str | None = None, options: ImageOptions | None = None
+) -> ImageSplits:
     """
     Loads a data set into memory.
 
     Args:
-        dataset_name: `digits` (scikit-learn's 1,797 handwritten digits, bilinearly enlarged from 8 x 8 to 28 x 28; the
-            last 297 are the test set); `mnist` or `fashion_mnist`; a folder with the four idx files (plain or .gz) or
-            with images in `train/CLASS/` and `test/CLASS/`; any Hub id with an image and a label column.
+        dataset: `digits` (scikit-learn's 1,797 handwritten digits, bilinearly enlarged from 8 x 8 to 28 x 28; the
+            last 297 are the test set); `mnist` or `fashion_mnist`; a folder with the four idx files (plain or .gz),
+            with images in `train/CLASS/` and `test/CLASS/` or in `CLASS/`, of parquet files or of `save_to_disk`; any
+            Hub id with an image column; or a `datasets.Dataset` or `DatasetDict`.
         data_dir: where `mnist/` and `fashion_mnist/` hold their idx files; `HWZOO_DATA_DIR` when None. Without the
             files they come from the Hub.
+        options: how it is read, `ImageOptions` or a run's flags, which have the same names; the defaults when None.
+
+    Returns:
+        Training and test images, uint8 on the CPU, and the data set's name.
 
     Raises:
-        UsageError: for a name that is none of these, a folder that is missing or empty, a column that is not there, an
-            image without a label or with one that is no class.
+        UsageError: for a name that is none of these, a folder that is missing or empty, a column that is not there or
+            not said, an image without a label or with one that is no class, images of different sizes.
         HwzooError: for a file that is cut off or no idx file, images and labels of different number, a Hub that fails.
     """
-    if dataset_name == "digits":
-        return _digits()
-    if dataset_name in HUB_IDS:
+    options = options or ImageOptions()
+    if not isinstance(dataset, str):
+        name = (next(iter(dataset.values())) if isinstance(dataset, dict) else dataset).info.dataset_name
+        return _from_datasets(name or "data", "the data set", dataset, options)
+    if dataset == "digits":
+        return _finished(_digits(), "digits", options)
+    if dataset in HUB_IDS:
         folder = data_dir or os.environ.get("HWZOO_DATA_DIR") or None
         if folder is not None:
             if not Path(folder).is_dir():
                 flag = "--data_dir" if data_dir else "HWZOO_DATA_DIR"
                 raise UsageError(f"{flag} {folder}: there is no such folder")
-            if _idx_file(Path(folder) / dataset_name, "train-images"):
-                classes = FASHION_CLASSES if dataset_name == "fashion_mnist" else None
-                return _idx_folder(dataset_name, Path(folder) / dataset_name, classes)
-        return _hub(dataset_name, HUB_IDS[dataset_name], hint="; --data_dir takes a folder with its idx files")
-    path = Path(dataset_name)
-    if dataset_name and path.is_dir():
-        if _idx_file(path, "train-images"):
-            return _idx_folder(_name_of(path), path)
-        return _image_folder(path)
-    if path.exists() or path.is_absolute() or not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", dataset_name):
+            for place in (dataset, *TORCHVISION[dataset]):
+                if idx_files(Path(folder) / place):
+                    classes = FASHION_CLASSES if dataset == "fashion_mnist" else None
+                    return _raw(dataset, Path(folder) / place, options, classes)
+        return _hub(dataset, HUB_IDS[dataset], options, hint="; --data_dir takes a folder with its idx files")
+    path = Path(dataset)
+    if dataset and path.is_dir():
+        found = _raw(_name_of(path), path, options) or _stored_folder(path, options)
+        return found or _image_folder(path, options)
+    if path.is_file() and path.suffix == ".npz":
+        return _raw(path.stem, path, options)
+    if path.is_file() and path.suffix == ".parquet":
+        what, file = f"--dataset_name {path}", glob.escape(str(path))
+        return _from_datasets(path.stem, what, _call_datasets(what, "parquet", data_files=file), options)
+    if path.exists() or path.is_absolute() or not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", dataset):
         raise UsageError(
-            f"--dataset_name {dataset_name}: no such folder, and not one of digits, {', '.join(HUB_IDS)} or a Hub id "
+            f"--dataset_name {dataset}: no such folder, and not one of digits, {', '.join(HUB_IDS)} or a Hub id "
             "(owner/name)"
         )
-    return _hub(dataset_name, dataset_name)
+    return _hub(dataset, dataset, options)
 
 
 def _digits() -> ImageSplits:
@@ -150,155 +230,221 @@ def _name_of(folder: Path) -> str:
     return folder.resolve().name or "data"  # the root has no name
 
 
-def _idx_file(folder: Path, start: str) -> Path | None:
-    return next(
-        (path for end in (".gz", "") if (path := folder / f"{start}-idx{_dimensions(start)}-ubyte{end}").is_file()),
-        None,
-    )
-
-
-def _dimensions(start: str) -> int:
-    return 3 if start.endswith("images") else 1
-
-
-def _idx_folder(name: str, folder: Path, class_names: tuple[str, ...] | None = None) -> ImageSplits:
-    arrays = {}
-    for start in ("train-images", "train-labels", "t10k-images", "t10k-labels"):
-        path = _idx_file(folder, start)
-        if path is None:
-            raise UsageError(f"{folder / start}-idx{_dimensions(start)}-ubyte.gz: there is no such file")
-        arrays[start] = _read_idx(path, _dimensions(start))
-    for split in ("train", "t10k"):
-        images, labels = arrays[f"{split}-images"], arrays[f"{split}-labels"]
-        if len(images) != len(labels):
-            raise HwzooError(
-                f"{folder}: {split}-images holds {len(images)} images, {split}-labels {len(labels)} labels"
-            )
-        if not len(images):
-            raise HwzooError(f"{_idx_file(folder, f'{split}-images')} holds no images")
-    _same_size(str(folder), arrays["train-images"].shape[1:], arrays["t10k-images"].shape[1:])
-    largest = max(int(arrays[f"{split}-labels"].max()) for split in ("train", "t10k"))
-    numbers = tuple(str(label) for label in range(largest + 1))
-    train, test = (
-        ImageSet(
-            torch.from_numpy(arrays[f"{split}-images"])[:, None],
-            torch.from_numpy(arrays[f"{split}-labels"]).long(),
-            numbers,
-        )
-        for split in ("train", "t10k")
-    )
-    splits = ImageSplits(name, train, test)
-    if train.images.shape[1:] == _KNOWN_SHAPE and largest + 1 == _KNOWN_CLASSES:
+def _raw(name: str, path: Path, options: ImageOptions, class_names: tuple[str, ...] | None = None):
+    """A data set of idx, .npz or .amat files; None for another."""
+    what = f"--dataset_name {path}"
+    raw = path.is_dir() and read_idx_set(path, what, options.dataset_config)
+    raw = raw or (path.is_dir() and read_amat_set(path, what)) or read_npz_set(path, what)
+    if not raw:
+        return None
+    shape = raw.images["train"].shape[1:]
+    for images in raw.images.values():
+        _same_size(str(path), shape, images.shape[1:])
+    parts = {
+        split: ImageSet(torch.from_numpy(images), torch.from_numpy(raw.labels[split]), raw.class_names)
+        for split, images in raw.images.items()
+    }
+    splits = ImageSplits(name, parts["train"], parts["test"], notes=tuple(raw.notes))
+    if shape == _KNOWN_SHAPE and len(raw.class_names) == _KNOWN_CLASSES:
         splits = replace(splits, known_as=DIGESTS.get(splits.digest()))
-    if class_names is None:
-        return splits
-    for split in ("train", "t10k"):
-        _check_labels(str(_idx_file(folder, f"{split}-labels")), "label", arrays[f"{split}-labels"], len(class_names))
-    train, test = (replace(part, class_names=class_names) for part in (train, test))
-    return replace(splits, train=train, test=test)
+    if class_names is not None:
+        for split in ("train", "test"):
+            file = idx_files(path)[""][split, "labels"]
+            _check_labels(str(file), "label", raw.labels[split].tolist(), len(class_names))
+        parts = {split: replace(part, class_names=class_names) for split, part in parts.items()}
+        splits = replace(splits, train=parts["train"], test=parts["test"])
+    if options.validation_share:
+        splits = replace(splits, validation=parts.get("validation"))
+    return _finished(splits, what, options)
 
 
-def _read_idx(path: Path, dimensions: int) -> np.ndarray:
-    try:
-        data = path.read_bytes()
-        data = gzip.decompress(data) if path.suffix == ".gz" else data
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise HwzooError(f"{path} is cut off or damaged: {error}") from None
-    except OSError as error:
-        raise HwzooError(f"{path} cannot be read: {error.strerror}") from None
-    if data[:4] != bytes([0, 0, _IDX_UINT8, dimensions]):
-        raise HwzooError(
-            f"{path} is no idx file of {dimensions} dimensions: its magic number is 0x{data[:4].hex()}, not "
-            f"0x0000{_IDX_UINT8:02x}{dimensions:02x}"
-        )
-    start = 4 + 4 * dimensions
-    shape = [int.from_bytes(data[i : i + 4], "big") for i in range(4, start, 4)]
-    if len(data) - start != math.prod(shape):
-        raise HwzooError(f"{path} holds {len(data) - start} bytes for {' x '.join(map(str, shape))} values")
-    # A copy: torch wants memory that it may write to.
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy()
-
-
-def _image_folder(path: Path) -> ImageSplits:
+def _image_folder(path: Path, options: ImageOptions) -> ImageSplits:
+    """
+    A folder of pictures: with train/ its first level alone says which file is of which split, whatever the classes are
+    called; without it the first level is the classes.
+    """
+    what = f"--dataset_name {path}"
     if not any(path.iterdir()):
-        raise UsageError(f"--dataset_name {path}: the folder is empty")
-    what, given = f"--dataset_name {path}", {"data_dir": str(path)}
+        raise UsageError(f"{what}: the folder is empty")
     splits = [split for split in ("train", *TEST_SPLITS) if (path / split).is_dir()]
-    if "train" in splits:
-        # By the names of the folders alone: a class may be called `test_tubes`, and may be the only one.
-        given = {"data_files": {split: f"{glob.escape(str(path / split))}/**" for split in splits}}
-        given["drop_labels"] = False
-        for split in splits:
-            loose = next((file for file in sorted((path / split).iterdir()) if _is_image(file)), None)
-            if loose is not None:
-                raise UsageError(f"{what}: {loose} is in no folder of a class; images are in {split}/CLASS/")
-    return _from_datasets(_name_of(path), what, _call_datasets(what, "imagefolder", **given))
+    folders = {split: path / split for split in splits} if "train" in splits else {"train": path}
+    found = {split: image_files(folder) for split, folder in folders.items()}
+    if not found["train"]:
+        others = [str(file.relative_to(path)) for file in sorted(path.rglob("*")) if file.is_file()][:3]
+        raise HwzooError(f"{what}: none of its files is an image" + (f": {', '.join(others)}" if others else ""))
+    given = {"data_files": {split: f"{glob.escape(str(folder))}/**" for split, folder in folders.items()}}
+    # Of one class, too; where there is metadata, its columns are the labels.
+    metadata = any((folder / name).is_file() for folder in folders.values() for name in METADATA)
+    given["drop_labels"] = True if metadata else False
+    if not metadata:
+        for split, folder in folders.items():
+            loose = next((file for file in found[split] if file.parent == folder), None)
+            if loose is not None and any(file.parent != folder for files in found.values() for file in files):
+                shape = f"{split}/CLASS/" if "train" in splits else "CLASS/"
+                raise UsageError(f"{what}: {loose} is in no folder of a class; images are in {shape}")
+            given["drop_labels"] = loose is not None  # no classes at all
+    return _from_datasets(_name_of(path), what, _call_datasets(what, "imagefolder", **given), options)
 
 
-def _is_image(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES
+def _stored_folder(path: Path, options: ImageOptions) -> ImageSplits | None:
+    """A folder of `save_to_disk`, or of parquet files; None for another."""
+    what = f"--dataset_name {path}"
+    if any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
+        return _from_datasets(_name_of(path), what, _call_datasets(what, str(path), load="load_from_disk"), options)
+    files = [file for file in sorted(path.rglob("*.parquet")) if not is_hidden(file.relative_to(path))]
+    files = [file for file in files if file.name not in METADATA]
+    if not files:
+        return None
+    given: dict[str, list[str]] = {}
+    for file in files:
+        first = file.relative_to(path).parts[0]
+        start = re.match(r"[a-z]+", file.name)
+        split = next((each for each in ("train", *TEST_SPLITS) if each in (first, start and start[0])), "train")
+        given.setdefault(split, []).append(glob.escape(str(file)))
+    return _from_datasets(_name_of(path), what, _call_datasets(what, "parquet", data_files=given), options)
 
 
-def _hub(name: str, repo_id: str, hint: str = "") -> ImageSplits:
+def _hub(name: str, repo_id: str, options: ImageOptions, hint: str = "") -> ImageSplits:
     what = f"--dataset_name {name}"
-    splits = _from_datasets(name, what, _call_datasets(what, repo_id, hint=hint))
+    config = {"name": options.dataset_config} if options.dataset_config else {}
+    splits = _from_datasets(name, what, _call_datasets(what, repo_id, hint=hint, **config), options)
     known = next((known for known, each in HUB_IDS.items() if each == repo_id), None)
     train = splits.train
     same = train.images.shape[1:] == _KNOWN_SHAPE and len(train.class_names) == _KNOWN_CLASSES
     return replace(splits, known_as=known if same else None)
 
 
-def _call_datasets(what: str, *args, hint: str = "", **kwargs):
-    from datasets import disable_progress_bars, load_dataset
+def _call_datasets(what: str, *args, hint: str = "", load: str = "load_dataset", **kwargs):
+    import datasets
     from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
-    disable_progress_bars()
+    datasets.disable_progress_bars()
     try:
-        return retried(lambda: load_dataset(*args, **kwargs), f"loading {args[0]}")
+        return retried(lambda: getattr(datasets, load)(*args, **kwargs), f"loading {args[0]}")
     except DatasetNotFoundError as error:
         raise UsageError(f"{what}: {first_line(error)}") from error
     except (DatasetsError, OSError, ValueError, EOFError, RuntimeError) as error:
+        names = re.search(r"(?:available configs|Available): (\[.*?\])", str(error))
+        if names:
+            raise UsageError(f"{what} has several configurations: give --dataset_config, one of {names[1]}") from error
         raise HwzooError(f"{what} cannot be loaded: {first_line(error)}{hint}") from error
 
 
-def _from_datasets(name: str, what: str, splits) -> ImageSplits:
-    from datasets import ClassLabel, Image
-
+def _from_datasets(name: str, what: str, splits: Any, options: ImageOptions | None = None) -> ImageSplits:
+    options = options or ImageOptions()
+    if not isinstance(splits, dict):  # one Dataset
+        splits = {"train": splits}
+    if len(splits) == 1:
+        splits = {"train": next(iter(splits.values()))}
     test = next((split for split in TEST_SPLITS if split in splits), None)
-    if "train" not in splits or test is None:
+    if "train" not in splits or (test is None and len(splits) > 1):
         raise UsageError(f"{what} has the splits {sorted(splits)}; it must have train and one of {list(TEST_SPLITS)}")
-    features = splits["train"].features
-    image_column = next((key for key, value in features.items() if isinstance(value, Image)), None)
-    label_column = next((key for key, value in features.items() if isinstance(value, ClassLabel)), None)
-    if image_column is None or label_column is None:
-        raise UsageError(f"{what} has the columns {sorted(features)}; it must have an image and a class label column")
-    class_names = tuple(features[label_column].names)
-    train, held_out = (
-        _decode(splits[split], f"{what} ({split})", image_column, label_column, class_names)
-        for split in ("train", test)
-    )
-    _same_size(what, train.images.shape[1:], held_out.images.shape[1:])
-    return ImageSplits(name, train, held_out)
+    wanted = {"train": "train"} | ({"test": test} if test else {})
+    own = next((split for split in TEST_SPLITS[1:] if split in splits and split != test), None)
+    if own and options.validation_share:
+        wanted["validation"] = own
+    parts = {part: splits[split] for part, split in wanted.items()}
+    whats = {part: f"{what} ({split})" for part, split in wanted.items()}
+    features = parts["train"].features
+    image_column = _image_column(what, features, options.image_column)
+    label_column = _label_column(what, features, options.label_column, image_column)
+    labels, class_names = _labels(parts, whats, label_column)
+    sets, notes = {}, []
+    arrays = {part: _decode(parts[part], whats[part], image_column, options, notes) for part in parts}
+    channels = max(array.shape[1] for array in arrays.values())
+    for part, array in arrays.items():
+        array = np.repeat(array, channels, 1) if array.shape[1] < channels else array
+        sets[part] = ImageSet(torch.from_numpy(array), torch.tensor(labels[part], dtype=torch.long), class_names)
+        _same_size(what, arrays["train"].shape[1:], array.shape[1:])
+    return _finished(ImageSplits(name, sets["train"], sets.get("test"), None, sets.get("validation"), tuple(notes)),
+                     what, options)  # fmt: skip
 
 
-def _decode(split, what: str, image_column: str, label_column: str, class_names: tuple[str, ...]) -> ImageSet:
+def _image_column(what: str, features: Any, asked: str | None) -> str:
+    from datasets import Image, Value
+
+    def holds_images(kind):
+        stored = isinstance(kind, dict) and set(kind) == {"bytes", "path"}
+        return isinstance(kind, Image) or stored or kind == Value("binary")
+
+    found = [key for key, kind in features.items() if holds_images(kind)]
+    if asked is not None and asked not in found:
+        raise UsageError(f"--image_column {asked}: {what} has the image columns {found}, of {sorted(features)}")
+    if not found:
+        raise UsageError(f"{what} has the columns {sorted(features)}; none holds images")
+    if asked is None and len(found) > 1:
+        raise UsageError(f"{what} has several image columns: give --image_column, one of {', '.join(found)}")
+    return asked or found[0]
+
+
+def _label_column(what: str, features: Any, asked: str | None, image_column: str) -> str | None:
+    """The column of the classes; None for no classes."""
+    from datasets import ClassLabel, Value
+
+    if asked == "none":
+        return None
+    if asked is not None:
+        if asked not in features:
+            raise UsageError(f"--label_column {asked}: {what} has the columns {sorted(features)}")
+        return asked
+    classes = [key for key, kind in features.items() if isinstance(kind, ClassLabel)]
+    if not classes:
+        values = [key for key, kind in features.items() if isinstance(kind, Value) and key != image_column]
+        classes = [key for key in values if key in ("label", "labels")] or values
+        classes = [key for key in classes if features[key].dtype not in ("binary", "large_binary")]
+    if len(classes) > 1 or (classes and not isinstance(features[classes[0]], ClassLabel) and
+                            classes[0] not in ("label", "labels")):  # fmt: skip
+        raise UsageError(
+            f"{what}: which of its columns {', '.join(classes)} is the class is not said: give --label_column, "
+            "its name or none"
+        )
+    return classes[0] if classes else None
+
+
+def _labels(parts: dict[str, Any], whats: dict[str, str], column: str | None):
+    """Numbers from 0 of each part, and the classes' names: a ClassLabel's own, else the values in their order."""
+    if column is None:
+        return {part: [0] * len(data) for part, data in parts.items()}, ("all",)
+    values = {part: list(data[column]) for part, data in parts.items()}
+    names = getattr(parts["train"].features[column], "names", None)
+    if names:
+        for part in parts:
+            _check_labels(whats[part], column, values[part], len(names))
+        return values, tuple(names)
+    for part, own in values.items():
+        for row, value in enumerate(own, 1):
+            if isinstance(value, float) and value.is_integer():
+                value = own[row - 1] = int(value)  # what a CSV file's missing values make of integers
+            missing = value is None or value in (-1, "") or value != value
+            if missing or not isinstance(value, str | int):
+                raise UsageError(f"{whats[part]}, row {row}: {column} is {value!r}; each image needs a class")
+    every = sorted({value for own in values.values() for value in own})
+    places = {value: place for place, value in enumerate(every)}
+    return {part: [places[value] for value in own] for part, own in values.items()}, tuple(map(str, every))
+
+
+def _decode(split, what: str, image_column: str, options: ImageOptions, notes: list[str]) -> np.ndarray:
+    from datasets import Image
+
     if not len(split):
         raise HwzooError(f"{what} holds no images")
-    labels = list(split[label_column])
-    _check_labels(what, label_column, labels, len(class_names))
+    encoded = split.cast_column(image_column, Image(decode=False))[image_column]
+    names: list[str] = []
     images = []
-    try:
-        for image in split[image_column]:
-            if image.mode[0] in "IF":  # more than 8 bits a pixel
-                raise UsageError(f"{what} holds images of mode {image.mode}; pixels must have 8 bits a channel")
-            image = image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
-            array = np.asarray(image)
-            images.append(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
-            _same_size(what, images[0].shape, images[-1].shape)
-    except OSError as error:
-        raise HwzooError(f"{what}: image {len(images)} cannot be read: {first_line(error)}") from error
-    labels = torch.tensor(labels, dtype=torch.long)
-    return ImageSet(torch.from_numpy(np.stack(images)), labels, class_names)
+    transparent: list[str] = []
+    for row, each in enumerate(encoded, 1):
+        path = each and each["path"]
+        names.append(path if path and Path(path).is_file() else f"{what}, row {row}{f' ({path})' if path else ''}")
+        if each is None or (each["bytes"] is None and not path):
+            raise UsageError(f"{what}, row {row}: {image_column} is None; each row needs an image")
+        source = io.BytesIO(each["bytes"]) if each["bytes"] else path
+        images.append(read_picture(source, names[-1], options, transparent))
+    notes += [each for each in transparent if each not in notes]
+    array, ground = stacked(images, names.__getitem__, what), options.background
+    if transparent and len(images) > 1 and (array == array[0, 0, 0, 0]).all():
+        other = "white" if ground == "black" else "black"
+        raise UsageError(f"--background {ground}: all images of {what} are of one colour over it; give {other}")
+    return array
 
 
 def _check_labels(what: str, column: str, labels: Sequence[int | None], num_classes: int):
@@ -311,4 +457,56 @@ def _check_labels(what: str, column: str, labels: Sequence[int | None], num_clas
 
 def _same_size(what: str, first: Sequence[int], other: Sequence[int]):
     if tuple(first) != tuple(other):
-        raise UsageError(f"{what} holds images of different sizes: {tuple(first)} and {tuple(other)}")
+        raise UsageError(
+            f"{what} holds images of different sizes: {tuple(first)} and {tuple(other)} (channels, height, width); "
+            "--image_size N makes all N x N"
+        )
+
+
+def _finished(splits: ImageSplits, what: str, options: ImageOptions) -> ImageSplits:
+    """With the size that is asked for, and the splits that are wanted and not there."""
+    notes, size = list(splits.notes), options.image_size
+    parts = {name: getattr(splits, name) for name in ("train", "test", "validation")}
+    if size is not None:
+        if any(part is not None and part.images.shape[2:] != (size, size) for part in parts.values()):
+            parts = {name: part and _resized(part, options) for name, part in parts.items()}
+            splits = replace(splits, known_as=None)
+        notes.append(f"images of {size} x {size}, others {WAYS[options.resize]}")
+    if parts["test"] is None:
+        parts["train"], parts["test"] = _split(parts["train"], options.test_share, "--test_share", what)
+        notes.append(f"{options.test_share:.4g} of its images, by class with seed {SPLIT_SEED}, are the test images")
+    if options.validation_share and parts["validation"] is not None:
+        notes.append("its own validation images in evaluations during training")
+    elif options.validation_share:
+        share = options.validation_share
+        parts["train"], parts["validation"] = _split(parts["train"], share, "--validation_share", what)
+        notes.append(
+            f"{share:.4g} of its training images, by class with seed {SPLIT_SEED}, held out for evaluations during "
+            "training"
+        )
+    return replace(splits, **parts, notes=tuple(notes))
+
+
+def _resized(part: ImageSet, options: ImageOptions) -> ImageSet:
+    arrays = []
+    for image in part.images.numpy():
+        picture = PIL.Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0))
+        array = np.asarray(resized(picture, options.image_size, options.resize, options.background))
+        arrays.append(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
+    return replace(part, images=torch.from_numpy(np.stack(arrays)))
+
+
+def _split(images: ImageSet, share: float, flag: str, what: str) -> tuple[ImageSet, ImageSet]:
+    """All but a share of the images, and that share, with as much of each class."""
+    from sklearn.model_selection import train_test_split
+
+    places, labels = np.arange(len(images)), images.labels.numpy()
+    counts = np.bincount(labels, minlength=len(images.class_names))
+    if (counts == 1).any():
+        name = images.class_names[int((counts == 1).argmax())]
+        raise UsageError(f"{flag} {share}: of the class {name} {what} has one image; two can be split")
+    try:
+        parts = train_test_split(places, test_size=share, stratify=labels, random_state=SPLIT_SEED)
+    except ValueError as error:
+        raise UsageError(f"{flag} {share}: {what} has {len(images)} images: {first_line(error)}") from error
+    return tuple(images.select(torch.from_numpy(np.sort(part))) for part in parts)

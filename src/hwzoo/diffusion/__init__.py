@@ -18,8 +18,8 @@ from .pipelines import (
     load_pipeline,
     make_pipeline,
     make_scheduler,
+    portable,
     reverse_process,
-    save_pipeline,
     train_scheduler,
     train_scheduler_of,
 )
@@ -52,7 +52,7 @@ __all__ = [
     "q_posterior",
     "q_sample",
     "reverse_process",
-    "save_pipeline",
+    "portable",
     "strata",
     "train_scheduler",
     "train_scheduler_of",

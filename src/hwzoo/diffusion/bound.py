@@ -62,25 +62,32 @@ def variational_bound(
             each of so many parts (see `strata`), without bias; all of them, exactly, when not given.
         generator: of the noise and the timesteps.
 
+    Returns:
+        The bound and its terms, in bits for each dimension of an image, by the fields of `VariationalBound`; float64,
+        on the CPU for a device that has none.
+
     Raises:
         ValueError: for fewer than 1 or more than T - 1 timesteps, or another type of variance.
     """
-    config, alpha_bars = scheduler.config, alphas_cumprod(scheduler).to(pixel_values.device)
+    config, device = scheduler.config, pixel_values.device
+    alpha_bars = alphas_cumprod(scheduler, device)
+    exact = alpha_bars.device  # where all but the network is computed
     last = len(alpha_bars) - 1
     num_timesteps = last if num_timesteps is None else num_timesteps
     if not 1 <= num_timesteps <= last:
         raise ValueError(f"num_timesteps is {num_timesteps}; it must be from 1 to T - 1 = {last}")
     if config.variance_type not in ("fixed_small", "fixed_large"):
         raise ValueError(f"variance_type is {config.variance_type!r}; it must be fixed_small or fixed_large")
-    clean = 2 * pixel_values.double() - 1
-    batch, draw = len(clean), {"generator": generator, "device": clean.device}
+    clean = 2 * pixel_values.to(exact).double() - 1
+    batch, draw = len(clean), {"generator": generator, "device": device}
     to_bits = 1 / (math.log(2) * clean[0].numel())  # per image, from sums in nats
 
     def transition(timesteps: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Means and variances of q(x_{t-1} | x_t, x_0) and p(x_{t-1} | x_t) at a sample of x_t."""
-        noise = torch.randn(clean.shape, **draw).double()  # drawn as float32
+        noise = torch.randn(clean.shape, **draw).to(exact).double()  # drawn as float32
         noisy = q_sample(clean, noise, timesteps, alpha_bars)
-        prediction = unet(noisy.float(), timesteps, class_labels=labels, return_dict=False)[0].double()
+        inputs = noisy.float().to(device), timesteps.to(device)
+        prediction = unet(*inputs, class_labels=labels, return_dict=False)[0].to(exact).double()
         guess = predicted_clean(prediction, noisy, timesteps, alpha_bars, config.prediction_type)
         if config.clip_sample:
             guess = guess.clamp(-config.clip_sample_range, config.clip_sample_range)
@@ -102,7 +109,7 @@ def variational_bound(
     edges = strata(last, num_timesteps)
     drawn, terms = [], []
     for low, high in zip(edges[:-1], edges[1:], strict=True):
-        drawn.append(torch.randint(low, high, (batch,), **draw))
+        drawn.append(torch.randint(low, high, (batch,), **draw).to(exact))
         terms.append(gaussian_kl(*transition(drawn[-1])).flatten(1).sum(1) * to_bits)
     terms = torch.stack(terms, 1)
     denoising = (terms * torch.tensor(edges).diff().to(terms)).sum(1)
@@ -118,17 +125,35 @@ def strata(last: int, num: int) -> list[int]:
     """
     The edges of `num` parts of the timesteps 1 to `last`, the i-th from edges[i] to edges[i + 1] - 1. Their widths
     grow with t, as the terms fall with it: equal parts would leave nearly all of the variance in the first.
+
+    Args:
+        last: the largest timestep.
+        num: of parts, from 1 to `last`.
+
+    Returns:
+        num + 1 edges, ascending, from 1 to last + 1.
     """
     edges = [1]
-    for place in range(1, num + 1):
+    for index in range(1, num + 1):
         # At least one timestep in this part, and one left for each that follows.
-        square = 1 + round(last * (place / num) ** 2)
-        edges.append(min(max(square, edges[-1] + 1), last + 1 - (num - place)))
+        square = 1 + round(last * (index / num) ** 2)
+        edges.append(min(max(square, edges[-1] + 1), last + 1 - (num - index)))
     return edges
 
 
 def gaussian_kl(mean: Tensor, variance: Tensor, other_mean: Tensor, other_variance: Tensor) -> Tensor:
-    """KL(N(mean, variance) || N(other_mean, other_variance)) in nats, element by element."""
+    """
+    KL(N(mean, variance) || N(other_mean, other_variance)) in nats, element by element.
+
+    Args:
+        mean: of the first Gaussian.
+        variance: of the first, above 0.
+        other_mean: of the second.
+        other_variance: of the second, above 0.
+
+    Returns:
+        The divergences, of the shape to which the four are broadcast.
+    """
     ratio = variance / other_variance
     return 0.5 * (ratio - 1 - ratio.log() + (mean - other_mean).square() / other_variance)
 
@@ -137,6 +162,14 @@ def discretized_log_likelihood(clean: Tensor, mean: Tensor, variance: Tensor) ->
     """
     The log-probability in nats of 8-bit pixels in [-1, 1] under a Gaussian, element by element: its mass within half
     a bin of the pixel, all of its tail at the ends (arXiv:2006.11239, equation 13).
+
+    Args:
+        clean: the pixels, k / 127.5 - 1 for k from 0 to 255.
+        mean: of the Gaussian.
+        variance: of it, above 0.
+
+    Returns:
+        The log-probabilities, of the shape to which the three are broadcast.
     """
     scale = variance.sqrt()
     above, below = (clean + HALF_BIN - mean) / scale, (clean - HALF_BIN - mean) / scale

@@ -40,12 +40,30 @@ class Evaluation:
         return f"{self.settings.scheduler}, {self.settings.num_inference_steps} steps, seed {self.seed}{guided}"
 
     def frames(self, num_images: int, num_frames: int = 1) -> Tensor:
-        """Those of `reverse_process`, of as many images of each class, in the order of the classes."""
+        """
+        Those of `reverse_process`, of as many images of each class, in the order of the classes.
+
+        Args:
+            num_images: in all; a multiple of the number of classes for as many of each.
+            num_frames: evenly spaced over the steps; the last is the image.
+
+        Returns:
+            (num_frames, num_images, channels, height, width) in [0, 1].
+        """
         labels = torch.arange(num_images) * max(1, self.num_classes) // num_images
         return reverse_process(self.pipeline, num_frames, **self._call(labels, self._generator()))
 
     def pictures(self, num_images: int, columns: int) -> dict[str, Tensor]:
-        """Grids of so many columns: such images as `samples`, and ten of them on their way as `denoising`."""
+        """
+        Grids of so many columns: such images as `samples`, and ten of them on their way as `denoising`.
+
+        Args:
+            num_images: in `samples`.
+            columns: of both grids; also the number of frames of an image in `denoising`.
+
+        Returns:
+            Images in [0, 1], (num, channels, height, width), by name.
+        """
         frames = self.frames(num_images, columns)
         return {"samples": frames[-1], "denoising": denoising_strips(frames, 10, columns)}
 
@@ -64,6 +82,9 @@ class Evaluation:
         Args:
             batch: `pixel_values` in [0, 1], (batch, channels, height, width), and `labels`, int64, (batch,).
             generator: of the noise and the timesteps.
+
+        Returns:
+            (batch,) by the names of the fields of `VariationalBound`.
         """
         size, labels = self.unet.config.sample_size, batch["labels"] if self.num_classes else None
         padded = (clean_images(batch["pixel_values"], size) + 1) / 2

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
-from .process import prediction_target, q_sample
+from .process import at, prediction_target, q_sample
 
 WEIGHTINGS = ("uniform", "min_snr")
 
@@ -53,8 +53,7 @@ def diffusion_loss(
         return F.mse_loss(prediction.float(), target)
     if weighting != "min_snr":
         raise ValueError(f"weighting is {weighting!r}; it must be one of {', '.join(WEIGHTINGS)}")
-    alpha_bar = alphas_cumprod.to(clean.device)[timesteps]
-    snr = alpha_bar / (1 - alpha_bar)
+    snr = alphas_cumprod / (1 - alphas_cumprod)
     of_clean = {"epsilon": snr, "v_prediction": snr + 1, "sample": 1}[prediction_type]
-    weights = (snr.clamp(max=snr_gamma) / of_clean).to(clean)
-    return (weights * (prediction.float() - target).square().flatten(1).mean(1)).mean()
+    errors = (prediction.float() - target).square().flatten(1).mean(1)
+    return (at(timesteps, snr.clamp(max=snr_gamma) / of_clean, errors) * errors).mean()

@@ -2,15 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import HwzooError, UsageError, first_line
-from ..files import adding_to
-from ..loading import check_finite, loading
+from ..loading import check_all_loaded, check_finite, loading
 from ..retry import retried
 from .unet import UNetArchitecture, build_unet
 
@@ -41,6 +39,9 @@ def train_scheduler(num_train_timesteps: int, beta_schedule: str = "linear", pre
             1000 / T so that as little of the image is left at the end; or `cosine` (Nichol and Dhariwal,
             arXiv:2102.09672, equation 17).
         prediction_type: `epsilon`, `v_prediction` or `sample`.
+
+    Returns:
+        The scheduler, which adds noise and gives the betas of training.
 
     Raises:
         ValueError: for T below 25, with which the linear schedule would leave nothing to its last steps.
@@ -84,6 +85,9 @@ def make_scheduler(name: str, config: Any, spacing: str | None = None) -> Any:
             Karras et al., arXiv:2206.00364, equation 5; `lu` even steps of log SNR (arXiv:2206.00927); `trailing`,
             `leading` and `linspace` even steps of t (arXiv:2305.08891, table 2).
 
+    Returns:
+        The scheduler of diffusers; its number of steps is not set yet.
+
     Raises:
         UsageError: for another name, or a spacing that it does not know.
     """
@@ -110,7 +114,17 @@ def make_scheduler(name: str, config: Any, spacing: str | None = None) -> Any:
 
 
 def make_pipeline(unet: Any, scheduler: Any, image_size: int | None = None) -> Any:
-    """A `ClassConditionalPipeline` without progress bar; cuts images to `image_size` where the UNet's are larger."""
+    """
+    A `ClassConditionalPipeline` without progress bar; cuts images to `image_size` where the UNet's are larger.
+
+    Args:
+        unet: a `UNet2DModel`.
+        scheduler: to sample with.
+        image_size: height and width of what the pipeline gives; that of the UNet when None.
+
+    Returns:
+        The pipeline, which holds both as they are, not copies.
+    """
     from .pipeline_class_conditional import ClassConditionalPipeline
 
     if image_size == unet.config.sample_size:
@@ -120,20 +134,20 @@ def make_pipeline(unet: Any, scheduler: Any, image_size: int | None = None) -> A
     return pipeline
 
 
-def save_pipeline(pipeline: Any, folder: Path):
+def portable(pipeline: Any) -> Any:
     """
-    Writes a pipeline for `from_pretrained`; each file appears whole or not at all. An unconditional one that cuts
-    nothing becomes a `DDPMPipeline`, which every diffusers loads without further code.
+    Args:
+        pipeline: of `make_pipeline` or `load_pipeline`.
 
-    Raises:
-        HwzooError: when the folder cannot be written; the files it held stay.
+    Returns:
+        What is saved of it: of an unconditional one that cuts nothing a `DDPMPipeline`, which every diffusers loads
+        without further code.
     """
     from diffusers import DDPMPipeline
 
-    if not pipeline.num_classes and pipeline.config.image_size is None:
-        pipeline = DDPMPipeline(pipeline.unet, pipeline.scheduler)
-    with adding_to(Path(folder)) as beside:
-        pipeline.save_pretrained(beside)
+    if getattr(pipeline, "num_classes", 1) or pipeline.config.image_size is not None:  # not ours: as it is
+        return pipeline
+    return DDPMPipeline(pipeline.unet, pipeline.scheduler)
 
 
 def is_of_unet(index: Mapping[str, Any]) -> bool:
@@ -184,10 +198,7 @@ def load_pipeline(name_or_path: str) -> Any:
         if index is None:
             raise UsageError(f"{name_or_path} is no pipeline of diffusers: {first_line(error)}") from error
         raise HwzooError(f"{name_or_path} cannot be loaded: {first_line(error)}") from error
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if report[kind]:
-            names = ", ".join(sorted(str(key[0] if isinstance(key, tuple) else key) for key in report[kind]))
-            raise HwzooError(f"{name_or_path} has {kind.replace('_keys', '')} weights: {names}")
+    check_all_loaded(report, name_or_path)
     check_finite(unet, name_or_path, "unet")
     return make_pipeline(unet.float().eval(), scheduler, index.get("image_size"))
 
@@ -209,7 +220,7 @@ def reverse_process(pipeline: Any, num_frames: int, **kwargs: Any) -> Tensor:
     def keep(pipeline, step, timestep, tensors):
         steps = len(pipeline.scheduler.timesteps)
         num = min(num_frames, steps)
-        if step in {(place + 1) * steps // num - 1 for place in range(num)}:
+        if step in {(index + 1) * steps // num - 1 for index in range(num)}:
             frames.append(pipeline.to_pixel_values(tensors["latents"]))
 
     pipeline(**kwargs | {"output_type": "pt"}, callback_on_step_end=keep)
@@ -220,6 +231,14 @@ def denoising_strips(frames: Tensor, rows: int, columns: int) -> Tensor:
     """
     Of the frames of `reverse_process`, `rows` images evenly spaced over the batch, each at `columns` frames from left
     to right, the last the image itself: (rows * columns, channels, height, width), for a grid of so many columns.
+
+    Args:
+        frames: (num_frames, batch, channels, height, width).
+        rows: images.
+        columns: frames of each; where there are fewer, some stand there twice.
+
+    Returns:
+        The images, those of one row after the other.
     """
     num_frames, batch = frames.shape[:2]
     steps = ((torch.arange(columns) + 1) * num_frames).div(columns, rounding_mode="floor") - 1
@@ -239,6 +258,9 @@ def load_or_build(
         architecture: of a new UNet.
         scheduler: the new one, of `train_scheduler`.
         num_classes: as in `build_unet`; then the data has two classes or more.
+
+    Returns:
+        The UNet and its scheduler.
 
     Raises:
         UsageError: for data of one class, a padded size below that of its images, or a trained UNet of other images or

@@ -13,13 +13,28 @@ from torch import Tensor
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
 
-def alphas_cumprod(scheduler: Any) -> Tensor:
+def alphas_cumprod(scheduler: Any, device: torch.device | str = "cpu") -> Tensor:
     """
     The products of 1 - beta up to each timestep, (T,), float64, from the betas of a scheduler of diffusers.
 
     Its own `alphas_cumprod` is multiplied up in float32: at the first timesteps 1 minus it has four digits.
+
+    Args:
+        scheduler: with `betas`, (T,).
+        device: where the images will be.
+
+    Returns:
+        The products, on the device if it has float64, else on the CPU.
     """
-    return (1 - scheduler.betas.double()).cumprod(0)
+    return (1 - scheduler.betas.double()).cumprod(0).to(float64_device(device))
+
+
+def float64_device(device: torch.device | str) -> torch.device:
+    """The device itself if it has float64, else the CPU: Apple's MPS has none."""
+    try:
+        return torch.empty(0, dtype=torch.float64, device=device).device
+    except (TypeError, RuntimeError):  # which of them, depends on the device
+        return torch.device("cpu")
 
 
 def q_sample(clean: Tensor, noise: Tensor, timesteps: Tensor, alphas_cumprod: Tensor) -> Tensor:
@@ -35,8 +50,8 @@ def q_sample(clean: Tensor, noise: Tensor, timesteps: Tensor, alphas_cumprod: Te
     Returns:
         x_t, of the shape and type of `clean`.
     """
-    alpha_bar = _at(timesteps, alphas_cumprod, clean)
-    return alpha_bar.sqrt().to(clean) * clean + (1 - alpha_bar).sqrt().to(clean) * noise
+    signal, noise_level = _signal_and_noise(timesteps, alphas_cumprod, clean)
+    return signal * clean + noise_level * noise
 
 
 def q_posterior(clean: Tensor, noisy: Tensor, timesteps: Tensor, alphas_cumprod: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,14 +68,13 @@ def q_posterior(clean: Tensor, noisy: Tensor, timesteps: Tensor, alphas_cumprod:
         mean: of the shape and type of `clean`.
         variance: (batch, 1, 1, 1), of the type of `clean`.
     """
-    alpha_bar = _at(timesteps, alphas_cumprod, clean)
-    alpha_bar_before = _at(timesteps, _before(alphas_cumprod), clean)
+    alpha_bar, alpha_bar_before = alphas_cumprod, _before(alphas_cumprod)
     alpha = alpha_bar / alpha_bar_before
     beta = 1 - alpha
-    of_clean = alpha_bar_before.sqrt() * beta / (1 - alpha_bar)
-    of_noisy = alpha.sqrt() * (1 - alpha_bar_before) / (1 - alpha_bar)
-    variance = (1 - alpha_bar_before) / (1 - alpha_bar) * beta
-    return of_clean.to(clean) * clean + of_noisy.to(clean) * noisy, variance.to(clean)
+    of_clean = at(timesteps, alpha_bar_before.sqrt() * beta / (1 - alpha_bar), clean)
+    of_noisy = at(timesteps, alpha.sqrt() * (1 - alpha_bar_before) / (1 - alpha_bar), clean)
+    variance = at(timesteps, (1 - alpha_bar_before) / (1 - alpha_bar) * beta, clean)
+    return of_clean * clean + of_noisy * noisy, variance
 
 
 def prediction_target(
@@ -70,6 +84,16 @@ def prediction_target(
     What the network has to predict: the noise (`epsilon`), x_0 (`sample`), or v = sqrt(abar_t) noise - sqrt(1 -
     abar_t) x_0 (`v_prediction`; Salimans and Ho, arXiv:2202.00512, section 4). Shapes as in `q_sample`.
 
+    Args:
+        clean: x_0.
+        noise: standard normal.
+        timesteps: from 0 to T - 1.
+        alphas_cumprod: abar, (T,).
+        prediction_type: `epsilon`, `sample` or `v_prediction`.
+
+    Returns:
+        The target, of the shape and type of `clean`.
+
     Raises:
         ValueError: for another prediction type.
     """
@@ -78,8 +102,8 @@ def prediction_target(
     if prediction_type == "sample":
         return clean
     if prediction_type == "v_prediction":
-        alpha_bar = _at(timesteps, alphas_cumprod, clean)
-        return alpha_bar.sqrt().to(clean) * noise - (1 - alpha_bar).sqrt().to(clean) * clean
+        signal, noise_level = _signal_and_noise(timesteps, alphas_cumprod, clean)
+        return signal * noise - noise_level * clean
     raise ValueError(f"prediction_type is {prediction_type!r}; it must be one of {', '.join(PREDICTION_TYPES)}")
 
 
@@ -90,13 +114,22 @@ def predicted_clean(
     The x_0 that a prediction stands for, given x_t: equation 15 of arXiv:2006.11239 for `epsilon`, sqrt(abar_t) x_t -
     sqrt(1 - abar_t) v for `v_prediction`. Shapes as in `q_sample`.
 
+    Args:
+        prediction: of the network.
+        noisy: x_t.
+        timesteps: from 0 to T - 1.
+        alphas_cumprod: abar, (T,).
+        prediction_type: `epsilon`, `sample` or `v_prediction`.
+
+    Returns:
+        x_0, of the shape of `noisy`, not clipped to [-1, 1].
+
     Raises:
         ValueError: for another prediction type.
     """
     if prediction_type == "sample":
         return prediction
-    alpha_bar = _at(timesteps, alphas_cumprod, noisy)
-    signal, noise_level = alpha_bar.sqrt().to(noisy), (1 - alpha_bar).sqrt().to(noisy)
+    signal, noise_level = _signal_and_noise(timesteps, alphas_cumprod, noisy)
     if prediction_type == "epsilon":
         return (noisy - noise_level * prediction) / signal
     if prediction_type == "v_prediction":
@@ -109,6 +142,21 @@ def _before(alphas_cumprod: Tensor) -> Tensor:
     return torch.cat([alphas_cumprod.new_ones(1), alphas_cumprod[:-1]])
 
 
-def _at(timesteps: Tensor, values: Tensor, like: Tensor) -> Tensor:
-    """The values, (T,), at some timesteps, for images `like`: (batch, 1, 1, 1), still of their own type."""
-    return values.to(like.device)[timesteps].view(-1, *[1] * (like.ndim - 1))
+def at(timesteps: Tensor, values: Tensor, like: Tensor) -> Tensor:
+    """
+    A table's values at some timesteps. It is computed as a whole where float64 is, then rounded and moved.
+
+    Args:
+        timesteps: int64, (batch,), from 0 to T - 1.
+        values: (T,), on any device.
+        like: what they are for, of which the first dimension is the batch.
+
+    Returns:
+        (batch, 1, ..., 1), with the dimensions, type and device of `like`.
+    """
+    return values.to(like.dtype).to(like.device)[timesteps].view(-1, *[1] * (like.ndim - 1))
+
+
+def _signal_and_noise(timesteps: Tensor, alphas_cumprod: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    """sqrt(abar_t) and sqrt(1 - abar_t), (batch, 1, 1, 1)."""
+    return at(timesteps, alphas_cumprod.sqrt(), like), at(timesteps, (1 - alphas_cumprod).sqrt(), like)

@@ -41,6 +41,9 @@ def build_unet(image_size: int, num_channels: int, *, num_classes: int = 0, **ar
         num_classes: 0, or those of a conditional network, which has an embedding more: the last is that of no class.
         architecture: fields of `UNetArchitecture`; a `padded_size` is at least `image_size`.
 
+    Returns:
+        The network, with the weights that torch's global random state gives it.
+
     Raises:
         UsageError: when the size cannot be halved so often, or the groups do not divide the channels.
     """
@@ -81,6 +84,13 @@ def clean_images(pixel_values: Tensor, padded_size: int) -> Tensor:
     """
     Images in [0, 1], (batch, channels, size, size), as x_0: in [-1, 1], with as much black on all sides as makes them
     (batch, channels, padded_size, padded_size).
+
+    Args:
+        pixel_values: square images.
+        padded_size: at least their size.
+
+    Returns:
+        x_0, for an odd difference with one row more below and one column more to the right.
     """
     missing = padded_size - pixel_values.shape[-1]
     before = missing // 2

@@ -43,6 +43,9 @@ def train_discriminators(
         loss: of the logits on real and on fake points, a mean over all.
         draw: (num_samples, generator) -> real and fake points, (pairs, num_samples, size) each.
         batch_size: samples of each distribution a step.
+        steps: of Adam.
+        learning_rate: of the first step.
+        generator: of the samples and of the mixing of the penalty; the weights begin with torch's global one.
         name: for the progress bar and the error.
         penalty: of (critic, real, fake, mixing), with (num, size) points, a mean over all (arXiv:1704.00028).
         penalty_weight: of `penalty`, from half of the steps on; it rises from 0 until then.
@@ -91,6 +94,12 @@ def discriminator_values(loss: Loss, logits: Logits, real: Tensor, fake: Tensor)
     """
     What each discriminator maximises, minus its loss without penalty, on points (pairs, num_samples, size).
 
+    Args:
+        loss: as in `train_discriminators`.
+        logits: of `train_discriminators`.
+        real: points of the first distribution of each pair.
+        fake: points of the second.
+
     Returns:
         One value a pair, and the logits on `fake`, float64 (pairs, num_samples).
     """
@@ -99,7 +108,16 @@ def discriminator_values(loss: Loss, logits: Logits, real: Tensor, fake: Tensor)
 
 
 def logit_gradient(loss: Logits, logits: Tensor) -> Tensor:
-    """|d loss / d logit| of each sample's own loss by autograd, (num_samples,); `loss` is their mean."""
+    """
+    |d loss / d logit| of each sample's own loss by autograd, (num_samples,); `loss` is their mean.
+
+    Args:
+        loss: takes the logits and gives the mean of their losses, a scalar.
+        logits: (num_samples,).
+
+    Returns:
+        (num_samples,), at least 0.
+    """
     logits = logits.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(loss(logits) * len(logits), logits)
     return gradient.abs()

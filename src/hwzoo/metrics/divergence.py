@@ -21,6 +21,9 @@ def jensen_shannon_divergence(log_density: Tensor, other: Tensor, points: Tensor
         points: in ascending order, (num,): from where both densities begin to where they end, close enough together
             for them to be smooth.
 
+    Returns:
+        The divergence, a float.
+
     Raises:
         UsageError: when a density does not integrate to 1 on these points, to 1e-3.
     """
@@ -43,6 +46,13 @@ def penalised_wasserstein(shift: float, weight: float) -> float:
     |shift| + shift^2 / (2 weight): what a critic f estimates, E[f(x)] - E[f(y)], that is the best for this estimate
     minus weight * E[(|grad f| - 1)^2] (Gulrajani et al., arXiv:1704.00028, equation 3), of points x and the same
     points shifted, y. Its slope s makes s |shift| - weight (s - 1)^2 largest: s = 1 + |shift| / (2 weight).
+
+    Args:
+        shift: of the points, of either sign.
+        weight: of the penalty, above 0.
+
+    Returns:
+        The estimate, at least the Wasserstein-1 distance |shift|.
 
     Raises:
         UsageError: for a weight that is not positive: there is no best slope.
@@ -84,14 +94,33 @@ def normal_log_density(points: Tensor) -> Tensor:
 
 
 def segments(shifts: Sequence[float], num_samples: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """(0, u), once a shift, and (shift, u), u uniform on [0, 1) and drawn anew: (shifts, num_samples, 2) each."""
+    """
+    (0, u), once a shift, and (shift, u), u uniform on [0, 1) and drawn anew: (shifts, num_samples, 2) each.
+
+    Args:
+        shifts: of the second segment, in the direction of the first coordinate.
+        num_samples: points of each segment.
+        generator: of the heights u.
+
+    Returns:
+        The points of the first segments and of the second, float32.
+    """
     x = torch.tensor(shifts)[:, None].expand(-1, num_samples)
     heights = torch.rand(2, *x.shape, generator=generator)
     return torch.stack([torch.zeros_like(x), heights[0]], -1), torch.stack([x, heights[1]], -1)
 
 
 def warped_and_normal(num_samples: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """`warp(z)` and, of other draws, z ~ N(0, 1): (1, num_samples, 1) each."""
+    """
+    `warp(z)` and, of other draws, z ~ N(0, 1): (1, num_samples, 1) each.
+
+    Args:
+        num_samples: of each distribution.
+        generator: of both.
+
+    Returns:
+        The samples of both, float32.
+    """
     latents = torch.randn(2, 1, num_samples, 1, generator=generator)
     return warp(latents[0]), latents[1]
 

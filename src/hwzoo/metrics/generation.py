@@ -28,6 +28,9 @@ def frechet_distance(features: Tensor, other: Tensor) -> float:
     Args:
         features, other: (num, feature_size) each, of any numbers; computed in float64.
 
+    Returns:
+        The squared distance, in squared units of the features.
+
     Raises:
         UsageError: for fewer than 2 points, which have no covariance.
     """
@@ -43,6 +46,9 @@ def frechet_standard_error(features: Tensor, other: Tensor, *, num_groups: int =
     Args:
         features, other: (num, feature_size) each; the points of `features` are independent of each other.
         num_groups: of points; at most as many as there are.
+
+    Returns:
+        The standard error, in the units of the distance.
 
     Raises:
         UsageError: for fewer than 4 points.
@@ -128,7 +134,16 @@ def _squared_distances(points: Tensor, others: Tensor) -> Tensor:
 
 
 def label_histogram(labels: Tensor, num_labels: int) -> list[float]:
-    """The fraction of each class, from 0 to num_labels - 1, among labels, int64, (num,)."""
+    """
+    The fraction of each class, from 0 to num_labels - 1, among labels, int64, (num,).
+
+    Args:
+        labels: each from 0 to num_labels - 1.
+        num_labels: of the classes, also of those that no label is of.
+
+    Returns:
+        `num_labels` fractions that add up to 1.
+    """
     counts = torch.bincount(labels.cpu(), minlength=num_labels)
     return (counts.double() / len(labels)).tolist()
 
@@ -152,6 +167,7 @@ def generator_scores(
     *,
     batch_size: int = 500,
     num_neighbors: int = NUM_NEIGHBORS,
+    standard_error: bool = False,
 ) -> dict[str, Any]:
     """
     Scores generated images by the features and labels of a classifier. Comparable only with scores by the same
@@ -166,6 +182,8 @@ def generator_scores(
             `classifier(pixel_values).logits -> (batch, num_labels)`; it is put into eval mode.
         batch_size: images that the classifier sees at once, for images that come as one tensor.
         num_neighbors: of precision and recall.
+        standard_error: whether `test_fid_standard_error`, of `frechet_standard_error` over the samples, is given too;
+            it takes 50 Fréchet distances.
 
     Returns:
         `test_fid`: `frechet_distance` between samples and test images; `test_fid_floor`: the same between the training
@@ -187,7 +205,8 @@ def generator_scores(
         raise UsageError(f"{len(train)} training images for {len(made)} samples: the floor needs as many")
     precision, recall = precision_recall(test, made, num_neighbors=num_neighbors)
     histogram = label_histogram(logits.argmax(-1), logits.shape[-1])
-    return {
+    error = {"test_fid_standard_error": frechet_standard_error(made, test)} if standard_error else {}
+    return error | {
         "test_fid": frechet_distance(made, test),
         "test_fid_floor": frechet_distance(train, test),
         "test_precision": precision,
@@ -198,13 +217,17 @@ def generator_scores(
     }
 
 
-def load_inception(feature: int | nn.Module = 2048) -> Any:
+def load_inception(feature: int | nn.Module = 2048, device: torch.device | str = "cpu") -> Any:
     """
     torchmetrics' `FrechetInceptionDistance`, for `inception_scores`; early, as its weights may be missing.
 
     Args:
         feature: the size of Inception's layer, or a network for float32 images in [0, 1], (batch, 3, height, width),
             that gives (batch, num_features) and has `num_features`.
+        device: where it computes; the CPU does for one without float64, in which it adds up (MPS).
+
+    Returns:
+        The metric, in eval mode.
 
     Raises:
         UsageError: when torch-fidelity, which has Inception, is not installed.
@@ -213,7 +236,7 @@ def load_inception(feature: int | nn.Module = 2048) -> Any:
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     try:
-        return FrechetInceptionDistance(feature=feature, normalize=True).eval()
+        inception = FrechetInceptionDistance(feature=feature, normalize=True).eval()
     except ModuleNotFoundError as error:
         raise UsageError(
             "FID on Inception's features needs torch-fidelity: pip install torch-fidelity (it downloads the weights, "
@@ -221,6 +244,10 @@ def load_inception(feature: int | nn.Module = 2048) -> Any:
         ) from error
     except OSError as error:
         raise HwzooError(f"the weights of Inception cannot be downloaded: {error}") from error
+    try:
+        return inception.to(device)
+    except (TypeError, RuntimeError):
+        return inception.cpu()
 
 
 @torch.no_grad()
@@ -236,6 +263,16 @@ def inception_scores(
     `test_inception_fid` and `test_inception_fid_floor`: as `test_fid` and `test_fid_floor` of `generator_scores`, on
     the features of Inception, trained on ImageNet. Grey images are repeated to three channels; all are resized to
     299 x 299 as in the original. `inception` is what `load_inception` gives.
+
+    Args:
+        samples: float32 in [0, 1], (num, channels, height, width); or an iterable of such batches, each read once.
+        real_test: the test images, likewise.
+        real_train: as many training images as there are samples, likewise.
+        inception: of `load_inception`; its sums are reset.
+        batch_size: images that Inception sees at once, for images that come as one tensor.
+
+    Returns:
+        The two numbers by name, at least 0.
 
     Raises:
         UsageError: as `generator_scores`, or for images of other than 1 or 3 channels.

@@ -31,6 +31,9 @@ def latent_variable_scores(model: Any, images: Any, batch_size: int, seed: int =
         images: a test set: `len`, `labels`, and `pixel_values(indices)`.
         batch_size: images that are encoded at once.
         seed: of the posterior samples.
+
+    Returns:
+        The scores of `course100`, and `active_units`, an integer, by name.
     """
     results = course100(model, images.pixel_values, images.labels, seed=seed)
     indices = torch.arange(len(images)).split(batch_size)
@@ -39,7 +42,16 @@ def latent_variable_scores(model: Any, images: Any, batch_size: int, seed: int =
 
 
 def first_of_each_class(labels: Tensor, num: int) -> Tensor:
-    """The places of the first `num` examples of each class (fewer where a class has fewer), by class: (places,)."""
+    """
+    The indices of the first `num` examples of each class (fewer where a class has fewer), by class: (indices,).
+
+    Args:
+        labels: int64, (num_examples,).
+        num: of each class.
+
+    Returns:
+        Indices, int64, ascending within a class.
+    """
     return torch.cat([(labels == label).nonzero()[:num, 0] for label in labels.unique()])
 
 
@@ -53,7 +65,7 @@ def course100(
 
     Args:
         model: with `negative_elbo_bound` and `negative_iwae_bound`.
-        pixel_values: gives the test images, binarised once, at some places, (places, channels, height, width).
+        pixel_values: gives the test images, binarised once, at some indices, (indices, channels, height, width).
         labels: of the test images, (num,); the first ten of each class are taken.
         seed: of the posterior samples.
 
@@ -61,10 +73,10 @@ def course100(
         `course100_negative_elbo`, `course100_reconstruction_loss`, `course100_kl_divergence` and `course100_iwae_<K>`
         for K = 1, 10, 100, 1000, in nats per image; nothing for a data set without 100 such images.
     """
-    places = first_of_each_class(labels, 10)
-    if len(places) != 100 or len(labels.unique()) != 10:
+    indices = first_of_each_class(labels, 10)
+    if len(indices) != 100 or len(labels.unique()) != 10:
         return {}
-    images = pixel_values(places)
+    images = pixel_values(indices)
     generator = torch.Generator(images.device).manual_seed(seed)
     bounds = [torch.stack(model.negative_elbo_bound(images, generator=generator)) for _ in range(100)]
     results = dict(zip(COURSE_BOUNDS, torch.stack(bounds).cpu().double().mean(0).tolist(), strict=True))

@@ -1,22 +1,34 @@
 """How far texts agree with their references."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 ROUGE = Path(__file__).parent / "rouge"  # for `evaluate.load`
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+TOKENIZERS = ("rouge_score", "unicode")
 
 
-def rouge_scores(predictions: Sequence[str], references: Sequence[Sequence[str]], **kwargs) -> dict[str, list[float]]:
+def rouge_scores(
+    predictions: Sequence[str],
+    references: Sequence[Sequence[str]],
+    tokenizer: Literal[TOKENIZERS] = "rouge_score",
+    **kwargs,
+) -> dict[str, list[float]]:
     """
     ROUGE of each prediction, in [0, 1], with stemming and, for rougeLsum, a line for each sentence.
 
     Args:
         predictions: texts.
         references: the right texts for each.
+        tokenizer: "rouge_score", whose words are runs of a-z and 0-9, or "unicode" (`UnicodeTokenizer`), whose words
+            are of any script; of texts in ASCII both give the same.
         kwargs: further ones of the metric in `ROUGE`: `multi_reference` ("max", the default, or "mean"),
             `rouge_types`.
+
+    Returns:
+        By the name of a type (`rouge1`, say), one F-measure a prediction.
     """
     return _rouge().compute(
         predictions=list(predictions),
@@ -24,12 +36,35 @@ def rouge_scores(predictions: Sequence[str], references: Sequence[Sequence[str]]
         use_aggregator=False,
         use_stemmer=True,
         newline_split=True,
+        tokenizer=None if tokenizer == "rouge_score" else tokenizer,
         **kwargs,
     )
 
 
+def rouge_tokenizer(texts: Iterable[str], asked: Literal[("auto", *TOKENIZERS)] = "auto") -> str:
+    """
+    The tokenizer that ROUGE needs.
+
+    Args:
+        texts: the references, all of a data set: one tokenizer scores whatever is compared.
+        asked: a tokenizer, or "auto".
+
+    Returns:
+        The one that is asked for; for "auto" "unicode" where rouge-score's own would drop most of the letters, else
+        "rouge_score".
+    """
+    from .rouge.words import share_dropped
+
+    if asked != "auto":
+        return asked
+    return "unicode" if share_dropped(texts) > 0.5 else "rouge_score"
+
+
 def text_scores(
-    predictions: Sequence[str], references: Sequence[Sequence[str]], tasks: Sequence[str] | None = None
+    predictions: Sequence[str],
+    references: Sequence[Sequence[str]],
+    tasks: Sequence[str] | None = None,
+    tokenizer: Literal[TOKENIZERS] = "rouge_score",
 ) -> dict[str, float]:
     """
     Scores of predicted texts.
@@ -38,6 +73,7 @@ def text_scores(
         predictions: texts.
         references: the right texts for each; the first is the one that ROUGE compares with.
         tasks: the name of the task of each, for data with several.
+        tokenizer: ROUGE's, as in `rouge_scores`.
 
     Returns:
         `rouge1`, `rouge2`, `rougeL`, `rougeLsum` in [0, 100], the mean over the predictions; where a prediction has
@@ -50,16 +86,16 @@ def text_scores(
     """
     if not predictions or len(predictions) != len(references):
         raise ValueError(f"{len(predictions)} predictions and {len(references)} lists of references")
-    for place, texts in enumerate(zip(predictions, references, strict=True)):
+    for index, texts in enumerate(zip(predictions, references, strict=True)):
         for each in (texts[0], *texts[1]):
             if not isinstance(each, str):
-                raise ValueError(f"prediction {place} or a reference of it is {each!r}; it must be a text")
+                raise ValueError(f"prediction {index} or a reference of it is {each!r}; it must be a text")
     kinds = {"": [each[:1] for each in references]}
     if any(len(each) > 1 for each in references):
         kinds |= {"_max": references, "_mean": references}
     scores = {}
     for suffix, right in kinds.items():
-        by_type = rouge_scores(predictions, right, multi_reference="mean" if suffix == "_mean" else "max")
+        by_type = rouge_scores(predictions, right, tokenizer, multi_reference="mean" if suffix == "_mean" else "max")
         scores |= {f"{name}{suffix}": 100 * _mean(by_type[name]) for name in ROUGE_TYPES}
     pairs = zip(predictions, references, strict=True)
     matches = [text.strip() in {each.strip() for each in right} for text, right in pairs]

@@ -38,6 +38,7 @@ def add_adapter(
         prompt_tuning_init: of `prompt_tuning`: `random` (standard normal), `vocab` (the embeddings of tokens drawn
             from the vocabulary), `text` (those of the tokens of `prompt_tuning_init_text`, from the first again when
             they are too few).
+        prompt_tuning_init_text: in words, for `text`.
         tokenizer: for `text`.
         lora_rank: of `lora`; the update is scaled by 2, whatever the rank.
 

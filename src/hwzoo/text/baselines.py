@@ -47,7 +47,17 @@ def _ending(word: str, length: int) -> str:
 
 
 def lead(examples: Sequence[Example], num_sentences: int, split_sentences: Callable[[str], list[str]]) -> list[str]:
-    """The first sentences of each document."""
+    """
+    The first sentences of each document.
+
+    Args:
+        examples: with documents as their `text`.
+        num_sentences: fewer of a shorter document.
+        split_sentences: gives the sentences of a text.
+
+    Returns:
+        The sentences of each document, joined by spaces.
+    """
     return [" ".join(split_sentences(each.text)[:num_sentences]) for each in examples]
 
 
@@ -63,6 +73,9 @@ def oracle_sentence(
         examples: with documents as their `text`.
         split_sentences: gives the sentences of a text.
         score: gives a number for each pair of prediction and reference.
+
+    Returns:
+        A sentence of each document; the first of several with the best score.
     """
     sentences = [split_sentences(each.text) or [each.text] for each in examples]
     flat = [sentence for own in sentences for sentence in own]

@@ -57,6 +57,10 @@ def check_batch_size(pairs_a_step: int, num_pairs: int):
     """
     Checks that a training set holds what one step takes.
 
+    Args:
+        pairs_a_step: over all processes and accumulated batches.
+        num_pairs: of the training set.
+
     Raises:
         UsageError: when it does not: the steps would be others than those asked for.
     """

@@ -56,7 +56,18 @@ class PromptComparison:
         self, name: str, network: nn.Module, contexts: Sequence[str], targets: Sequence[str], steps: int, rate: float,
         before_step: Callable[[int], None] | None = None,
     ):  # fmt: skip
-        """Trains what can be trained of a network to answer contexts by targets; what is last is as of `tune`."""
+        """
+        Trains what can be trained of a network to answer contexts by targets; what is last is as of `tune`.
+
+        Args:
+            name: under which time and number of weights are kept.
+            network: changed in place, and left in eval mode.
+            contexts: what stands before the answers.
+            targets: an answer to each context.
+            steps: of AdamW.
+            rate: the highest learning rate.
+            before_step: as of `tune`.
+        """
         seq2seq = network.config.is_encoder_decoder
         rows = encode(self.tokenizer, contexts, targets, seq2seq, max_source_length=self.max_source_length)
         started = time.perf_counter()
@@ -68,7 +79,14 @@ class PromptComparison:
         self.trainable_params[name] = count_trainable(network)
 
     def test(self, name: str, network: nn.Module, contexts: Sequence[str]):
-        """Compares a network's greedy answers to contexts, one for each test pair, with the references."""
+        """
+        Compares a network's greedy answers to contexts, one for each test pair, with the references.
+
+        Args:
+            name: under which accuracy and failures are kept.
+            network: a model or an adapter on it.
+            contexts: in the order of the test pairs.
+        """
         answers = generate_answers(
             network, self.tokenizer, contexts, max_new_tokens=self.max_new_tokens, batch_size=self.eval_batch_size,
             max_source_length=self.max_source_length,
@@ -86,6 +104,14 @@ class PromptComparison:
         """
         A `before_step` that adds to `watched`, at steps ever further apart and the last: `step`, `source` (each of
         the first three contexts), and `tokens`, the five most probable first tokens with their probabilities.
+
+        Args:
+            network: that is trained.
+            contexts: the first three of them are asked.
+            last_step: number of steps of the training.
+
+        Returns:
+            The `before_step` for `train`.
         """
 
         def before_step(step: int):
@@ -155,7 +181,20 @@ def prompts_in_words(
 
 
 def pairs_of_task(pairs: TextSplits, task: str, max_test: int | None = None) -> tuple[list[Example], list[Example]]:
-    """Training pairs and the first `max_test` test pairs of a task; UsageError for one that the data lack."""
+    """
+    Training pairs and the first `max_test` test pairs of a task; UsageError for one that the data lack.
+
+    Args:
+        pairs: with or without tasks; without, all are of the task.
+        task: its name.
+        max_test: test pairs; all when None.
+
+    Returns:
+        The training pairs and the test pairs.
+
+    Raises:
+        UsageError: for a task that the data lack.
+    """
     if pairs.tasks and task not in pairs.tasks:
         raise UsageError(f"--task is {task}; {pairs.name} has {', '.join(pairs.tasks)}")
     of_task = [[each for each in part if each.task == task or not pairs.tasks] for part in (pairs.train, pairs.test)]
@@ -163,7 +202,20 @@ def pairs_of_task(pairs: TextSplits, task: str, max_test: int | None = None) -> 
 
 
 def pretraining_pairs(pairs: TextSplits, tasks: Sequence[str], left_out: str | None = None) -> list[Example]:
-    """Training pairs of some tasks without the one that is left out; UsageError when there are none."""
+    """
+    Training pairs of some tasks without the one that is left out; UsageError when there are none.
+
+    Args:
+        pairs: with tasks.
+        tasks: their names.
+        left_out: a task that is not taken, if any.
+
+    Returns:
+        The training pairs, in the order of the data.
+
+    Raises:
+        UsageError: when there are none.
+    """
     found = [each for each in pairs.train if each.task in set(tasks) - {left_out}]
     if not found:
         without = "" if left_out is None else f" without {left_out}"
@@ -177,6 +229,13 @@ def question_templates(template: str | None, is_encoder_decoder: bool) -> tuple[
     The template of a question, the usual one of the architecture when None, and what is left of it when a trained
     prompt takes the place of what stands before the text.
 
+    Args:
+        template: with `{text}` and, if wanted, `{task}`; None for the usual one.
+        is_encoder_decoder: whether the model is sequence-to-sequence.
+
+    Returns:
+        The whole template, and its part from `{text}` on.
+
     Raises:
         UsageError: for a template without {text}, or with more than it and {task} in braces.
     """
@@ -186,6 +245,16 @@ def question_templates(template: str | None, is_encoder_decoder: bool) -> tuple[
 
 
 def tunable_copy(model: PreTrainedModel, method: str, **adapter) -> nn.Module:
-    """A copy of a model with an adapter of `add_adapter`, or for the method `full` all of it to be trained."""
+    """
+    A copy of a model with an adapter of `add_adapter`, or for the method `full` all of it to be trained.
+
+    Args:
+        model: the base; it stays as it is.
+        method: `full` or a method of `add_adapter`.
+        adapter: further arguments of `add_adapter`.
+
+    Returns:
+        The model or the `peft.PeftModel`, on the device of `model`.
+    """
     own = copy.deepcopy(model)
     return own.requires_grad_(True) if method == "full" else add_adapter(own, method, **adapter).to(model.device)

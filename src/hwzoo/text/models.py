@@ -37,6 +37,9 @@ def build_t5(tokenizer: PreTrainedTokenizerBase, **sizes: Any) -> T5ForCondition
         tokenizer: decides the vocabulary.
         sizes: `d_model`, `d_ff`, `num_layers`, `num_decoder_layers`, `num_heads`, `dropout_rate`, as in `T5Config`.
 
+    Returns:
+        The model in float32; the weights are of torch's global random state.
+
     Raises:
         UsageError: when `num_heads` does not divide `d_model`, or the decoder is deeper than the encoder.
     """
@@ -72,6 +75,9 @@ def load_seq2seq(
         load: gives a model of a class and a name, and refuses missing weights (`hwzoo.hub.load`).
         trainable: whether an adapter is to be trained further.
         trust_remote_code: whether code that comes with the model, or with an adapter's base, is run.
+
+    Returns:
+        The model, or a `peft.PeftModel` on its base.
 
     Raises:
         UsageError: for a model of another kind or with code of its own, or an adapter that cannot be trained further.
@@ -134,6 +140,9 @@ def load_tokenizer(
         end_may_pad: whether the end token pads where there is no pad token, as in GPT-2's.
         trust_remote_code: whether code that comes with it is run.
 
+    Returns:
+        The tokenizer; its `name_or_path` is the one given.
+
     Raises:
         HwzooError: when there is none, or a file of it is damaged.
         UsageError: when it has no pad token or no end token, or code of its own.
@@ -164,6 +173,15 @@ def new_tokenizer(
     """
     The tokenizer of a new model: the named one, else one of `vocab_size` tokens learned from `texts`, else that of
     ByT5 (Xue et al., arXiv:2105.13626): 256 bytes and 128 special tokens, no files.
+
+    Args:
+        name_or_path: folder or Hub id of a tokenizer.
+        vocab_size: number of tokens to learn, at least 260.
+        texts: of training; read only to learn from them.
+        trust_remote_code: whether code that comes with a named one is run.
+
+    Returns:
+        The tokenizer, with a pad and an end token.
     """
     if name_or_path is not None:
         return load_tokenizer(name_or_path, trust_remote_code=trust_remote_code)
@@ -177,6 +195,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     Args:
         texts: of training.
         vocab_size: number of tokens, at least 260: the 256 bytes and the special ones.
+
+    Returns:
+        The tokenizer, of at most so many tokens.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
@@ -203,7 +224,16 @@ def base_of(model: PreTrainedModel) -> str | None:
 
 
 def tokenizer_of(folder: str, model: PreTrainedModel) -> str:
-    """Where the tokenizer of a loaded model is: with it, or, for an adapter without one, with its base."""
+    """
+    Where the tokenizer of a loaded model is: with it, or, for an adapter without one, with its base.
+
+    Args:
+        folder: or Hub id that the model was loaded from.
+        model: the model, or the adapter on its base.
+
+    Returns:
+        A folder or a Hub id for `load_tokenizer`.
+    """
     base = base_of(model)
     if base is not None and Path(folder).is_dir() and not has_file(folder, "tokenizer_config.json"):
         return base
@@ -227,6 +257,9 @@ def generation_config(
         generation_max_new_tokens: at most so many tokens, the start token not counted.
         num_beams: 1 for greedy decoding.
         length_penalty: exponent of the length by which the score of a beam is divided.
+
+    Returns:
+        A copy of what is set on the model.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     config = copy.deepcopy(base.generation_config)
@@ -254,10 +287,28 @@ def describe(config: GenerationConfig) -> str:
 
 
 def decode(ids: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Texts of generated ids, (num, length), padded with the pad token or -100."""
+    """
+    Texts of generated ids, (num, length), padded with the pad token or -100.
+
+    Args:
+        ids: int64, as `generate` gives them.
+        tokenizer: of the model.
+
+    Returns:
+        `num` texts, without special tokens.
+    """
     return tokenizer.batch_decode(np.where(ids < 0, tokenizer.pad_token_id, ids), skip_special_tokens=True)
 
 
 def mean_length(ids: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> float:
-    """Mean number of generated tokens, the end token counted, start and padding not."""
+    """
+    Mean number of generated tokens, the end token counted, start and padding not.
+
+    Args:
+        ids: (num, length), padded with the pad token or a negative number.
+        tokenizer: whose pad token is not counted.
+
+    Returns:
+        The mean over the rows, in tokens.
+    """
     return float(((ids >= 0) & (ids != tokenizer.pad_token_id)).sum(1).mean())

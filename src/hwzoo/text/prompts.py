@@ -37,6 +37,9 @@ def load_base(
         load: gives a model of a class and a name, and refuses missing weights (`hwzoo.hub.load`).
         trust_remote_code: whether code that comes with the model is run.
 
+    Returns:
+        The model and the tokenizer.
+
     Raises:
         UsageError: for an adapter, or a model of another kind or with code of its own.
         HwzooError: when model or tokenizer cannot be loaded.
@@ -67,8 +70,12 @@ def new_base(architecture: str, d_model: int, num_layers: int) -> tuple[PreTrain
         d_model: width, a multiple of 4 heads.
         num_layers: blocks; a T5's decoder has one less than its encoder, at least one.
 
+    Returns:
+        The model in float32, with weights of torch's global random state, and the tokenizer of ByT5.
+
     Raises:
         UsageError: when 4 heads do not divide the width.
+        ValueError: for another architecture.
     """
     if d_model % 4:
         raise UsageError(f"--config_d_model is {d_model}; it must be a multiple of 4 heads")
@@ -102,6 +109,9 @@ def hard_prompt(
         template: of a question, with `{text}` and, if wanted, `{task}`.
         shots: examples with the answers to be shown for them, right or wrong.
         instruction: first line; `{task}` stands for the task.
+
+    Returns:
+        The prompt, lines joined by line breaks; it ends where the answer begins.
     """
     lines = [instruction.format(task=example.task)] if instruction else []
     lines += [f"{template.format(text=shot.text, task=shot.task)} {answer}" for shot, answer in shots]
@@ -113,6 +123,16 @@ def few_shot_prompt(
 ) -> str:
     """
     `hard_prompt` after right answers to so many examples of the same task, drawn at random, with replacement.
+
+    Args:
+        example: to be answered.
+        examples: that shots are drawn from.
+        template: of a question, with `{text}` and, if wanted, `{task}`.
+        num_shots: 0 for the question alone.
+        generator: of the draws.
+
+    Returns:
+        The prompt.
 
     Raises:
         ValueError: when shots are wanted and no example is of the task.
@@ -128,12 +148,30 @@ def few_shot_prompt(
 
 
 def few_shot_prompts(examples: Sequence[Example], template: str, most: int, generator: random.Random) -> list[str]:
-    """`few_shot_prompt` of each example, after 0 to `most` of the others or itself, as many as is drawn for it."""
+    """
+    `few_shot_prompt` of each example, after 0 to `most` of the others or itself, as many as is drawn for it.
+
+    Args:
+        examples: to be answered, and to draw shots from.
+        template: of a question, as in `few_shot_prompt`.
+        most: shots of a prompt.
+        generator: of their numbers and of the shots.
+
+    Returns:
+        A prompt for each example.
+    """
     return [few_shot_prompt(each, examples, template, generator.randint(0, most), generator) for each in examples]
 
 
 def check_template(name: str, value: str, allowed: str, needed: str = "", **columns: str):
     """
+    Args:
+        name: of the flag, without dashes.
+        value: the template.
+        allowed: what it must hold and may hold, for the error.
+        needed: what it has to contain.
+        columns: a value for each name that may stand in braces.
+
     Raises:
         UsageError: when the flag `name` has a template that lacks what is needed, or has more in braces than columns.
     """
@@ -162,8 +200,15 @@ def encode(
     space; the tokens of the context, which loses the end token that some tokenizers give it, have the label -100.
 
     Args:
+        tokenizer: of the model.
+        contexts: what stands before the answers.
+        answers: one for each context, not empty.
+        is_encoder_decoder: whether the model is sequence-to-sequence.
         end: whether a causal model's answer is followed by the end token, as it is for training.
         max_source_length: tokens of a context; of longer ones the last stay.
+
+    Returns:
+        A row for each context, int64.
 
     Raises:
         UsageError: for an answer without tokens.
@@ -188,7 +233,18 @@ def encode(
 def source_ids(
     tokenizer: PreTrainedTokenizerBase, context: str, is_encoder_decoder: bool, max_source_length: int | None = None
 ) -> list[int]:
-    """The tokens of a context, as `encode` explains; at least one."""
+    """
+    The tokens of a context, as `encode` explains; at least one.
+
+    Args:
+        tokenizer: of the model.
+        context: it may be empty: the end token alone then.
+        is_encoder_decoder: whether the model is sequence-to-sequence; else the end token is taken off.
+        max_source_length: at most so many tokens, the last; all when None.
+
+    Returns:
+        The ids.
+    """
     ids = tokenizer(context)["input_ids"]
     if not is_encoder_decoder and ids[-1:] == [tokenizer.eos_token_id]:
         ids = ids[:-1]
@@ -212,7 +268,12 @@ def tune(
     steps and falling to 0, gradients scaled down to norm 1.
 
     Args:
+        model: changed in place, and left in eval mode.
         rows: of `encode`.
+        pad_token_id: that fills the rows of a batch.
+        steps: of the optimiser.
+        learning_rate: the highest.
+        batch_size: rows a step.
         seed: of their order; each epoch has its own.
         name: for the progress bar and the error.
         before_step: gets the number of steps done, from 0 to `steps`, before each step and after the last.
@@ -270,6 +331,17 @@ def generate_answers(
 
     A batch holds contexts of one length, so that nothing is padded: with an adapter of prompts before padded texts the
     positions of a causal model would be wrong.
+
+    Args:
+        model: put into eval mode.
+        tokenizer: of its base.
+        contexts: texts.
+        max_new_tokens: of an answer.
+        batch_size: contexts at most that are answered at once.
+        max_source_length: tokens of a context; of longer ones the last stay.
+
+    Returns:
+        An answer to each context, in their order.
     """
     model.eval()
     device, seq2seq = next(model.parameters()).device, model.config.is_encoder_decoder
@@ -303,7 +375,19 @@ def first_token_probabilities(
     num: int,
     max_source_length: int | None = None,
 ) -> list[tuple[str, float]]:
-    """The `num` most probable first tokens of the answer to a context, with their probabilities."""
+    """
+    The `num` most probable first tokens of the answer to a context, with their probabilities.
+
+    Args:
+        model: put into eval mode.
+        tokenizer: of its base.
+        context: a text.
+        num: how many; at most the size of the vocabulary are given.
+        max_source_length: tokens of the context; of a longer one the last stay.
+
+    Returns:
+        Tokens as the vocabulary has them, with probabilities in [0, 1], the largest first.
+    """
     model.eval()
     device, seq2seq = next(model.parameters()).device, model.config.is_encoder_decoder
     input_ids = torch.tensor([source_ids(tokenizer, context, seq2seq, max_source_length)], device=device)

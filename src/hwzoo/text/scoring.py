@@ -56,10 +56,14 @@ def score_labels(
 
     Args:
         model: of either kind, or an adapter on it.
+        tokenizer: of its base.
         contexts: texts up to where the label stands.
         labels: in words.
         batch_size: of pairs of context and label.
         max_source_length: tokens of a context; of longer ones the last stay.
+
+    Returns:
+        The sums of log-probabilities in nats and the numbers of tokens, (contexts, labels) each.
 
     Raises:
         UsageError: for a label without tokens.
@@ -121,8 +125,8 @@ def confidence_scores(probabilities: Tensor, labels: Tensor, num_bins: int = 10)
         |accuracy - confidence| of their bin (Guo et al., arXiv:1706.04599, eq. 5); `reliability`, for each bin with
         texts its `confidence` and `accuracy`, means, and its `num`.
     """
-    confidence, answers = probabilities.max(-1)
-    right = answers == labels
+    confidence, answers = probabilities.cpu().max(-1)
+    right = answers == labels.cpu()
     scores = {"accuracy": right.double().mean().item()}
     for name, where in (("right", right), ("wrong", ~right)):
         if where.any():
@@ -141,6 +145,13 @@ def label_words(values: Sequence[str], given: Sequence[str] | None) -> dict[str,
     """
     The words that stand for each value of the label: of `value=words` each, or the values themselves when None.
 
+    Args:
+        values: of the label.
+        given: what the flag `--labels` holds.
+
+    Returns:
+        The words by value.
+
     Raises:
         UsageError: when not every value, and no other, is given words once.
     """
@@ -153,7 +164,16 @@ def label_words(values: Sequence[str], given: Sequence[str] | None) -> dict[str,
 
 
 def reliability_curves(scores: Mapping[str, dict], shots: Sequence[int]) -> dict[str, dict[str, tuple]]:
-    """The panels of `save_functions`, one for each number of shots, of `confidence_scores` by `<num>_shot_<way>`."""
+    """
+    The panels of `save_functions`, one for each number of shots, of `confidence_scores` by `<num>_shot_<way>`.
+
+    Args:
+        scores: each with `reliability`, rows with `confidence` and `accuracy` in [0, 1].
+        shots: the numbers of shots.
+
+    Returns:
+        By the panel's title, by the curve's label: x, y and the style of matplotlib.
+    """
     panels = {}
     for num in shots:
         curves: dict[str, tuple] = {"as sure as right": ([0, 1], [0, 1], "k:")}

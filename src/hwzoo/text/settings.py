@@ -36,6 +36,8 @@ class DataSettings:
         max_target_length (`int`): tokens of a target in training, longer ones are cut.
         max_eval_samples (`int`): validation pairs that are used, the first.
         max_predict_samples (`int`): test pairs that are used, the first.
+        rouge_tokenizer (`str`): ROUGE's words: rouge_score (of a-z and 0-9), unicode (of any script), or auto: unicode
+            where the other would drop most letters of the targets.
     """
 
     dataset_name: str = "words"
@@ -54,6 +56,7 @@ class DataSettings:
     max_target_length: int = field(default=64, metadata={"range": "[1, inf)"})
     max_eval_samples: int | None = field(default=None, metadata={"range": "[1, inf)"})
     max_predict_samples: int | None = field(default=None, metadata={"range": "[1, inf)"})
+    rouge_tokenizer: Literal["auto", "rouge_score", "unicode"] = "auto"
 
 
 @dataclass
@@ -131,6 +134,9 @@ def load_or_build_t5(
         load: as in `load_seq2seq`.
         train: whether an adapter is to be trained further.
         trust_remote_code: whether code that comes with a model or tokenizer is run.
+
+    Returns:
+        The model or adapter, and the tokenizer.
     """
     if model_name_or_path is not None:
         model = load_seq2seq(model_name_or_path, load, train, trust_remote_code)
@@ -144,6 +150,15 @@ def load_or_build_t5(
 def with_adapter(settings: ModelSettings, base: Any, tokenizer: Any, model_name_or_path: str | None) -> Any:
     """
     A model with the adapter that settings ask for; the model itself for "none".
+
+    Args:
+        settings: anything with the fields of `ModelSettings`.
+        base: the model.
+        tokenizer: of the base.
+        model_name_or_path: of the base; None for a new model.
+
+    Returns:
+        The `peft.PeftModel`, or `base`.
 
     Raises:
         UsageError: for an adapter on a new model, or on another adapter.
@@ -168,6 +183,9 @@ def baselines(
         pairs: with or without tasks.
         split_sentences: of a text.
         score: of predictions and targets, higher is better; it chooses the nearest sentence.
+
+    Returns:
+        A text for each test pair, by the baseline's name; none for word tasks without training pairs.
     """
     if pairs.tasks:
         return {"suffix_rules": list(map(SuffixRules(pairs.train), pairs.test))} if pairs.train else {}

@@ -85,6 +85,11 @@ class TextSplits:
         return hashed.hexdigest()
 
     @property
+    def targets(self) -> list[str]:
+        """Those of all splits."""
+        return [each.target for split in SPLITS for each in getattr(self, split)]
+
+    @property
     def tasks(self) -> list[str]:
         """The names of the test set's tasks, sorted; none for data with one task."""
         return sorted({example.task for example in self.test} - {""})
@@ -135,6 +140,10 @@ def load_text(
     Without a test split the validation split is tested; without both, a tenth of the rows by a hash of the source is
     the test and another the validation set. Rows with one of COURSE_WORDS as their source stand in the test set.
 
+    Returns:
+        The pairs of the three splits, each of which may be empty, with the name of the data and a note on how they
+        were divided.
+
     Raises:
         UsageError: for a name that is none of these, a file or a column that is missing (names those there), a task
             that no row has; for a row (names it) without text, with a reference that is none, or with half of a
@@ -174,6 +183,9 @@ def add_compounds(splits: TextSplits, per_word: float) -> TextSplits:
         splits: with tasks; rows whose text is not made of letters alone are left as they are.
         per_word: compounds for each training word of a task. They are the same in every run, and none is a word of
             any split.
+
+    Returns:
+        The splits with a longer training set, and the number of compounds in the note.
     """
     draw = random.Random(0)
     taken = {each.text for part in (splits.train, splits.validation, splits.test) for each in part}
@@ -219,7 +231,16 @@ def _split(name: str, examples: dict[str, list[Example]]) -> TextSplits:
 
 
 def is_irregular_plural(example: Example, answers: Mapping[str, str]) -> bool:
-    """Whether it asks for a plural that is one of the course's irregular ones, or that the rules of endings miss."""
+    """
+    Whether it asks for a plural that is one of the course's irregular ones, or that the rules of endings miss.
+
+    Args:
+        example: of a word task.
+        answers: by the name of a baseline; without `suffix_rules` only the course's words count.
+
+    Returns:
+        Whether it is one.
+    """
     by_rules = answers.get("suffix_rules", example.target)
     return example.task == "plural" and (example.text in COURSE_WORDS or by_rules not in example.references)
 
@@ -249,7 +270,8 @@ def _named(name: str, data_dir: str | None, config: str | None) -> tuple[str, di
 
 def _file_of(folder: Path, split: str) -> Path | None:
     names = [f"{split}{suffix}{packed}" for suffix in SUFFIXES for packed in ("", ".gz")]
-    return next((folder / name for name in names if (folder / name).is_file()), None)
+    there = {path.name.lower(): path for path in sorted(folder.iterdir(), reverse=True) if path.is_file()}
+    return next((there[name] for name in names if name in there), None)
 
 
 def _from_hub(what: str, repo_id: str, config: str | None) -> dict[str, tuple[str, list[dict]]]:
@@ -284,12 +306,13 @@ def _rows_of(dataset: Any) -> list[dict[str, Any]]:
 
 def _read_file(split: str, path: Path) -> list[dict[str, Any]]:
     """The rows of a JSON, JSON lines or CSV file, plain or .gz."""
-    kind = next((suffix for suffix in path.suffixes[-2:] if suffix in SUFFIXES), None)
+    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
+    kind = next((suffix for suffix in suffixes if suffix in SUFFIXES), None)
     if kind is None:
         raise UsageError(f"--{split}_file {path}: its name must end in {', '.join(SUFFIXES)}, or one of these and .gz")
     try:
         data = path.read_bytes()
-        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
+        text = (gzip.decompress(data) if suffixes[-1] == ".gz" else data).decode("utf-8-sig")
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise HwzooError(f"{path} is cut off or no gzip file: {first_line(error)}") from None
     except UnicodeDecodeError as error:
@@ -442,7 +465,18 @@ def _encodable(what: str, number: int, column: str, value: str) -> str:
 
 
 def limited(splits: TextSplits, train: int | None, validation: int | None, test: int | None) -> TextSplits:
-    """The splits with at most so many of the first examples of each; None leaves one as it is."""
+    """
+    The splits with at most so many of the first examples of each; None leaves one as it is.
+
+    Args:
+        splits: they stay as they are.
+        train: training pairs at most.
+        validation: validation pairs at most.
+        test: test pairs at most.
+
+    Returns:
+        The shorter splits.
+    """
     parts = {"train": train, "validation": validation, "test": test}
     return replace(splits, **{name: getattr(splits, name)[:limit] for name, limit in parts.items()})
 

@@ -3,6 +3,7 @@
 from . import sweep
 from .arguments import (
     Flags,
+    ImageData,
     RunArguments,
     expected_numbers,
     flag,
@@ -17,7 +18,7 @@ from .config_flags import config_flags, with_defaults
 from .ema import averaged_model
 from .ending import Ending
 from .evaluation import TestMeans, mean_over
-from .launch import check_free, launch, make_output_dir, print_results, save_results, start
+from .launch import check_free, earlier_results, launch, make_output_dir, print_results, save_results, start
 from .loop import FitResult, NonFiniteLoss, Stopped, fit
 from .noise import GlobalNoise
 from .pictures import (
@@ -33,6 +34,7 @@ from .pictures import (
     save_images,
     save_pairs,
     save_panels,
+    save_receptive_fields,
     save_shares,
     save_strength_curves,
     save_task_curves,
@@ -50,6 +52,7 @@ __all__ = [
     "GlobalNoise",
     "ImageSeries",
     "NonFiniteLoss",
+    "ImageData",
     "RunArguments",
     "Stopped",
     "SweepArguments",
@@ -60,6 +63,7 @@ __all__ = [
     "check_free",
     "config_flags",
     "expected_numbers",
+    "earlier_results",
     "fit",
     "identity_of",
     "flag",
@@ -80,6 +84,7 @@ __all__ = [
     "save_images",
     "save_pairs",
     "save_panels",
+    "save_receptive_fields",
     "save_results",
     "save_settings",
     "save_shares",

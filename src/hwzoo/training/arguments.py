@@ -7,7 +7,7 @@ import re
 import reprlib
 import sys
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, RawDescriptionHelpFormatter
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -24,7 +24,8 @@ KEYS_FOR_TESTS = {"expected"}
 OF_ONE_TRY = {"config", "data_dir", "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "report_to"}
 OF_ONE_TRY |= {"push_to_hub", "hub_model_id", "hub_private_repo", "trust_remote_code"}
 # What else no step of an image recipe depends on. The data has a digest, a batch its size over all processes.
-OF_NO_STEP = {"dataset_name", "model_name_or_path", "train_batch_size", "eval_batch_size", "num_train_epochs"}
+OF_NO_STEP = {"dataset_name", "dataset_config", "image_column", "label_column", "model_name_or_path"}
+OF_NO_STEP |= {"train_batch_size", "eval_batch_size", "num_train_epochs"}
 OF_NO_STEP |= {"max_train_steps", "checkpointing_steps", "checkpoints_total_limit", "logging_steps", "eval_steps"}
 OF_PATHS = ("_dir", "_file", "_path", "_checkpoint", "dataset_name", "tokenizer_name", "classifier", "config")
 OF_MODELS = {"model_name_or_path", "classifier"}  # their names stand in results and cards
@@ -43,17 +44,23 @@ GROUP_OF_CLASS = {"Data": "data", "Tasks": "data", "Model": "model", "Base": "mo
 GROUP_OF_CLASS |= {"Optimizer": "method", "Method": "method", "Protocol": "method", "Prompts": "method"}
 
 
-def flag(default: Any, help: str, allowed: str | None = None) -> Any:
+def flag(default: Any, help: str, allowed: str | None = None, some_of: Sequence[str] | None = None) -> Any:
     """
     A dataclass field that is a command-line flag.
 
     Args:
         default: its value when it is not given.
         help: one line for `--help`.
-        allowed: the interval of a number, or of each of a list, as in mathematics: "[0, 1)"; NaN is in none.
+        allowed: the interval of a number, or of each of a list, as in mathematics: "[0, 1)"; NaN is in none. `--help`
+            shows it.
+        some_of: the words that a list may hold; `--help` shows them.
+
+    Returns:
+        The field, with `help` and, where they are given, `range` (the interval) and `some_of` in its metadata.
     """
-    # The interval stands as the flag's metavar, so that `--help` shows it: --ema_decay [0, 1).
-    metadata = {"help": help} | ({"metavar": allowed} if allowed else {})
+    metadata = {"help": help} | ({"range": allowed} if allowed else {})
+    if some_of is not None:
+        metadata = {"help": f"{help}, some of {', '.join(some_of)}".removeprefix(", "), "some_of": some_of}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -62,8 +69,8 @@ def flag(default: Any, help: str, allowed: str | None = None) -> Any:
 @dataclass
 class Flags:
     """
-    Base of the dataclasses of flags: checks each number against the interval that its `flag` allows, and that words
-    are not empty (but for MAY_BE_EMPTY) and can be written into a file; None passes.
+    Base of the dataclasses of flags: checks each number, and each word of a list, against what its `flag` allows, and
+    that words are not empty (but for MAY_BE_EMPTY) and can be written into a file; None passes.
 
     Attributes:
         FIRST: the flag whose value may come first, without its name: `evaluate_generator.py outputs/vae --seed 1`.
@@ -78,10 +85,12 @@ class Flags:
 
     def __post_init__(self):
         for each in fields(self):
-            interval, value = each.metadata.get("metavar"), getattr(self, each.name)
+            interval, value = each.metadata.get("range"), getattr(self, each.name)
             for item in value if isinstance(value, list | tuple) else [value]:
                 if isinstance(item, str):
                     _check_words(each.name, item)
+                    if item not in (known := each.metadata.get("some_of", [item])):
+                        raise UsageError(f"--{each.name} has {item}; it must be some of {', '.join(known)}")
                 elif interval is not None and item is not None:
                     _check_number(each.name, item, interval)
             if each.name in OF_MODELS and value is not None:
@@ -121,7 +130,25 @@ def _with_name(model: str) -> str:
 
 
 @dataclass
-class RunArguments(Flags):
+class ImageData(Flags):
+    """How a data set of images is read, beside its name; the flags of every recipe that takes one."""
+
+    dataset_config: str | None = flag(None, "of a Hub data set that has several configurations")
+    image_column: str | None = flag(None, "column of the images, where a data set has several")
+    label_column: str | None = flag(None, "column of the classes, where a data set has several; none for no classes")
+    background: Literal["white", "black"] = flag("white", "what transparent pixels show, and what --resize pad adds")
+    image_size: int | None = flag(
+        None, "height and width that all images get; as they are when not given", "[1, 4096]"
+    )
+    resize: Literal["crop", "pad", "stretch"] = flag("crop", "how --image_size makes squares of other images")
+    test_share: float = flag(0.2, "share of a data set without test images that becomes them", "(0, 1)")
+    validation_share: float = flag(
+        0.0, "share of the training images held out, on which evaluations during training are", "[0, 1)"
+    )
+
+
+@dataclass
+class RunArguments(ImageData):
     """The flags of a run; a recipe derives from it to give its own defaults."""
 
     FREE = OF_ONE_TRY | OF_NO_STEP
@@ -190,6 +217,9 @@ class RunArguments(Flags):
         return self.max_train_steps if self.max_train_steps is not None else steps_per_epoch
 
 
+OF_IMAGES = {each.name for each in fields(ImageData)}
+
+
 def one_length(run: Flags):
     """Of two flags for the length of a run one may be given: a recipe's default gives way to the other."""
     given = [name for name in EXCLUSIVE if getattr(run, name, None) is not None]
@@ -237,6 +267,10 @@ class _Parser(HfArgumentParser):
         super().__init__(types, **kwargs)
 
     def add_argument(self, *names: str, **kwargs: Any):
+        # HfArgumentParser hands on a field's metadata. Its range is shown where argparse shows a metavar.
+        kwargs.pop("some_of", None)
+        if interval := kwargs.pop("range", None):
+            kwargs["metavar"] = interval
         title = self._of_flag.get(kwargs.get("dest") or names[0].removeprefix("--"))
         if title is None:  # --help
             return super().add_argument(*names, **kwargs)
@@ -252,7 +286,7 @@ def _group(cls: type, name: str) -> str:
     """The group of a flag: that of its dataclass, but for what one recipe has among its run's flags, another apart."""
     if name.startswith(("push_", "hub_")):
         return "sharing"
-    if name.startswith(("dataset_", "data_")) or name.endswith(("_file", "_column")):
+    if name.startswith(("dataset_", "data_")) or name.endswith(("_file", "_column")) or name in OF_IMAGES:
         return "data"
     return "model" if name == "model_name_or_path" else GROUP_OF_CLASS.get(cls.__name__, "run")
 
@@ -263,13 +297,29 @@ def _dashed(message: str) -> str:
     return match.group(1) if match else "\0"
 
 
-def parse_arguments(types: list[type], argv: list[str] | None = None, description: str | None = None) -> list[Any]:
+def parse_arguments(
+    types: list[type],
+    argv: list[str] | None = None,
+    description: str | None = None,
+    launcher: dict[str, str] | None = None,
+) -> list[Any]:
     """
     Parses the command line, and the preset that its `--config` names, into one instance of each dataclass.
 
+    Args:
+        types: dataclasses of flags, no flag in two of them; the first tells, by its module, whose presets have short
+            names.
+        argv: the words of the command line, without the program's; those of this process when None.
+        description: text above the flags in `--help`.
+        launcher: what `launcher_settings` gives, the defaults of the flags of these names.
+
+    Returns:
+        An instance of each of `types`, in their order.
+
     Raises:
         UsageError: for an unknown or abbreviated flag, an unknown key of the preset, a value of the wrong type or out
-            of range; one line that names it.
+            of range, or what the launcher asks for where the recipe cannot do it or is told otherwise; one line that
+            names it.
     """
     argv = _join_negative_numbers(sys.argv[1:] if argv is None else argv)
     for token in argv:
@@ -296,7 +346,31 @@ def parse_arguments(types: list[type], argv: list[str] | None = None, descriptio
         given = _names(argv)
         if given & set(EXCLUSIVE):
             preset = [token for token in preset if not _names([token]) & set(EXCLUSIVE)]
-    return _parse(types, preset + argv, description)
+    parsed = _parse(types, preset + argv, description)
+    return _as_launched(types, preset + argv, launcher or {}) or parsed
+
+
+def _as_launched(types: list[type], tokens: list[str], launcher: dict[str, str]) -> list[Any] | None:
+    """The instances with what the launcher asks for; None where that is nothing."""
+    defaults = []
+    for name, value in launcher.items():
+        asked = f"accelerate launch asks for {name} {value}"
+        flags = {each.name: cls for cls in types for each in fields(cls)}
+        # The text recipes have transformers' flags, one for each precision.
+        flag, given = (value, "true") if name not in flags and value in flags else (name, value)
+        if flag not in flags:
+            raise UsageError(f"{asked}; this recipe has no --{name}")
+        token = f"--{flag}={given}"
+        try:
+            (alone,) = _parse([flags[flag]], [token], None)
+        except UsageError as error:
+            raise UsageError(f"{asked}: {error}") from None
+        if flag in _names(tokens):
+            told = getattr(next(each for each in _parse(types, tokens, None) if hasattr(each, flag)), flag)
+            if told != getattr(alone, flag):
+                raise UsageError(f"--{flag} is {told}, but {asked}; give one of them, or both alike")
+        defaults.append(token)
+    return _parse(types, defaults + tokens, None) if defaults else None
 
 
 def expected_numbers(preset: str, types: list[type]) -> list[str]:
@@ -313,7 +387,13 @@ def expected_numbers(preset: str, types: list[type]) -> list[str]:
 
 
 def save_settings(path: Path, *arguments: Any):
-    """Writes the `settings` of a run as a preset that `--config` takes."""
+    """
+    Writes the `settings` of a run as a preset that `--config` takes.
+
+    Args:
+        path: of the YAML file; it is written whole or not at all.
+        arguments: dataclasses of flags.
+    """
     write_bytes(path, yaml.safe_dump(settings(*arguments), sort_keys=False).encode())
 
 
@@ -333,7 +413,7 @@ def deciding(*arguments: Flags) -> dict[str, Any]:
     }
 
 
-def identity_of(recipe: str, data: Any, *arguments: Flags, config: Any = None) -> dict[str, Any]:
+def identity_of(recipe: str, data: Any, *arguments: Flags, config: Any = None, **own: Any) -> dict[str, Any]:
     """
     What a resumed run must share with its checkpoint, by name: recipe, data, and the flags that decide.
 
@@ -342,9 +422,13 @@ def identity_of(recipe: str, data: Any, *arguments: Flags, config: Any = None) -
         data: with a `name` and a `digest()`.
         arguments: the flags of the recipe besides those of the run.
         config: of the model, in place of flags of these names: a trained model has a configuration of its own.
+        own: further JSON values by name.
+
+    Returns:
+        JSON values by name, for `fit`'s `identity`.
     """
     flags = {name: getattr(config, name, value) for name, value in deciding(*arguments).items()}
-    return {**flags, "recipe": recipe, "dataset": data.name, "data": data.digest()}
+    return {**flags, **own, "recipe": recipe, "dataset": data.name, "data": data.digest()}
 
 
 def settings(*arguments: Any) -> dict[str, Any]:
@@ -409,9 +493,10 @@ def _preset_path(value: str, types: list[type]) -> Path:
     """The file of a preset, which is given by path or by name, `cs236` or `vae/cs236`; the recipe's own come first."""
     if Path(value).suffix or Path(value).is_file():
         return Path(value)
-    recipe = Path(getattr(sys.modules[types[0].__module__], "__file__", None) or "").stem
-    every = presets()
-    own = [preset for preset in every if preset.recipe == recipe]
+    recipe = Path(getattr(sys.modules[types[0].__module__], "__file__", None) or "")
+    zoo = presets()
+    every = [*zoo, *(each for each in presets(recipe.parent) if each.name not in {preset.name for preset in zoo})]
+    own = [preset for preset in every if preset.recipe == recipe.stem]
     for known in (own, every):
         found = [preset for preset in known if value in (preset.name, preset.path.stem)]
         if len(found) > 1:

@@ -49,6 +49,13 @@ class Checkpoints:
         """
         Writes the checkpoint of a step, then removes the oldest ones beyond the limit.
 
+        Args:
+            step: optimiser steps done; the folder's name.
+            state: by name, modules (saved as safetensors) and what else has a `state_dict` (saved by torch).
+            progress: what the loop itself needs to go on, values that `torch.load` reads with weights_only.
+            identity: what a resumed run must share with this one, JSON values by name.
+            rng: the state of the random generators of each process.
+
         Raises:
             HwzooError: when it cannot be written, or a weight is not finite; the earlier ones stay.
         """
@@ -69,11 +76,11 @@ class Checkpoints:
         files["state.pt"] = buffer.getvalue()
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_unfinished(self.folder)  # of a run that was killed while it wrote one
-        with self._at(step) as beside:
-            beside.mkdir()
+        with self._at(step) as staging:
+            staging.mkdir()
             for name, data in files.items():
-                (beside / name).write_bytes(data)
-            _write_manifest(beside, files.items(), step, identity)
+                (staging / name).write_bytes(data)
+            _write_manifest(staging, files.items(), step, identity)
 
     def adopt(
         self, written: Path, step: int, progress: dict[str, Any], identity: dict[str, Any], keep: Collection[int] = ()
@@ -84,24 +91,26 @@ class Checkpoints:
 
         Args:
             written: the folder, beside the checkpoints.
+            step: optimiser steps done; the folder's name.
             progress: JSON values that the manifest holds; a checkpoint's `progress`.
+            identity: what a resumed run must share with this one, JSON values by name.
             keep: steps whose checkpoints stay, beyond the limit.
 
         Raises:
             HwzooError: when it cannot be written; the earlier ones stay.
         """
         remove_unfinished(self.folder)
-        with self._at(step, keep) as beside:
-            os.replace(written, beside)
-            paths = sorted(beside.iterdir())
-            _write_manifest(beside, ((path.name, path.read_bytes()) for path in paths), step, identity, progress)
+        with self._at(step, keep) as staging:
+            os.replace(written, staging)
+            paths = sorted(staging.iterdir())
+            _write_manifest(staging, ((path.name, path.read_bytes()) for path in paths), step, identity, progress)
 
     @contextmanager
     def _at(self, step: int, keep: Collection[int] = ()) -> Iterator[Path]:
         """Yields where to write the folder of a step; then it replaces an old one, and those in excess are removed."""
         path = self.folder / f"step-{step:08d}"
-        with replacing(path) as beside:
-            yield beside
+        with replacing(path) as staging:
+            yield staging
             if path.exists():  # after going back: a folder that holds something cannot be replaced in one step
                 os.replace(path, path.with_name(f"{UNFINISHED}old-{path.name}"))
         remove_unfinished(self.folder)

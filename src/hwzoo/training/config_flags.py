@@ -22,6 +22,9 @@ def config_flags(
         class_name: of the dataclass, which tells the flags' group in `--help`.
         defaults: by name, in place of the configuration's own.
 
+    Returns:
+        A dataclass for `parse_arguments`, derived from `Flags`.
+
     Raises:
         ValueError: for a name that is no field, or a field without a text.
     """
@@ -46,6 +49,13 @@ def config_flags(
 def with_defaults(flags: type[Flags], **defaults: Any) -> type[Flags]:
     """
     A base for a recipe's dataclass: the flags of another with defaults of its own, their texts and ranges as they are.
+
+    Args:
+        flags: the dataclass of flags.
+        defaults: of its flags, by name.
+
+    Returns:
+        A dataclass derived from `flags`, of the same name.
 
     Raises:
         ValueError: for a name that is no flag.

@@ -11,6 +11,13 @@ def averaged_model(model: torch.nn.Module, decay: float) -> AveragedModel:
 
     At the n-th update the decay is min(decay, (1 + n) / (10 + n)), so that the random weights of the start are soon
     forgotten.
+
+    Args:
+        model: what is averaged; it stays as it is.
+        decay: of the average, in [0, 1); what it tends to after many updates.
+
+    Returns:
+        The average, at first equal to the model; it has a `state_dict`.
     """
 
     @torch.no_grad()

@@ -69,6 +69,11 @@ class Ending:
         """
         Tests and saves the trained model, prints its results and publishes it.
 
+        Args:
+            run: the flags of the run.
+            accelerator: its processes; the first of them saves.
+            fitted: what the training gave.
+
         Returns:
             The results of training and test, as in all_results.json, and the history.
 

@@ -27,6 +27,9 @@ def mean_over(
         metrics_of: gives scalar averages over the examples of a slice; what it draws it draws from the generator
             given, which depends on the seed and the batch alone.
         seed: of the generators.
+
+    Returns:
+        The mean of each metric by name, the same in every process.
     """
     names: list[str] = []
     total = torch.zeros(0, dtype=torch.double)

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import json
 import logging
 import os
 import signal
@@ -15,13 +16,14 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import broadcast_object_list, set_seed
+from accelerate.utils import GradientAccumulationPlugin, broadcast_object_list, set_seed
 from huggingface_hub.errors import StrictDataclassError
 from transformers.utils.logging import disable_progress_bar
 
 from ..errors import HwzooError, UsageError
 from ..files import finish, remove_unfinished, write_json, write_jsonl
 from .arguments import Flags, RunArguments, parse_arguments, save_settings
+from .launcher import launcher_settings
 from .loop import HANGUP, LAUNCHER_ENDED
 from .resume import LOCK, check_output_dir
 
@@ -35,6 +37,11 @@ def launch(main: Callable[..., Any], *types: type, description: str | None = Non
     Runs a recipe's `main` on the dataclasses parsed from the command line, and exits with its status: 0, 1 for a
     failure, 2 for wrong usage, 128 + n after signal n. Errors are one line; `HWZOO_DEBUG=1` shows their traceback.
     A console that cannot be written to costs nothing but what is said there.
+
+    Args:
+        main: takes one instance of each of `types`.
+        types: the dataclasses of flags, as in `parse_arguments`.
+        description: text above the flags in `--help`.
     """
     with _lasting_console():
         _launch(main, types, description)
@@ -51,7 +58,8 @@ def _launch(main: Callable[..., Any], types: Sequence[type], description: str | 
             signal.signal(number, _leave)
     try:
         _follow_launcher()
-        main(*parse_arguments(list(types), description=description))
+        launcher = {} if {"-h", "--help"} & set(sys.argv) else launcher_settings(os.environ)
+        main(*parse_arguments(list(types), description=description, launcher=launcher))
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except Exception as error:
@@ -140,7 +148,11 @@ def start(run: RunArguments) -> Iterator[Accelerator]:
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != run.mixed_precision:
         AcceleratorState._reset_state()
     accelerator = Accelerator(
-        mixed_precision=run.mixed_precision, log_with=trackers or None, project_dir=folder / "logs"
+        mixed_precision=run.mixed_precision,
+        # Recipes accumulate by themselves; for a number in its environment accelerate would divide their losses again.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+        log_with=trackers or None,
+        project_dir=folder / "logs",
     )
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and accelerator.num_processes == 1:
         raise UsageError(
@@ -181,6 +193,10 @@ def check_free(name: str | Path, overwrite: bool):
     """
     Before what takes long: whether a folder may be written into; nothing is changed.
 
+    Args:
+        name: of the folder, `--output_dir`; it need not be there.
+        overwrite: whether its files may be written over. Names that begin with a dot do not count.
+
     Raises:
         UsageError: when it holds files, unless they may be written over.
     """
@@ -197,16 +213,17 @@ def make_output_dir(name: str | Path, overwrite: bool = True) -> Path:
         name: of the folder, `--output_dir`.
         overwrite: whether it may hold files.
 
+    Returns:
+        The folder.
+
     Raises:
         UsageError: when it holds files and must not.
         HwzooError: when it cannot be made.
     """
     folder = Path(name)
     with _named(folder):
+        check_free(folder, overwrite)
         folder.mkdir(parents=True, exist_ok=True)
-        kept = any(folder.iterdir())
-    if kept and not overwrite:
-        raise UsageError(f"--output_dir {folder} is not empty; give --overwrite_output_dir or another folder")
     return folder
 
 
@@ -219,7 +236,15 @@ def _named(folder: Path) -> Iterator[None]:
 
 
 def save_results(folder: Path, results: dict[str, Any], failures: list[dict[str, Any]], *arguments: Flags):
-    """Writes all_results.json, failures.jsonl, a line each, and preset.yaml, and says where they are."""
+    """
+    Writes all_results.json, failures.jsonl, a line each, and preset.yaml, and says where they are.
+
+    Args:
+        folder: that is there.
+        results: finite numbers, texts and lists of them, by name.
+        failures: rows of JSON values.
+        arguments: the dataclasses of flags of the run.
+    """
     write_json(folder / "all_results.json", results)
     write_jsonl(folder / "failures.jsonl", failures)
     save_settings(folder / "preset.yaml", *arguments)
@@ -227,7 +252,13 @@ def save_results(folder: Path, results: dict[str, Any], failures: list[dict[str,
 
 
 def print_results(results: dict[str, Any], folder: Path):
-    """Prints the numbers of a run, a line each, and where everything is."""
+    """
+    Prints the numbers of a run, a line each, and where everything is.
+
+    Args:
+        results: by name; texts, lists and mappings are left out.
+        folder: that holds model, results and pictures.
+    """
     for name, value in results.items():
         if isinstance(value, int | float):
             print(f"{name:>32} {value:.4f}" if isinstance(value, float) else f"{name:>32} {value}")
@@ -292,3 +323,30 @@ def _follow_launcher():
         # It may have ended before it could be followed, while this process was importing.
         if os.getppid() != parent or (parent == 1 and b"accelerate" not in Path("/proc/1/cmdline").read_bytes()):
             sys.exit(128 + signal.SIGTERM)
+
+
+def earlier_results(path: Path, identity: dict[str, Any], anew: bool) -> dict[str, Any]:
+    """
+    The results of an interrupted comparison, which goes on with the same.
+
+    Args:
+        path: of all_results.json.
+        identity: what must be the same, by name.
+        anew: whether results of another are passed over.
+
+    Returns:
+        What the file holds; the identity alone where there is none.
+
+    Raises:
+        UsageError: for results with another value of a name.
+    """
+    if anew or not path.exists():
+        return identity
+    earlier = json.loads(path.read_text())
+    for key, value in identity.items():
+        if earlier.get(key) != value:
+            raise UsageError(
+                f"--output_dir {path.parent} holds results with {key} {earlier.get(key)}, these have {value}; give "
+                "another folder or --overwrite_output_dir"
+            )
+    return earlier

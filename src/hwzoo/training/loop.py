@@ -92,6 +92,9 @@ def fit(
         total_steps: of the run; `run.total_steps` of an epoch's when not given.
         ending: an `Ending`, rehearsed before the first step; its results are among those given.
 
+    Returns:
+        The results by name, of the training and, with an `ending`, of the test, and the history: what was logged.
+
     Raises:
         NonFiniteLoss: with the first step at which a metric was not finite; later checkpoints are not written.
         Stopped: after SIGINT, SIGTERM or SIGHUP and the checkpoint that follows.

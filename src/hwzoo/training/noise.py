@@ -27,19 +27,56 @@ class GlobalNoise:
 
     @classmethod
     def for_run(cls, run: Any, accelerator: Any) -> "GlobalNoise":
-        """The noise of a run: of its seed, on its device, shared by its processes."""
+        """
+        The noise of a run: of its seed, on its device, shared by its processes.
+
+        Args:
+            run: its flags, with `seed`.
+            accelerator: its device and processes.
+
+        Returns:
+            The noise at its beginning.
+        """
         return cls(run.seed, accelerator.device, accelerator.process_index, accelerator.num_processes)
 
     def normal(self, num_rows: int, *shape: int) -> Tensor:
-        """Standard normal noise, (num_rows, *shape)."""
+        """
+        Standard normal noise, (num_rows, *shape).
+
+        Args:
+            num_rows: of this process.
+            shape: of a row.
+
+        Returns:
+            This process's rows, float32, on the device of the noise.
+        """
         return self._own_rows(torch.randn, num_rows, shape)
 
     def uniform(self, num_rows: int, *shape: int) -> Tensor:
-        """Uniform noise in [0, 1), (num_rows, *shape)."""
+        """
+        Uniform noise in [0, 1), (num_rows, *shape).
+
+        Args:
+            num_rows: of this process.
+            shape: of a row.
+
+        Returns:
+            This process's rows, float32, on the device of the noise.
+        """
         return self._own_rows(torch.rand, num_rows, shape)
 
     def integers(self, high: int, num_rows: int, *shape: int) -> Tensor:
-        """Uniform integers from 0 to high - 1, int64, (num_rows, *shape)."""
+        """
+        Uniform integers from 0 to high - 1, int64, (num_rows, *shape).
+
+        Args:
+            high: one more than the largest.
+            num_rows: of this process.
+            shape: of a row.
+
+        Returns:
+            This process's rows, on the device of the noise.
+        """
         return self._own_rows(partial(torch.randint, high), num_rows, shape)
 
     def _own_rows(self, draw, num_rows: int, shape: tuple[int, ...]) -> Tensor:

@@ -2,11 +2,12 @@
 
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,14 +17,27 @@ FRAME_TIME = 250  # milliseconds that a GIF shows each picture
 
 
 def save_image_grid(pixel_values: Tensor, path: Path, columns: int):
-    """Writes images in [0, 1], (rows * columns, channels, height, width), row by row, 2 pixels apart, as one PNG."""
+    """
+    Writes images in [0, 1], (rows * columns, channels, height, width), row by row, 2 pixels apart, as one PNG.
+
+    Args:
+        pixel_values: grey or RGB; their number is a multiple of `columns`.
+        path: of the PNG.
+        columns: images in a row.
+    """
     grid = _grid(pixel_values, columns)
     with replacing(Path(path)) as staging:
         grid.save(staging, format="PNG")  # optimize=True: 3 times as long for a file 0.3 % smaller
 
 
 def save_images(pixel_values: Tensor, folder: Path):
-    """Writes images in [0, 1], (num, channels, height, width), a PNG each, 00000.png and so on, into a new folder."""
+    """
+    Writes images in [0, 1], (num, channels, height, width), a PNG each, 00000.png and so on, into a new folder.
+
+    Args:
+        pixel_values: on the CPU.
+        folder: it must not be there yet.
+    """
     from diffusers.utils import numpy_to_pil
 
     folder.mkdir()
@@ -42,7 +56,15 @@ def _grid(pixel_values: Tensor, columns: int):
 
 
 def save_pairs(originals: Tensor, images: Tensor, path: Path, columns: int):
-    """Writes originals and, in the row below each row of them, what became of them, as one PNG."""
+    """
+    Writes originals and, in the row below each row of them, what became of them, as one PNG.
+
+    Args:
+        originals: in [0, 1], (rows * columns, channels, height, width).
+        images: of the same shape, in the same order.
+        path: of the PNG.
+        columns: images in a row.
+    """
     rows = torch.stack([_in_rows(originals, columns), _in_rows(images, columns)], 1)
     save_image_grid(rows.flatten(0, 2), path, columns)
 
@@ -70,7 +92,13 @@ class ImageSeries:
         self.name = name
 
     def add(self, step: int, pixel_values: Tensor):
-        """Writes the grid of images in [0, 1], (num, channels, height, width), as that of a step."""
+        """
+        Writes the grid of images in [0, 1], (num, channels, height, width), as that of a step.
+
+        Args:
+            step: it names the file, with at least four digits.
+            pixel_values: values outside [0, 1] are clamped.
+        """
         buffer = io.BytesIO()
         rounded = pixel_values.detach().clamp(0, 1).mul(255).round() / 255
         _grid(rounded, self.columns).save(buffer, format="PNG")
@@ -78,6 +106,24 @@ class ImageSeries:
         name = f"{self.name}_{step:04d}.png"
         record_made(self.folder, {name: sha256(buffer.getvalue())})
         write_bytes(self.folder / name, buffer.getvalue())
+
+    def each(self, steps: int | None, draw: Callable[[], Tensor]) -> Callable[[int], None]:
+        """
+        Adds images at regular steps, in the first process.
+
+        Args:
+            steps: between two pictures; None for none.
+            draw: gives the images, as `add` takes them.
+
+        Returns:
+            What `fit` calls after a step.
+        """
+
+        def after_step(step: int):
+            if steps is not None and step % steps == 0 and PartialState().is_main_process:
+                self.add(step, draw())
+
+        return after_step
 
     def pictures(self) -> dict[int, Path]:
         """The files by step, in the order of the steps, without those that are changed or gone since."""
@@ -105,7 +151,14 @@ class ImageSeries:
 
 
 def save_animation(frames: Sequence[Tensor], path: Path, columns: int):
-    """Writes grids of images in [0, 1], (num, channels, height, width) each, one after the other as an endless GIF."""
+    """
+    Writes grids of images in [0, 1], (num, channels, height, width) each, one after the other as an endless GIF.
+
+    Args:
+        frames: all of one shape.
+        path: of the GIF.
+        columns: images in a row of each grid.
+    """
     _save_gif((_grid(frame, columns) for frame in frames), path)
 
 
@@ -125,12 +178,10 @@ def save_panels(history: list[dict[str, float]], path: Path, panels: Mapping[str
         path: of the PNG.
         panels: label of the vertical axis -> names of the metrics; those that the log lacks are left out, panels too.
     """
-    from matplotlib.figure import Figure
-
     logged = {name for record in history for name in record}
     panels = {label: names for label, names in panels.items() if logged & set(names)} or panels
-    figure = Figure(figsize=(4.5 * len(panels), 3.5), layout="constrained")
-    for axis, (label, names) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+    figure, axes = _figure(4.5 * len(panels), 3.5, columns=len(panels))
+    for axis, (label, names) in zip(axes, panels.items(), strict=True):
         for name in names:
             points = [(record["step"], record[name]) for record in history if name in record]
             if points:
@@ -151,10 +202,8 @@ def save_curves(history: list[dict[str, float]], path: Path, names: Sequence[str
         names: of the metrics; an evaluation's is `eval_<name>`.
         unit: of them all.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.5 * len(names), 3.5), layout="constrained")
-    for axis, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+    figure, axes = _figure(4.5 * len(names), 3.5, columns=len(names))
+    for axis, name in zip(axes, names, strict=True):
         for key, style, label in ((name, "-", "training"), (f"eval_{name}", "--", "evaluation")):
             points = [(record["step"], record[key]) for record in history if key in record]
             if points:
@@ -175,10 +224,7 @@ def save_task_curves(history: list[dict[str, float]], path: Path, num_tasks: int
         num_tasks: how many curves.
         borders: the last step of each phase of training.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 3.5), layout="constrained")
-    axis = figure.subplots()
+    figure, (axis,) = _figure(7, 3.5)
     for task in range(1, num_tasks + 1):
         name = f"eval_accuracy_task_{task}"
         points = [(record["step"], record[name]) for record in history if name in record]
@@ -193,12 +239,15 @@ def save_task_curves(history: list[dict[str, float]], path: Path, num_tasks: int
 
 
 def save_accuracy_matrix(matrix: Sequence[Sequence[float]], path: Path):
-    """Draws an accuracy matrix, fractions, as a heat map: a row after each task learned, a column for each tested."""
-    from matplotlib.figure import Figure
+    """
+    Draws an accuracy matrix, fractions, as a heat map: a row after each task learned, a column for each tested.
 
+    Args:
+        matrix: rows of equal length; a single one is that after all tasks.
+        path: of the PNG.
+    """
     rows, columns = len(matrix), len(matrix[0])
-    figure = Figure(figsize=(1.8 + 0.55 * columns, 1.3 + 0.5 * rows), layout="constrained")
-    axis = figure.subplots()
+    figure, (axis,) = _figure(1.8 + 0.55 * columns, 1.3 + 0.5 * rows)
     image = axis.imshow(matrix, vmin=0, vmax=1, cmap="viridis")
     for row in range(rows):
         for column in range(columns):
@@ -212,8 +261,51 @@ def save_accuracy_matrix(matrix: Sequence[Sequence[float]], path: Path):
     _save_figure(figure, path)
 
 
+def save_receptive_fields(fields: Mapping[str, tuple[Tensor, Tensor, tuple[int, int]]], path: Path):
+    """
+    Draws which pixels a model sees when it says what one of them may be, a panel for each such pixel.
+
+    Args:
+        fields: title -> what is seen and what comes before the pixel, both bool (height, width), and (row, column).
+        path: of the PNG.
+    """
+    from matplotlib.colors import BoundaryNorm, ListedColormap
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    kinds = {"later": "white", "before, never seen": "tab:orange", "seen": "tab:blue", "the pixel": "black"}
+    columns = min(4, len(fields))
+    rows = -(-len(fields) // columns)
+    figure = Figure(figsize=(2.6 * columns, 2.6 * rows + 0.6), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    colours = ListedColormap(list(kinds.values())), BoundaryNorm(range(len(kinds) + 1), len(kinds))
+    for axis, (title, (seen, before, place)) in zip(axes, fields.items(), strict=False):
+        codes = torch.where(seen, 2, before.long()).cpu()
+        if not seen[place]:
+            codes[place] = 3
+        edges = {"edgecolors": "lightgrey", "linewidth": 2 / len(codes)}
+        axis.pcolormesh(codes.numpy(), cmap=colours[0], norm=colours[1], **edges)
+        axis.set(title=title, aspect="equal", xticks=[], yticks=[])
+        axis.title.set_fontsize(8)
+        axis.invert_yaxis()
+    for axis in axes[len(fields) :]:
+        axis.set_visible(False)
+    handles = [Patch(facecolor=colour, edgecolor="grey", label=kind) for kind, colour in kinds.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(kinds), fontsize=8)
+    _save_figure(figure, path)
+
+
 def save_bars(names: Sequence[str], values: Sequence[float], errors: Sequence[float], path: Path, label: str):
-    """Draws a horizontal bar of a fraction, with an error bar, for each name, the first on top."""
+    """
+    Draws a horizontal bar of a fraction, with an error bar, for each name, the first on top.
+
+    Args:
+        names: from top to bottom.
+        values: fractions, one a name.
+        errors: their standard errors.
+        path: of the PNG.
+        label: of the axis of the values.
+    """
     save_bar_panels(names, {label: (values, errors)}, path, (0, 1))
 
 
@@ -232,10 +324,7 @@ def save_bar_panels(
         path: of the PNG.
         limits: of the horizontal axes, which else hold 0 and all values.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4 + 4 * len(panels), 0.9 + 0.3 * len(names)), layout="constrained")
-    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    figure, axes = _figure(4 + 4 * len(panels), 0.9 + 0.3 * len(names), columns=len(panels), sharey=True)
     for axis, (label, (values, errors)) in zip(axes, panels.items(), strict=True):
         axis.barh(range(len(names)), values, xerr=errors, capsize=3, color="tab:blue", alpha=0.8)
         axis.set(xlabel=label, xlim=limits)
@@ -247,7 +336,15 @@ def save_bar_panels(
 
 
 def save_shares(shares: Mapping[str, float], num: int, path: Path, label: str):
-    """`save_bars` of shares of `num` cases, in [0, 1], with their standard errors."""
+    """
+    `save_bars` of shares of `num` cases, in [0, 1], with their standard errors.
+
+    Args:
+        shares: by name, from top to bottom.
+        num: of cases, the same for each share; the error of a share p is sqrt(p (1 - p) / num).
+        path: of the PNG.
+        label: of the axis of the shares.
+    """
     errors = [(share * (1 - share) / num) ** 0.5 for share in shares.values()]
     save_bars(list(shares), list(shares.values()), errors, path, label)
 
@@ -260,12 +357,9 @@ def save_strength_curves(groups: dict[str, dict[str, list[tuple[float, float, fl
         groups: title of the panel -> name of the curve -> points (strength, mean, standard error).
         path: of the PNG.
     """
-    from matplotlib.figure import Figure
-
     columns = min(3, len(groups))
     rows = -(-len(groups) // columns)
-    figure = Figure(figsize=(4.5 * columns, 3.4 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    figure, axes = _figure(4.5 * columns, 3.4 * rows, rows=rows, columns=columns)
     for axis, (title, curves) in zip(axes, groups.items(), strict=False):
         for name, points in curves.items():
             strengths, means, errors = zip(*sorted(points), strict=True)
@@ -298,11 +392,10 @@ def save_functions(
     """
     if not panels:
         return
-    from matplotlib.figure import Figure
     from matplotlib.ticker import LogFormatter
 
-    figure = Figure(figsize=(6 * len(panels), 4), layout="constrained")
-    for axis, (ylabel, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+    figure, axes = _figure(6 * len(panels), 4, columns=len(panels))
+    for axis, (ylabel, curves) in zip(axes, panels.items(), strict=True):
         for label, (x, y, style) in curves.items():
             axis.plot(x, y, style, label=label, markersize=5)
         axis.set(xlabel=xlabel, ylabel=ylabel, xscale=scale, yscale=scale)
@@ -332,10 +425,7 @@ def save_error_curves(
         xlabel, ylabel: of the axes.
         levels: label -> (y, standard error) of horizontal lines, in a band of two standard errors.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axis = figure.subplots()
+    figure, (axis,) = _figure(7, 4)
     for label, points in curves.items():
         x, y, errors = zip(*sorted(points), strict=True)
         axis.errorbar(x, y, errors, marker=".", capsize=3, label=label)
@@ -347,6 +437,14 @@ def save_error_curves(
     axis.grid(alpha=0.3, which="both")
     axis.legend(fontsize=8)
     _save_figure(figure, path)
+
+
+def _figure(width: float, height: float, rows: int = 1, columns: int = 1, sharey: bool = False):
+    """A figure of so many inches and its axes, row by row."""
+    from matplotlib.figure import Figure  # takes a second
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, sharey=sharey, squeeze=False).flatten()
 
 
 def _save_figure(figure, path: Path):

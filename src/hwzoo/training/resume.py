@@ -77,6 +77,14 @@ def checkpoint_to_resume(run: Any, checkpoints: Checkpoints, identity: dict[str,
     """
     The checkpoint that `run.resume_from_checkpoint` asks for; None to begin at step 0.
 
+    Args:
+        run: its flags, with `resume_from_checkpoint`: None, "latest" or a path.
+        checkpoints: of the run's own folder, for "latest".
+        identity: what the checkpoint's must equal, JSON values by name; what the checkpoint lacks is not compared.
+
+    Returns:
+        The checkpoint, read and found whole, or None.
+
     Raises:
         UsageError: when it is none, all are damaged, or it is of another run.
     """
@@ -104,7 +112,13 @@ def checkpoint_to_resume(run: Any, checkpoints: Checkpoints, identity: dict[str,
 
 
 def begin_anew(folder: Path, checkpoints: Checkpoints):
-    """Forgets the checkpoints of an earlier run: a later resume would take them for this one's."""
+    """
+    Forgets the checkpoints of an earlier run: a later resume would take them for this one's.
+
+    Args:
+        folder: of the run; its history is deleted too.
+        checkpoints: those in it.
+    """
     checkpoints.clear()
     begin_record(folder)
     (folder / HISTORY).unlink(missing_ok=True)

@@ -291,7 +291,12 @@ class ZooSeq2SeqTrainer(Seq2SeqTrainer):
                 )
 
     def adopt_checkpoint(self):
-        """Turns what the Trainer has just written into a checkpoint of ours."""
+        """
+        Turns what the Trainer has just written into a checkpoint of ours.
+
+        Raises:
+            HwzooError: when a weight that is trained is not finite: what was written is deleted.
+        """
         step = self.state.global_step
         written = self.checkpoints.folder / f"{WRITTEN}{step}"
         self.accelerator.wait_for_everyone()  # each process has written its random state
@@ -358,6 +363,7 @@ class EpochSampler(Sampler):
         self.epoch = 0
 
     def set_epoch(self, epoch: int):
+        """The epoch whose order is given next, from 0."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -422,7 +428,13 @@ def _quiet():
 
 
 def load_trained(model: torch.nn.Module, folder: Path):
-    """Gives a model, or an adapter, the weights of a checkpoint."""
+    """
+    Gives a model, or an adapter, the weights of a checkpoint.
+
+    Args:
+        model: of the same architecture; changed in place.
+        folder: a checkpoint that the trainer has adopted.
+    """
     if isinstance(model, PreTrainedModel):
         safetensors.torch.load_model(model, folder / "model.safetensors")
         return

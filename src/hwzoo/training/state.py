@@ -128,7 +128,21 @@ class TrainState:
 def make_optimizer(
     name: str, model: torch.nn.Module, learning_rate: float, momentum: float = 0.9
 ) -> torch.optim.Optimizer:
-    """Adam (fused), or SGD with momentum, of a model's parameters: `name` is adam or sgd."""
+    """
+    Adam (fused), or SGD with momentum, of a model's parameters: `name` is adam or sgd.
+
+    Args:
+        name: `adam` or `sgd`.
+        model: all its parameters are trained.
+        learning_rate: constant, above 0; a schedule may scale it.
+        momentum: of SGD, in [0, 1).
+
+    Returns:
+        The optimiser; other settings are torch's defaults.
+
+    Raises:
+        ValueError: for another name.
+    """
     if name == "adam":
         return torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
     if name == "sgd":

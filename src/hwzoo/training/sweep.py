@@ -139,6 +139,9 @@ def run_all(
         asked: the flags of the sweep.
         metrics: given the results of a run, the names of those that its line tells.
 
+    Returns:
+        One cell for each combination of flags, with the results of its runs in the order of the seeds.
+
     Raises:
         UsageError: before the first run, when one of them is wrong.
     """
@@ -154,7 +157,16 @@ def run_all(
 
 
 def result_of(main: Callable[..., dict[str, Any]], arguments: list[Any]) -> dict[str, Any]:
-    """The results of one run: read when it is done with these very settings, else resumed or begun."""
+    """
+    The results of one run: read when it is done with these very settings, else resumed or begun.
+
+    Args:
+        main: as in `run_all`.
+        arguments: the dataclasses of the run, that with its flags first.
+
+    Returns:
+        What is in its all_results.json.
+    """
     run, wanted = arguments[0], settings(*arguments)
     folder = Path(run.output_dir)
     done = Path(settled(folder))
@@ -215,7 +227,16 @@ def summaries(cells: list[Cell], seeds: list[int]) -> list[dict[str, Any]]:
 
 
 def table(rows: list[dict[str, Any]], metrics: Sequence[str]) -> str:
-    """Rows of `summaries` in Markdown, `mean ± standard error` of some of their numbers, and the protocols."""
+    """
+    Rows of `summaries` in Markdown, `mean ± standard error` of some of their numbers, and the protocols.
+
+    Args:
+        rows: each with `label`, `seeds` and, by the names of `metrics`, numbers.
+        metrics: one a column; `-` stands for what a row lacks.
+
+    Returns:
+        Markdown, which ends with a line break.
+    """
     lines = [["run", *metrics], ["---"] * (len(metrics) + 1)]
     lines += [[row["label"], *(_written(row.get(name)) for name in metrics)] for row in rows]
     seeds = ", ".join(map(str, rows[0]["seeds"]))

@@ -10,6 +10,7 @@ import evaluate
 from rouge_score import rouge_scorer, scoring
 
 from .sentences import split_sentences
+from .words import UnicodeTokenizer
 
 _CITATION = """\
 @inproceedings{lin-2004-rouge,
@@ -35,7 +36,8 @@ Args:
     use_aggregator: one number, the median of 1,000 bootstrapped means, drawn with NumPy's global generator; else one
         for each prediction.
     use_stemmer: strip the endings of words (Porter).
-    tokenizer: function from a text to a list of words; rouge-score's, runs of a-z and 0-9, when not given.
+    tokenizer: function from a text to a list of words, or "unicode" for words of any script, those of a-z and 0-9
+        stemmed where use_stemmer says so; rouge-score's, runs of a-z and 0-9, when not given.
     newline_split: put each sentence on a line of its own, which is what rougeLsum compares; without it the texts must
         have line breaks already, or rougeLsum equals rougeL.
     multi_reference: "max" takes the best reference of a prediction for each type, "mean" the average over them.
@@ -47,6 +49,8 @@ Returns:
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _INPUTS)
 class Rouge(evaluate.Metric):
+    """The metric for `evaluate.load`; its description says what it computes and takes."""
+
     def _info(self):
         text = datasets.Value("string")
         return evaluate.MetricInfo(
@@ -75,6 +79,8 @@ class Rouge(evaluate.Metric):
         if multi_reference not in ("max", "mean"):
             raise ValueError(f"multi_reference is {multi_reference!r}; it must be 'max' or 'mean'")
         rouge_types = list(rouge_types)
+        if tokenizer == "unicode":
+            tokenizer = UnicodeTokenizer(use_stemmer)
         words = _Tokenizer(tokenizer) if tokenizer is not None else None
         scorer = rouge_scorer.RougeScorer(rouge_types=rouge_types, use_stemmer=use_stemmer, tokenizer=words)
         aggregator, by_type = scoring.BootstrapAggregator(), {kind: [] for kind in rouge_types}

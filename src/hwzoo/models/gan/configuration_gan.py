@@ -66,7 +66,12 @@ class GANConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     def validate_architecture(self):
-        """Checks the values and how they go together (run by `@strict` when the config is built)."""
+        """
+        Checks the values and how they go together (run by `@strict` when the config is built).
+
+        Raises:
+            ValueError: naming the field, its value and what is allowed.
+        """
         for name in ("num_channels", "latent_size", "generator_hidden_size", "discriminator_hidden_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")

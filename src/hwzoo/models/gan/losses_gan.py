@@ -15,6 +15,13 @@ def cross_entropy(logits_real: Tensor, logits_fake: Tensor) -> Tensor:
     """
     The discriminator's -E[log D(x)] - E[log(1 - D(G(z)))] in nats (arXiv:1406.2661, equation 1): 2 ln 2 where it
     cannot tell, and at its optimum 2 ln 2 - 2 JSD of the two distributions. Any shapes; a scalar.
+
+    Args:
+        logits_real: of images of the data.
+        logits_fake: of images of the generator.
+
+    Returns:
+        The loss, at least 0.
     """
     return F.softplus(-logits_real).mean() + F.softplus(logits_fake).mean()
 
@@ -39,6 +46,13 @@ def wasserstein(logits_real: Tensor, logits_fake: Tensor) -> Tensor:
     """
     The critic's E[f(G(z))] - E[f(x)], minus its estimate of the Wasserstein distance as long as f is 1-Lipschitz
     (arXiv:1701.07875, equation 2).
+
+    Args:
+        logits_real: f of images of the data, any shape.
+        logits_fake: f of images of the generator, any shape.
+
+    Returns:
+        The loss, a scalar of either sign.
     """
     return logits_fake.mean() - logits_real.mean()
 
@@ -62,6 +76,9 @@ def gradient_penalty(
         mixing: weights in [0, 1], one a pair: (batch,) or (batch, 1, ...).
         lipschitz_constant: K, the norm that is asked for, when f is 1-Lipschitz in other units than those of `real`.
 
+    Returns:
+        The penalty, a scalar of at least 0, with gradients to the critic's weights.
+
     Raises:
         ValueError: when there is not one weight a pair.
     """
@@ -76,6 +93,20 @@ def gradient_penalty(
         (gradient,) = torch.autograd.grad(critic(mixed).sum(), mixed, create_graph=True)
         norm = gradient.flatten(1).norm(dim=1)
         return (norm / lipschitz_constant - 1).square().mean()
+
+
+def judged_right(logits_real: Tensor, logits_fake: Tensor) -> dict[str, Tensor]:
+    """
+    How often the discriminator is right, where its logits are log-odds.
+
+    Args:
+        logits_real: of images of the data, any shape.
+        logits_fake: of images of the generator, any shape.
+
+    Returns:
+        `accuracy_real` and `accuracy_fake`, scalars in [0, 1].
+    """
+    return {"accuracy_real": (logits_real > 0).float().mean(), "accuracy_fake": (logits_fake < 0).float().mean()}
 
 
 class Losses(NamedTuple):

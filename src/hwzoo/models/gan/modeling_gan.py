@@ -137,6 +137,8 @@ class Discriminator(nn.Module):
 
 
 class GANPreTrainedModel(PreTrainedModel):
+    """Weights, saving and loading, as all models of transformers have them."""
+
     config_class = GANConfig
     base_model_prefix = "gan"
     main_input_name = "pixel_values"
@@ -229,6 +231,9 @@ class GANModel(GANPreTrainedModel):
             pixel_values: (batch, channels, height, width) in [0, 1].
             labels: int64, (batch,); for a conditional model only.
 
+        Returns:
+            The logits, (batch,).
+
         Raises:
             ValueError: for labels to an unconditional model, or none, or wrong ones, to a conditional one.
         """
@@ -249,6 +254,9 @@ class GANModel(GANPreTrainedModel):
             num_samples: how many.
             labels: int64, (num_samples,), for a conditional model only; each class is as likely when not given.
             generator: of the latents and labels; torch's global one when not given.
+
+        Returns:
+            The images, on the device of the model.
 
         Raises:
             ValueError: for labels to an unconditional model, or wrong ones to a conditional one.

@@ -71,7 +71,12 @@ class VAEConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     def validate_architecture(self):
-        """Checks the values and how they go together (run by `@strict` when the config is built)."""
+        """
+        Checks the values and how they go together (run by `@strict` when the config is built).
+
+        Raises:
+            ValueError: naming the field, its value and what is allowed.
+        """
         for name in ("image_size", "num_channels", "latent_size", "num_mixture_components"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")

@@ -48,17 +48,47 @@ class VAEOutput(ModelOutput):
 
 
 def sample_gaussian(mean: Tensor, variance: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """A reparameterised sample of N(mean, diag(variance)): mean + sqrt(variance) * noise; shaped like `mean`."""
+    """
+    A reparameterised sample of N(mean, diag(variance)): mean + sqrt(variance) * noise; shaped like `mean`.
+
+    Args:
+        mean: (..., size).
+        variance: above 0, of a shape that broadcasts to that of `mean`.
+        generator: of the noise; torch's global one when not given.
+
+    Returns:
+        The sample, with gradients to mean and variance.
+    """
     return mean + variance.sqrt() * _standard_normal(mean.shape, mean, generator)
 
 
 def gaussian_log_density(value: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-    """log N(value; mean, diag(variance)) in nats, summed over the last dimension."""
+    """
+    log N(value; mean, diag(variance)) in nats, summed over the last dimension.
+
+    Args:
+        value: (..., size).
+        mean: (..., size).
+        variance: above 0, (..., size).
+
+    Returns:
+        The log-densities, (...).
+    """
     return -0.5 * ((value - mean).square() / variance + variance.log() + LOG_2PI).sum(-1)
 
 
 def gaussian_kl(mean: Tensor, variance: Tensor, prior_variance: float = 1.0) -> Tensor:
-    """KL(N(mean, diag(variance)) || N(0, prior_variance I)) in nats, summed over the last dimension (appendix B)."""
+    """
+    KL(N(mean, diag(variance)) || N(0, prior_variance I)) in nats, summed over the last dimension (appendix B).
+
+    Args:
+        mean: (..., size).
+        variance: above 0, (..., size).
+        prior_variance: above 0.
+
+    Returns:
+        The divergences, (...), at least 0.
+    """
     ratio = variance / prior_variance
     return 0.5 * (ratio + mean.square() / prior_variance - 1.0 - ratio.log()).sum(-1)
 
@@ -152,7 +182,16 @@ class MixturePrior(nn.Module):
         return F.softplus(self.unconstrained_variance) + 1e-8
 
     def sample(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
-        """(num_samples, latent_size)"""
+        """
+        Latents drawn from the mixture, every component as likely.
+
+        Args:
+            num_samples: how many.
+            generator: of components and noise; torch's global one when not given.
+
+        Returns:
+            (num_samples, latent_size), on the device of the prior.
+        """
         given = {"device": self.mean.device}
         if generator is not None:
             given = {"generator": generator, "device": generator.device}
@@ -161,6 +200,8 @@ class MixturePrior(nn.Module):
 
 
 class VAEPreTrainedModel(PreTrainedModel):
+    """Weights, saving and loading, as all models of transformers have them."""
+
     config_class = VAEConfig
     base_model_prefix = "vae"
     main_input_name = "pixel_values"
@@ -242,6 +283,14 @@ class VAEModel(VAEPreTrainedModel):
         """
         (negative_elbo, reconstruction_loss, kl_divergence): batch averages in nats per image, from one sample of
         q(z|x) (arXiv:1312.6114, equations 7 and 10). The KL divergence is analytic for the `normal` prior.
+
+        Args:
+            pixel_values: in [0, 1], (batch, channels, height, width).
+            generator: of the noise; torch's global one when not given.
+            noise: standard normal, (batch, latent_size), in place of what is drawn.
+
+        Returns:
+            The three scalars, the first the sum of the others.
         """
         mean, variance = self.encode(pixel_values)
         if noise is None:
@@ -269,7 +318,13 @@ class VAEModel(VAEPreTrainedModel):
         memory needed does not grow with K.
 
         Args:
+            pixel_values: in [0, 1], (batch, channels, height, width).
+            num_importance_samples: K, at least 1.
+            generator: of the noise; torch's global one when not given.
             reduction: `"mean"` for the batch average, `"none"` for one value per image, (batch,).
+
+        Returns:
+            A scalar, or (batch,).
 
         Raises:
             ValueError: for fewer than 1 sample or an unknown reduction.
@@ -322,6 +377,14 @@ class VAEModel(VAEPreTrainedModel):
         """
         Means of p(x|z) for z drawn from the prior: (num_samples, channels, height, width) in [0, 1].
 
+        Args:
+            num_samples: how many.
+            labels: None; an argument for the sake of the zoo's signature.
+            generator: of the latents; torch's global one when not given.
+
+        Returns:
+            The images, on the device of the model.
+
         Raises:
             ValueError: when labels are given; the model is unconditional.
         """
@@ -336,7 +399,16 @@ class VAEModel(VAEPreTrainedModel):
 
     @torch.no_grad()
     def reconstruct(self, pixel_values: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Means of p(x|z) at z = the mean of q(z|x), or at a sample of q(z|x) when a generator is given."""
+        """
+        Means of p(x|z) at z = the mean of q(z|x), or at a sample of q(z|x) when a generator is given.
+
+        Args:
+            pixel_values: in [0, 1], (batch, channels, height, width).
+            generator: of the sample of q(z|x).
+
+        Returns:
+            In [0, 1], of the same shape.
+        """
         mean, variance = self.encode(pixel_values)
         return self.decode(mean if generator is None else sample_gaussian(mean, variance, generator))
 
@@ -345,6 +417,14 @@ class VAEModel(VAEPreTrainedModel):
         """
         Decoded straight lines between the posterior means of two batches: (batch, num_steps, channels, height,
         width) in [0, 1]; the first and last pictures are the reconstructions.
+
+        Args:
+            start: images in [0, 1], (batch, channels, height, width).
+            end: as many.
+            num_steps: pictures of a line, both ends counted, at least 2.
+
+        Returns:
+            The pictures.
 
         Raises:
             ValueError: for fewer than 2 steps.

@@ -1,14 +1,14 @@
-"""From pictures to the pixels that the classifiers of continual learning take."""
+"""From pictures to the pixels that the classifiers take."""
 
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch.nn import functional as F
 from transformers import BaseImageProcessor, BatchFeature
 
-from .configuration_continual import ContinualConfig
+from .configuration_classifier import ClassifierConfig
 
 # PIL's modes by number of channels: grey or colour, with or without transparency.
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
@@ -17,7 +17,35 @@ OURS = {"video_processor_type", "image_processor_type", "auto_map", "processor_c
 FIRST, LAST = "channels_first", "channels_last"
 
 
-class ContinualImageProcessor(BaseImageProcessor):
+def eight_bits(picture: Image.Image, background: str, num_channels: int) -> Image.Image:
+    """
+    A picture as its viewer shows it: turned as its EXIF data says, transparency over a background where the model has
+    no channel for it.
+
+    Args:
+        picture: of any mode with 8 bits a channel.
+        background: the name of a colour.
+        num_channels: of the model's input.
+
+    Returns:
+        The picture, in the mode of so many channels.
+
+    Raises:
+        ValueError: for a mode with more than 8 bits a channel, or one that PIL does not convert.
+    """
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode[0] in "IF":
+        raise ValueError(f"it has the mode {picture.mode}; pixels must have 8 bits a channel")
+    if num_channels in (2, 4):
+        return picture.convert("RGBA").convert(MODES[num_channels])
+    if picture.has_transparency_data:
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, background), picture.convert("RGBA"))
+    if picture.mode not in ("1", "L"):
+        picture = picture.convert("RGB")
+    return picture.convert(MODES[num_channels])
+
+
+class ClassifierImageProcessor(BaseImageProcessor):
     """
     Turns pictures of any size and mode into `pixel_values`: converted to grey (ITU-R 601) or colour, resized
     (bilinear, without keeping the proportions), scaled to [0, 1].
@@ -25,6 +53,7 @@ class ContinualImageProcessor(BaseImageProcessor):
     Args:
         image_size: height and width of the result, in pixels; as `size` in the words of transformers.
         num_channels: 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGBA).
+        background: what transparent pixels show where no channel is left for them, `white` or `black`.
         size: `{"height": n, "width": n}` or n, in place of `image_size`.
         do_resize: False takes pictures of the right size only.
         do_rescale: whether integers are divided by 255; floats are in [0, 1] and stay.
@@ -34,8 +63,8 @@ class ContinualImageProcessor(BaseImageProcessor):
         kwargs: what transformers stores besides.
 
     Raises:
-        ValueError: for an image size below 1 or not square, another number of channels, or a setting that it does not
-            know.
+        ValueError: for an image size below 1 or not square, another number of channels, another background, or a
+            setting that it does not know.
     """
 
     model_input_names = ["pixel_values"]
@@ -44,6 +73,7 @@ class ContinualImageProcessor(BaseImageProcessor):
         self,
         image_size: int = 28,
         num_channels: int = 1,
+        background: str = "white",
         size: dict[str, int] | int | None = None,
         do_resize: bool = True,
         do_rescale: bool = True,
@@ -59,6 +89,9 @@ class ContinualImageProcessor(BaseImageProcessor):
             raise ValueError(f"image_size is {self.image_size}; it must be at least 1")
         if num_channels not in MODES:
             raise ValueError(f"num_channels is {num_channels}; it must be one of {list(MODES)}")
+        if background not in ("white", "black"):
+            raise ValueError(f"background is {background!r}; it must be white or black")
+        self.background = background
         self.num_channels = num_channels
         self.size = {"height": self.image_size, "width": self.image_size}
         self.do_resize, self.do_rescale, self.do_normalize = do_resize, do_rescale, do_normalize
@@ -68,7 +101,7 @@ class ContinualImageProcessor(BaseImageProcessor):
         self.video_processor_type = "none"
 
     @classmethod
-    def from_config(cls, config: ContinualConfig) -> "ContinualImageProcessor":
+    def from_config(cls, config: ClassifierConfig) -> "ClassifierImageProcessor":
         """The processor for a model's input."""
         return cls(image_size=config.image_size, num_channels=config.num_channels)
 
@@ -105,7 +138,8 @@ class ContinualImageProcessor(BaseImageProcessor):
 
         Raises:
             TypeError: for a picture of another type.
-            ValueError: for floats beyond [0, 1], a shape that is no picture's, or a setting that is not known.
+            ValueError: for a PIL image of more than 8 bits a channel, floats beyond [0, 1], a shape that is no
+                picture's, or a setting that is not known.
         """
         _refuse(kwargs.keys())
         if input_data_format not in (None, FIRST, LAST):
@@ -134,7 +168,7 @@ class ContinualImageProcessor(BaseImageProcessor):
                 return self._floats(picture, side, resize)
             # PIL knows grey pictures without a channel dimension only.
             picture = Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture)
-        picture = picture.convert(MODES[self.num_channels])
+        picture = eight_bits(picture, self.background, self.num_channels)
         if picture.size != (side, side):
             _check_resize(resize, picture.size[::-1], side)
             picture = picture.resize((side, side), Image.Resampling.BILINEAR)
@@ -205,8 +239,8 @@ def _check_resize(resize: bool, size: Any, side: int):
 
 def _refuse(unknown: Any):
     if unknown:
-        known = "size, do_resize, do_rescale, do_normalize, image_mean, image_std"
+        known = "background, size, do_resize, do_rescale, do_normalize, image_mean, image_std"
         raise ValueError(f"{', '.join(sorted(unknown))} is not known; there are {known}")
 
 
-__all__ = ["ContinualImageProcessor"]
+__all__ = ["ClassifierImageProcessor"]

@@ -1,4 +1,4 @@
-"""Image classifiers for continual learning: three backbones, and heads of their own for the tasks when wanted."""
+"""Image classifiers: three backbones, and heads of their own for the tasks of continual learning when wanted."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
 from transformers.utils import can_return_tuple
 
-from .configuration_continual import ContinualConfig
+from .configuration_classifier import ClassifierConfig
 
 
 class CNN(nn.Sequential):
@@ -17,7 +17,7 @@ class CNN(nn.Sequential):
 
     feature_size = 50
 
-    def __init__(self, config: ContinualConfig):
+    def __init__(self, config: ClassifierConfig):
         smallest = ((config.image_size - 4) // 2 - 4) // 2
         super().__init__(
             nn.Conv2d(config.num_channels, 10, kernel_size=5),
@@ -37,7 +37,7 @@ class CNN(nn.Sequential):
 class MLP(nn.Sequential):
     """(batch, channels, height, width) -> (batch, the last of hidden_sizes, or all pixels when there is none)"""
 
-    def __init__(self, config: ContinualConfig):
+    def __init__(self, config: ClassifierConfig):
         sizes = [config.num_channels * config.image_size**2, *config.hidden_sizes]
         layers = []
         for size_in, size_out in zip(sizes[:-1], sizes[1:], strict=True):
@@ -54,7 +54,7 @@ class WideCNN(nn.Sequential):
 
     feature_size = 128
 
-    def __init__(self, config: ContinualConfig):
+    def __init__(self, config: ClassifierConfig):
         smallest = config.image_size // 8
         super().__init__(
             nn.Conv2d(config.num_channels, 32, kernel_size=3, padding=1),
@@ -80,7 +80,7 @@ BACKBONES = {"cnn": CNN, "mlp": MLP, "wide_cnn": WideCNN}
 class Normalization(nn.Module):
     """(pixel_values - image_mean) / image_std, per channel; in float32 where the pixels are of half precision."""
 
-    def __init__(self, config: ContinualConfig):
+    def __init__(self, config: ClassifierConfig):
         super().__init__()
         # Numbers, no buffers: a model that was built on the meta device has them too.
         self.values = (config.image_mean, config.image_std)
@@ -92,9 +92,11 @@ class Normalization(nn.Module):
         return (pixel_values - mean) / std
 
 
-class ContinualPreTrainedModel(PreTrainedModel):
-    config_class = ContinualConfig
-    base_model_prefix = "continual"
+class ClassifierPreTrainedModel(PreTrainedModel):
+    """Weights, saving and loading, as all models of transformers have them."""
+
+    config_class = ClassifierConfig
+    base_model_prefix = "hwzoo_classifier"  # `classifier` is the last layer
     main_input_name = "pixel_values"
 
     @torch.no_grad()
@@ -116,7 +118,7 @@ class ContinualPreTrainedModel(PreTrainedModel):
         return states if asked else None
 
 
-class ContinualModel(ContinualPreTrainedModel):
+class ClassifierModel(ClassifierPreTrainedModel):
     """
     The backbone of a classifier alone: what turns an image into features. `AutoModel` and the pipeline
     `image-feature-extraction` load it from the folder of a whole classifier.
@@ -124,7 +126,7 @@ class ContinualModel(ContinualPreTrainedModel):
 
     _keys_to_ignore_on_load_unexpected = [r"^classifier\."]
 
-    def __init__(self, config: ContinualConfig):
+    def __init__(self, config: ClassifierConfig):
         super().__init__(config)
         self.normalization = Normalization(config)
         self.backbone = BACKBONES[config.backbone](config)
@@ -144,7 +146,7 @@ class ContinualModel(ContinualPreTrainedModel):
         return BaseModelOutputWithPooling(features, features, self._asked(states, output_hidden_states))
 
 
-class ContinualForImageClassification(ContinualPreTrainedModel):
+class ClassifierForImageClassification(ClassifierPreTrainedModel):
     """
     An image classifier: a backbone as the config says and a linear classifier over the outputs of all heads.
 
@@ -157,7 +159,7 @@ class ContinualForImageClassification(ContinualPreTrainedModel):
         feature_size: 50 (`cnn`), the last of `hidden_sizes` (`mlp`) or 128 (`wide_cnn`).
     """
 
-    def __init__(self, config: ContinualConfig):
+    def __init__(self, config: ClassifierConfig):
         super().__init__(config)
         self.normalization = Normalization(config)
         self.backbone = BACKBONES[config.backbone](config)
@@ -203,7 +205,7 @@ class ContinualForImageClassification(ContinualPreTrainedModel):
     def save_pretrained(self, *args: Any, **kwargs: Any):
         """As transformers does; config.json also says which class `AutoModel` loads where hwzoo is not installed."""
         if self._auto_class is not None:
-            named = f"{__name__.rpartition('.')[2]}.{ContinualModel.__name__}"
+            named = f"{__name__.rpartition('.')[2]}.{ClassifierModel.__name__}"
             self.config.auto_map = (getattr(self.config, "auto_map", None) or {}) | {"AutoModel": named}
         super().save_pretrained(*args, **kwargs)
 
@@ -213,4 +215,4 @@ def _wide(output: Tensor) -> Tensor:
     return output.to(torch.promote_types(output.dtype, torch.float32))
 
 
-__all__ = ["ContinualForImageClassification", "ContinualModel", "ContinualPreTrainedModel"]
+__all__ = ["ClassifierForImageClassification", "ClassifierModel", "ClassifierPreTrainedModel"]

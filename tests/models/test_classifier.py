@@ -1,8 +1,10 @@
-"""What the classifiers of continual learning compute, and the way from a picture to a label."""
+"""What the classifiers compute, and the way from a picture to a label."""
 
 import json
 import math
 import os
+import re
+import shutil
 import subprocess
 import sys
 
@@ -13,15 +15,30 @@ from huggingface_hub.errors import StrictDataclassClassValidationError
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoImageProcessor, pipeline
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification, pipeline
 
-from hwzoo import hub
+import hwzoo
+from hwzoo import hub, models
 from hwzoo.data import ImageSet
 from hwzoo.errors import UsageError
-from hwzoo.models.continual.configuration_continual import ContinualConfig
-from hwzoo.models.continual.image_processing_continual import ContinualImageProcessor
-from hwzoo.models.continual.modeling_continual import ContinualForImageClassification
+from hwzoo.models.classifier.configuration_classifier import ClassifierConfig
+from hwzoo.models.classifier.image_processing_classifier import ClassifierImageProcessor
+from hwzoo.models.classifier.modeling_classifier import ClassifierForImageClassification
 
+# For the shared suite: a small unconditional model with its optional parts switched on, whose loss is of labels.
+SUITE = {
+    "config": dict(
+        image_size=16,
+        num_channels=3,
+        backbone="cnn",
+        hidden_sizes=[5],
+        num_heads=2,
+        dropout=0.25,
+        image_mean=[0.5, 0.4, 0.3],
+        image_std=[0.3, 0.4, 0.5],
+    ),
+    "labelled": True,
+}
 VARIANTS = {
     "cnn": dict(backbone="cnn", image_size=16),
     "mlp": dict(backbone="mlp", image_size=4, hidden_sizes=[7, 5]),
@@ -34,7 +51,7 @@ HEADS = dict(backbone="mlp", image_size=4, hidden_sizes=[6], num_labels=6, num_h
 
 def tiny_model(**changes):
     torch.manual_seed(0)
-    return ContinualForImageClassification(ContinualConfig(**changes)).eval()
+    return ClassifierForImageClassification(ClassifierConfig(**changes)).eval()
 
 
 def some_batch(config, num=6):
@@ -201,15 +218,20 @@ def test_without_tasks_all_heads_compete():
         assert torch.equal(output.logits, expected.logits) and torch.equal(output.loss, expected.loss)
 
 
+def test_the_last_layer_is_no_base_model():
+    model = tiny_model(**HEADS)  # what `base_model_prefix` names, where the model has it, is what transformers saves
+    assert model.base_model is model
+
+
 # Labels
 
 
 @pytest.mark.parametrize("labels", [{}, dict(num_labels=1), dict(num_labels=2), dict(num_labels=12)])
 def test_the_number_of_labels_comes_back(labels, tmp_path):
-    config = ContinualConfig(**labels)
+    config = ClassifierConfig(**labels)
     assert config.num_labels == labels.get("num_labels", 10)
     config.save_pretrained(tmp_path)
-    loaded = ContinualConfig.from_pretrained(tmp_path)
+    loaded = ClassifierConfig.from_pretrained(tmp_path)
     assert (loaded.id2label, loaded.label2id) == (config.id2label, config.label2id)
     assert loaded.num_labels == config.num_labels
 
@@ -218,7 +240,7 @@ def test_the_number_of_labels_comes_back(labels, tmp_path):
 def test_the_names_of_the_labels_come_back(names, tmp_path):
     model = tiny_model(**VARIANTS["mlp"], id2label=dict(enumerate(names)))
     hub.save(model, tmp_path)
-    loaded = hub.load(ContinualForImageClassification, tmp_path)
+    loaded = hub.load(ClassifierForImageClassification, tmp_path)
     assert loaded.config.id2label == model.config.id2label == dict(enumerate(names))
     assert loaded.config.label2id == model.config.label2id == {name: label for label, name in enumerate(names)}
     assert loaded.classifier.out_features == len(names)
@@ -226,7 +248,7 @@ def test_the_names_of_the_labels_come_back(names, tmp_path):
 
 def test_a_stored_model_loads_with_another_number_of_labels(tmp_path):
     tiny_model(**VARIANTS["mlp"], num_labels=3).save_pretrained(tmp_path)
-    loaded = ContinualForImageClassification.from_pretrained(tmp_path, num_labels=4, ignore_mismatched_sizes=True)
+    loaded = ClassifierForImageClassification.from_pretrained(tmp_path, num_labels=4, ignore_mismatched_sizes=True)
     assert loaded.config.num_labels == loaded.classifier.out_features == 4
 
 
@@ -235,7 +257,7 @@ def test_the_statistics_survive_a_load(dtype, tmp_path):
     # They are no weights of the file: from_pretrained builds on the meta device, where they have no values.
     model = tiny_model(**VARIANTS["mlp"], image_mean=[0.3], image_std=[0.2])
     hub.save(model, tmp_path)
-    loaded = hub.load(ContinualForImageClassification, tmp_path, dtype=dtype)
+    loaded = hub.load(ClassifierForImageClassification, tmp_path, dtype=dtype)
     pixel_values, _ = some_batch(model.config)
     tolerance = 0.03 if dtype == torch.bfloat16 else 1e-5
     expected = model(pixel_values).logits
@@ -250,7 +272,9 @@ def test_a_run_refuses_a_trained_model_of_other_outputs(changes, tmp_path):
     hub.save(model, tmp_path)
     ((name, value),) = changes.items()
     with pytest.raises(UsageError, match=f"it has {name} {getattr(model.config, name)}, the data {value}"):
-        hub.load_or_build(ContinualForImageClassification, str(tmp_path), ContinualConfig(**VARIANTS["mlp"] | changes))
+        hub.load_or_build(
+            ClassifierForImageClassification, str(tmp_path), ClassifierConfig(**VARIANTS["mlp"] | changes)
+        )
 
 
 # Pictures
@@ -263,7 +287,7 @@ def some_picture(size=28):
 def test_the_processor_gives_the_pixels_of_the_data_set():
     grey = some_picture()
     images = ImageSet(torch.from_numpy(grey)[None, None], torch.zeros(1, dtype=torch.long), ("0",))
-    processor = ContinualImageProcessor()
+    processor = ClassifierImageProcessor()
     for picture in (grey, grey[:, :, None], Image.fromarray(grey), Image.fromarray(grey).convert("RGB")):
         pixel_values = processor(picture, return_tensors="pt")["pixel_values"]
         assert pixel_values.dtype == torch.float32
@@ -272,20 +296,20 @@ def test_the_processor_gives_the_pixels_of_the_data_set():
 
 def test_the_processor_keeps_the_colours_in_their_order():
     colours = np.random.default_rng(0).integers(0, 256, (28, 28, 3), dtype=np.uint8)
-    pixel_values = ContinualImageProcessor(num_channels=3)(colours, return_tensors="pt")["pixel_values"]
+    pixel_values = ClassifierImageProcessor(num_channels=3)(colours, return_tensors="pt")["pixel_values"]
     assert torch.equal(pixel_values[0], torch.from_numpy(colours).permute(2, 0, 1).float().div_(255))
 
 
 def test_grey_is_that_of_itu_r_601():
     red, green, blue = (Image.new("RGB", (28, 28), colour) for colour in ("#ff0000", "#00ff00", "#0000ff"))
-    pixel_values = ContinualImageProcessor()([red, green, blue], return_tensors="pt")["pixel_values"]
+    pixel_values = ClassifierImageProcessor()([red, green, blue], return_tensors="pt")["pixel_values"]
     weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1, 1).expand(3, 1, 28, 28)
     torch.testing.assert_close(pixel_values, weights, rtol=0, atol=0.5 / 255)
 
 
 @pytest.mark.parametrize("num_channels, mode", [(1, "L"), (2, "LA"), (3, "RGB"), (4, "RGBA")])
 def test_a_list_of_pictures_of_any_size_and_mode(num_channels, mode):
-    processor = ContinualImageProcessor(image_size=8, num_channels=num_channels)
+    processor = ClassifierImageProcessor(image_size=8, num_channels=num_channels)
     picture = Image.fromarray(some_picture(20))
     pictures = [picture.convert(each).crop((0, 0, 20, 15)) for each in ("1", "L", "P", "RGB", "RGBA", "CMYK", mode)]
     expected = np.asarray(pictures[-1].resize((8, 8), Image.Resampling.BILINEAR), dtype=np.float32) / 255
@@ -301,13 +325,13 @@ def test_a_list_of_pictures_of_any_size_and_mode(num_channels, mode):
 @pytest.mark.parametrize("picture", [torch.zeros(28, 28, dtype=torch.long), np.zeros((28, 28), bool), "zero.png"])
 def test_what_is_no_picture_is_refused(picture):
     with pytest.raises(TypeError, match="a picture is .*; it must be a PIL image, or an array or tensor of uint8 or"):
-        ContinualImageProcessor()(picture)
+        ClassifierImageProcessor()(picture)
 
 
 @pytest.mark.parametrize("changes, message", [({"image_size": 0}, "image_size is 0"), ({"num_channels": 5}, "is 5")])
 def test_a_processor_that_cannot_be_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
-        ContinualImageProcessor(**changes)
+        ClassifierImageProcessor(**changes)
 
 
 # From a picture to a label
@@ -319,10 +343,13 @@ sys.modules["hwzoo"] = None  # importing it fails
 import json
 from transformers import AutoImageProcessor, pipeline
 
-folder, *pictures = sys.argv[1:]
-classifier = pipeline("image-classification", model=folder, trust_remote_code=True)
-assert type(AutoImageProcessor.from_pretrained(folder, trust_remote_code=True)) is type(classifier.image_processor)
-print(json.dumps([classifier(picture, top_k=10) for picture in pictures]))
+folders, pictures = sys.argv[1:3], sys.argv[3:]
+for folder in folders:
+    classifier = pipeline("image-classification", model=folder, trust_remote_code=True)
+    processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=True)
+    assert type(processor) is type(classifier.image_processor)
+    print(type(classifier.model).__name__, type(processor).__name__)
+    print(json.dumps([classifier(picture, top_k=10) for picture in pictures]))
 """
 
 
@@ -338,8 +365,23 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def former_folder(folder, tmp_path_factory):
+    """The same as it was saved when the family was called `continual`: files, classes and model type named for it."""
+    former = tmp_path_factory.mktemp("continual")
+    shutil.copy(folder / "model.safetensors", former)
+    for path in (*folder.glob("*.json"), *folder.glob("*.py")):
+        text = re.sub(r"\bClassifier(?=Config|For|ImageP|PreT)", "Continual", path.read_text())
+        text = re.sub(r"\b(hwzoo|configuration|image_processing|modeling)_classifier\b", r"\1_continual", text)
+        (former / path.name.replace("_classifier", "_continual")).write_text(text)
+    config = json.loads((former / "config.json").read_text())
+    assert (config["architectures"], config["model_type"]) == (["ContinualForImageClassification"], "hwzoo_continual")
+    assert config["auto_map"]["AutoConfig"] == "configuration_continual.ContinualConfig"
+    return former
+
+
 def expected_scores(folder, picture):
-    model = hub.load(ContinualForImageClassification, folder)
+    model = hub.load(ClassifierForImageClassification, folder)
     small = picture.convert("L").resize((16, 16), Image.Resampling.BILINEAR)
     pixel_values = torch.from_numpy(np.array(small))[None, None] / 255
     with torch.no_grad():
@@ -357,9 +399,9 @@ def test_a_pipeline_names_what_is_in_a_picture(folder, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda *question: questions.append(question) or "n")
     classifier = pipeline("image-classification", model=str(folder))
     assert questions == []
-    assert type(classifier.model) is ContinualForImageClassification
-    assert type(classifier.image_processor) is ContinualImageProcessor
-    assert type(AutoImageProcessor.from_pretrained(folder)) is ContinualImageProcessor
+    assert type(classifier.model) is ClassifierForImageClassification
+    assert type(classifier.image_processor) is ClassifierImageProcessor
+    assert type(AutoImageProcessor.from_pretrained(folder)) is ClassifierImageProcessor
     pictures = [Image.open(folder / "grey.png"), Image.open(folder / "colour.png")]
     assert [picture.mode for picture in pictures] == ["L", "RGB"]
     for picture, answers in zip(pictures, classifier(pictures, top_k=4), strict=True):
@@ -367,19 +409,83 @@ def test_a_pipeline_names_what_is_in_a_picture(folder, monkeypatch):
         assert scores_of(classifier(picture, top_k=4)) == pytest.approx(scores_of(answers), abs=1e-6)
 
 
-def test_a_pipeline_works_without_hwzoo(folder, tmp_path):
+def test_a_pipeline_works_without_hwzoo(folder, former_folder, tmp_path):
     pictures = [folder / "grey.png", folder / "colour.png"]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")}
     output = subprocess.run(
-        [sys.executable, "-c", PIPELINE, folder, *pictures],
+        [sys.executable, "-c", PIPELINE, folder, former_folder, *pictures],
         cwd=tmp_path,
         env=environment,
         check=True,
         capture_output=True,
         text=True,
     ).stdout
-    for picture, answers in zip(pictures, json.loads(output.splitlines()[-1]), strict=True):
+    *_, names, answers_of_pictures, former_names, same_answers = output.splitlines()
+    assert names == "ClassifierForImageClassification ClassifierImageProcessor"
+    assert former_names == "ContinualForImageClassification ContinualImageProcessor"
+    assert same_answers == answers_of_pictures
+    for picture, answers in zip(pictures, json.loads(answers_of_pictures), strict=True):
         assert scores_of(answers) == pytest.approx(expected_scores(folder, Image.open(picture)), abs=1e-5)
+
+
+# The former names
+
+
+def test_the_former_names_give_the_classes_of_today():
+    assert hwzoo.ContinualConfig is models.ContinualConfig is ClassifierConfig
+    assert hwzoo.ContinualForImageClassification is models.ContinualForImageClassification
+    assert hwzoo.ContinualForImageClassification is ClassifierForImageClassification
+    assert hwzoo.ContinualImageProcessor is models.ContinualImageProcessor
+    processor = hwzoo.ContinualImageProcessor(image_size=8, num_channels=3)
+    assert type(processor) is ClassifierImageProcessor
+    assert (processor.image_size, processor.num_channels) == (8, 3)
+
+
+@pytest.mark.parametrize("trust_remote_code", [None, False, True])
+def test_a_former_folder_loads(trust_remote_code, folder, former_folder):
+    expected = hub.load(ClassifierForImageClassification, folder)
+    trust = {"trust_remote_code": trust_remote_code}
+    assert type(AutoConfig.from_pretrained(former_folder, **trust)) is ClassifierConfig
+    assert type(AutoImageProcessor.from_pretrained(former_folder, **trust)) is ClassifierImageProcessor
+    for model in (
+        AutoModelForImageClassification.from_pretrained(former_folder, **trust),
+        ClassifierForImageClassification.from_pretrained(former_folder, **trust),
+        hub.load(AutoModelForImageClassification, former_folder, **trust),
+        hub.load(ClassifierForImageClassification, former_folder, **trust),
+        hub.load_or_build(ClassifierForImageClassification, str(former_folder), expected.config),
+        pipeline("image-classification", model=str(former_folder), **trust).model,
+    ):
+        assert type(model) is ClassifierForImageClassification
+        assert model.state_dict().keys() == expected.state_dict().keys()
+        assert all(torch.equal(tensor, expected.state_dict()[name]) for name, tensor in model.state_dict().items())
+        assert model.config.id2label == expected.config.id2label
+
+
+def test_a_former_folder_is_saved_under_the_new_name(folder, former_folder, monkeypatch, tmp_path):
+    hub.save(hub.load(AutoModelForImageClassification, former_folder), tmp_path / "again")
+    again = {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()}
+    assert again == {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".png"}
+    # By transformers alone, in a process that has saved nothing by `hub.save`: without code.
+    for kind in (ClassifierConfig, ClassifierForImageClassification, ClassifierImageProcessor):
+        monkeypatch.setattr(kind, "_auto_class", None)
+    pipeline("image-classification", model=str(former_folder)).save_pretrained(tmp_path / "plain")
+    assert json.loads((tmp_path / "plain" / "config.json").read_text())["model_type"] == "hwzoo_classifier"
+    assert type(hub.load(AutoModelForImageClassification, tmp_path / "plain")) is ClassifierForImageClassification
+    assert type(AutoImageProcessor.from_pretrained(tmp_path / "plain")) is ClassifierImageProcessor
+
+
+def test_the_former_model_type_is_of_no_other_family(former_folder):
+    with pytest.raises(UsageError, match="is a model of type hwzoo_continual; it must be of type hwzoo_vae"):
+        hub.load(hwzoo.VAEModel, former_folder)
+
+
+def test_code_of_a_stranger_under_the_former_model_type_is_not_passed_over(former_folder, tmp_path):
+    shutil.copytree(former_folder, tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["auto_map"]["AutoModelForImageClassification"] = "modeling_strange.StrangeForImageClassification"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError, match="brings code of its own, which is not run"):
+        hub.load(AutoModelForImageClassification, tmp_path)
 
 
 # What is refused
@@ -412,7 +518,7 @@ def test_a_pipeline_works_without_hwzoo(folder, tmp_path):
 )
 def test_a_model_that_cannot_be_is_refused(changes, message):
     with pytest.raises(StrictDataclassClassValidationError, match=message):
-        ContinualConfig(**changes)
+        ClassifierConfig(**changes)
 
 
 @pytest.mark.parametrize(
@@ -424,4 +530,4 @@ def test_a_model_that_cannot_be_is_refused(changes, message):
 )
 def test_labels_that_contradict_each_other_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
-        ContinualConfig(**changes)
+        ClassifierConfig(**changes)

@@ -1,4 +1,4 @@
-"""Configuration of the image classifiers of continual learning."""
+"""Configuration of the image classifiers."""
 
 import math
 from dataclasses import field, fields
@@ -14,7 +14,7 @@ SMALLEST_IMAGE_SIZE = {"cnn": 16, "mlp": 1, "wide_cnn": 8}
 
 
 @strict
-class ContinualConfig(PreTrainedConfig):
+class ClassifierConfig(PreTrainedConfig):
     r"""
     An image classifier whose outputs may be divided into one head a task.
 
@@ -43,7 +43,7 @@ class ContinualConfig(PreTrainedConfig):
             do not go together.
     """
 
-    model_type = "hwzoo_continual"
+    model_type = "hwzoo_classifier"
 
     image_size: int = 28
     num_channels: int = 1
@@ -79,7 +79,12 @@ class ContinualConfig(PreTrainedConfig):
             self.label2id = {name: label for label, name in self.id2label.items()}
 
     def validate_architecture(self):
-        """Checks the values and how they go together (run by `@strict` when the config is built)."""
+        """
+        Checks the values and how they go together (run by `@strict` when the config is built).
+
+        Raises:
+            ValueError: naming the field, its value and what is allowed.
+        """
         for name in ("image_size", "num_heads", "num_labels"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -111,4 +116,4 @@ class ContinualConfig(PreTrainedConfig):
             raise ValueError(f"image_std is {self.image_std}; each number must be above 0")
 
 
-__all__ = ["ContinualConfig"]
+__all__ = ["ClassifierConfig"]

@@ -1,0 +1,329 @@
+"""Autoregressive models of images: exact likelihoods, and samples drawn value by value."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput, can_return_tuple
+
+from .configuration_autoregressive import AutoregressiveConfig
+from .networks_autoregressive import NETWORKS
+
+TOLERANCE = 1e-3  # of a level, in units of their distance: what 255 / 255 or bfloat16 of 0 and 1 may be off
+
+
+@dataclass
+class AutoregressiveOutput(ModelOutput):
+    """
+    What `AutoregressiveModel.forward` returns.
+
+    Args:
+        loss: scalar, the mean of -log_prob, in nats per image: what training minimises.
+        log_prob: log p(x) of each image, in nats, (batch,).
+    """
+
+    loss: Tensor | None = None
+    log_prob: Tensor | None = None
+
+
+class AutoregressivePreTrainedModel(PreTrainedModel):
+    """Weights, saving and loading, as all models of transformers have them."""
+
+    config_class = AutoregressiveConfig
+    base_model_prefix = "autoregressive"
+    main_input_name = "pixel_values"
+
+    def _init_weights(self, module: nn.Module):
+        # transformers would draw every layer from N(0, 0.02): keep torch's own initialisation (scaled by the fan-in).
+        # The transformer inside has GPT-2's, by its own class.
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            module.reset_parameters()
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02)
+
+
+class AutoregressiveModel(AutoregressivePreTrainedModel):
+    """
+    p(x) = prod_i p(x_i | x_1 ... x_(i-1)) over the values of an image in a fixed order (arXiv:1601.06759, equation 1):
+    pixel by pixel in the order of reading, or patch by patch and so within each; the channels of a pixel follow each
+    other.
+
+    Pixels are float32 in [0, 1], shape (batch, num_channels, image_size, image_size), each on one of the `num_levels`
+    levels. Likelihoods are exact, in nats per image.
+    """
+
+    def __init__(self, config: AutoregressiveConfig):
+        super().__init__(config)
+        self.network = NETWORKS[config.network](config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(self, pixel_values: Tensor, labels: Tensor | None = None) -> AutoregressiveOutput:
+        """
+        The training loss.
+
+        Args:
+            pixel_values: (batch, channels, height, width) in [0, 1], on the levels.
+            labels: int64, (batch,), of a conditional model; an unconditional one ignores them.
+
+        Raises:
+            ValueError: for pixels that are not on the levels or images of another size; a conditional model without
+                labels.
+        """
+        log_prob = self._log_prob(pixel_values, labels)
+        return AutoregressiveOutput(-log_prob.mean(), log_prob)
+
+    def log_prob(self, pixel_values: Tensor, labels: Tensor | None = None) -> Tensor:
+        """
+        log p(x) of each image.
+
+        Args:
+            pixel_values: (batch, channels, height, width) in [0, 1], on the levels.
+            labels: int64, (batch,), of a conditional model (log p(x | label)); an unconditional one ignores them.
+
+        Returns:
+            (batch,), exact, in nats, summed over the values of an image.
+
+        Raises:
+            ValueError: as of `forward`.
+        """
+        return self._log_prob(pixel_values, labels)
+
+    def bits_per_dim(self, pixel_values: Tensor, labels: Tensor | None = None) -> Tensor:
+        """
+        -log2 p(x) for each value of an image.
+
+        Args:
+            pixel_values: as of `log_prob`.
+            labels: as of `log_prob`.
+
+        Returns:
+            (batch,), in bits, averaged over the values of an image.
+        """
+        dimensions = pixel_values[0].numel() if len(pixel_values) else 1
+        return self.log_prob(pixel_values, labels) / (-math.log(2) * dimensions)
+
+    def logits(self, pixel_values: Tensor, labels: Tensor | None = None) -> Tensor:
+        """
+        What the model says of each value, given those before it.
+
+        Args:
+            pixel_values: (batch, channels, height, width) in [0, 1], on any values.
+            labels: int64, (batch,), of a conditional model; an unconditional one ignores them.
+
+        Returns:
+            (batch, channels, height, width, num_levels) unnormalised log-probabilities of the levels; for 2 levels
+            (batch, channels, height, width, 1), the logit of a 1.
+
+        Raises:
+            ValueError: for images of another size; a conditional model without labels.
+        """
+        self._check_shape(pixel_values)
+        if not self.config.num_classes:
+            labels = None
+        elif labels is None:
+            raise ValueError("labels is None, but this model is conditional: give a class for each image")
+        logits = self.network((2 * pixel_values - 1).to(self.dtype), labels)
+        # float32, or float64 where the weights are, also in bfloat16 or mixed precision.
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    @torch.no_grad()
+    def sample(
+        self,
+        num_samples: int,
+        *,
+        labels: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
+        use_cache: bool = True,
+    ) -> Tensor:
+        """
+        Images drawn from the model, value by value.
+
+        Args:
+            num_samples: how many.
+            labels: int64, (num_samples,), for a conditional model only; each class is as likely when not given.
+            generator: of labels and values; torch's global one when not given.
+            temperature: divides the logits: 1 draws from the model, less prefers its likely values.
+            use_cache: keep what the network computed for earlier pixels; without, it runs anew on the whole images for
+                each value: the same samples of the same generator, but for rounding, much later.
+
+        Returns:
+            (num_samples, channels, height, width), on the levels in [0, 1].
+
+        Raises:
+            ValueError: for a temperature that is not above 0; labels to an unconditional model, or wrong ones to a
+                conditional one.
+        """
+        labels = self._drawn_labels(num_samples, labels, generator)
+        shape = (num_samples, self.config.num_channels, self.config.image_size, self.config.image_size)
+        nothing = torch.zeros(shape, device=self.device)
+        return self._fill(nothing, nothing.bool(), labels, generator, temperature, use_cache)
+
+    @torch.no_grad()
+    def complete(
+        self,
+        pixel_values: Tensor,
+        mask: Tensor,
+        *,
+        labels: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
+        use_cache: bool = True,
+    ) -> Tensor:
+        """
+        Images of which some pixels are given and the others drawn. A value is drawn given all before it in the order;
+        of known pixels after it it knows nothing: for a sample of p(unknown | known) let the known ones come first.
+
+        Args:
+            pixel_values: (batch, channels, height, width) in [0, 1], on the levels where known.
+            mask: bool, (height, width), or of any shape that spreads to that of `pixel_values`: True where known.
+            labels: as of `sample`.
+            generator: as of `sample`.
+            temperature: as of `sample`.
+            use_cache: as of `sample`.
+
+        Returns:
+            (batch, channels, height, width) in [0, 1].
+
+        Raises:
+            ValueError: as of `sample`, and for known pixels that are not on the levels or images of another size.
+        """
+        self._check_shape(pixel_values)
+        labels = self._drawn_labels(len(pixel_values), labels, generator)
+        mask = mask.to(pixel_values.device).expand_as(pixel_values)
+        pixel_values = torch.where(mask, pixel_values, 0.0)
+        self._check_levels(pixel_values)
+        return self._fill(pixel_values, mask, labels, generator, temperature, use_cache)
+
+    def receptive_field(self, row: int, column: int, channel: int = 0) -> Tensor:
+        """
+        The values of an image on which what the model says of one of them depends, by the network's masks.
+
+        Args:
+            row: of the pixel, from 0.
+            column: of the pixel, from 0.
+            channel: of the pixel, from 0.
+
+        Returns:
+            bool, (channels, height, width).
+
+        Raises:
+            ValueError: for a pixel outside of the image.
+        """
+        channels, size = self.config.num_channels, self.config.image_size
+        if not (0 <= row < size and 0 <= column < size and 0 <= channel < channels):
+            raise ValueError(
+                f"row, column and channel are {row}, {column}, {channel}; the image is {size} x {size} with {channels}"
+            )
+        outputs = torch.zeros(channels, size, size, dtype=torch.bool, device=self.device)
+        outputs[channel, row, column] = True
+        return self.network.needed(outputs)
+
+    def _log_prob(self, pixel_values: Tensor, labels: Tensor | None) -> Tensor:
+        # Not through `forward`: under mixed precision that runs in bfloat16, tests do not.
+        levels = self._check_levels(pixel_values)
+        logits = self.logits(pixel_values, labels)
+        if self.config.num_levels == 2:
+            targets = pixel_values.to(logits.dtype)
+            return -F.binary_cross_entropy_with_logits(logits[..., 0], targets, reduction="none").sum((1, 2, 3))
+        return logits.log_softmax(-1).gather(-1, levels[..., None])[..., 0].sum((1, 2, 3))
+
+    def _check_shape(self, pixel_values: Tensor):
+        shape = (self.config.num_channels, self.config.image_size, self.config.image_size)
+        if pixel_values.shape[1:] != shape:
+            raise ValueError(
+                f"pixel_values has shape {tuple(pixel_values.shape)}; this model has positions for (batch, "
+                f"{', '.join(map(str, shape))})"
+            )
+
+    def _check_levels(self, pixel_values: Tensor) -> Tensor:
+        """The levels of pixels, int64."""
+        last = self.config.num_levels - 1
+        scaled = pixel_values * last
+        levels = scaled.round()
+        # In training on an accelerator each look at a value would wait for the device.
+        if not (torch.compiler.is_compiling() or (self.training and pixel_values.device.type != "cpu")):
+            wrong = ((scaled - levels).abs() > TOLERANCE) | (levels < 0) | (levels > last)
+            if wrong.any():
+                what = "0 and 1: binarise them" if last == 1 else f"0, 1/{last}, 2/{last} ... 1"
+                raise ValueError(
+                    f"pixel_values holds {pixel_values[wrong][0].item():.4g}; this model takes the levels {what}"
+                )
+        return levels.long()
+
+    def _fill(
+        self,
+        pixel_values: Tensor,
+        known: Tensor,
+        labels: Tensor | None,
+        generator: torch.Generator | None,
+        temperature: float,
+        use_cache: bool,
+    ) -> Tensor:
+        if not temperature > 0:
+            raise ValueError(f"temperature is {temperature}; it must be above 0")
+        # One uniform number a value decides it: whatever way the probabilities are computed, the draws are the same.
+        device = self.device if generator is None else generator.device
+        uniform = torch.rand(pixel_values.shape, generator=generator, device=device).to(self.device)
+        pixel_values, known = pixel_values.to(self.device, copy=True), known.to(self.device)
+        last = self.config.num_levels - 1
+        pixels = (2 * pixel_values - 1).to(self.dtype)  # as the network takes them
+
+        def draw(logits: Tensor, channel: int, row: int, column: int) -> Tensor:
+            place = (slice(None), channel, row, column)
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
+            if last == 1:
+                levels = uniform[place] < logits[:, 0].sigmoid()
+            else:  # as many as the cumulative probabilities passed; rounding may leave the last of these below 1
+                levels = (uniform[place][:, None] >= logits.softmax(1).cumsum(1)[:, :-1]).sum(1)
+            pixel_values[place] = torch.where(known[place], pixel_values[place], levels / last)
+            return 2 * pixel_values[place] - 1
+
+        if use_cache:
+            with _one_thread():
+                self.network.fill(pixels, labels, draw)
+        else:
+            width = self.config.image_size
+            for place in self.network.order().flatten().argsort().tolist():
+                channel, row, column = place // width**2, place // width % width, place % width
+                logits = self.network(pixels, labels)[:, channel, row, column]
+                pixels[:, channel, row, column] = draw(logits, channel, row, column).to(pixels.dtype)
+        return pixel_values
+
+    def _drawn_labels(self, num: int, labels: Tensor | None, generator: torch.Generator | None) -> Tensor | None:
+        """Labels on the model's device, drawn where they are wanted and not given."""
+        num_classes = self.config.num_classes
+        if not num_classes:
+            if labels is not None:
+                raise ValueError("labels were given, but this model is unconditional: leave labels at None")
+            return None
+        if labels is None:
+            device = self.device if generator is None else generator.device
+            return torch.randint(num_classes, (num,), generator=generator, device=device).to(self.device)
+        allowed = f"one of 0 to {num_classes - 1} for each of the {num} images"
+        if labels.shape != (num,):
+            raise ValueError(f"labels has shape {tuple(labels.shape)}; it must be {allowed}")
+        wrong = labels[(labels < 0) | (labels >= num_classes)]
+        if len(wrong):
+            raise ValueError(f"labels holds {wrong[0].item()}; it must be {allowed}")
+        return labels.to(self.device)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """What is computed for one value is too little for several threads: they would mostly wait for each other."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
+
+
+__all__ = ["AutoregressiveModel", "AutoregressivePreTrainedModel"]

@@ -1,0 +1,174 @@
+"""The table of modes and formats in docs/data.md: one pixel of each, by all that read pictures."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hwzoo.data import ImageOptions, load_images
+from hwzoo.errors import UsageError
+from hwzoo.generators import open_generator
+from hwzoo.models.classifier.image_processing_classifier import ClassifierImageProcessor
+
+SIZE = 4
+INK = 20, 120, 220  # a colour; its grey is 20 * 0.299 + 120 * 0.587 + 220 * 0.114
+
+
+def new(mode, colour):
+    return Image.new(mode, (SIZE, SIZE), colour)
+
+
+def palette(colours, **info):
+    picture = Image.new("P", (SIZE, SIZE), 0)
+    picture.putpalette([value for colour in colours for value in colour])
+    picture.info.update(info)
+    return picture
+
+
+def turned():
+    """Its first row is dark as stored; by its EXIF data the picture is upside down, and its last row is."""
+    picture = new("L", 200)
+    picture.paste(50, (0, 0, SIZE, 2))
+    return picture
+
+
+def oriented(path):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    turned().save(path, exif=exif, quality=100)
+
+
+# What the table calls it: (suffix, how it is saved, over white, over black); a text is why it is refused.
+KINDS = {
+    "1": (".png", new("1", 1), 255, 255),
+    "L": (".png", new("L", 77), 77, 77),
+    "LA, alpha 128": (".png", new("LA", (100, 128)), 177, 50),
+    "LA, black ink, alpha 0": (".png", new("LA", (0, 0)), 255, 0),
+    "P": (".png", palette([INK]), INK, INK),
+    "P, grey palette": (".png", palette([(77, 77, 77)]), 77, 77),
+    "P, transparent": (".png", palette([INK], transparency=0), 255, 0),
+    "RGB": (".png", new("RGB", INK), INK, INK),
+    "RGB, all pixels grey": (".png", new("RGB", (77, 77, 77)), 77, 77),
+    "RGBA, opaque": (".png", new("RGBA", (*INK, 255)), INK, INK),
+    "RGBA, alpha 102": (".png", new("RGBA", (*INK, 102)), (161, 201, 241), (8, 48, 88)),
+    "RGBA, black ink, alpha 255": (".png", new("RGBA", (0, 0, 0, 255)), 0, 0),
+    "CMYK": (".tif", new("CMYK", (255, 0, 0, 0)), (0, 255, 255), (0, 255, 255)),
+    "I;16": (".png", Image.fromarray(np.full((SIZE, SIZE), 300, np.uint16)), "8 bits", "8 bits"),
+    "F": (".tif", new("F", 0.5), "8 bits", "8 bits"),
+    "JPEG, grey": (".jpg", new("L", 77), 77, 77),
+    "JPEG, colour": (".jpg", new("RGB", (128, 0, 0)), (128, 0, 0), (128, 0, 0)),
+    "JPEG, EXIF orientation 3": (".jpg", oriented, 200, 200),
+    "WebP, grey (lossless)": (".webp", new("L", 77), 77, 77),
+    "WebP, transparent": (".webp", new("RGBA", (*INK, 0)), 255, 0),
+    "GIF, grey": (".gif", new("L", 77), 77, 77),
+    "GIF, colour": (".gif", palette([INK]), INK, INK),
+    "GIF, transparent": (".gif", palette([INK], transparency=0), 255, 0),
+    "BMP": (".bmp", new("RGB", INK), INK, INK),
+}  # fmt: skip
+cases = pytest.mark.parametrize(
+    ("name", "background", "expected"),
+    [(name, each, kind[2 + number]) for name, kind in KINDS.items() for number, each in enumerate(("white", "black"))],
+)
+
+
+def saved(kind, path):
+    if callable(kind[1]):
+        kind[1](path)
+    else:
+        kind[1].save(path, **({"lossless": True} if kind[0] == ".webp" else {}), **kind[1].info)
+    return path
+
+
+def first_pixel(images):
+    pixel = (images[0, :, 0, 0] * 255).round().int().tolist()
+    return pixel[0] if len(pixel) == 1 else tuple(pixel)
+
+
+def by_loader(path, background):
+    data = load_images(str(path.parents[2]), options=ImageOptions(background=background))
+    assert ("transparency over" in data.described) == (data.described == f"data (transparency over {background})")
+    return first_pixel(data.train.pixel_values())
+
+
+def by_evaluator(path, background):
+    sample, described, num = open_generator(
+        str(path.parent), torch.device("cpu"), output_dir=path.parents[3], options=ImageOptions(background=background)
+    )
+    assert num == 1 and f"1 images in {path.parent} (transparency, if any, over {background})" == described
+    return first_pixel(sample(torch.arange(1), 1, None))
+
+
+def by_processor(path, background, num_channels=3):
+    processor = ClassifierImageProcessor(SIZE, num_channels, background)
+    with Image.open(path) as picture:
+        return first_pixel(processor(picture, return_tensors="pt")["pixel_values"])
+
+
+def close(pixel, expected):
+    return np.abs(np.subtract(pixel, expected)).max() <= 1  # of a JPEG; the others are exact
+
+
+@pytest.fixture
+def picture(tmp_path, monkeypatch):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+    def make(name):
+        for split in ("train", "test"):
+            path = tmp_path / "data" / split / "cat" / f"1{KINDS[name][0]}"
+            path.parent.mkdir(parents=True)
+            saved(KINDS[name], path)
+        return tmp_path / "data" / "train" / "cat" / path.name
+
+    return make
+
+
+@cases
+def test_a_picture_is_what_the_table_says(name, background, expected, picture):
+    path = picture(name)
+    if isinstance(expected, str):
+        for read, error in ((by_loader, UsageError), (by_evaluator, UsageError), (by_processor, ValueError)):
+            with pytest.raises(error, match=f"it has the mode {name}; pixels must have {expected} a channel") as told:
+                read(path, background)
+            assert len(str(told.value).splitlines()) == 1
+        return
+    pixels = [by_loader(path, background), by_evaluator(path, background)]
+    assert pixels[0] == pixels[1] and np.shape(pixels[0]) == np.shape(expected)  # grey has one channel
+    assert close(pixels[0], expected)
+    of_processor = by_processor(path, background)
+    assert of_processor == (pixels[0] if np.shape(expected) else (pixels[0],) * 3)
+    if not np.shape(expected):
+        assert by_processor(path, background, 1) == pixels[0]
+
+
+def test_the_table_of_the_documentation():
+    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    rows = dict(re.findall(r"^\| ([^|]+?) +\| `(?:png|tif|jpg|webp|gif|bmp)` +\| (.+?) +\|$", text, re.M))
+
+    def said(value):
+        return "refused" if isinstance(value, str) else ", ".join(map(str, np.atleast_1d(value)))
+
+    assert rows == {name: f"{said(kind[2])} | {said(kind[3])}" for name, kind in KINDS.items()}
+    assert all(f"| `{kind[0][1:]}`" in text for kind in KINDS.values())
+
+
+def test_ink_that_is_in_the_transparency_is_seen(tmp_path, monkeypatch):
+    """Black everywhere, a different transparency each: what used to be read as black images."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    for mode in ("LA", "RGBA"):
+        for split in ("train", "test"):
+            for number in range(2):
+                alpha = Image.fromarray(np.full((SIZE, SIZE), 100 * number, np.uint8))
+                path = tmp_path / mode / split / "cat" / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.merge(mode, [new("L", 0)] * (len(mode) - 1) + [alpha]).save(path)
+        data = load_images(str(tmp_path / mode))
+        assert data.train.images[:, 0, 0, 0].tolist() == [255, 155] and data.train.num_channels == 1
+        with pytest.raises(UsageError, match="black: all images .* are of one colour over it; give white"):
+            load_images(str(tmp_path / mode), options=ImageOptions(background="black"))
