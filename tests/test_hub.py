@@ -638,7 +638,7 @@ def test_wrong_ids_of_bases_are_told(server, tmp_path, capsys):
 
 PUSHES = """
 import hwzoo
-for family in hwzoo.FAMILIES:
+for family in filter(lambda family: family.model_class, hwzoo.FAMILIES):
     family.model_class(family.config_class()).push_to_hub(f"me/{family.name}")
     if family.image_processor_class is not None:
         family.image_processor_class().push_to_hub(f"me/{family.name}")
@@ -650,7 +650,7 @@ def test_push_to_hub_of_transformers_takes_the_code_along(tmp_path_factory):
     with LoopbackHub(token=TOKEN) as server:
         environment = os.environ | server.environment(tmp_path_factory.mktemp("cache")) | {"HF_HUB_DISABLE_XET": "1"}
         subprocess.run([sys.executable, "-c", PUSHES], env=environment | {"HF_HUB_OFFLINE": "0"}, check=True)
-        for family in FAMILIES:
+        for family in filter(lambda family: family.model_class, FAMILIES):
             folder = Path(inspect.getfile(family.model_class)).parent
             files = server.repos[f"me/{family.name}"].files
             assert {name: data for name, data in files.items() if name.endswith(".py")} == {
