@@ -39,21 +39,21 @@ class Family:
         config_class: its `model_type` starts with `hwzoo_`.
         model_class: the class that `from_pretrained` and the Auto class below give.
         auto_class: the Auto class of transformers that loads it.
-        backbone_class: the model without its head, which `AutoModel` then loads.
         image_processor_class: what turns pictures into the model's input, where a pipeline needs it; built by its
             `from_config(config)`.
         must_fit: fields of the configuration that the data decides: a trained model must have the data's.
         card_template: of its cards; `model_cards/<name>.md.jinja` when not given.
+        backbone_class: the model without its head, where it has one: what `AutoModel` loads.
     """
 
     name: str
     config_class: type[PreTrainedConfig] | None = None
     model_class: type[PreTrainedModel] | None = None
     auto_class: type = AutoModel
-    backbone_class: type[PreTrainedModel] | None = None
     image_processor_class: type[BaseImageProcessor] | None = None
     must_fit: tuple[str, ...] = ("image_size", "num_channels")
     card_template: Path | None = None
+    backbone_class: type[PreTrainedModel] | None = None
 
     entry: ClassVar[str] = "config.json"  # the file by which a saved model of the family is known
     card: ClassVar[dict[str, str]] = {}  # what its cards say that is not `write_card`'s default
@@ -180,7 +180,7 @@ def register(family: Family):
     if family.model_class is not None:
         AutoConfig.register(family.config_class.model_type, family.config_class)
         family.config_class.register_for_auto_class()
-        # AutoModel loads any.
+        # AutoModel loads any, without its head.
         classes = {AutoModel: family.backbone_class or family.model_class, family.auto_class: family.model_class}
         for auto_class, model_class in classes.items():
             auto_class.register(family.config_class, model_class)
@@ -198,9 +198,9 @@ for _family in (
         ClassifierConfig,
         ClassifierForImageClassification,
         AutoModelForImageClassification,
-        ClassifierModel,
         ClassifierImageProcessor,
         must_fit=("image_size", "num_channels", "num_labels", "num_heads"),
+        backbone_class=ClassifierModel,
     ),  # fmt: skip
     Family("gan", GANConfig, GANModel),
     Family("autoregressive", AutoregressiveConfig, AutoregressiveModel),
