@@ -2,12 +2,12 @@
 Scores what makes images, by the features and labels of a classifier: any zoo model with `sample`, any pipeline of
 diffusers, or any folder of images.
 
-    python recipes/evaluate_generator.py outputs/vae --dataset_name mnist
+    python recipes/evaluate_generator.py outputs/vae
     python recipes/evaluate_generator.py images --dataset_name digits --classifier outputs/digits
 
 Writes scores.json and samples.png: FID (Heusel et al., arXiv:1706.08500) with its floor, the FID of as many training
-images, precision and recall (Kynkäänniemi et al., arXiv:1904.06991), and which classes the samples show. mnist and
-fashion_mnist have a classifier that comes with the package; one for other data is trained by
+images, precision and recall (Kynkäänniemi et al., arXiv:1904.06991), and which classes the samples show. digits,
+mnist and fashion_mnist have a classifier that comes with the package; one for other data is trained by
 `train_continual.py --strategy joint --num_tasks 1 --backbone wide_cnn`.
 """
 
@@ -36,7 +36,10 @@ class Settings(training.ImageData):
     config: str | None = flag(None, "YAML file with these flags as keys; the command line wins")
     model_name_or_path: str | None = flag(None, "folder or Hub id of a model or pipeline, or a folder of images")
     trust_remote_code: bool = flag(False, TRUST)
-    dataset_name: str = flag("mnist", "what the images are compared with; as in the other recipes")
+    dataset_name: str | None = flag(
+        None,
+        "what the images are compared with; the data that the model was trained on, else mnist, when not given",
+    )
     data_dir: str | None = flag(None, "folder that holds mnist/ or fashion_mnist/; HWZOO_DATA_DIR when not given")
     num_samples: int | None = flag(
         None, "samples; 10,000, or as many as there are training images (or images), when not given", "[4, inf)"
@@ -48,8 +51,14 @@ class Settings(training.ImageData):
     num_inference_steps: int | None = flag(None, "of a pipeline; its own default when not given", "[1, inf)")
     center_crop: bool = flag(False, "cut samples that are larger than the data (a model of padded images)")
     eval_batch_size: int = flag(500, "samples a batch", "[1, inf)")
-    output_dir: str = flag("outputs/evaluate_generator", "folder for scores.json and samples.png")
+    output_dir: str | None = flag(
+        None, "folder for scores.json and samples.png; outputs/evaluate_generator/MODEL when not given"
+    )
     overwrite_output_dir: bool = flag(False, "write over what the folder holds")
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.output_dir = self.output_dir or training.folder_for("outputs/evaluate_generator", self.model_name_or_path)
 
 
 def main(settings: Settings) -> dict:
@@ -59,7 +68,8 @@ def main(settings: Settings) -> dict:
         raise UsageError("--model_name_or_path is missing: a model, a pipeline or a folder of images")
     training.check_free(folder, settings.overwrite_output_dir)
     device = PartialState().device
-    data = load_images(settings.dataset_name, settings.data_dir, settings)
+    trained_on = settings.dataset_name or training.recorded(name, "dataset_name") or "mnist"
+    data = load_images(trained_on, settings.data_dir, settings)
     classifier = scoring.load_classifier(data, settings.classifier).to(device)
     inception = metrics.load_inception(device=device) if settings.inception_fid else None
     asked = {key: getattr(settings, key) for key in ("scheduler", "num_inference_steps", "trust_remote_code")}

@@ -51,8 +51,12 @@ class Settings(training.Flags):
     )
     seed: int = flag(0, "of the images", "[0, 4294967295]")
     eval_batch_size: int = flag(250, "images a batch", "[1, inf)")
-    output_dir: str = flag("outputs/samples", "folder for the images and samples.json")
+    output_dir: str | None = flag(None, "folder for the images and samples.json; outputs/samples/MODEL when not given")
     overwrite_output_dir: bool = flag(False, "write over what the folder holds")
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.output_dir = self.output_dir or training.folder_for("outputs/samples", self.model_name_or_path)
 
 
 def main(settings: Settings) -> dict:

@@ -40,6 +40,7 @@ class Method(scoring.ScoreFlags):
     FREE = scoring.ScoreFlags.FREE | {"scheduler", "num_inference_steps", "guidance_scale"}
     FREE |= {"num_bound_images", "num_bound_timesteps"}
 
+    num_test_samples: int = flag(500, "samples that are scored, at most as many as training images", "[4, inf)")
     num_train_timesteps: int = flag(1000, "timesteps T of the forward process", "[25, inf)")
     beta_schedule: Literal[tuple(diffusion.BETA_SCHEDULES)] = flag("linear", "noise of each timestep")
     prediction_type: Literal[diffusion.PREDICTION_TYPES] = flag("v_prediction", "what the UNet predicts")

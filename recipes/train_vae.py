@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 
-from hwzoo import VAEConfig, VAEModel, hub, metrics, training
+from hwzoo import VAEConfig, VAEModel, hub, metrics, scoring, training
 from hwzoo.data import BINARIZATIONS, ImageBatches, binarize, load_images
 from hwzoo.errors import UsageError
 from hwzoo.training import flag
@@ -30,8 +30,8 @@ Model = training.config_flags(VAEConfig, without=("image_size", "num_channels"))
 
 
 @dataclass
-class Protocol(training.Flags):
-    FREE = {"num_importance_samples", "num_iwae_images"}
+class Protocol(scoring.ScoreFlags):
+    FREE = scoring.ScoreFlags.FREE | {"num_importance_samples", "num_iwae_images"}
 
     kl_warmup_steps: int = flag(0, "steps over which the weight of the KL divergence rises from 0 to beta", "[0, inf)")
     binarization: Literal[tuple(BINARIZATIONS)] = flag(
@@ -117,6 +117,7 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
             training.save_settings(folder / "preset.yaml", run, architecture, protocol)
             hub.save_card(run, folder, "vae", data, results, config=eval_model.config)
 
+        test = scoring.scored(test, eval_model, data, run, protocol, accelerator)
         ending = training.Ending(test, save, [model, eval_model], hub.publish)
         identity = training.identity_of("train_vae", data, architecture, protocol, config=model.config)
         return training.fit(

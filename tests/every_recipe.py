@@ -22,7 +22,7 @@ FLAGS = {
         --max_train_steps 12 --checkpointing_steps 3 --eval_steps 4 --logging_steps 2 --train_batch_size 20 --use_ema
         --encoder_hidden_sizes 12 --decoder_hidden_sizes 12 --latent_size 3 --num_importance_samples 2
         --lr_scheduler cosine --lr_warmup_steps 3 --prior mixture --num_mixture_components 3
-        --gradient_accumulation_steps 2""",
+        --gradient_accumulation_steps 2 --num_test_samples 8""",
     "train_autoregressive": """
         --max_train_steps 12 --checkpointing_steps 3 --eval_steps 4 --logging_steps 2 --train_batch_size 10
         --hidden_size 8 --num_layers 1 --head_hidden_size 49 --patch_size 7 --num_attention_heads 2 --conditional
@@ -31,11 +31,12 @@ FLAGS = {
         --max_train_steps 12 --checkpointing_steps 3 --logging_steps 2 --grid_steps 4 --train_batch_size 10
         --latent_size 4 --generator_hidden_size 12 --generator_channels 8 4 --discriminator_channels 4 6
         --discriminator_hidden_size 10 --use_ema --ema_decay 0.9 --loss wasserstein_gp --conditional --spectral_norm
-        --num_discriminator_steps 2""",
+        --num_discriminator_steps 2 --num_test_samples 8""",
     "train_ddpm": """
         --max_train_steps 12 --checkpointing_steps 3 --logging_steps 2 --eval_steps 6 --train_batch_size 10
         --block_out_channels 8 8 --norm_num_groups 4 --dropout 0.2 --num_train_timesteps 30 --num_inference_steps 2
-        --num_bound_images 4 --num_bound_timesteps 2 --conditional --ema_decay 0.9""",
+        --num_bound_images 4 --num_bound_timesteps 2 --conditional --ema_decay 0.9
+        --num_test_samples 8""",
     "train_continual": """
         --max_train_steps 3 --num_tasks 5 --checkpointing_steps 3 --logging_steps 2 --train_batch_size 20
         --hidden_sizes 16 --dropout 0.25 --strategy replay --memory_size 30""",

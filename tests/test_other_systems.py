@@ -26,6 +26,10 @@ MORE = {
         "rehearsal --memory_size 30",
         "joint",
     ],
+    "train_autoregressive": [
+        f"--max_train_steps 2 --train_batch_size 10 --network {network} --num_layers 1 --hidden_size 4"
+        for network in ("pixelcnn", "gated_pixelcnn")
+    ],
     "train_gan": ["--max_train_steps 2 --train_batch_size 10 --generator_channels 8 4 --discriminator_channels 4 6"],
     "train_ddpm": [
         "--max_train_steps 2 --train_batch_size 10 --block_out_channels 8 8 --norm_num_groups 4 --num_bound_images 4 "

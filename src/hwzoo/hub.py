@@ -217,7 +217,7 @@ def load_classifier(name: str) -> PreTrainedModel:
     `CLASSIFIERS / name`, holds its card, with the command that trained it and its test accuracy.
 
     Args:
-        name: of its data set, "mnist" or "fashion_mnist".
+        name: of its data set, "digits", "mnist" or "fashion_mnist".
 
     Raises:
         UsageError: for another name.

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,6 +65,46 @@ class Scorer:
             }
         num_samples = min(limit or self.flags.num_test_samples, len(self.data.train))
         return score(draw(num_samples).cpu(), self.data, self.classifier, made_by, limit=limit)
+
+
+def scored(
+    test: Callable[[int | None], dict], model: Any, data: ImageSplits, run: Any, flags: ScoreFlags, accelerator: Any
+) -> Callable[[int | None], dict]:
+    """
+    The test of an `Ending` with the scores of a model's samples after its own results, the protocols joined. The
+    first process samples and scores.
+
+    Args:
+        test: called as `test(limit)`, gives results by name, `protocol` among them.
+        model: with `sample`; classes, if any, are drawn uniformly.
+        data: what the samples are compared with.
+        run: the flags of the run: `seed` of the samples, `eval_batch_size` of them at once.
+        flags: of scoring.
+        accelerator: of `start`.
+
+    Returns:
+        The test with the scores.
+
+    Raises:
+        UsageError: for a classifier that does not fit the data.
+    """
+    scorer = Scorer(data, flags, accelerator.device)
+
+    @torch.inference_mode()
+    def draw(num_samples: int) -> Tensor:
+        model.eval()
+        generator = torch.Generator().manual_seed(run.seed)
+        parts = torch.arange(num_samples).split(run.eval_batch_size)
+        return torch.cat([model.sample(len(part), generator=generator).cpu() for part in parts])
+
+    def test_and_score(limit: int | None) -> dict:
+        results = test(limit)
+        if not accelerator.is_main_process:
+            return results
+        scores = scorer(draw, f"this model, seed {run.seed}", limit)
+        return results | scores | {"protocol": f"{results['protocol']}; {scores['protocol']}"}
+
+    return test_and_score
 
 
 def score(

@@ -596,10 +596,12 @@ def test_one_line_and_status(recipe, name, request, command_line, tmp_path):
 # The table gives steps of its own in one case, and two of a flag are fine in all others.
 SMALL_WITHOUT_STEPS = [argument for argument in SMALL if "steps" not in argument]
 SMALL_CONTINUAL = ["--hidden_sizes=8", "--train_batch_size=20", "--num_tasks=2"]
-SMALL_GAN = ["--generator_hidden_size=8", "--discriminator_hidden_size=8", "--train_batch_size=20"]
+SMALL_GAN = [
+    "--generator_hidden_size=8", "--discriminator_hidden_size=8", "--train_batch_size=20", "--num_test_samples=8",
+]  # fmt: skip
 SMALL_DDPM = [
     "--block_out_channels", "8", "8", "--norm_num_groups=4", "--attention=false", "--num_train_timesteps=30",
-    "--num_inference_steps=3", "--num_bound_timesteps=2", "--train_batch_size=10",
+    "--num_inference_steps=3", "--num_bound_timesteps=2", "--train_batch_size=10", "--num_test_samples=8",
 ]  # fmt: skip
 SMALL_AUTOREGRESSIVE = ["--hidden_size=8", "--num_layers=1", "--num_attention_heads=2", "--train_batch_size=20"]
 SMALL_T5 = ["--config_d_model=8", "--config_d_ff=8", "--config_num_layers=1", "--config_num_decoder_layers=1"]

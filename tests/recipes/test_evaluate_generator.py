@@ -176,6 +176,27 @@ def test_the_classifier_of_the_data_set_is_the_default(recipe, evaluate, tmp_pat
     assert str(tmp_path / "classifiers") not in json.dumps(results)
 
 
+@pytest.mark.parametrize(
+    ("preset", "compared"), [("dataset_name: digits\nseed: 1\n", "digits"), ("seed: 1\n", "mnist"), (None, "mnist")]
+)
+def test_the_data_set_is_the_one_that_the_model_was_trained_on(preset, compared, recipe, tmp_path, monkeypatch):
+    vae = save_vae(tmp_path / "vae")
+    if preset is not None:
+        (tmp_path / "vae" / "preset.yaml").write_text(preset)
+    asked = []
+
+    def load(name, data_dir, *options):
+        asked.append(name)
+        return load_images("digits")
+
+    monkeypatch.setattr(recipe, "load_images", load)
+    settings = {"num_samples": 8, "classifier": save_classifier(tmp_path / "classifier")}
+    recipe.main(recipe.Settings(model_name_or_path=vae, output_dir=str(tmp_path / "own"), **settings))
+    given = {"dataset_name": "fashion_mnist", "output_dir": str(tmp_path / "given")}
+    recipe.main(recipe.Settings(model_name_or_path=vae, **given, **settings))
+    assert asked == [compared, "fashion_mnist"]
+
+
 def test_a_recipe_ends_with_the_same_scores(recipe, evaluate, tmp_path):
     vae = save_vae(tmp_path / "vae")
     results = evaluate(vae, num_samples=30, eval_batch_size=30)
@@ -361,7 +382,8 @@ def test_one_line_and_status(name, recipe, command_line, tmp_path):
     assert not list(tmp_path.rglob("scores.json"))
 
 
-def test_a_data_set_without_classifier_needs_one(recipe, command_line, tmp_path):
+def test_a_data_set_without_classifier_needs_one(recipe, command_line, tmp_path, monkeypatch):
+    monkeypatch.setattr(hub, "CLASSIFIERS", tmp_path / "none")
     status, error = command_line(recipe, "--dataset_name=digits", f"--model_name_or_path={images(tmp_path / 'i')}")
     assert status == 2
     assert error.startswith("error: --classifier is not given, and none comes with the package for digits")

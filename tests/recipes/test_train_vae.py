@@ -15,7 +15,7 @@ import pytest
 import recipe_runs
 import torch
 from PIL import Image
-from recipe_runs import TORCHRUN, history, results_but_times, same_weights, wait_for_checkpoint
+from recipe_runs import TORCHRUN, history, load_recipe, results_but_times, same_weights, wait_for_checkpoint
 from safetensors.torch import load_file
 from transformers import AutoModel
 
@@ -30,12 +30,13 @@ EVERYTHING = """
     --use_ema --lr_scheduler cosine --lr_warmup_steps 5 --kl_warmup_steps 30 --prior mixture --max_grad_norm 50
     --gradient_accumulation_steps 2 --train_batch_size 25 --logging_steps 7 --eval_steps 10 --num_importance_samples 2
     --encoder_hidden_sizes 16 --decoder_hidden_sizes 16 --num_mixture_components 5 --latent_size 3
+    --num_test_samples 8
 """.split()
 
 
 def run(recipe, folder: Path, arguments: dict | None = None, protocol: dict | None = None, **settings) -> dict:
     settings = {"max_train_steps": 20, "output_dir": str(folder), "report_to": ["none"], **settings}
-    protocol = {"num_importance_samples": 2, **(protocol or {})}
+    protocol = {"num_importance_samples": 2, "num_test_samples": 8, **(protocol or {})}
     return recipe.main(recipe.Run(**settings), recipe.Model(**SMALL | (arguments or {})), recipe.Protocol(**protocol))
 
 
@@ -51,6 +52,7 @@ def test_what_a_run_leaves(train_vae, tmp_path):
         results["test_reconstruction_loss"] + results["test_kl_divergence"], abs=1e-3
     )
     assert results["protocol"].startswith("digits: all 297 test images; binarisation dynamic")
+    assert "the classifier digits of hwzoo" in results["protocol"] and results["classifier"] == "digits"
     assert Image.open(tmp_path / "samples.png").size == (20 * 30, 10 * 30)
     assert Image.open(tmp_path / "reconstructions.png").size == (20 * 30, 10 * 30)
     assert Image.open(tmp_path / "curves.png").width > 500
@@ -58,6 +60,15 @@ def test_what_a_run_leaves(train_vae, tmp_path):
     assert torch.isfinite(AutoModel.from_pretrained(tmp_path).sample(2)).all()
     assert model.config.latent_size == 3
     assert not list(tmp_path.glob(".unfinished*"))
+
+
+def test_its_samples_are_scored_as_evaluate_generator_does(train_vae, tmp_path):
+    results = run(train_vae, tmp_path / "vae", protocol={"num_test_samples": 30}, eval_batch_size=20)
+    recipe = load_recipe("evaluate_generator")
+    settings = {"dataset_name": "digits", "num_samples": 30, "eval_batch_size": 20, "output_dir": str(tmp_path / "s")}
+    scores = recipe.main(recipe.Settings(model_name_or_path=str(tmp_path / "vae"), **settings))
+    for name in ("test_fid", "test_fid_floor", "test_precision", "test_recall", "test_class_histogram"):
+        assert results[name] == scores[name], name
 
 
 def test_training_learns(train_vae, tmp_path):

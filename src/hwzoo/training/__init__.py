@@ -9,6 +9,7 @@ from .arguments import (
     flag,
     identity_of,
     parse_arguments,
+    recorded,
     save_settings,
     settings,
     weights_of,
@@ -18,7 +19,16 @@ from .config_flags import config_flags, with_defaults
 from .ema import averaged_model
 from .ending import Ending
 from .evaluation import TestMeans, mean_over
-from .launch import check_free, earlier_results, launch, make_output_dir, print_results, save_results, start
+from .launch import (
+    check_free,
+    earlier_results,
+    folder_for,
+    launch,
+    make_output_dir,
+    print_results,
+    save_results,
+    start,
+)
 from .loop import FitResult, NonFiniteLoss, Stopped, fit
 from .noise import GlobalNoise
 from .pictures import (
@@ -65,6 +75,7 @@ __all__ = [
     "expected_numbers",
     "earlier_results",
     "fit",
+    "folder_for",
     "identity_of",
     "flag",
     "launch",
@@ -73,6 +84,7 @@ __all__ = [
     "mean_over",
     "parse_arguments",
     "print_results",
+    "recorded",
     "save_accuracy_matrix",
     "save_animation",
     "save_bar_panels",

@@ -7,9 +7,10 @@ import re
 import reprlib
 import sys
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, RawDescriptionHelpFormatter
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import yaml
@@ -21,12 +22,14 @@ from ..packaged import presets
 
 # `expected` holds the band of each test number of a preset; the reproduction test reads it, a recipe does not.
 KEYS_FOR_TESTS = {"expected"}
+DEFAULT_RUN = "digits"  # the preset that says what to expect of a recipe's run without flags
 OF_ONE_TRY = {"config", "data_dir", "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "report_to"}
-OF_ONE_TRY |= {"push_to_hub", "hub_model_id", "hub_private_repo", "trust_remote_code"}
+OF_ONE_TRY |= {"expected", "push_to_hub", "hub_model_id", "hub_private_repo", "trust_remote_code"}
 # What else no step of an image recipe depends on. The data has a digest, a batch its size over all processes.
 OF_NO_STEP = {"dataset_name", "dataset_config", "image_column", "label_column", "model_name_or_path"}
 OF_NO_STEP |= {"train_batch_size", "eval_batch_size", "num_train_epochs"}
 OF_NO_STEP |= {"max_train_steps", "checkpointing_steps", "checkpoints_total_limit", "logging_steps", "eval_steps"}
+OF_NO_BAND = {"seed", "num_threads", "eval_batch_size", "logging_steps", "eval_steps", "checkpointing_steps"}
 OF_PATHS = ("_dir", "_file", "_path", "_checkpoint", "dataset_name", "tokenizer_name", "classifier", "config")
 OF_MODELS = {"model_name_or_path", "classifier"}  # their names stand in results and cards
 LONGEST_NAME = 255  # bytes of a file's or folder's name
@@ -75,6 +78,7 @@ class Flags:
     Attributes:
         FIRST: the flag whose value may come first, without its name: `evaluate_generator.py outputs/vae --seed 1`.
         FREE: flags that a resumed run may give another value: no step depends on them.
+        expected: lowest and highest normal value of test numbers by name, where a preset tells; no flag.
 
     Raises:
         UsageError: naming the flag, the value and what is allowed.
@@ -82,6 +86,7 @@ class Flags:
 
     FIRST: ClassVar[str | None] = None
     FREE: ClassVar[Set[str]] = frozenset()
+    expected: ClassVar[Mapping[str, tuple[float, float]]] = MappingProxyType({})
 
     def __post_init__(self):
         for each in fields(self):
@@ -347,7 +352,12 @@ def parse_arguments(
         if given & set(EXCLUSIVE):
             preset = [token for token in preset if not _names([token]) & set(EXCLUSIVE)]
     parsed = _parse(types, preset + argv, description)
-    return _as_launched(types, preset + argv, launcher or {}) or parsed
+    parsed = _as_launched(types, preset + argv, launcher or {}) or parsed
+    # Of other settings than the preset's nobody knows what is normal; the seed is within the band.
+    as_it_stands = _names(argv) <= OF_ONE_TRY | OF_NO_BAND
+    if as_it_stands and (bands := _expected(path or _default_preset(types))):
+        parsed[0].expected = bands
+    return parsed
 
 
 def _as_launched(types: list[type], tokens: list[str], launcher: dict[str, str]) -> list[Any] | None:
@@ -373,6 +383,20 @@ def _as_launched(types: list[type], tokens: list[str], launcher: dict[str, str])
     return _parse(types, defaults + tokens, None) if defaults else None
 
 
+def _default_preset(types: list[type]) -> Path | None:
+    recipe = Path(getattr(sys.modules[types[0].__module__], "__file__", None) or "").stem
+    return next((each.path for each in presets() if each.recipe == recipe and each.path.stem == DEFAULT_RUN), None)
+
+
+def _expected(path: Path | None) -> dict[str, tuple[float, float]]:
+    """The band of each test number of a preset, by name; {} where it holds none that can be read."""
+    bands = _load_preset(path).get("expected") if path is not None else None
+    try:
+        return {name: (float(low), float(high)) for name, (low, high) in (bands or {}).items()}
+    except (AttributeError, TypeError, ValueError):  # a stranger's preset
+        return {}
+
+
 def expected_numbers(preset: str, types: list[type]) -> list[str]:
     """
     Args:
@@ -382,8 +406,26 @@ def expected_numbers(preset: str, types: list[type]) -> list[str]:
     Returns:
         The names of the test numbers for which it says what to expect.
     """
-    keys = yaml.load(_preset_path(preset, types).read_text(encoding="utf-8"), Loader=_PresetLoader)
-    return list((keys or {}).get("expected", {}))
+    return list(_load_preset(_preset_path(preset, types)).get("expected", {}))
+
+
+def recorded(folder: str | Path, name: str) -> str | None:
+    """
+    What a run was given, as its output folder tells.
+
+    Args:
+        folder: that may hold a preset.yaml of `save_settings`.
+        name: of a flag with one value.
+
+    Returns:
+        Its value as text; None where there is no such file, or nothing of it there.
+
+    Raises:
+        UsageError: for a preset.yaml that cannot be read.
+    """
+    path = Path(folder) / "preset.yaml"
+    value = _load_preset(path).get(name) if path.is_file() else None
+    return value if isinstance(value, str) and value else None
 
 
 def save_settings(path: Path, *arguments: Any):
@@ -509,8 +551,8 @@ def _preset_path(value: str, types: list[type]) -> Path:
     raise UsageError(f"--config {value}: no such file, and no preset has this name{meant}; `hwzoo presets` lists them")
 
 
-def _read_preset(path: Path, known: set[str]) -> list[str]:
-    """The preset as command-line tokens, so that both go through the same checks."""
+def _load_preset(path: Path) -> dict[str, Any]:
+    """The keys of a preset, every scalar as text."""
     try:
         preset = yaml.load(path.read_text(encoding="utf-8"), Loader=_PresetLoader)
     except OSError as error:
@@ -521,6 +563,12 @@ def _read_preset(path: Path, known: set[str]) -> list[str]:
         preset = {}
     if not isinstance(preset, dict):
         raise UsageError(f"--config {path}: the top level must be `flag: value` lines, not {type(preset).__name__}")
+    return preset
+
+
+def _read_preset(path: Path, known: set[str]) -> list[str]:
+    """The preset as command-line tokens, so that both go through the same checks."""
+    preset = _load_preset(path)
     tokens = []
     for key, value in preset.items():
         if key in KEYS_FOR_TESTS:

@@ -85,7 +85,7 @@ class Ending:
             folder = Path(run.output_dir)
             with renewing(folder) as staging:
                 self.save(staging, results, fitted.history, None)
-            print_results(results, folder)
+            print_results(results, folder, run.expected)
             self.publish(run)
         return FitResult(results, fitted.history)
 

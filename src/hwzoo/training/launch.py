@@ -25,6 +25,7 @@ from ..files import finish, remove_unfinished, write_json, write_jsonl
 from .arguments import Flags, RunArguments, parse_arguments, save_settings
 from .launcher import launcher_settings
 from .loop import HANGUP, LAUNCHER_ENDED
+from .numbers import lines_of, next_commands
 from .resume import LOCK, check_output_dir
 
 logger = logging.getLogger("hwzoo")
@@ -205,6 +206,22 @@ def check_free(name: str | Path, overwrite: bool):
         raise UsageError(f"--output_dir {folder} is not empty; give --overwrite_output_dir or another folder")
 
 
+def folder_for(parent: str, model: str | None) -> str:
+    """
+    The default output folder of what is made with a model, so that two models do not meet in one.
+
+    Args:
+        parent: of all such folders.
+        model: folder or Hub id; None where none is given.
+
+    Returns:
+        A folder in `parent` with the last name of a folder, or with a Hub id, its slash as `--`.
+    """
+    if model is None:
+        return parent
+    return str(Path(parent) / (Path(model).resolve().name if Path(model).exists() else model.replace("/", "--")))
+
+
 def make_output_dir(name: str | Path, overwrite: bool = True) -> Path:
     """
     The folder that a recipe without checkpoints writes into, made if it is not there.
@@ -251,18 +268,18 @@ def save_results(folder: Path, results: dict[str, Any], failures: list[dict[str,
     print(f"results, failures and pictures are in {folder}")
 
 
-def print_results(results: dict[str, Any], folder: Path):
+def print_results(results: dict[str, Any], folder: Path, expected: dict[str, tuple[float, float]] | None = None):
     """
-    Prints the numbers of a run, a line each, and where everything is.
+    Prints the numbers of a run, a line each with what it means, where everything is, and the next commands.
 
     Args:
         results: by name; texts, lists and mappings are left out.
         folder: that holds model, results and pictures.
+        expected: lowest and highest normal value by name, as a preset tells; none when not given.
     """
-    for name, value in results.items():
-        if isinstance(value, int | float):
-            print(f"{name:>32} {value:.4f}" if isinstance(value, float) else f"{name:>32} {value}")
-    print(f"model, results and pictures are in {folder}")
+    print("\n".join(lines_of(results, expected or {})))
+    print(f"model, results and pictures are in {folder}; next:")
+    print("\n".join(f"  {command}" for command in next_commands(folder)))
 
 
 @contextlib.contextmanager

@@ -1,0 +1,71 @@
+"""The last lines of a run: its numbers in words, with their units and what is normal, and the commands that follow."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+# Words and unit of the numbers of all_results.json; those that stand in none are shown by their name alone.
+WORDS = {
+    "train_steps": ("optimiser steps", ""),
+    "train_runtime": ("training", "seconds"),
+    "train_samples_per_second": ("speed of training", "examples a second"),
+    "test_negative_elbo": ("negative evidence lower bound", "nats an image"),
+    "test_reconstruction_loss": ("its reconstruction loss", "nats an image"),
+    "test_kl_divergence": ("its KL divergence", "nats an image"),
+    "test_iwae_100": ("importance-weighted bound of 100 samples", "nats an image"),
+    "active_units": ("latent units in use", ""),
+    "test_bits_per_dim": ("variational bound", "bits a pixel and channel"),
+    "test_fid": ("Fréchet distance of the samples", "lower is better"),
+    "test_fid_floor": ("the same of training images", "no model is expected below"),
+    "test_precision": ("samples that look like the data", "fraction"),
+    "test_recall": ("data that the samples look like", "fraction"),
+    "test_label_entropy": ("entropy of the samples' classes", "nats"),
+    "test_classes_covered": ("classes that 1 % of the samples show", ""),
+    "average_accuracy": ("accuracy, mean over the tasks", "fraction"),
+    "average_forgetting": ("accuracy lost since learned, mean", "fraction"),
+    "backward_transfer": ("change of accuracy since learned, mean", "fraction"),
+    "forward_transfer": ("accuracy before learned, above chance", "fraction"),
+}
+
+
+def lines_of(results: Mapping[str, Any], expected: Mapping[str, tuple[float, float]]) -> list[str]:
+    """
+    A line a number: name, value, what it is in words, its unit, and the band of what is normal.
+
+    Args:
+        results: by name; texts, lists and mappings are left out.
+        expected: lowest and highest normal value by name, for this data and these settings.
+
+    Returns:
+        The lines.
+    """
+    lines = []
+    for name, value in results.items():
+        if not isinstance(value, int | float):
+            continue
+        words, unit = WORDS.get(name, ("", ""))
+        line = f"{name:>32} " + (f"{value:<12.4f}" if isinstance(value, float) else f"{value:<12}")
+        line += f" {words}" + (f" ({unit})" if unit else "")
+        if name in expected:
+            low, high = expected[name]
+            side = "normal" if low <= value <= high else "low" if value < low else "high"
+            line += f"; {side}: such a run gives {low:g} to {high:g}" if low < high else f"; {side}: it gives {low:g}"
+        lines.append(line.rstrip())
+    return lines
+
+
+def next_commands(folder: Path) -> list[str]:
+    """
+    What to do with a model that was saved: sample, score and load it; one that makes no images is loaded alone.
+
+    Args:
+        folder: with all that the run left.
+
+    Returns:
+        The commands.
+    """
+    commands = [f"python -c 'from hwzoo import hub; family, model = hub.load_any(\"{folder}\")'"]
+    if (folder / "samples.png").exists():
+        recipes = f"recipes/sample.py {folder}", f"recipes/evaluate_generator.py {folder}"
+        commands = [*(f"python {recipe}" for recipe in recipes), *commands]
+    return commands

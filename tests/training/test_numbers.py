@@ -1,0 +1,70 @@
+"""The last lines of a run: words, units, what is normal, the next commands."""
+
+import pytest
+from recipe_runs import RECIPES, load_recipe
+
+from hwzoo import VAEConfig, VAEModel, hub
+from hwzoo.training import parse_arguments, print_results
+from hwzoo.training.numbers import lines_of, next_commands
+
+BAND = {"test_negative_elbo": (268.0, 276.0)}
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(272.0, "; normal: such"), (280.0, "; high: such"), (260.0, "; low: such")]
+)
+def test_a_line_says_what_is_normal(value, said):
+    (line,) = lines_of({"test_negative_elbo": value, "protocol": "words", "list": [1]}, BAND)
+    assert line.split() == [
+        "test_negative_elbo", f"{value:.4f}", *"negative evidence lower bound (nats an image);".split(),
+        *f"{said[2:]} a run gives 268 to 276".split(),
+    ]  # fmt: skip
+
+
+def test_without_a_band_nothing_is_called_normal():
+    assert lines_of({"test_fid": 3.0, "own": 2}, {}) == [
+        f"{'test_fid':>32} 3.0000       Fréchet distance of the samples (lower is better)", f"{'own':>32} 2",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ([], True),
+        (["--seed=3", "--output_dir=outputs/x"], True),
+        (["--config=vae/digits"], True),
+        (["--latent_size=3"], False),
+        (["--dataset_name=mnist"], False),
+        (["--config=vae/digits", "--max_train_steps=9"], False),
+    ],
+)
+def test_the_band_is_of_these_settings_alone(flags, told):
+    recipe = load_recipe("train_vae")
+    run, *_ = parse_arguments([recipe.Run, recipe.Model, recipe.Protocol], flags)
+    assert (run.expected.get("test_negative_elbo") == (268.0, 276.0)) is told and bool(run.expected) is told
+
+
+def test_the_preset_named_digits_is_the_run_without_flags():
+    recipe = load_recipe("train_vae")
+    types = [recipe.Run, recipe.Model, recipe.Protocol]
+    plain, preset = (parse_arguments(types, flags) for flags in ([], ["--config=vae/digits"]))
+    for each in (*plain, *preset):
+        vars(each).pop("output_dir", None), vars(each).pop("config", None)
+    assert [vars(each) for each in plain] == [vars(each) for each in preset]
+
+
+def test_the_next_commands_are_ones_that_work(tmp_path, capsys):
+    hub.save(VAEModel(VAEConfig(encoder_hidden_sizes=[4], decoder_hidden_sizes=[4], latent_size=2)), tmp_path)
+    assert len(next_commands(tmp_path)) == 1  # a model that makes no pictures
+    (tmp_path / "samples.png").touch()
+    print_results({"test_negative_elbo": 270.0}, tmp_path, BAND)
+    first, place, sample, evaluate, load = capsys.readouterr().out.splitlines()
+    assert "normal" in first and place == f"model, results and pictures are in {tmp_path}; next:"
+    for command, arguments in ((sample, ["Settings"]), (evaluate, ["Settings"])):
+        _, path, folder = command.split()
+        recipe = load_recipe((RECIPES.parent / path).stem)
+        (settings,) = parse_arguments([getattr(recipe, name) for name in arguments], [folder])
+        assert settings.model_name_or_path == str(tmp_path)
+    scope = {}
+    exec(load.split("'")[1], scope)
+    assert isinstance(scope["model"], VAEModel)
