@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
 from hwzoo import hub, onnx, training
 from hwzoo.errors import UsageError
 from hwzoo.files import renewing, write_json
-from hwzoo.loading import TRUST, loading
+from hwzoo.loading import loading
 from hwzoo.training import flag
 
 
@@ -27,7 +27,6 @@ class Settings(training.Flags):
 
     config: str | None = flag(None, "YAML file with these flags as keys; the command line wins")
     model_name_or_path: str | None = flag(None, "folder or Hub id of a VAE, a GAN or a classifier")
-    trust_remote_code: bool = flag(False, TRUST)
     output_dir: str = flag("outputs/onnx", "folder for the .onnx files and export.json")
     overwrite_output_dir: bool = flag(False, "write over what the folder holds")
 
@@ -38,14 +37,13 @@ def main(settings: Settings) -> dict:
     if name is None:
         raise UsageError("--model_name_or_path is missing: a VAE, a GAN or a classifier")
     training.check_free(folder, settings.overwrite_output_dir)
-    trust = settings.trust_remote_code
     try:
-        with loading(name, trust_remote_code=trust) as source:
-            config = AutoConfig.from_pretrained(source, trust_remote_code=trust)
+        with loading(name) as source:
+            config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UsageError(f"--model_name_or_path {name} cannot be loaded: {str(error).splitlines()[0]}") from error
     auto_class = AutoModelForImageClassification if hasattr(config, "backbone") else AutoModel
-    model = hub.load(auto_class, name, trust).eval()
+    model = hub.load(auto_class, name).eval()
 
     # 2. its parts
     training.make_output_dir(folder)

@@ -540,7 +540,7 @@ def test_a_scheduler_that_does_not_fit_is_refused(tmp_path):
 
 def test_a_pipeline_of_latents_is_refused(unconditional, tmp_path):
     """Its UNet makes no images."""
-    diffusion.save_pipeline(unconditional, tmp_path)
+    hub.save(unconditional, tmp_path)
     index = json.loads((tmp_path / INDEX).read_text()) | {"_class_name": "LDMPipeline"}
     (tmp_path / INDEX).write_text(json.dumps(index | {"vqvae": ["diffusers", "VQModel"]}))
     with pytest.raises(UsageError, match="is a LDMPipeline; it must be a pipeline of a UNet2DModel"):
