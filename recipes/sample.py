@@ -34,7 +34,9 @@ class Settings(training.Flags):
     model_name_or_path: str | None = flag(None, "folder or Hub id of a model or pipeline")
     trust_remote_code: bool = flag(False, TRUST)
     num_samples: int = flag(100, "how many images", "[1, inf)")
-    scheduler: Literal[diffusion.SCHEDULERS] = flag("sde_dpm_solver", "sampler of a pipeline")
+    scheduler: Literal[diffusion.SCHEDULERS] | None = flag(
+        None, "sampler of a pipeline; when not given its own, in place of the DDPM of a training sde_dpm_solver"
+    )
     spacing: str | None = flag(
         None,
         "of its steps: trailing, leading or linspace, for the last three karras, for both dpm_solvers lu; its best "
@@ -67,11 +69,15 @@ def main(settings: Settings) -> dict:
     results, call = {"model": name}, {}
     if isinstance(family, PipelineFamily):
         most = model.scheduler.config.num_train_timesteps
-        steps = settings.num_inference_steps or (most if settings.scheduler == "ddpm" else min(FAST_STEPS, most))
+        sampler = settings.scheduler
+        if sampler is None and (settings.spacing or type(model.scheduler).__name__ == "DDPMScheduler"):
+            sampler = "sde_dpm_solver"
+        steps = settings.num_inference_steps or (most if sampler == "ddpm" else min(FAST_STEPS, most))
         generators.check_steps(steps, model, name)
-        model.scheduler = diffusion.make_scheduler(settings.scheduler, model.scheduler.config, settings.spacing)
+        if sampler is not None:
+            model.scheduler = diffusion.make_scheduler(sampler, model.scheduler.config, settings.spacing)
         call = {"num_inference_steps": steps, "guidance_scale": settings.guidance_scale}
-        results |= {"scheduler": settings.scheduler, **call}
+        results |= {"scheduler": sampler or type(model.scheduler).__name__, **call}
     if settings.labels is None:
         labels = torch.arange(settings.num_samples) * num_classes // settings.num_samples if num_classes else None
     else:

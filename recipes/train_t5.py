@@ -34,8 +34,6 @@ PANELS = {
     "ROUGE": ("eval_rouge1", "eval_rouge2", "eval_rougeL"),
     "exact match": ("eval_exact_match",),
 }
-
-
 DEFAULTS = {"per_device_train_batch_size": 64, "max_steps": 1500, "learning_rate": 3e-3, "eval_steps": 500}
 DEFAULTS |= {"lr_scheduler_type": "cosine", "warmup_steps": 150, "output_dir": "outputs/t5"}
 
@@ -46,6 +44,7 @@ class Run(training.with_defaults(Seq2SeqRunArguments, **DEFAULTS)):
         None, "folder or Hub id of a sequence-to-sequence model or adapter; a new T5 is built when not given"
     )
     trust_remote_code: bool = flag(False, TRUST)
+    base_model_id: str | None = flag(None, "owner/name that a pushed adapter names in place of its local base")
 
     def __post_init__(self):
         super().__post_init__()
@@ -71,6 +70,8 @@ def main(run: Run, model: Model, data: Data, generation: Generation) -> dict:
         base, tokenizer = text.load_or_build_t5(model, *source)
         generates = text.generation_config(base, **asdict(generation))
         network = text.with_adapter(model, base, tokenizer, run.model_name_or_path)
+        if run.push_to_hub and text.base_of(network):
+            hub.check_base(Path(run.output_dir), run.base_model_id, text.base_of(network))
         text.check_adapter_acts(network)
 
         # 4. the Trainer; its evaluations on the validation set choose the best weights
@@ -170,13 +171,12 @@ def protocol(run: Run, data: Data, pairs: text.TextSplits, generates, words: str
 def card(run: Run, network, pairs: text.TextSplits, rows: list[dict]) -> dict:
     """What the card is told."""
     adapter = text.adapter_of(network)
-    irregular = zip(rows, pairs.test, strict=False)
     # The Hub takes ids only, no folders.
     local = run.model_name_or_path is None or Path(run.model_name_or_path).exists()
     return {
         "config": network.config, "tasks": pairs.tasks, "base": run.model_name_or_path, "adapter": adapter,
         "network_base": text.base_of(network), "base_model": None if local else run.model_name_or_path,
-        "irregular": [row for row, each in irregular if text.is_irregular_plural(each, row)],
+        "irregular": [row for row, each in zip(rows, pairs.test, strict=False) if text.is_irregular_plural(each, row)],
         "samples": rows[:: max(1, len(rows) // 8)][:8], "library_name": "peft" if adapter else "transformers",
         "pipeline_tag": "text2text-generation" if pairs.tasks else "summarization",
     }  # fmt: skip

@@ -21,9 +21,9 @@ from pathlib import Path
 PACKAGED = runpy.run_path(str(Path(importlib.util.find_spec("hwzoo").origin).with_name("packaged.py")))
 RECIPES = PACKAGED["folder"]("recipes")
 
-SEVERAL = ("train", "compare")  # verbs of more than one recipe: the rest of its name follows
-GROUPS = {"train": "train", "sample": "draw and score", "evaluate": "draw and score"}  # of verbs; else:
-OTHERS = "compare and measure"
+SEVERAL = ("train", "compare", "export")  # verbs of more than one recipe: the rest of its name follows
+DRAW, OTHERS, SHARE = "draw and score", "compare and measure", "share and look up"
+GROUPS = {"train": "train", "sample": DRAW, "evaluate": DRAW, "export": SHARE}  # of verbs; else: OTHERS
 OWN = [
     ("push FOLDER REPO", "Sends a folder that a recipe wrote to the Hub, as owner/name; --private, --include PATTERN"),
     ("presets", "Lists the presets: command, data, minutes, the number to expect"),
@@ -179,14 +179,14 @@ def help_of(known: dict[str, Path], whole: bool = True) -> str:
     Returns:
         The usage, and the commands by group, each with the first sentence of its recipe.
     """
-    groups: dict[str, list[tuple[str, str]]] = {title: [] for title in (*GROUPS.values(), OTHERS)}
+    groups: dict[str, list[tuple[str, str]]] = {title: [] for title in ("train", DRAW, OTHERS, SHARE)}
     for name, path in known.items():
         text = path.read_text(encoding="utf-8")
         first = re.search(r'^    FIRST = "([a-z]+)', text, re.M)  # the flag that needs no name: model_name_or_path
         given = f" {first[1].upper()}" if first else ""
         groups[GROUPS.get(name.split()[0], OTHERS)].append((name + given, summary(text)))
     if whole:
-        groups["share and look up"] = OWN
+        groups[SHARE] += OWN
     lines = ["usage: hwzoo COMMAND [--flag value ...]"]
     width = min(shutil.get_terminal_size().columns, 120)
     for title, entries in groups.items():

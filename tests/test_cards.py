@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import ModelCard, ModelCardData, parse_eval_result_entries
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 
 from hwzoo import VAEConfig
@@ -54,6 +54,19 @@ def test_what_the_hub_reads_stands_in_it(tmp_path, pytestconfig):
     metrics = [metric for result in data["model-index"][0]["results"] for metric in result["metrics"]]
     assert metrics == [{"type": "test_negative_elbo", "value": 99.5}]
     assert "python/object" not in (tmp_path / "README.md").read_text()
+
+
+def test_the_hubs_newer_format_holds_the_same_numbers(tmp_path, pytestconfig):
+    card_of(tmp_path, pytestconfig.rootpath, test_negative_elbo=np.float64(99.5), test_iwae_100=95, test_x=math.nan)
+    (path,) = (tmp_path / ".eval_results").iterdir()
+    assert path.name == "mnist.yaml"
+    entries = parse_eval_result_entries(yaml.safe_load(path.read_text()))
+    found = {entry.task_id: entry.value for entry in entries}
+    assert found == {"test_negative_elbo": 99.5, "test_iwae_100": 95.0}
+    assert {(entry.dataset_id, entry.notes) for entry in entries} == {("ylecun/mnist", "all of it")}
+    (tmp_path / "other").mkdir()
+    card_of(tmp_path / "other", pytestconfig.rootpath, dataset="digits", test_negative_elbo=1.0)
+    assert not (tmp_path / "other" / ".eval_results").exists()
 
 
 def test_a_data_set_without_a_hub_id_is_no_link(tmp_path, pytestconfig):

@@ -131,7 +131,9 @@ def test_what_fails_half_way_leaves_all_final_files_as_they_were(tmp_path):
         (staging / "config.json").write_text("new")
         raise ZeroDivisionError
     assert (tmp_path / "config.json").read_text() == (tmp_path / "weights").read_text() == "old"
-    assert settled(tmp_path) == str(tmp_path) and names(tmp_path) == [".ended.json", "config.json", "weights"]
+    assert settled(tmp_path) == str(tmp_path) and names(tmp_path) == [
+        ".ended.json", ".gitignore", "config.json", "weights"
+    ]  # fmt: skip
 
 
 def test_final_files_on_their_way_are_whole_in_one_place(tmp_path, monkeypatch):
@@ -170,7 +172,7 @@ def test_what_a_run_makes_on_its_way_is_its_own_until_the_next_begins(tmp_path):
     assert made(tmp_path) == {"a": sha256(b"1"), "b": sha256(b"1")}
     (tmp_path / "b").write_bytes(b"changed")
     begin_record(tmp_path)  # the first run never ended
-    assert names(tmp_path) == ["b"] and made(tmp_path) == {}
+    assert names(tmp_path) == [".gitignore", "b"] and made(tmp_path) == {}
     record_made(tmp_path, {"c": sha256(b"1"), "history": None})
     for name in ("c", "history"):
         (tmp_path / name).write_bytes(b"1")

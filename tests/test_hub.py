@@ -1,5 +1,6 @@
 """What `push` sends to a loopback Hub, what stays, what it changes in a card, and how it says that it cannot."""
 
+import inspect
 import json
 import os
 import shlex
@@ -10,14 +11,15 @@ import time
 from pathlib import Path
 
 import pytest
-from huggingface_hub import close_session, constants
+from huggingface_hub import HfApi, close_session, constants
 from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 from loopback_hub import LoopbackHub
 
 import hwzoo_cli
 from hwzoo import VAEConfig, VAEModel, hub
 from hwzoo.errors import HwzooError, UsageError
-from hwzoo.files import FINAL, MADE, record_made, renewing, sha256
+from hwzoo.files import FINAL, MADE, begin_record, record_made, renewing, sha256
+from hwzoo.models import FAMILIES
 from hwzoo.training.resume import check_output_dir
 
 TOKEN = "hf_loopback_right"
@@ -546,3 +548,114 @@ def test_a_terminal_that_is_gone_costs_no_push(server, tmp_path, monkeypatch):
         patch.setattr(sys, "stderr", Gone())
         hub.push(folder, "me/model")
     assert sent(server) == A_RUN
+
+
+# The hidden files that are the Hub's
+
+
+@pytest.mark.parametrize("make", [a_run, a_model])
+def test_the_hubs_own_hidden_folder_goes_and_no_other(make, server, tmp_path):
+    hidden = {".eval_results/mnist.yaml": "[]", ".eval_results/.x.yaml": "[]", ".secret/a.yaml": SECRET}
+    folder = make(tmp_path / "run", **{".eval_results/mnist.yaml": "[]"})
+    hub.push(write(folder, hidden), "me/model")
+    assert ".eval_results/mnist.yaml" in sent(server)
+    assert not {name for name in sent(server) if name.startswith(".")} - {".eval_results/mnist.yaml"}
+
+
+def test_hf_upload_leaves_out_what_is_the_runs_own(server, tmp_path):
+    """`upload_folder` is what that command calls; the Hub reads the .gitignore among the files."""
+    folder = a_run(tmp_path / "run")
+    begin_record(folder)
+    private = {".lock": "", "checkpoints/step-1/a.safetensors": SECRET, "logs/a/b.txt": SECRET, ".pushed.jsonl": "[]"}
+    write(folder, private | {".unfinished-x/a": SECRET, ".final/config.json": SECRET})
+    HfApi().create_repo("me/model")
+    HfApi().upload_folder(repo_id="me/model", folder_path=folder)
+    assert sent(server) == A_RUN
+
+
+# Adapters
+
+
+def an_adapter(folder: Path, base: str) -> Path:
+    config = json.dumps({"peft_type": "LORA", "base_model_name_or_path": base})
+    card = f"---\nlicense: mit\n---\nIt needs its base, which it looks for at `{base}`.\n"
+    return write(folder, {"adapter_config.json": config, "adapter_model.safetensors": "{}", "README.md": card})
+
+
+@pytest.mark.parametrize("name", ["outputs/t5", "{}/outputs/t5", "./outputs/t5", "../t5"])
+def test_an_adapter_of_a_local_folder_is_refused_and_told_what_to_do(name, server, tmp_path, monkeypatch, capsys):
+    a_model(tmp_path / "outputs" / "t5")
+    a_model(tmp_path / "t5")
+    base = name.format(tmp_path)
+    folder = an_adapter(tmp_path / "outputs" / "adapter", base)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for place in (tmp_path, elsewhere):
+        monkeypatch.chdir(place)
+        assert hub.main(["push", str(folder), "me/model"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"an adapter of a model in a local folder, {base}," in line
+        assert f"hwzoo push {base} OWNER/NAME, and give --base_model_id OWNER/NAME here; nothing was pushed" in line
+    assert not server.repos
+
+
+def test_an_adapter_names_the_pushed_base(server, tmp_path, capsys):
+    base = str(a_model(tmp_path / "t5"))
+    folder = an_adapter(tmp_path / "adapter", base)
+    before = snapshot(folder)
+    assert hub.main(["push", str(folder), "me/model", "--base_model_id", "me/t5"]) == 0
+    assert snapshot(folder) == before  # it still loads here
+    files = server.repos["me/model"].files
+    assert json.loads(files["adapter_config.json"]) == {"base_model_name_or_path": "me/t5", "peft_type": "LORA"}
+    card = files["README.md"].decode()
+    assert card == "---\nbase_model: me/t5\nlicense: mit\n---\nIt needs its base, which it looks for at `me/t5`.\n"
+    assert not [name for name, data in files.items() if str(tmp_path).encode() in data]
+    assert hub.main(["push", str(folder), "me/model", "--base_model_id", "me/t5"]) == 0
+    assert len(server.repos["me/model"].commits) == 2  # with the one that made the repository
+
+
+@pytest.mark.parametrize("base", ["google/t5-small", "t5-small"])
+def test_an_adapter_of_a_base_on_the_hub_goes_as_it_is(base, server, tmp_path, capsys):
+    folder = an_adapter(tmp_path / "adapter", base)
+    hub.push(folder, "me/model")
+    for name in ("adapter_config.json", "README.md"):
+        assert server.repos["me/model"].files[name] == (folder / name).read_bytes()
+    assert hub.main(["push", str(folder), "me/model", "--base_model_id", "me/t5"]) == 2
+    assert f"is an adapter of {base}, not one of a local folder" in capsys.readouterr().err
+
+
+def test_wrong_ids_of_bases_are_told(server, tmp_path, capsys):
+    assert hub.main(["push", str(a_model(tmp_path / "whole")), "me/model", "--base_model_id", "me/t5"]) == 2
+    assert "is no adapter, not one of a local folder" in capsys.readouterr().err
+    folder = an_adapter(tmp_path / "adapter", str(tmp_path))
+    assert hub.main(["push", str(folder), "me/model", "--base_model_id", "t5"]) == 2
+    assert "--base_model_id is t5; it must be owner/name" in capsys.readouterr().err
+    assert not server.repos
+
+
+# By transformers' own calls
+
+
+PUSHES = """
+import hwzoo
+for family in filter(lambda family: family.model_class, hwzoo.FAMILIES):
+    family.model_class(family.config_class()).push_to_hub(f"me/{family.name}")
+    if family.image_processor_class is not None:
+        family.image_processor_class().push_to_hub(f"me/{family.name}")
+"""
+
+
+def test_push_to_hub_of_transformers_takes_the_code_along(tmp_path_factory):
+    """In a process of its own: the libraries keep the address of the Hub."""
+    with LoopbackHub(token=TOKEN) as server:
+        environment = os.environ | server.environment(tmp_path_factory.mktemp("cache")) | {"HF_HUB_DISABLE_XET": "1"}
+        subprocess.run([sys.executable, "-c", PUSHES], env=environment | {"HF_HUB_OFFLINE": "0"}, check=True)
+        for family in filter(lambda family: family.model_class, FAMILIES):
+            folder = Path(inspect.getfile(family.model_class)).parent
+            files = server.repos[f"me/{family.name}"].files
+            assert {name: data for name, data in files.items() if name.endswith(".py")} == {
+                path.name: path.read_bytes() for path in folder.glob("[!_]*.py")
+            }
+            auto_map = json.loads(files["config.json"])["auto_map"]
+            assert auto_map[family.auto_class.__name__].split(".")[1] == family.model_class.__name__
+            assert {f"{named.split('.')[0]}.py" for named in auto_map.values()} <= files.keys()

@@ -199,7 +199,7 @@ def test_weights_that_do_not_fit_are_told_in_our_line_alone(copy, capfd, reports
         ("lora", "adapter_config.json", {"peft_type": "MAGIC"}, 1),
         ("gpt2", "tokenizer_config.json", {"pad_token": 3}, 1),
         ("ddpm", "unet/config.json", {"block_out_channels": "wide"}, 1),
-        ("ddpm", "model_index.json", {"unet": None}, 1),
+        ("ddpm", "model_index.json", {"unet": None}, 2),
     ],
 )
 def test_settings_that_make_no_sense_are_one_line(kind, name, changes, status, copy, capfd):

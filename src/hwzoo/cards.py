@@ -5,10 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+import yaml
+from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 
 from .files import write_bytes
 from .packaged import folder as packaged_folder
+
+EVAL_RESULTS = ".eval_results"  # a folder of YAML files, as the Hub names it
 
 
 def template(family: str) -> Path:
@@ -37,7 +40,8 @@ def write_card(
     **variables: Any,
 ) -> ModelCard:
     """
-    Fills a template and writes it as README.md. The model-index holds the finite ones of the `metrics`.
+    Fills a template and writes it as README.md. The model-index holds the finite ones of the `metrics`; where the data
+    set has a Hub id they also stand in .eval_results, the Hub's newer format.
 
     Args:
         folder: of the run, with its pictures.
@@ -88,4 +92,12 @@ def write_card(
         **variables,
     )
     write_bytes(Path(folder) / "README.md", f"{card}\n".encode())
+    if "/" in dataset:
+        entries = [
+            EvalResultEntry(dataset_id=dataset, task_id=name, value=value, notes=results.get("protocol"))
+            for name, value in metrics.items()
+        ]
+        path = Path(folder) / EVAL_RESULTS / f"{dataset.split('/')[-1]}.yaml"
+        path.parent.mkdir(exist_ok=True)
+        write_bytes(path, yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False).encode())
     return card

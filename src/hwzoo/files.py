@@ -26,6 +26,9 @@ MADE = ".made.jsonl"
 ENDED = ".ended.json"
 # The repositories that a folder was pushed to, a line each.
 PUSHED = ".pushed.jsonl"
+# What is not for others, as `hf upload` and git read it: the Hub leaves out what a folder's .gitignore names.
+IGNORE = ".gitignore"
+IGNORED = ("checkpoints/", "logs/", ".lock", MADE, ENDED, PUSHED, f"{FINAL}/", f"{UNFINISHED}*", IGNORE)
 # By one of these a model is loaded; a folder without them holds none.
 ENTRIES = ("config.json", "model_index.json", "adapter_config.json")
 
@@ -102,6 +105,7 @@ def finish(folder: Path):
     final = folder / FINAL
     if not final.is_dir():
         return
+    _write_ignore(folder)
     with writing(folder):
         names = [file.relative_to(final).as_posix() for file in _files(final)]
         *earlier, last = _recorded(folder)
@@ -139,11 +143,17 @@ def begin_record(folder: Path):
     Notes that a run begins anew. What an earlier one made on its way is removed, now where it never ended, else with
     its final files.
     """
+    _write_ignore(folder)
     if _ended(folder):
         append_jsonl(folder / MADE, [{}])
     else:
         remove_made(folder, made(folder))
         (folder / MADE).unlink(missing_ok=True)
+
+
+def _write_ignore(folder: Path):
+    if not (folder / IGNORE).exists():
+        write_bytes(folder / IGNORE, "".join(f"{name}\n" for name in IGNORED).encode())
 
 
 def record_made(folder: Path, digests: Mapping[str, str | None]):

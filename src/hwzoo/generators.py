@@ -189,7 +189,7 @@ def _foreign_pipeline(name: str, trust: bool | None) -> Any:
     disable_progress_bar()  # of loading
     with loading(name) as source:
         index = retried(lambda: DiffusionPipeline.load_config(source), f"loading {name}")
-    if index.get("unet", [None] * 2)[1] == "UNet2DModel":
+    if diffusion.is_of_unet(index):  # others have further parts
         return None
     parts = [part for part, kind in index.items() if isinstance(kind, list) and part != "_class_name" and kind[0]]
     dtype = torch.float32

@@ -25,7 +25,7 @@ from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.dynamic_module_utils import get_relative_imports
 
 from . import models
-from .cards import template, write_card
+from .cards import EVAL_RESULTS, template, write_card
 from .errors import HwzooError, UsageError
 from .files import ENDED, PUSHED, adding_to, finish, made, read_jsonl, sha256, write_bytes, write_json, write_jsonl
 from .loading import check_all_loaded, check_finite, loading, refuse_code
@@ -92,7 +92,8 @@ def publish(run: Any):
         HwzooError: when the push fails; what is saved stays.
     """
     if run.push_to_hub:
-        print("pushed:", push(Path(run.output_dir), run.hub_model_id, run.hub_private_repo))
+        base = getattr(run, "base_model_id", None)  # of recipes that train adapters
+        print("pushed:", push(Path(run.output_dir), run.hub_model_id, run.hub_private_repo, base_model_id=base))
 
 
 def load(
@@ -176,7 +177,7 @@ def load_any(model_name_or_path: str, trust_remote_code: bool | None = None) -> 
             return family, family.load(model_name_or_path, load, trust_remote_code)
     model = load(AutoModel, model_name_or_path, trust_remote_code)
     family = family_of(model)
-    if isinstance(family, TextFamily):  # AutoModel leaves its head out
+    if isinstance(family, TextFamily) or type(model) is family.backbone_class:  # AutoModel leaves its head out
         model = family.load(model_name_or_path, load, trust_remote_code)
     return family, model
 
@@ -264,7 +265,9 @@ WORD_EVERY = 8  # seconds
 TIMEOUTS = (10, 30, 30, 30)  # seconds to connect, of silence while reading and writing, for a free connection
 
 
-def push(folder: Path, repo_id: str, private: bool = False, include: Sequence[str] = ()) -> str:
+def push(
+    folder: Path, repo_id: str, private: bool = False, include: Sequence[str] = (), base_model_id: str | None = None
+) -> str:
     """
     Creates the repository if need be and sends what a run made, all but its checkpoints and logs, in one commit.
     Pushing again what is there makes no further commit. The token is that of `HF_TOKEN` or `hf auth login`.
@@ -279,13 +282,15 @@ def push(folder: Path, repo_id: str, private: bool = False, include: Sequence[st
         private: for a repository that only its owner sees; an existing public one is refused then.
         include: patterns, as of `fnmatch`, for names relative to `folder`, with slashes: what else goes. Hidden files,
             checkpoints, logs and links never do.
+        base_model_id: owner/name of the base of an adapter, where it was trained on one in a local folder: what is
+            sent names it in that folder's place.
 
     Returns:
         The address of the commit.
 
     Raises:
-        UsageError: for a folder without a model, an id that is none, a pattern that no file matches, or a card that is
-            not UTF-8.
+        UsageError: for a folder without a model, an id that is none, a pattern that no file matches, a card that is
+            not UTF-8, or an adapter whose base is in a local folder, without `base_model_id`.
         HwzooError: when the Hub cannot be reached or refuses; one line that says how to push later. Nothing local
             is lost; the card's examples that named this folder, or where it was pushed before, name `repo_id` from
             then on.
@@ -297,6 +302,7 @@ def push(folder: Path, repo_id: str, private: bool = False, include: Sequence[st
         raise UsageError("; ".join([f"{folder} holds no model to push (no .safetensors file)", *left]))
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
         raise UsageError(f"{repo_id} is not a repository id, owner/name; nothing was pushed, {folder} is safe")
+    base = check_base(folder, base_model_id)
     card = folder / "README.md"
     if "README.md" in names:
         _name_in_card(folder, repo_id)
@@ -310,11 +316,12 @@ def push(folder: Path, repo_id: str, private: bool = False, include: Sequence[st
     def commit(parent: str | None) -> str:
         # After a lost answer the next try finds all files there and commits nothing: it needs new operations, as used
         # ones are not compared. Should the first commit come in late, `parent_commit` keeps it the only one (412).
-        operations = [CommitOperationAdd(name, folder / name) for name in names]
+        changed = _naming_base(folder, base, base_model_id) if base else {}
+        operations = [CommitOperationAdd(name, changed.get(name, folder / name)) for name in names]
         message = f"Upload {folder.resolve().name} with hwzoo"
         return api.create_commit(repo_id, operations, commit_message=message, parent_commit=parent).commit_url
 
-    safe = _push_later(folder, repo_id, private, include)
+    safe = _push_later(folder, repo_id, private, include, base_model_id)
 
     def failed(reason: str) -> HwzooError:
         return HwzooError(f"pushing to {repo_id} failed: {reason}; {safe}")
@@ -338,14 +345,67 @@ def push(folder: Path, repo_id: str, private: bool = False, include: Sequence[st
         raise failed(_reason(error)) from error
 
 
-def _push_later(folder: Path, repo_id: str, private: bool, include: Sequence[str]) -> str:
+def check_base(folder: Path, base_model_id: str | None, base: str | None = None) -> str | None:
+    """
+    Before an adapter is pushed: whether others can find the model that it is of.
+
+    Args:
+        folder: of the adapter; need not exist where `base` is given.
+        base_model_id: owner/name that stands for a local base.
+        base: folder or id of the base; what the adapter's configuration says when not given.
+
+    Returns:
+        The base as the adapter names it where it is a local folder; else None.
+
+    Raises:
+        UsageError: for a base in a local folder without an id that stands for it, an id that is none, or an id where
+            no local base needs one.
+    """
+    if base is None:
+        base = _json(folder, "adapter_config.json", ["adapter_config.json"]).get("base_model_name_or_path")
+    if base_model_id is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", base_model_id):
+        raise UsageError(f"--base_model_id is {base_model_id}; it must be owner/name")
+    # outputs/t5 may be a name of either: whoever trained on the folder was somewhere above the adapter.
+    near = [Path.cwd(), *folder.resolve().parents]
+    local = base is not None and (
+        not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", base) or any((place / base).is_dir() for place in near)
+    )
+    if local and base_model_id is None:
+        raise UsageError(
+            f"{folder} is an adapter of a model in a local folder, {base}, which others do not have: push that first, "
+            f"hwzoo push {shlex.quote(base)} OWNER/NAME, and give --base_model_id OWNER/NAME here; nothing was pushed"
+        )
+    if base_model_id is not None and not local:
+        what = f"an adapter of {base}" if base else "no adapter"
+        raise UsageError(f"--base_model_id is {base_model_id}, but {folder} is {what}, not one of a local folder")
+    return base if local else None
+
+
+def _naming_base(folder: Path, base: str, base_model_id: str) -> dict[str, bytes]:
+    """The files of an adapter that name its base, with an id in place of a folder; the local ones stay."""
+    config = _json(folder, "adapter_config.json", ["adapter_config.json"]) | {"base_model_name_or_path": base_model_id}
+    changed = {"adapter_config.json": (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()}
+    if (folder / "README.md").is_file():
+        card = _read(folder / "README.md").replace(f"`{base}`".encode(), f"`{base_model_id}`".encode())
+        if card.startswith(b"---\n") and b"\nbase_model:" not in card.split(b"\n---\n")[0]:
+            card = card.replace(b"---\n", f"---\nbase_model: {base_model_id}\n".encode(), 1)
+        changed["README.md"] = card
+    return changed
+
+
+def _push_later(
+    folder: Path, repo_id: str, private: bool, include: Sequence[str], base_model_id: str | None = None
+) -> str:
     words = ["python", "-m", "hwzoo.hub", "push", str(folder), repo_id]
     words += ["--private"] * private + [f"--include={pattern}" for pattern in include]
+    words += [f"--base_model_id={base_model_id}"] if base_model_id else []
     return f"{folder} is safe, push it later (twice does no harm): {shlex.join(words)}"
 
 
 def _is_private(path: PurePosixPath) -> bool:
-    return any(part.startswith(".") or part in NOT_PUSHED for part in path.parts)
+    # The Hub reads one hidden folder; hidden files in it are as others.
+    parts = path.parts[1:] if path.parts[:1] == (EVAL_RESULTS,) else path.parts
+    return any(part.startswith(".") or part in NOT_PUSHED for part in parts)
 
 
 def _chosen(folder: Path, include: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -401,6 +461,7 @@ def _files_of_a_model(folder: Path, files: Collection[str]) -> set[str]:
     # Its other entries say what the pipeline's parts are: name -> [library or module, class].
     parts = {name: kind for name, kind in index.items() if isinstance(kind, list) and not name.startswith("_")}
     found, modules = {name for name in files if name in RUN_FILES}, set()
+    found |= {name for name in files if fnmatchcase(name, f"{EVAL_RESULTS}/*.yaml")}
     for name in files:
         place, _, last = name.rpartition("/")
         if (not place or place in parts) and (last in MODEL_FILES or last.endswith(WEIGHTS)):
@@ -545,9 +606,15 @@ def main(argv: list[str] | None = None) -> int:
         "--include", action="append", default=[], metavar="PATTERN",
         help='further files to send, as "*.csv" or "notes/*"; may be given more than once',
     )  # fmt: skip
+    push_parser.add_argument(
+        "--base_model_id", metavar="OWNER/NAME", help="of the base of an adapter that was trained on a local folder"
+    )
     try:
         arguments = parser.parse_args(argv)
-        asked = Path(arguments.output_dir), arguments.repo_id, arguments.private, arguments.include
+        asked = (
+            Path(arguments.output_dir), arguments.repo_id, arguments.private, arguments.include,
+            arguments.base_model_id,
+        )  # fmt: skip
         with _ended_by_ctrl_c(f"error: interrupted; {_push_later(*asked)}"):
             print(push(*asked))
     except HwzooError as error:

@@ -1,10 +1,12 @@
 """The class-conditional pipeline, the schedulers, and that what is saved loads everywhere."""
 
+import inspect
 import json
 import os
 import subprocess
 import sys
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -471,3 +473,83 @@ def test_what_is_no_pipeline_is_refused(damage, kind, named, unconditional, tmp_
     with pytest.raises(kind, match=named) as error:
         diffusion.load_pipeline(str(tmp_path))
     assert str(tmp_path) in str(error.value) and type(error.value) is kind
+
+
+# Pipelines of others: their own schedulers, channels and sizes
+
+SAMPLERS = [
+    "DDIMScheduler", "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler", "HeunDiscreteScheduler", "LMSDiscreteScheduler", "PNDMScheduler",
+    "UniPCMultistepScheduler",
+]  # fmt: skip
+
+
+def save_foreign(folder, scheduler, **network):
+    """As diffusers saves a pipeline of its own."""
+    torch.manual_seed(0)
+    settings = {"sample_size": 8, "in_channels": 1, "out_channels": 1, "layers_per_block": 1, "norm_num_groups": 2}
+    settings |= {"block_out_channels": (4, 4), "attention_head_dim": 2}
+    settings |= {"down_block_types": ["DownBlock2D"] * 2, "up_block_types": ["UpBlock2D"] * 2}
+    DDPMPipeline(diffusers.UNet2DModel(**settings | network), scheduler).save_pretrained(folder)
+    return str(folder)
+
+
+def by_hand(folder, scheduler, steps, shape):
+    """The loop of diffusers' documentation."""
+    unet = diffusers.UNet2DModel.from_pretrained(folder, subfolder="unet")
+    generator = seeded()
+    scheduler.set_timesteps(steps)
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(0)
+    images = torch.randn(shape, generator=generator) * scheduler.init_noise_sigma
+    more = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
+    for timestep in scheduler.timesteps:
+        with torch.no_grad():
+            prediction = unet(scheduler.scale_model_input(images, timestep), timestep).sample
+        images = scheduler.step(prediction, timestep, images, **more).prev_sample
+    return (images / 2 + 0.5).clamp(0, 1)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_pipeline_samples_with_the_scheduler_that_it_was_saved_with(name, tmp_path):
+    scheduler = getattr(diffusers, name)(num_train_timesteps=100)
+    folder = save_foreign(tmp_path, scheduler)
+    pipeline = diffusion.load_pipeline(folder)
+    assert type(pipeline.scheduler).__name__ == name
+    given = draw(pipeline, batch_size=2, num_inference_steps=6)
+    loaded = type(scheduler).from_pretrained(folder, subfolder="scheduler")
+    torch.testing.assert_close(given, by_hand(folder, loaded, 6, (2, 1, 8, 8)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels, size", [(3, 8), (1, (8, 12)), (3, 16)])
+def test_other_channels_and_sizes_are_sampled(channels, size, tmp_path):
+    scheduler = diffusers.EulerDiscreteScheduler(num_train_timesteps=100)
+    network = {"in_channels": channels, "out_channels": channels, "sample_size": size}
+    folder = save_foreign(tmp_path, scheduler, **network)
+    shape = (2, channels, *((size, size) if isinstance(size, int) else size))
+    given = draw(diffusion.load_pipeline(folder), batch_size=2, num_inference_steps=4)
+    assert given.shape == shape
+    torch.testing.assert_close(given, by_hand(folder, scheduler, 4, shape), rtol=1e-4, atol=1e-5)
+
+
+def test_a_scheduler_that_does_not_fit_is_refused(tmp_path):
+    folder = save_foreign(tmp_path, diffusers.FlowMatchEulerDiscreteScheduler())
+    with pytest.raises(UsageError, match="with a FlowMatchEulerDiscreteScheduler; it must have one of diffusers'"):
+        diffusion.load_pipeline(folder)
+
+
+def test_a_pipeline_of_latents_is_refused(unconditional, tmp_path):
+    """Its UNet makes no images."""
+    hub.save(unconditional, tmp_path)
+    index = json.loads((tmp_path / INDEX).read_text()) | {"_class_name": "LDMPipeline"}
+    (tmp_path / INDEX).write_text(json.dumps(index | {"vqvae": ["diffusers", "VQModel"]}))
+    with pytest.raises(UsageError, match="is a LDMPipeline; it must be a pipeline of a UNet2DModel"):
+        diffusion.load_pipeline(str(tmp_path))
+
+
+def test_training_goes_on_as_ddpm_whatever_the_pipeline_samples_with(tmp_path):
+    trained = diffusers.DDPMScheduler(num_train_timesteps=50, beta_schedule="squaredcos_cap_v2")
+    folder = save_foreign(tmp_path, diffusers.EulerDiscreteScheduler.from_config(trained.config))
+    scheduler = diffusion.train_scheduler_of(diffusion.load_pipeline(folder).scheduler)
+    assert type(scheduler).__name__ == "DDPMScheduler" and scheduler.config.num_train_timesteps == 50
+    torch.testing.assert_close(scheduler.alphas_cumprod, trained.alphas_cumprod)

@@ -322,9 +322,9 @@ def test_a_list_of_pictures_of_any_size_and_mode(num_channels, mode):
     assert len(processor(pictures)["pixel_values"]) == 7
 
 
-@pytest.mark.parametrize("picture", [torch.zeros(28, 28), np.zeros((28, 28)), "zero.png"])
+@pytest.mark.parametrize("picture", [torch.zeros(28, 28, dtype=torch.long), np.zeros((28, 28), bool), "zero.png"])
 def test_what_is_no_picture_is_refused(picture):
-    with pytest.raises(TypeError, match="a picture is .*; it must be a PIL image or a uint8 array"):
+    with pytest.raises(TypeError, match="a picture is .*; it must be a PIL image, or an array or tensor of uint8 or"):
         ClassifierImageProcessor()(picture)
 
 

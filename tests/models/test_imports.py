@@ -22,6 +22,7 @@ TOP = {
     "__init__": {"models"},
     "errors": set(),
     "files": {"errors"},
+    "onnx": {"errors"},
     "packaged": set(),
     "retry": {"errors", "files"},
     "loading": {"errors", "files"},

@@ -325,7 +325,7 @@ def test_labels_change_nothing():
     model = tiny_model()
     pixel_values, noise = some_images(model.config), torch.randn(4, 4, generator=seeded())
     labels = torch.arange(4)
-    assert torch.equal(model(pixel_values, labels, noise=noise).loss, model(pixel_values, noise=noise).loss)
+    assert torch.equal(model(pixel_values, labels=labels, noise=noise).loss, model(pixel_values, noise=noise).loss)
 
 
 # Gradients

@@ -32,14 +32,15 @@ def save_vae(folder, **changes):
     return str(folder)
 
 
-def save_pipeline(folder, image_size=28, steps=3):
-    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+def save_pipeline(folder, image_size=28, steps=3, channels=1, scheduler="DDPMScheduler"):
+    import diffusers
+    from diffusers import DDPMPipeline, UNet2DModel
 
     torch.manual_seed(0)
     unet = UNet2DModel(
         sample_size=image_size,
-        in_channels=1,
-        out_channels=1,
+        in_channels=channels,
+        out_channels=channels,
         layers_per_block=1,
         block_out_channels=(4, 4),
         down_block_types=("DownBlock2D", "DownBlock2D"),
@@ -47,7 +48,7 @@ def save_pipeline(folder, image_size=28, steps=3):
         norm_num_groups=2,
         attention_head_dim=2,
     )
-    DDPMPipeline(unet, DDPMScheduler(num_train_timesteps=steps)).save_pretrained(folder)
+    DDPMPipeline(unet, getattr(diffusers, scheduler)(num_train_timesteps=steps)).save_pretrained(folder)
     return str(folder)
 
 
@@ -122,6 +123,21 @@ def test_the_test_images_themselves_score_best(evaluate, tmp_path):
     assert fewer["num_samples"] == 100 and fewer["test_precision"] == 1
     histograms = [np.array(each["test_class_histogram"]) for each in (results, fewer)]
     assert np.abs(histograms[0] - histograms[1]).max() < 0.05
+
+
+def test_a_pipeline_of_colour_pictures_with_its_own_scheduler(evaluate, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 16, 16, 3), dtype=np.uint8)
+    for index, image in enumerate(pixels):
+        folder = tmp_path / "data" / ("train" if index < 40 else "test") / "ab"[index % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{index}.png")
+    classifier = save_classifier(tmp_path / "rgb", image_size=16, num_channels=3, num_labels=2)
+    pipeline = save_pipeline(tmp_path / "euler", 16, 100, channels=3, scheduler="EulerDiscreteScheduler")
+    data = {"dataset_name": str(tmp_path / "data"), "classifier": classifier}
+    results = evaluate(pipeline, num_samples=20, num_inference_steps=4, **data)
+    assert "(DDPMPipeline, EulerDiscreteScheduler with 4 steps; eval mode), seed 0" in results["protocol"]
+    other = evaluate(pipeline, "ddim", num_samples=20, num_inference_steps=4, scheduler="ddim", **data)
+    assert "DDIMScheduler with 4 steps" in other["protocol"] and other["test_fid"] != results["test_fid"]
 
 
 def test_a_pipeline_of_diffusers(evaluate, tmp_path):

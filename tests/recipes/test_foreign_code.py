@@ -13,7 +13,7 @@ import torch
 import transformers.dynamic_module_utils
 from recipe_runs import RECIPES, load_recipe, save_classifier
 
-from hwzoo import FAMILIES, VAEConfig, VAEModel, diffusion, hub, text, training
+from hwzoo import VAEConfig, VAEModel, diffusion, hub, text, training
 
 # Runs where it is imported: leaves a file, and nothing else.
 MARKS = "from pathlib import Path\nPath({marker!r}).touch()\n"
@@ -199,12 +199,14 @@ CASES = {
     ("compare_samplers", "classifier"): (
         ["--dataset_name=digits", "--model_name_or_path={ddpm}", "--num_inference_steps=2"], ("images",),
     ),
+    ("export_onnx", "model_name_or_path"): ([], ("images",)),
+    ("train_vae", "classifier"): (["--max_train_steps=1"], ("images",)),
     ("train_gan", "classifier"): (["--max_train_steps=1"], ("images",)),
     ("train_ddpm", "classifier"): (["--max_train_steps=1"], ("images",)),
     **{
-        (f"train_{family.name}", "model_name_or_path"): (["--max_train_steps=0"], ("images", "pipeline"))
-        for family in FAMILIES
-        if family.name != "t5"
+        (recipe.stem, "model_name_or_path"): (["--max_train_steps=0"], ("images", "pipeline"))
+        for recipe in RECIPES.glob("train_*.py")
+        if recipe.stem != "train_t5"
     },
 }  # fmt: skip
 SERVES = {"train_t5", "classify_by_prompt", "compare_prompts", "sample", "evaluate_generator"}

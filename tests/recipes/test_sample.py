@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -88,6 +89,32 @@ def test_steps_that_are_not_given(scheduler, steps, sample, tmp_path):
         save_pipeline(tmp_path / "model"), scheduler=scheduler, num_inference_steps=None, num_samples=1
     )
     assert results["num_inference_steps"] == steps
+
+
+def save_foreign(folder, scheduler, channels=1, size=8):
+    """As somebody else saves a pipeline with diffusers alone."""
+    torch.manual_seed(0)
+    unet = diffusers.UNet2DModel(
+        sample_size=size, in_channels=channels, out_channels=channels, layers_per_block=1, block_out_channels=(4, 4),
+        down_block_types=["DownBlock2D"] * 2, up_block_types=["UpBlock2D"] * 2, norm_num_groups=2,
+        attention_head_dim=2,
+    )  # fmt: skip
+    diffusers.DDPMPipeline(unet, scheduler).save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_pipeline_samples_as_it_was_saved_unless_a_flag_says_otherwise(sample, tmp_path):
+    scheduler = diffusers.EulerDiscreteScheduler(num_train_timesteps=100)
+    model = save_foreign(tmp_path / "euler", scheduler, channels=3)
+    results, images = sample(model)
+    assert results["scheduler"] == "EulerDiscreteScheduler" and images.shape == (6, 8, 8, 3)
+    pipeline = diffusion.load_pipeline(model)
+    call = {"batch_size": 6, "num_inference_steps": 4, "output_type": "np"}
+    expected = pipeline(generator=torch.Generator().manual_seed(0), **call).images
+    assert np.abs(expected * 255 - images).max() < 0.6
+    results, other = sample(model, "asked", scheduler="ddim")
+    assert results["scheduler"] == "ddim" and not np.array_equal(images, other)
+    assert sample(save_pipeline(tmp_path / "ddpm"), "of_ddpm")[0]["scheduler"] == "sde_dpm_solver"
 
 
 def test_labels_and_guidance_reach_the_pipeline(sample, tmp_path):

@@ -269,6 +269,16 @@ def test_an_adapter_writes_the_same_elsewhere(method, train_t5, base, words, dra
     assert ("follow_cache_name(model)" in card) == (method == "prefix_tuning")
 
 
+def test_an_adapter_of_a_local_base_is_not_pushed_without_an_id_for_it(train_t5, base, words, drawn, tmp_path):
+    settings = {"model_name_or_path": str(base), "peft_method": "prompt_tuning", "num_virtual_tokens": 3}
+    settings |= {"push_to_hub": True, "hub_model_id": "me/adapter"}
+    with pytest.raises(
+        UsageError, match=f"an adapter of a model in a local folder, {base},.*--base_model_id OWNER/NAME"
+    ):
+        run(train_t5, tmp_path, dataset_name=words, **settings)
+    assert not (tmp_path / "history.jsonl").exists() and not (tmp_path / "adapter_config.json").exists()
+
+
 def test_an_adapter_without_effect_is_not_trained(train_t5, base, words, drawn, tmp_path, monkeypatch):
     def without_effect(*args, **kwargs):
         model = text_adapters.add_adapter(*args, **kwargs)

@@ -13,6 +13,7 @@ from .pipelines import (
     SCHEDULERS,
     SPACINGS,
     denoising_strips,
+    is_of_unet,
     load_or_build,
     load_pipeline,
     make_pipeline,
@@ -20,6 +21,7 @@ from .pipelines import (
     portable,
     reverse_process,
     train_scheduler,
+    train_scheduler_of,
 )
 from .process import PREDICTION_TYPES, alphas_cumprod, predicted_clean, prediction_target, q_posterior, q_sample
 from .unet import UNetArchitecture, build_unet, clean_images
@@ -41,6 +43,7 @@ __all__ = [
     "discretized_log_likelihood",
     "gaussian_kl",
     "load_or_build",
+    "is_of_unet",
     "load_pipeline",
     "make_pipeline",
     "make_scheduler",
@@ -52,5 +55,6 @@ __all__ = [
     "portable",
     "strata",
     "train_scheduler",
+    "train_scheduler_of",
     "variational_bound",
 ]

@@ -21,7 +21,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
     discrete timesteps.
 
     Args:
-        unet: of square images. With `num_class_embeds` it is conditional; the last embedding is that of no class.
+        unet: with `num_class_embeds` it is conditional; the last embedding is that of no class.
         scheduler: DDPMScheduler, DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler ...
         image_size: height and width that the images are cut to, from the middle, where those of the network are
             larger (it was trained on padded ones).
@@ -100,8 +100,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
             labels = torch.cat([labels, torch.full_like(labels, none)])
 
         # 1. noise
-        size = config.sample_size if isinstance(config.sample_size, int) else config.sample_size[0]
-        shape = (batch_size or 1, config.in_channels, size, size)
+        size = [config.sample_size] * 2 if isinstance(config.sample_size, int) else config.sample_size
+        shape = (batch_size or 1, config.in_channels, *size)
         images = randn_tensor(shape, generator=generator, device=device, dtype=self.unet.dtype)
         self.scheduler.set_timesteps(steps, device=device)
         if hasattr(self.scheduler, "set_begin_index"):
@@ -134,10 +134,10 @@ class ClassConditionalPipeline(DiffusionPipeline):
 
     def to_pixel_values(self, latents: torch.Tensor) -> torch.Tensor:
         """What a step of the scheduler leaves as pixels, cut to the size of the images and clamped to [0, 1]."""
-        size = self.config.image_size or latents.shape[-1]
-        start = (latents.shape[-1] - size) // 2
-        cut = latents[..., start : start + size, start : start + size]
-        return (cut / 2 + 0.5).clamp(0, 1).float()
+        if size := self.config.image_size:
+            start = (latents.shape[-1] - size) // 2
+            latents = latents[..., start : start + size, start : start + size]
+        return (latents / 2 + 0.5).clamp(0, 1).float()
 
     def save_config(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any):
         """Writes model_index.json and this file: both are needed where hwzoo is not installed."""

@@ -1,5 +1,6 @@
 """Pipelines and schedulers of diffusers: made, saved and loaded as the zoo needs them."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -57,6 +58,13 @@ def train_scheduler(num_train_timesteps: int, beta_schedule: str = "linear", pre
         beta_end=0.02 * scale,
         prediction_type=prediction_type,
     )
+
+
+def train_scheduler_of(scheduler: Any) -> Any:
+    """The `DDPMScheduler` that adds the noise of a trained pipeline, whatever scheduler it samples with."""
+    from diffusers import DDPMScheduler
+
+    return DDPMScheduler.from_config(scheduler.config)
 
 
 def make_scheduler(name: str, config: Any, spacing: str | None = None) -> Any:
@@ -142,10 +150,16 @@ def portable(pipeline: Any) -> Any:
     return DDPMPipeline(pipeline.unet, pipeline.scheduler)
 
 
+def is_of_unet(index: Mapping[str, Any]) -> bool:
+    """Whether a model_index.json names a `UNet2DModel`, a scheduler and nothing else (no decoder of latents, say)."""
+    parts = {name: kind for name, kind in index.items() if isinstance(kind, list) and not name.startswith("_")}
+    return parts.keys() == {"unet", "scheduler"} and parts["unet"][1] == "UNet2DModel"
+
+
 def load_pipeline(name_or_path: str) -> Any:
     """
-    A `ClassConditionalPipeline` of any pipeline of a `UNet2DModel` (our own, DDPM, DDIM), in float32 and eval mode. No
-    code of the repository is run.
+    A `ClassConditionalPipeline` of any pipeline of a `UNet2DModel` (our own, DDPM, DDIM), with the scheduler that it
+    was saved with, in float32 and eval mode. No code of the repository is run.
 
     Args:
         name_or_path: a folder or a Hub id.
@@ -155,15 +169,22 @@ def load_pipeline(name_or_path: str) -> Any:
         HwzooError: when it cannot be loaded, a file is damaged, or weights are missing, left over, of another shape or
             not finite.
     """
-    from diffusers import DDPMScheduler, DiffusionPipeline, UNet2DModel
+    import diffusers
+    from diffusers import DiffusionPipeline, UNet2DModel
 
     index = None
     try:
         with loading(name_or_path, "unet", "scheduler", dtype=torch.float32) as source:
             index = retried(lambda: DiffusionPipeline.load_config(source), f"loading {name_or_path}")
-            if index.get("unet", [None] * 2)[1] != "UNet2DModel" or "scheduler" not in index:
-                kind = index.get("_class_name")
+            kind = index.get("_class_name")
+            if not is_of_unet(index):
                 raise UsageError(f"{name_or_path} is a {kind}; it must be a pipeline of a UNet2DModel")
+            scheduler_class = getattr(diffusers, str(index["scheduler"][1]), None)
+            if not all(hasattr(scheduler_class, name) for name in ("scale_model_input", "step", "from_pretrained")):
+                raise UsageError(
+                    f"{name_or_path} is a {kind} with a {index['scheduler'][1]}; it must have one of diffusers' "
+                    "schedulers of discrete timesteps, as DDPMScheduler or EulerDiscreteScheduler"
+                )
             unet, report = retried(
                 lambda: UNet2DModel.from_pretrained(
                     source, subfolder="unet", output_loading_info=True, use_safetensors=True, low_cpu_mem_usage=False,
@@ -171,7 +192,7 @@ def load_pipeline(name_or_path: str) -> Any:
                 f"loading {name_or_path}",
             )  # fmt: skip
             scheduler = retried(
-                lambda: DDPMScheduler.from_pretrained(source, subfolder="scheduler"), f"loading {name_or_path}"
+                lambda: scheduler_class.from_pretrained(source, subfolder="scheduler"), f"loading {name_or_path}"
             )
     except (OSError, ValueError) as error:
         if index is None:
@@ -258,4 +279,4 @@ def load_or_build(
         given, wanted = trained.unet.config[name], unet.config[name]
         if given != wanted:
             raise UsageError(f"--model_name_or_path {name_or_path}: its UNet has {name} {given}, this run's {wanted}")
-    return trained.unet, trained.scheduler
+    return trained.unet, train_scheduler_of(trained.scheduler)

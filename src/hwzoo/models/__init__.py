@@ -22,7 +22,7 @@ from .autoregressive.configuration_autoregressive import AutoregressiveConfig
 from .autoregressive.modeling_autoregressive import AutoregressiveModel
 from .classifier.configuration_classifier import ClassifierConfig
 from .classifier.image_processing_classifier import ClassifierImageProcessor
-from .classifier.modeling_classifier import ClassifierForImageClassification
+from .classifier.modeling_classifier import ClassifierForImageClassification, ClassifierModel
 from .flow.configuration_flow import FlowConfig
 from .flow.modeling_flow import FlowModel
 from .gan.configuration_gan import GANConfig
@@ -45,6 +45,7 @@ class Family:
             `from_config(config)`.
         must_fit: fields of the configuration that the data decides: a trained model must have the data's.
         card_template: of its cards; `model_cards/<name>.md.jinja` when not given.
+        backbone_class: the model without its head, where it has one: what `AutoModel` loads.
     """
 
     name: str
@@ -54,13 +55,14 @@ class Family:
     image_processor_class: type[BaseImageProcessor] | None = None
     must_fit: tuple[str, ...] = ("image_size", "num_channels")
     card_template: Path | None = None
+    backbone_class: type[PreTrainedModel] | None = None
 
     entry: ClassVar[str] = "config.json"  # the file by which a saved model of the family is known
     card: ClassVar[dict[str, str]] = {}  # what its cards say that is not `write_card`'s default
 
     def holds(self, model: Any) -> bool:
         """Whether a model is of this family."""
-        return type(model) is self.model_class
+        return type(model) in (self.model_class, self.backbone_class)
 
     def load(self, name: str, load: Callable[..., Any], trust_remote_code: bool | None = None) -> Any:
         """
@@ -78,15 +80,8 @@ class Family:
 
     def parts(self, model: Any) -> list[Any]:
         """What is saved of a model: objects with `save_pretrained`; for users without hwzoo with the family's code."""
-        # Before every save: a model that was itself loaded keeps the reference to its code in config.json, but
-        # transformers copies the files only for classes registered in this process.
-        if self.model_class is None:
-            return [model]
-        self.config_class.register_for_auto_class()
-        self.model_class.register_for_auto_class(self.auto_class.__name__)
         if self.image_processor_class is None:
             return [model]
-        self.image_processor_class.register_for_auto_class()
         return [model, self.image_processor_class.from_config(model.config)]
 
     def samples(self, model: Any) -> bool:
@@ -173,7 +168,8 @@ def family_of(model: Any) -> Family:
 def register(family: Family):
     """
     Adds a family to the table and its classes to the Auto classes of transformers, which then load it without any
-    remote code. A recipe outside the package calls it for a family of its own.
+    remote code, and whose `save_pretrained` and `push_to_hub` copy its code along, for users without hwzoo. A recipe
+    outside the package calls it for a family of its own.
 
     Args:
         family: the row.
@@ -185,9 +181,14 @@ def register(family: Family):
         raise ValueError(f"there is a family {family.name}")
     if family.model_class is not None:
         AutoConfig.register(family.config_class.model_type, family.config_class)
-        for auto_class in {AutoModel, family.auto_class}:  # AutoModel loads any
-            auto_class.register(family.config_class, family.model_class)
+        family.config_class.register_for_auto_class()
+        # AutoModel loads any, without its head.
+        classes = {AutoModel: family.backbone_class or family.model_class, family.auto_class: family.model_class}
+        for auto_class, model_class in classes.items():
+            auto_class.register(family.config_class, model_class)
+            model_class.register_for_auto_class(auto_class.__name__)
     if family.image_processor_class is not None:
+        family.image_processor_class.register_for_auto_class()
         AutoImageProcessor.register(family.config_class, slow_image_processor_class=family.image_processor_class)
     FAMILIES.append(family)
 
@@ -201,6 +202,7 @@ for _family in (
         AutoModelForImageClassification,
         ClassifierImageProcessor,
         must_fit=("image_size", "num_channels", "num_labels", "num_heads"),
+        backbone_class=ClassifierModel,
     ),  # fmt: skip
     Family("gan", GANConfig, GANModel),
     Family("autoregressive", AutoregressiveConfig, AutoregressiveModel),
@@ -235,6 +237,7 @@ __all__ = [
     "ClassifierConfig",
     "ClassifierForImageClassification",
     "ClassifierImageProcessor",
+    "ClassifierModel",
     "ContinualConfig",
     "ContinualForImageClassification",
     "ContinualImageProcessor",

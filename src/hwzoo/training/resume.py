@@ -10,6 +10,7 @@ from ..errors import UsageError
 from ..files import (
     ENDED,
     FINAL,
+    IGNORE,
     MADE,
     PUSHED,
     UNFINISHED,
@@ -28,7 +29,7 @@ HISTORY = "history.jsonl"
 CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
 # In an output folder, what is neither a user's nor a sign of a run that got somewhere.
-OURS = (LOCK, MADE, ENDED, PUSHED, "logs")
+OURS = (LOCK, MADE, ENDED, PUSHED, IGNORE, "logs")
 
 
 def check_output_dir(folder: Path, overwrite: bool, resume: str | None):

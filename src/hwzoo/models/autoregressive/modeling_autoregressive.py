@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_autoregressive import AutoregressiveConfig
 from .networks_autoregressive import NETWORKS
@@ -62,6 +62,7 @@ class AutoregressiveModel(AutoregressivePreTrainedModel):
         self.network = NETWORKS[config.network](config)
         self.post_init()
 
+    @can_return_tuple
     def forward(self, pixel_values: Tensor, labels: Tensor | None = None) -> AutoregressiveOutput:
         """
         The training loss.

@@ -1,13 +1,20 @@
 """From pictures to the pixels that the classifiers take."""
 
+from typing import Any
+
 import numpy as np
+import torch
 from PIL import Image, ImageOps
+from torch.nn import functional as F
 from transformers import BaseImageProcessor, BatchFeature
 
 from .configuration_classifier import ClassifierConfig
 
 # PIL's modes by number of channels: grey or colour, with or without transparency.
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+# What the class says itself, and what transformers writes or passes besides.
+OURS = {"video_processor_type", "image_processor_type", "auto_map", "processor_class", "feature_extractor_type"}
+FIRST, LAST = "channels_first", "channels_last"
 
 
 def eight_bits(picture: Image.Image, background: str, num_channels: int) -> Image.Image:
@@ -41,31 +48,54 @@ def eight_bits(picture: Image.Image, background: str, num_channels: int) -> Imag
 class ClassifierImageProcessor(BaseImageProcessor):
     """
     Turns pictures of any size and mode into `pixel_values`: converted to grey (ITU-R 601) or colour, resized
-    (bilinear, without keeping the proportions), scaled to [0, 1]. The model normalises by itself.
+    (bilinear, without keeping the proportions), scaled to [0, 1].
 
     Args:
-        image_size: height and width of the result, in pixels.
+        image_size: height and width of the result, in pixels; as `size` in the words of transformers.
         num_channels: 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGBA).
         background: what transparent pixels show where no channel is left for them, `white` or `black`.
+        size: `{"height": n, "width": n}` or n, in place of `image_size`.
+        do_resize: False takes pictures of the right size only.
+        do_rescale: whether integers are divided by 255; floats are in [0, 1] and stay.
+        do_normalize: False, as the model normalises by itself; True takes `image_mean` and `image_std`.
+        image_mean: of each channel, for `do_normalize`.
+        image_std: of each channel, for `do_normalize`.
         kwargs: what transformers stores besides.
 
     Raises:
-        ValueError: for an image size below 1, another number of channels or another background.
+        ValueError: for an image size below 1 or not square, another number of channels, another background, or a
+            setting that it does not know.
     """
 
     model_input_names = ["pixel_values"]
 
-    def __init__(self, image_size: int = 28, num_channels: int = 1, background: str = "white", **kwargs):
+    def __init__(
+        self,
+        image_size: int = 28,
+        num_channels: int = 1,
+        background: str = "white",
+        size: dict[str, int] | int | None = None,
+        do_resize: bool = True,
+        do_rescale: bool = True,
+        do_normalize: bool = False,
+        image_mean: list[float] | float = 0.0,
+        image_std: list[float] | float = 1.0,
+        **kwargs: Any,
+    ):
+        _refuse(kwargs.keys() - OURS)
         super().__init__(**kwargs)
-        if image_size < 1:
-            raise ValueError(f"image_size is {image_size}; it must be at least 1")
+        self.image_size = image_size if size is None else _side(size)
+        if self.image_size < 1:
+            raise ValueError(f"image_size is {self.image_size}; it must be at least 1")
         if num_channels not in MODES:
             raise ValueError(f"num_channels is {num_channels}; it must be one of {list(MODES)}")
         if background not in ("white", "black"):
             raise ValueError(f"background is {background!r}; it must be white or black")
         self.background = background
-        self.image_size = image_size
         self.num_channels = num_channels
+        self.size = {"height": self.image_size, "width": self.image_size}
+        self.do_resize, self.do_rescale, self.do_normalize = do_resize, do_rescale, do_normalize
+        self.image_mean, self.image_std = image_mean, image_std
         # Every pipeline also looks for a video processor; without a name it takes one for part of this code, and asks
         # whether to run it, also where hwzoo is installed. A name that is none ends the search.
         self.video_processor_type = "none"
@@ -75,37 +105,142 @@ class ClassifierImageProcessor(BaseImageProcessor):
         """The processor for a model's input."""
         return cls(image_size=config.image_size, num_channels=config.num_channels)
 
-    def preprocess(self, images, return_tensors: str | None = None, **kwargs) -> BatchFeature:
+    def preprocess(
+        self,
+        images: Any,
+        return_tensors: str | None = None,
+        *,
+        size: dict[str, int] | int | None = None,
+        do_resize: bool | None = None,
+        do_rescale: bool | None = None,
+        do_normalize: bool | None = None,
+        image_mean: list[float] | float | None = None,
+        image_std: list[float] | float | None = None,
+        input_data_format: str | None = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
         """
         Args:
-            images: a picture or a list of pictures, each a PIL image or a uint8 array, (height, width) or (height,
-                width, channels) with the channels of a PIL mode.
+            images: a picture, a list of pictures, or a batch of 4 dimensions. A picture is a PIL image, or an array or
+                tensor (height, width), or with the channels last or first, uint8 or floats in [0, 1].
             return_tensors: `"pt"` or `"np"` for one tensor or array, None for a list of arrays.
-            kwargs: ignored.
+            size: as of the class, and so the next five.
+            do_resize: False takes pictures of the right size only.
+            do_rescale: False leaves uint8 as numbers from 0 to 255.
+            do_normalize: whether `image_mean` is subtracted and the result divided by `image_std`.
+            image_mean: of each channel.
+            image_std: of each channel.
+            input_data_format: `"channels_first"` or `"channels_last"` of arrays; told by their shape when not given.
+            kwargs: none that is known.
 
         Returns:
             BatchFeature with `pixel_values`: float32 in [0, 1], (batch, num_channels, image_size, image_size).
 
         Raises:
-            TypeError: for a picture that is neither a PIL image nor a uint8 array.
-            ValueError: for one of more than 8 bits a channel.
+            TypeError: for a picture of another type.
+            ValueError: for a PIL image of more than 8 bits a channel, floats beyond [0, 1], a shape that is no
+                picture's, or a setting that is not known.
         """
-        pictures = images if isinstance(images, (list, tuple)) else [images]
-        return BatchFeature({"pixel_values": [self._pixels(picture) for picture in pictures]}, return_tensors)
+        _refuse(kwargs.keys())
+        if input_data_format not in (None, FIRST, LAST):
+            raise ValueError(f"input_data_format is {input_data_format!r}; it must be {FIRST} or {LAST}")
+        side = self.image_size if size is None else _side(size)
+        resize = self.do_resize if do_resize is None else do_resize
+        batch = []
+        for picture in _pictures(images):
+            pixels = self._pixels(picture, side, resize, input_data_format)
+            if _is_integer(picture) and not (self.do_rescale if do_rescale is None else do_rescale):
+                pixels = pixels * np.float32(255)
+            if self.do_normalize if do_normalize is None else do_normalize:
+                mean, std = (
+                    np.broadcast_to(np.asarray(own if given is None else given, np.float32), self.num_channels)
+                    for own, given in ((self.image_mean, image_mean), (self.image_std, image_std))
+                )
+                pixels = (pixels - mean[:, None, None]) / std[:, None, None]
+            batch.append(pixels.astype(np.float32))
+        return BatchFeature({"pixel_values": batch}, return_tensors)
 
-    def _pixels(self, picture: Image.Image | np.ndarray) -> np.ndarray:
-        """One picture as float32 in [0, 1], (num_channels, image_size, image_size)."""
-        if isinstance(picture, np.ndarray) and picture.dtype == np.uint8:
-            # PIL knows grey pictures without a channel dimension only.
-            picture = Image.fromarray(picture[:, :, 0] if picture.shape[2:] == (1,) else picture)
+    def _pixels(self, picture: Any, side: int, resize: bool, layout: str | None) -> np.ndarray:
+        """One picture as float32 in [0, 1], (num_channels, side, side)."""
         if not isinstance(picture, Image.Image):
-            kind = getattr(picture, "dtype", type(picture).__name__)
-            raise TypeError(f"a picture is {kind}; it must be a PIL image or a uint8 array")
+            picture = _array(picture, layout)
+            if picture.dtype != np.uint8:
+                return self._floats(picture, side, resize)
+            # PIL knows grey pictures without a channel dimension only.
+            picture = Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture)
         picture = eight_bits(picture, self.background, self.num_channels)
-        if picture.size != (self.image_size, self.image_size):
-            picture = picture.resize((self.image_size, self.image_size), Image.Resampling.BILINEAR)
-        pixels = np.asarray(picture).reshape(self.image_size, self.image_size, self.num_channels)
+        if picture.size != (side, side):
+            _check_resize(resize, picture.size[::-1], side)
+            picture = picture.resize((side, side), Image.Resampling.BILINEAR)
+        pixels = np.asarray(picture).reshape(side, side, self.num_channels)
         return pixels.transpose(2, 0, 1).astype(np.float32) / 255
+
+    def _floats(self, picture: np.ndarray, side: int, resize: bool) -> np.ndarray:
+        """As `_pixels`, of floats in [0, 1] with the channels last, without rounding them to 8 bits."""
+        channels = picture.shape[2]
+        if channels == 3 and self.num_channels == 1:
+            picture = picture @ np.array([[0.299], [0.587], [0.114]], np.float32)
+        elif channels == 1 and self.num_channels == 3:
+            picture = picture.repeat(3, axis=2)
+        elif channels != self.num_channels:
+            raise ValueError(f"a picture of floats has {channels} channels; {self.num_channels} are wanted")
+        pixels = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
+        if pixels.shape[1:] != (side, side):
+            _check_resize(resize, pixels.shape[1:], side)
+            pixels = F.interpolate(pixels[None], (side, side), mode="bilinear", antialias=True)[0]
+        return pixels.numpy()
+
+
+def _pictures(images: Any) -> list[Any]:
+    if isinstance(images, (list, tuple)):
+        return [picture for each in images for picture in _pictures(each)]
+    return list(images) if getattr(images, "ndim", 0) == 4 else [images]
+
+
+def _is_integer(picture: Any) -> bool:
+    return isinstance(picture, Image.Image) or picture.dtype in (np.uint8, torch.uint8)
+
+
+def _array(picture: Any, layout: str | None) -> np.ndarray:
+    """An array or tensor as uint8 or float32 in [0, 1], (height, width, channels)."""
+    if isinstance(picture, torch.Tensor):
+        picture = picture.detach().cpu()
+        picture = (picture.float() if picture.is_floating_point() else picture).numpy()
+    kind = getattr(picture, "dtype", type(picture).__name__)
+    if not isinstance(picture, np.ndarray) or not (kind == np.uint8 or np.issubdtype(kind, np.floating)):
+        raise TypeError(f"a picture is {kind}; it must be a PIL image, or an array or tensor of uint8 or floats")
+    if kind != np.uint8:
+        picture = picture.astype(np.float32)
+        if not ((picture >= 0) & (picture <= 1)).all():
+            raise ValueError(f"floats from {picture.min()} to {picture.max()} were given; they must be in [0, 1]")
+    if picture.ndim == 2:
+        return picture[:, :, None]
+    if picture.ndim != 3:
+        raise ValueError(f"a picture has the shape {picture.shape}; it must have 2 or 3 dimensions")
+    if layout is None:  # of a shape that both could have, as (3, 3, 3), the channels are last
+        layout = LAST if picture.shape[2] in MODES or picture.shape[0] not in MODES else FIRST
+    picture = picture if layout == LAST else picture.transpose(1, 2, 0)
+    if picture.shape[2] not in MODES:
+        raise ValueError(f"a picture has {picture.shape[2]} channels; it must have one of {list(MODES)}")
+    return np.ascontiguousarray(picture)
+
+
+def _side(size: Any) -> int:
+    sides = [size] if isinstance(size, int) else [size.get(name) for name in ("height", "width")]
+    if len(set(sides)) != 1 or sides[0] is None:
+        raise ValueError(f'size is {size}; it must be one number or {{"height": n, "width": n}}')
+    return sides[0]
+
+
+def _check_resize(resize: bool, size: Any, side: int):
+    if not resize:
+        raise ValueError(f"do_resize is False, but a picture is {size[0]} x {size[1]}; it must be {side} x {side}")
+
+
+def _refuse(unknown: Any):
+    if unknown:
+        known = "background, size, do_resize, do_rescale, do_normalize, image_mean, image_std"
+        raise ValueError(f"{', '.join(sorted(unknown))} is not known; there are {known}")
 
 
 __all__ = ["ClassifierImageProcessor"]

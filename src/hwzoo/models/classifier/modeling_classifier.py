@@ -1,10 +1,13 @@
 """Image classifiers: three backbones, and heads of their own for the tasks of continual learning when wanted."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import ImageClassifierOutput
+from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
+from transformers.utils import can_return_tuple
 
 from .configuration_classifier import ClassifierConfig
 
@@ -75,17 +78,18 @@ BACKBONES = {"cnn": CNN, "mlp": MLP, "wide_cnn": WideCNN}
 
 
 class Normalization(nn.Module):
-    """(pixel_values - image_mean) / image_std, per channel."""
+    """(pixel_values - image_mean) / image_std, per channel; in float32 where the pixels are of half precision."""
 
     def __init__(self, config: ClassifierConfig):
         super().__init__()
-        self.values = {"mean": config.image_mean, "std": config.image_std}
-        # Not persistent, as the config holds the numbers; `_init_weights` fills them in.
-        for name, values in self.values.items():
-            self.register_buffer(name, torch.empty(len(values), 1, 1), persistent=False)
+        # Numbers, no buffers: a model that was built on the meta device has them too.
+        self.values = (config.image_mean, config.image_std)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        return (pixel_values - self.mean) / self.std
+        pixel_values = _wide(pixel_values)
+        kind = {"device": pixel_values.device, "dtype": pixel_values.dtype}
+        mean, std = (torch.tensor(values, **kind)[:, None, None] for values in self.values)
+        return (pixel_values - mean) / std
 
 
 class ClassifierPreTrainedModel(PreTrainedModel):
@@ -100,10 +104,46 @@ class ClassifierPreTrainedModel(PreTrainedModel):
         # transformers would draw every layer from N(0, 0.02): keep torch's own initialisation (scaled by the fan-in).
         if isinstance(module, (nn.Linear, nn.Conv2d)):
             module.reset_parameters()
-        elif isinstance(module, Normalization):
-            for name, values in module.values.items():
-                buffer = getattr(module, name)
-                buffer.copy_(torch.tensor(values, dtype=buffer.dtype).view_as(buffer))
+
+    def _hidden_states(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
+        """The normalised pixels and what each layer of the backbone gives; the last are the features."""
+        states = [self.normalization(pixel_values).to(self.dtype)]
+        for layer in self.backbone:
+            states.append(layer(states[-1]))
+        return tuple(states)
+
+    def _asked(self, states: tuple[Tensor, ...], output_hidden_states: bool | None) -> tuple[Tensor, ...] | None:
+        """Hidden states for the output, where the call or the config asks for them."""
+        asked = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        return states if asked else None
+
+
+class ClassifierModel(ClassifierPreTrainedModel):
+    """
+    The backbone of a classifier alone: what turns an image into features. `AutoModel` and the pipeline
+    `image-feature-extraction` load it from the folder of a whole classifier.
+    """
+
+    _keys_to_ignore_on_load_unexpected = [r"^classifier\."]
+
+    def __init__(self, config: ClassifierConfig):
+        super().__init__(config)
+        self.normalization = Normalization(config)
+        self.backbone = BACKBONES[config.backbone](config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(self, pixel_values: Tensor, output_hidden_states: bool | None = None) -> BaseModelOutputWithPooling:
+        """
+        The features, (batch, feature_size), as `last_hidden_state` and `pooler_output`.
+
+        Args:
+            pixel_values: (batch, channels, height, width) in [0, 1].
+            output_hidden_states: also what each layer gives; as the config says when not given.
+        """
+        states = self._hidden_states(pixel_values)
+        features = _wide(states[-1])
+        return BaseModelOutputWithPooling(features, features, self._asked(states, output_hidden_states))
 
 
 class ClassifierForImageClassification(ClassifierPreTrainedModel):
@@ -127,8 +167,13 @@ class ClassifierForImageClassification(ClassifierPreTrainedModel):
         self.classifier = nn.Linear(self.feature_size, config.num_labels)
         self.post_init()
 
+    @can_return_tuple
     def forward(
-        self, pixel_values: Tensor, labels: Tensor | None = None, task_ids: Tensor | None = None
+        self,
+        pixel_values: Tensor,
+        labels: Tensor | None = None,
+        task_ids: Tensor | None = None,
+        output_hidden_states: bool | None = None,
     ) -> ImageClassifierOutput:
         """
         Logits, (batch, num_labels), and with labels the loss: the mean cross-entropy in nats.
@@ -139,20 +184,30 @@ class ClassifierForImageClassification(ClassifierPreTrainedModel):
             task_ids: int64, (batch,), from 0 to num_heads - 1: each example is classified by its own task's head;
                 the logits of the others are half the lowest number, so that their probabilities and gradients are 0.
                 Without them all heads compete. Ignored with one head.
+            output_hidden_states: also the normalised pixels and what each layer of the backbone gives; as the config
+                says when not given.
         """
-        features = self.features(pixel_values)
-        logits = _wide(self.classifier(features.to(self.classifier.weight.dtype)))
+        states = self._hidden_states(pixel_values)
+        logits = _wide(self.classifier(states[-1].to(self.classifier.weight.dtype)))
         if task_ids is not None and self.config.num_heads > 1:
             head_size = self.config.num_labels // self.config.num_heads
             head = torch.arange(self.config.num_labels, device=logits.device) // head_size
             # Finite: an infinite logit would make NaN of a gradient that a strategy takes of the log-probabilities.
             logits = logits.masked_fill(head != task_ids[:, None], torch.finfo(logits.dtype).min / 2)
         loss = None if labels is None else F.cross_entropy(logits, labels)
-        return ImageClassifierOutput(loss=loss, logits=logits)
+        hidden_states = self._asked(states, output_hidden_states)
+        return ImageClassifierOutput(loss=loss, logits=logits, hidden_states=hidden_states)
 
     def features(self, pixel_values: Tensor) -> Tensor:
         """What the classifier sees: (batch, channels, height, width) in [0, 1] -> (batch, feature_size)."""
-        return _wide(self.backbone(self.normalization(pixel_values).to(self.dtype)))
+        return _wide(self._hidden_states(pixel_values)[-1])
+
+    def save_pretrained(self, *args: Any, **kwargs: Any):
+        """As transformers does; config.json also says which class `AutoModel` loads where hwzoo is not installed."""
+        if self._auto_class is not None:
+            named = f"{__name__.rpartition('.')[2]}.{ClassifierModel.__name__}"
+            self.config.auto_map = (getattr(self.config, "auto_map", None) or {}) | {"AutoModel": named}
+        super().save_pretrained(*args, **kwargs)
 
 
 def _wide(output: Tensor) -> Tensor:
@@ -160,4 +215,4 @@ def _wide(output: Tensor) -> Tensor:
     return output.to(torch.promote_types(output.dtype, torch.float32))
 
 
-__all__ = ["ClassifierForImageClassification", "ClassifierPreTrainedModel"]
+__all__ = ["ClassifierForImageClassification", "ClassifierModel", "ClassifierPreTrainedModel"]

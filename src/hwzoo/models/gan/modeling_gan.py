@@ -1,6 +1,7 @@
 """Generative adversarial networks (arXiv:1406.2661), unconditional or conditional on a class."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +9,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 from transformers import PreTrainedModel
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_gan import GANConfig
 from .losses_gan import cross_entropy, non_saturating
@@ -30,12 +31,14 @@ class GANOutput(ModelOutput):
             discriminator's parameters, which are not to follow it.
         logits_real: (batch,), of the given images.
         logits_fake: (batch,), of as many generated ones.
+        hidden_states: the given images and what each layer of the discriminator makes of them, when asked for.
     """
 
     discriminator_loss: Tensor | None = None
     generator_loss: Tensor | None = None
     logits_real: Tensor | None = None
     logits_fake: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
 
 
 class Generator(nn.Module):
@@ -125,6 +128,13 @@ class Discriminator(nn.Module):
             return logits
         return logits + (self.projection(labels) * features).sum(1)
 
+    def hidden_states(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
+        """The images in the range of the network and what each layer gives; the last are the features."""
+        states = [(self.scale * pixel_values + self.shift).to(self.output.bias.dtype)]
+        for layer in self.network:
+            states.append(layer(states[-1]))
+        return tuple(states)
+
 
 class GANPreTrainedModel(PreTrainedModel):
     """Weights, saving and loading, as all models of transformers have them."""
@@ -176,7 +186,15 @@ class GANModel(GANPreTrainedModel):
         self.discriminator = Discriminator(config)
         self.post_init()
 
-    def forward(self, pixel_values: Tensor, labels: Tensor | None = None, *, noise: Tensor | None = None) -> GANOutput:
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: Tensor,
+        labels: Tensor | None = None,
+        *,
+        noise: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> GANOutput:
         """
         Both losses on the given images and as many generated ones; other losses are in `LOSSES`. In training mode
         BatchNorm takes the statistics of the generated batch, of at least 2 images, and keeps their average.
@@ -185,18 +203,24 @@ class GANModel(GANPreTrainedModel):
             pixel_values: (batch, channels, height, width) in [0, 1].
             labels: int64, (batch,), of the images and of the generated ones; for a conditional model only.
             noise: standard normal latents, (batch, latent_size); drawn when not given.
+            output_hidden_states: also what each layer of the discriminator gives for the images; as the config says
+                when not given.
 
         Raises:
             ValueError: for labels to an unconditional model, or none, or wrong ones, to a conditional one.
         """
-        self._check_labels(labels, len(pixel_values))
+        self._check_labels(labels, pixel_values.shape[0])
         if noise is None:
-            noise = self._latents(len(pixel_values))
+            noise = self._latents(pixel_values.shape[0])
         fake = self.generator(noise, labels)
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        hidden_states = self.discriminator.hidden_states(pixel_values) if output_hidden_states else None
         logits_real = self.discriminator(pixel_values, labels)
         logits_fake = self.discriminator(fake, labels)
         discriminator_loss = cross_entropy(logits_real, self.discriminator(fake.detach(), labels))
-        return GANOutput(discriminator_loss, non_saturating(logits_fake), logits_real, logits_fake)
+        generator_loss = non_saturating(logits_fake)
+        return GANOutput(discriminator_loss, generator_loss, logits_real, logits_fake, hidden_states)
 
     def discriminate(self, pixel_values: Tensor, labels: Tensor | None = None) -> Tensor:
         """
@@ -213,7 +237,7 @@ class GANModel(GANPreTrainedModel):
         Raises:
             ValueError: for labels to an unconditional model, or none, or wrong ones, to a conditional one.
         """
-        self._check_labels(labels, len(pixel_values))
+        self._check_labels(labels, pixel_values.shape[0])
         return self.discriminator(pixel_values, labels)
 
     @torch.no_grad()
@@ -239,8 +263,7 @@ class GANModel(GANPreTrainedModel):
         """
         latents = self._latents(num_samples, generator)
         if labels is None and self.config.num_classes:
-            device = self.device if generator is None else generator.device
-            labels = torch.randint(self.config.num_classes, (num_samples,), generator=generator, device=device)
+            labels = torch.randint(self.config.num_classes, (num_samples,), **self._drawn_by(generator))
         self._check_labels(labels, num_samples)
         training = self.generator.training
         self.generator.eval()
@@ -251,8 +274,11 @@ class GANModel(GANPreTrainedModel):
 
     def _latents(self, num: int, generator: torch.Generator | None = None) -> Tensor:
         # A generator draws on its own device only: the same CPU generator gives the same noise wherever the model is.
-        device = self.device if generator is None else generator.device
-        return torch.randn(num, self.config.latent_size, generator=generator, device=device).to(self.device)
+        return torch.randn(num, self.config.latent_size, **self._drawn_by(generator)).to(self.device)
+
+    def _drawn_by(self, generator: torch.Generator | None) -> dict[str, Any]:
+        # Left out where there is none: torch traces no `generator=None` of a dynamic shape.
+        return {"device": self.device} if generator is None else {"generator": generator, "device": generator.device}
 
     def _check_labels(self, labels: Tensor | None, num: int):
         num_classes = self.config.num_classes
@@ -260,14 +286,18 @@ class GANModel(GANPreTrainedModel):
             if labels is not None:
                 raise ValueError("labels were given, but this GAN is unconditional: leave labels at None")
             return
-        allowed = f"one of 0 to {num_classes - 1} for each of the {num} images"
         if labels is None:
-            raise ValueError(f"labels is None, but this GAN is conditional: give {allowed}")
+            raise ValueError(f"labels is None, but this GAN is conditional: give {self._allowed(num)}")
+        if torch.compiler.is_compiling():  # a traced graph has no values to look at
+            return
         if labels.shape != (num,):
-            raise ValueError(f"labels has shape {tuple(labels.shape)}; it must be {allowed}")
+            raise ValueError(f"labels has shape {tuple(labels.shape)}; it must be {self._allowed(num)}")
         wrong = labels[(labels < 0) | (labels >= num_classes)]
         if len(wrong):
-            raise ValueError(f"labels holds {wrong[0].item()}; it must be {allowed}")
+            raise ValueError(f"labels holds {wrong[0].item()}; it must be {self._allowed(num)}")
+
+    def _allowed(self, num: int) -> str:
+        return f"one of 0 to {self.config.num_classes - 1} for each of the {num} images"
 
 
 def _run(network: nn.Module, inputs: Tensor) -> Tensor:

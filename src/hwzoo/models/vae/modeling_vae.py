@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_vae import VAEConfig
 
@@ -28,19 +29,22 @@ IWAE_CHUNK = 32_768 * 784
 @dataclass
 class VAEOutput(ModelOutput):
     """
-    What `VAEModel.forward` returns; every field is a scalar, in nats per image, averaged over the batch.
+    What `VAEModel.forward` returns; all but the hidden states are scalars, in nats per image, averaged over
+    the batch.
 
     Args:
         loss: reconstruction_loss + beta * kl_weight * kl_divergence, what training minimises.
         negative_elbo: reconstruction_loss + kl_divergence, the one-sample negative evidence lower bound.
         reconstruction_loss: -log p(x|z) at one sample z of q(z|x), summed over pixels.
         kl_divergence: KL(q(z|x) || p(z)).
+        hidden_states: the input and what each layer of the encoder makes of it, when asked for.
     """
 
     loss: Tensor | None = None
     negative_elbo: Tensor | None = None
     reconstruction_loss: Tensor | None = None
     kl_divergence: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
 
 
 def sample_gaussian(mean: Tensor, variance: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -91,8 +95,9 @@ def gaussian_kl(mean: Tensor, variance: Tensor, prior_variance: float = 1.0) -> 
 
 def _standard_normal(shape, like: Tensor, generator: torch.Generator | None) -> Tensor:
     # A generator draws on its own device only: the same CPU generator gives the same noise wherever the model is.
-    device = like.device if generator is None else generator.device
-    return torch.randn(shape, generator=generator, device=device, dtype=like.dtype).to(like.device)
+    if generator is None:  # the argument left out: torch traces no `generator=None` of a dynamic shape
+        return torch.randn(shape, device=like.device, dtype=like.dtype)
+    return torch.randn(shape, generator=generator, device=generator.device, dtype=like.dtype).to(like.device)
 
 
 def _mlp(sizes: list[int], activation: str) -> list[nn.Module]:
@@ -187,10 +192,10 @@ class MixturePrior(nn.Module):
         Returns:
             (num_samples, latent_size), on the device of the prior.
         """
-        device = self.mean.device if generator is None else generator.device
-        component = torch.randint(len(self.mean), (num_samples,), generator=generator, device=device).to(
-            self.mean.device
-        )
+        given = {"device": self.mean.device}
+        if generator is not None:
+            given = {"generator": generator, "device": generator.device}
+        component = torch.randint(self.mean.shape[0], (num_samples,), **given).to(self.mean.device)
         return sample_gaussian(self.mean[component], self.variance()[component], generator)
 
 
@@ -220,6 +225,8 @@ class VAEModel(VAEPreTrainedModel):
     summed over pixels (for the `gaussian` likelihood: of the density of pixel values in [0, 1]).
     """
 
+    accepts_loss_kwargs = False  # transformers' Trainer: the loss is a mean over the batch, whatever the keywords
+
     def __init__(self, config: VAEConfig):
         super().__init__(config)
         conv = config.network == "conv"
@@ -229,26 +236,46 @@ class VAEModel(VAEPreTrainedModel):
         self.log_std = nn.Parameter(torch.zeros(())) if config.likelihood == "gaussian" else None
         self.post_init()
 
+    @can_return_tuple
     def forward(
         self,
         pixel_values: Tensor,
-        labels: Tensor | None = None,
         *,
         kl_weight: float = 1.0,
         noise: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        return_loss: bool = True,
+        **kwargs: Any,
     ) -> VAEOutput:
         """
         The training loss and its terms.
 
         Args:
             pixel_values: (batch, channels, height, width) in [0, 1].
-            labels: ignored; the model is unconditional.
             kl_weight: factor on the KL divergence besides `config.beta`, for a warm-up.
             noise: (batch, latent_size) standard normal noise of the sample of q(z|x); drawn when not given.
+            output_hidden_states: also what each layer of the encoder gives; as the config says when not given.
+            return_loss: as in transformers, whose Trainer takes from it that there is a loss without labels.
+            kwargs: `labels`, ignored as the model is unconditional (named in the signature they would be what the
+                Trainer needs for a loss), and `return_dict`: False gives a tuple.
+
+        Raises:
+            TypeError: for another keyword.
         """
+        if unknown := kwargs.keys() - {"labels"}:
+            raise TypeError(f"VAEModel.forward takes no {', '.join(sorted(unknown))}")
         negative_elbo, reconstruction_loss, kl_divergence = self.negative_elbo_bound(pixel_values, noise=noise)
-        loss = reconstruction_loss + self.config.beta * kl_weight * kl_divergence
-        return VAEOutput(loss, negative_elbo, reconstruction_loss, kl_divergence)
+        loss = reconstruction_loss + self.config.beta * kl_weight * kl_divergence if return_loss else None
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        hidden_states = self._hidden_states(pixel_values) if output_hidden_states else None
+        return VAEOutput(loss, negative_elbo, reconstruction_loss, kl_divergence, hidden_states)
+
+    def _hidden_states(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
+        states = [pixel_values.to(self.dtype)]
+        for layer in self.encoder:
+            states.append(layer(states[-1]))
+        return tuple(states)
 
     def negative_elbo_bound(
         self, pixel_values: Tensor, *, generator: torch.Generator | None = None, noise: Tensor | None = None
@@ -420,6 +447,9 @@ class VAEModel(VAEPreTrainedModel):
 
     def _log_likelihood(self, pixel_values: Tensor, output: Tensor) -> Tensor:
         """log p(x|z) in nats, summed over channels, height and width: (..., c, h, w) -> (...)."""
+        pixel_values = pixel_values.to(
+            torch.promote_types(pixel_values.dtype, output.dtype)
+        )  # half precision: float32
         if self.config.likelihood == "bernoulli":
             return -F.binary_cross_entropy_with_logits(output, pixel_values, reduction="none").sum((-3, -2, -1))
         log_density = -0.5 * ((pixel_values - output) / self.log_std.exp()).square() - self.log_std - 0.5 * LOG_2PI

@@ -1,0 +1,164 @@
+"""The classifier's image processor takes what transformers' own take, and its features come out of a pipeline."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModel, pipeline
+
+from hwzoo import ClassifierConfig, ClassifierForImageClassification, ClassifierImageProcessor, ClassifierModel
+
+PIXELS = torch.randint(256, (8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).numpy()
+EXPECTED = PIXELS.transpose(2, 0, 1).astype(np.float32) / 255
+FLOATS = (PIXELS / 255).astype(np.float32)
+FORMS = {
+    "PIL": Image.fromarray(PIXELS),
+    "array, channels last": PIXELS,
+    "array, channels first": PIXELS.transpose(2, 0, 1),
+    "tensor, channels first": torch.from_numpy(PIXELS).permute(2, 0, 1),
+    "tensor, channels last": torch.from_numpy(PIXELS),
+    "floats, channels last": FLOATS,
+    "floats of 64 bits": FLOATS.astype(np.float64),
+    "float tensor, channels first": torch.from_numpy(FLOATS).permute(2, 0, 1),
+}
+
+
+def processor(**changes):
+    return ClassifierImageProcessor(image_size=8, num_channels=3, **changes)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_each_form_of_a_picture_gives_the_same_pixels(form):
+    for given, num in ((FORMS[form], 1), ([FORMS[form]] * 2, 2)):
+        pixel_values = processor()(given, return_tensors="pt")["pixel_values"]
+        assert pixel_values.dtype == torch.float32 and pixel_values.shape == (num, 3, 8, 8)
+        for pixels in pixel_values:
+            np.testing.assert_allclose(pixels, EXPECTED, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", [name for name in FORMS if name != "PIL"])
+def test_a_batch_is_an_array_of_four_dimensions(form):
+    stack = torch.stack if isinstance(FORMS[form], torch.Tensor) else np.stack
+    given = processor()(stack([FORMS[form]] * 3), return_tensors="np")["pixel_values"]
+    np.testing.assert_allclose(given, np.stack([EXPECTED] * 3), atol=1e-6)
+
+
+def test_a_shape_that_both_layouts_could_have_is_told():
+    picture = np.random.default_rng(0).random((3, 3, 3), np.float32)
+    small = ClassifierImageProcessor(image_size=3, num_channels=3)
+    for layout, expected in (("channels_first", picture), ("channels_last", picture.transpose(2, 0, 1))):
+        np.testing.assert_array_equal(small(picture, input_data_format=layout)["pixel_values"][0], expected)
+
+
+def test_floats_are_resized_as_integers_are():
+    by_integers = processor(size=5)(PIXELS, return_tensors="pt")["pixel_values"]
+    by_floats = processor(size={"height": 5, "width": 5})(FLOATS, return_tensors="pt")["pixel_values"]
+    assert by_floats.shape == (1, 3, 5, 5)
+    torch.testing.assert_close(by_floats, by_integers, rtol=0, atol=1.5 / 255)
+
+
+def test_floats_of_colour_become_grey_as_integers_do():
+    grey = ClassifierImageProcessor(image_size=8)
+    torch.testing.assert_close(
+        grey(FLOATS, return_tensors="pt")["pixel_values"], grey(PIXELS, return_tensors="pt")["pixel_values"],
+        rtol=0, atol=1 / 255,
+    )  # fmt: skip
+
+
+def test_pixels_are_normalised_when_asked_for():
+    settings = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.1, 0.2, 0.4]}
+    mean, std = (np.array(values, np.float32)[:, None, None] for values in settings.values())
+    asked = processor(do_normalize=True, **settings)(PIXELS)["pixel_values"][0]
+    np.testing.assert_allclose(asked, (EXPECTED - mean) / std, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(processor()(PIXELS, do_normalize=True, **settings)["pixel_values"][0], asked)
+    np.testing.assert_allclose(processor(**settings)(PIXELS)["pixel_values"][0], EXPECTED, atol=1e-6)
+
+
+def test_numbers_from_0_to_255_stay_without_rescaling():
+    for given in (processor(do_rescale=False)(PIXELS), processor()(PIXELS, do_rescale=False)):
+        np.testing.assert_allclose(given["pixel_values"][0], PIXELS.transpose(2, 0, 1), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: processor(crop_size=4), "crop_size is not known"),
+        (lambda: processor()(PIXELS, do_center_crop=True), "do_center_crop is not known"),
+        (lambda: processor(size={"height": 8, "width": 9}), "size is .*; it must be one number"),
+        (lambda: processor(size={"shortest_edge": 8}), "size is .*; it must be one number"),
+        (lambda: processor()(FLOATS * 255), r"floats from .* they must be in \[0, 1\]"),
+        (lambda: processor()(FLOATS - 0.5), r"floats from -0.5.* they must be in \[0, 1\]"),
+        (lambda: processor()(np.full((8, 8), np.nan)), r"floats from nan .* they must be in \[0, 1\]"),
+        (lambda: processor()(np.zeros((8, 8, 5), np.uint8)), "has 5 channels"),
+        (lambda: processor()(np.zeros(8, np.uint8)), r"has the shape \(8,\)"),
+        (lambda: processor(do_resize=False)(np.zeros((9, 8), np.uint8)), "do_resize is False, but a picture is 9 x 8"),
+        (lambda: processor()(PIXELS, input_data_format="first"), "input_data_format is 'first'"),
+    ],
+)
+def test_what_it_does_not_know_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_its_settings_come_back(tmp_path):
+    own = processor(do_normalize=True, image_mean=[0.5, 0.4, 0.3], image_std=[0.1, 0.2, 0.4])
+    own.save_pretrained(tmp_path)
+    loaded = AutoImageProcessor.from_pretrained(tmp_path)
+    assert type(loaded) is ClassifierImageProcessor
+    stored = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    assert stored["size"] == {"height": 8, "width": 8} and stored["do_rescale"] is True
+    np.testing.assert_array_equal(loaded(PIXELS)["pixel_values"], own(PIXELS)["pixel_values"])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """What transformers' own calls leave of a classifier."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("classifier")
+    ClassifierForImageClassification(
+        ClassifierConfig(image_size=16, backbone="mlp", hidden_sizes=[7])
+    ).save_pretrained(path)
+    ClassifierImageProcessor(image_size=16).save_pretrained(path)
+    return path
+
+
+REMOTE = """
+import sys
+sys.modules["hwzoo"] = None  # importing it fails
+import numpy as np
+from PIL import Image
+from transformers import pipeline
+
+features = pipeline("image-feature-extraction", model=sys.argv[1], trust_remote_code=True)
+np.save("features.npy", features(Image.open("picture.png")))
+"""
+
+
+def test_the_pipeline_gives_features(folder, tmp_path):
+    picture = Image.fromarray(PIXELS[:, :, 0])
+    model = ClassifierForImageClassification.from_pretrained(folder).eval()
+    with torch.no_grad():
+        expected = model.features(
+            AutoImageProcessor.from_pretrained(folder)(picture, return_tensors="pt").pixel_values
+        )
+    assert expected.shape == (1, 7)
+    features = pipeline("image-feature-extraction", model=str(folder))
+    assert type(features.model) is ClassifierModel
+    for pool in (False, True):
+        torch.testing.assert_close(features(picture, return_tensors=True, pool=pool), expected)
+    picture.save(tmp_path / "picture.png")
+    subprocess.run([sys.executable, "-c", REMOTE, str(folder)], cwd=tmp_path, check=True)  # without hwzoo
+    np.testing.assert_allclose(np.load(tmp_path / "features.npy"), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_backbone_is_saved_alone_too(folder, tmp_path):
+    backbone = AutoModel.from_pretrained(folder)
+    backbone.save_pretrained(tmp_path)
+    loaded = AutoModel.from_pretrained(tmp_path)
+    assert set(loaded.state_dict()) == {"backbone.1.weight", "backbone.1.bias"}
+    for name, value in loaded.state_dict().items():
+        assert torch.equal(value, backbone.state_dict()[name])

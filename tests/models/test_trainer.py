@@ -1,0 +1,185 @@
+"""transformers' Trainer, its outputs and its ways of loading, with the families."""
+
+import inspect
+
+import pytest
+import torch
+from transformers import Trainer, TrainingArguments
+
+from hwzoo import GANModel, VAEConfig, VAEModel
+from hwzoo.models import FAMILIES
+
+ZOO = [family for family in FAMILIES if family.model_class]
+families = pytest.mark.parametrize("family", ZOO, ids=lambda family: family.name)
+layered = pytest.mark.parametrize(
+    "family",
+    [each for each in ZOO if "output_hidden_states" in inspect.signature(each.model_class.forward).parameters],
+    ids=lambda family: family.name,
+)
+SMALL = {
+    "vae": dict(image_size=8, latent_size=3, encoder_hidden_sizes=[16], decoder_hidden_sizes=[16]),
+    "gan": dict(
+        image_size=8, latent_size=3, generator_hidden_size=16, generator_channels=[8, 4],
+        discriminator_channels=[3, 5], discriminator_hidden_size=16,
+    ),
+    "classifier": dict(image_size=16, image_mean=[0.3], image_std=[0.5]),
+    "autoregressive": dict(image_size=8, hidden_size=8, num_layers=1, head_hidden_size=16),
+}  # fmt: skip
+
+
+def build(family):
+    torch.manual_seed(0)
+    return family.model_class(family.config_class(**SMALL.get(family.name, SMALL["classifier"]))).eval()
+
+
+def inputs_of(model, num=4):
+    size = model.config.image_size
+    images = torch.rand(num, 1, size, size, generator=torch.Generator().manual_seed(1)).round()
+    takes_labels = "labels" in inspect.signature(model.forward).parameters and not isinstance(model, GANModel)
+    return {"pixel_values": images} | ({"labels": torch.arange(num)} if takes_labels else {})
+
+
+def outputs(model, **inputs):
+    torch.manual_seed(7)
+    with torch.no_grad():
+        return model(**inputs)
+
+
+@families
+def test_a_tuple_holds_what_the_output_holds(family):
+    model = build(family)
+    inputs = inputs_of(model)
+    expected, given = outputs(model, **inputs), outputs(model, **inputs, return_dict=False)
+    assert isinstance(given, tuple) and len(given) == len(expected)
+    torch.testing.assert_close(given, expected.to_tuple())
+
+
+@layered
+def test_hidden_states_are_those_of_each_layer(family):
+    model = build(family)
+    inputs = inputs_of(model)
+    plain, given = outputs(model, **inputs), outputs(model, **inputs, output_hidden_states=True)
+    assert "hidden_states" not in plain
+    torch.testing.assert_close({key: given[key] for key in plain}, dict(plain))
+    layers = {"vae": "encoder", "gan": "discriminator.network"}.get(family.name, "backbone")
+    seen = []
+    hooks = [layer.register_forward_hook(lambda *each: seen.append(each[-1])) for layer in model.get_submodule(layers)]
+    outputs(model, **inputs)
+    for hook in hooks:
+        hook.remove()
+    first = seen[: len(hooks)]  # the GAN's discriminator also sees generated images
+    assert len(given.hidden_states) == len(first) + 1
+    torch.testing.assert_close(list(given.hidden_states[1:]), first)
+    model.config.output_hidden_states = True
+    assert len(outputs(model, **inputs).hidden_states) == len(first) + 1
+
+
+@families
+@pytest.mark.parametrize("weights", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("pixels", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_losses_are_float32_whatever_is_half(family, weights, pixels):
+    model = build(family)
+    inputs = inputs_of(model)
+    expected = outputs(model, **inputs)
+    given = outputs(model.to(weights), **inputs | {"pixel_values": inputs["pixel_values"].to(pixels)})
+    assert {key: value.dtype for key, value in given.items()} == dict.fromkeys(expected, torch.float32)
+    torch.testing.assert_close(dict(given), dict(expected), rtol=0.05, atol=0.05)
+
+
+@families
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"dtype": torch.float32},
+        {"dtype": torch.float16},
+        {"dtype": torch.bfloat16},
+        {"dtype": "auto"},
+        {"device_map": "auto"},
+        {"device_map": "cpu", "dtype": torch.bfloat16},
+    ],
+    ids=str,
+)
+def test_each_way_of_loading_gives_the_same_numbers(family, how, tmp_path):
+    model = build(family)
+    model.save_pretrained(tmp_path)
+    loaded = family.model_class.from_pretrained(tmp_path, **how)
+    dtype = how.get("dtype", torch.float32)
+    dtype = torch.float32 if dtype == "auto" else dtype
+    assert loaded.dtype == dtype
+    own = {**dict(loaded.named_parameters()), **dict(loaded.named_buffers())}
+    for name, value in {**dict(model.named_parameters()), **dict(model.named_buffers())}.items():
+        assert torch.equal(own[name], value.to(own[name].dtype)), name
+    inputs = inputs_of(model)
+    tolerance = 1e-4 if dtype == torch.float32 else 0.05
+    torch.testing.assert_close(
+        dict(outputs(loaded, **inputs)), dict(outputs(model, **inputs)), rtol=tolerance, atol=tolerance
+    )
+
+
+@families
+def test_a_model_of_the_meta_device_is_whole_once_its_weights_are_assigned(family):
+    model = build(family)
+    with torch.device("meta"):
+        empty = family.model_class(model.config)
+    empty.load_state_dict(model.state_dict(), assign=True)
+    inputs = inputs_of(model)
+    torch.testing.assert_close(dict(outputs(empty.eval(), **inputs)), dict(outputs(model, **inputs)))
+
+
+class Images(torch.utils.data.Dataset):
+    def __init__(self, **more):
+        self.images = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(0)).round()
+        self.more = more
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return {"pixel_values": self.images[index], **self.more}
+
+
+def arguments(folder, **more):
+    settings = {"report_to": [], "use_cpu": True, "disable_tqdm": True, "max_steps": 2, "save_strategy": "no"}
+    return TrainingArguments(str(folder), **settings | more)
+
+
+@pytest.mark.parametrize("column", [{}, {"label": 3}], ids=["no labels", "labels"])
+def test_the_trainer_evaluates_a_vae_without_labels(column, tmp_path):
+    torch.manual_seed(0)
+    model = VAEModel(VAEConfig(**SMALL["vae"]))
+    data = Images(**column)
+    trainer = Trainer(model, arguments(tmp_path), train_dataset=data, eval_dataset=data)
+    before = trainer.evaluate()["eval_loss"]
+    images = data.images
+    assert before == pytest.approx(model(images).loss.item(), rel=0.05)  # of other noise
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] < before
+
+
+class WithoutNoise(VAEModel):
+    def negative_elbo_bound(self, pixel_values, **kwargs):
+        return super().negative_elbo_bound(pixel_values, noise=torch.zeros(len(pixel_values), 3))
+
+
+def test_accumulation_does_not_scale_the_trainers_loss(tmp_path):
+    def trained(**batches):
+        torch.manual_seed(0)
+        model = WithoutNoise(VAEConfig(**SMALL["vae"]))
+        settings = arguments(tmp_path, max_steps=1, optim="sgd", learning_rate=0.01, max_grad_norm=0.0, **batches)
+        Trainer(model, settings, train_dataset=Images()).train()
+        return [parameter.detach().clone() for parameter in model.parameters()]
+
+    whole = trained(per_device_train_batch_size=16)
+    parts = trained(per_device_train_batch_size=4, gradient_accumulation_steps=4)
+    torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-6)
+
+
+def test_a_gan_has_no_loss_for_the_trainer(tmp_path):
+    model = build(next(family for family in FAMILIES if family.name == "gan"))
+    with pytest.raises(ValueError, match="did not return a loss.*discriminator_loss,generator_loss"):
+        Trainer(model, arguments(tmp_path), train_dataset=Images()).train()
+
+
+def test_an_unknown_keyword_is_refused():
+    with pytest.raises(TypeError, match="kl_wieght"):
+        build(ZOO[0])(torch.rand(2, 1, 8, 8), kl_wieght=0.5)
