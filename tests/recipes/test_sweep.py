@@ -13,7 +13,7 @@ from hwzoo.training import parse_arguments
 
 FLAGS = {
     "max_train_steps": 2, "encoder_hidden_sizes": 8, "decoder_hidden_sizes": 8, "train_batch_size": 10,
-    "num_importance_samples": 2, "num_iwae_images": 10,
+    "num_importance_samples": 2, "num_iwae_images": 10, "num_test_samples": 8,
 }  # fmt: skip
 TINY = " ".join(f"{name}={value}" for name, value in FLAGS.items())
 
@@ -63,7 +63,8 @@ def test_two_values_and_two_seeds(recipe, started, tmp_path, capsys):
     same_weights(alone, folders[1])
 
     lines = (tmp_path / "comparison.md").read_text().splitlines()
-    columns = "test_negative_elbo | test_reconstruction_loss | test_kl_divergence | test_iwae_2"
+    columns = "test_negative_elbo | test_reconstruction_loss | test_kl_divergence | test_iwae_2 | test_fid"
+    columns += " | test_fid_floor | test_precision | test_recall | test_label_entropy | test_classes_covered"
     assert lines[0] == f"| run | {columns} |" and lines[2].startswith("| beta=1 | ")
     assert "Mean ± standard error over the seeds 0, 1." in lines
     assert lines[-1].startswith("digits: all 297 test images")
