@@ -1,4 +1,5 @@
 import json
+import math
 import os
 
 import pytest
@@ -19,6 +20,7 @@ from hwzoo.files import (
     settled,
     sha256,
     size_of,
+    with_words,
     write_bytes,
     write_json,
     write_jsonl,
@@ -192,3 +194,9 @@ def test_lines_are_appended_cut_back_and_read_past_one_that_is_cut_off(tmp_path)
     assert cut_back(path, length) == [{"c": None}] and size_of(path) == length
     assert read_jsonl(path) == [{"a": 1}, {"b": 2.5}]
     assert read_jsonl(tmp_path / "none") == cut_back(tmp_path / "none", 3) == [] and size_of(tmp_path / "x") == 0
+
+
+def test_numbers_that_json_has_not_are_words():
+    given = {"a": [math.inf, 1.5], "b": {"c": (-math.inf, 2)}, "d": math.nan, "e": "nan", "f": None, "g": True}
+    wanted = {"a": ["inf", 1.5], "b": {"c": ["-inf", 2]}, "d": "nan", "e": "nan", "f": None, "g": True}
+    assert with_words(given) == wanted

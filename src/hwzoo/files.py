@@ -5,6 +5,7 @@ record of which files of an output folder a run made.
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import stat
@@ -278,6 +279,15 @@ def write_json(path: Path, content: Any):
         content: JSON values.
     """
     write_bytes(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+
+
+def with_words(content: Any) -> Any:
+    """JSON values with words for the numbers that `write_json` refuses: "inf", "-inf" and "nan"."""
+    if isinstance(content, dict):
+        return {key: with_words(each) for key, each in content.items()}
+    if isinstance(content, list | tuple):
+        return [with_words(each) for each in content]
+    return str(content) if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]):

@@ -15,6 +15,11 @@ def train_vae() -> ModuleType:
 
 
 @pytest.fixture
+def train_flow() -> ModuleType:
+    return load_recipe("train_flow")
+
+
+@pytest.fixture
 def train_autoregressive() -> ModuleType:
     return load_recipe("train_autoregressive")
 

@@ -15,7 +15,17 @@ import torch
 from PIL import Image
 from recipe_runs import load_recipe
 
-from hwzoo import AutoregressiveConfig, AutoregressiveModel, GANConfig, GANModel, hub, text, training
+from hwzoo import (
+    AutoregressiveConfig,
+    AutoregressiveModel,
+    FlowConfig,
+    FlowModel,
+    GANConfig,
+    GANModel,
+    hub,
+    text,
+    training,
+)
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "train_vae.py"
 
@@ -287,6 +297,12 @@ CONTINUAL_CASES = {
 }  # fmt: skip
 
 
+def flow_model(folder: Path, **changes) -> str:
+    """An untrained one, of 28 x 28 images but for the changes."""
+    hub.save(FlowModel(FlowConfig(**{"hidden_size": 4, "num_steps": 1} | changes)), folder / "model")
+    return f"--model_name_or_path={folder / 'model'}"
+
+
 def autoregressive_model(folder: Path, **changes) -> str:
     """An untrained one, of binary 28 x 28 images but for the changes."""
     small = {"image_size": 28, "hidden_size": 8, "num_layers": 1, "num_attention_heads": 2, "head_hidden_size": 16}
@@ -529,6 +545,30 @@ DDPM_CASES = {
     "NaN dropout": (2, "--dropout is nan", lambda tmp: ["--dropout=nan"]),
     "unknown flag": (2, "--bloc_out_channels is not a flag", lambda tmp: ["--bloc_out_channels=8"]),
 }  # fmt: skip
+FLOW_CASES = {
+    "too many scales": (
+        2, "num_scales is 3 with image_size 28; glow halves the image size 3 times", lambda tmp: ["--num_scales=3"],
+    ),
+    "no scales": (2, "--num_scales is 0; it must be in [1, inf)", lambda tmp: ["--num_scales=0"]),
+    "temperature 0": (2, "--temperature is 0.0; it must be in (0, inf)", lambda tmp: ["--temperature=0"]),
+    "negative temperature": (2, "--temperature is -1.0; it must be in (0, inf)", lambda tmp: ["--temperature=-1"]),
+    "no draws": (
+        2, "--num_importance_samples is 0; it must be in [1, 1000000]", lambda tmp: ["--num_importance_samples=0"],
+    ),
+    "alpha of a half": (2, "--logit_alpha is 0.5; it must be in [0, 0.5)", lambda tmp: ["--logit_alpha=0.5"]),
+    "unknown network": (2, "--network: invalid choice: 'planar'", lambda tmp: ["--network=planar"]),
+    "unknown coupling": (2, "--coupling: invalid choice: 'spline'", lambda tmp: ["--coupling=spline"]),
+    "a model of other images": (2, "it has image_size 8, the data 28", lambda tmp: [flow_model(tmp, image_size=8)]),
+    "a model without classes": (
+        2, "it has num_classes 0, the data 10", lambda tmp: ["--conditional", flow_model(tmp)],
+    ),
+    "a model of classes": (
+        2, "it has num_classes 10, the data 0", lambda tmp: [flow_model(tmp, num_classes=10)],
+    ),
+    "classes of one class": (
+        2, "--conditional: pictures has one class", lambda tmp: ["--conditional", small_pictures(tmp, classes=1)],
+    ),
+}  # fmt: skip
 AUTOREGRESSIVE_CASES = {
     "patches that do not divide": (
         2, "patch_size is 5; it must divide the image size, which is 28", lambda tmp: ["--patch_size=5"],
@@ -566,7 +606,8 @@ ALL_CASES = [
     (recipe, name)
     for recipe, cases in (
         ("train_vae", CASES), ("train_continual", CONTINUAL_CASES), ("train_gan", GAN_CASES),
-        ("train_ddpm", DDPM_CASES), ("train_t5", T5_CASES), ("train_autoregressive", AUTOREGRESSIVE_CASES),
+        ("train_ddpm", DDPM_CASES), ("train_t5", T5_CASES), ("train_flow", FLOW_CASES),
+        ("train_autoregressive", AUTOREGRESSIVE_CASES),
     )
     for name in cases
 ]  # fmt: skip
@@ -580,6 +621,7 @@ def test_one_line_and_status(recipe, name, request, command_line, tmp_path):
         "train_gan": (GAN_CASES, SMALL_GAN),
         "train_ddpm": (DDPM_CASES, SMALL_DDPM),
         "train_t5": (T5_CASES, SMALL_T5),
+        "train_flow": (FLOW_CASES, SMALL_FLOW),
         "train_autoregressive": (AUTOREGRESSIVE_CASES, SMALL_AUTOREGRESSIVE),
     }[recipe]
     status, named, arguments = cases[name]
@@ -603,6 +645,7 @@ SMALL_DDPM = [
     "--block_out_channels", "8", "8", "--norm_num_groups=4", "--attention=false", "--num_train_timesteps=30",
     "--num_inference_steps=3", "--num_bound_timesteps=2", "--train_batch_size=10", "--num_test_samples=8",
 ]  # fmt: skip
+SMALL_FLOW = ["--hidden_size=4", "--num_steps=1", "--train_batch_size=20"]
 SMALL_AUTOREGRESSIVE = ["--hidden_size=8", "--num_layers=1", "--num_attention_heads=2", "--train_batch_size=20"]
 SMALL_T5 = ["--config_d_model=8", "--config_d_ff=8", "--config_num_layers=1", "--config_num_decoder_layers=1"]
 

@@ -92,6 +92,7 @@ def test_overwriting_leaves_the_old_model_or_the_new_at_every_event(recipe, stra
 def overwriting(recipe, straight, tmp_path, events):
     wider = {"train_vae": "--latent_size=4", "train_gan": "--latent_size=5", "train_ddpm": "--layers_per_block=2"}
     wider |= {"train_continual": "--hidden_sizes=17", "train_t5": "--config_d_ff=24"}
+    wider |= {"train_flow": "--hidden_size=5"}
     wider |= {"train_autoregressive": "--head_hidden_size=50"}
     flags = ["--overwrite_output_dir", wider[recipe]]
     new = tmp_path / "new"

@@ -23,6 +23,8 @@ from .autoregressive.modeling_autoregressive import AutoregressiveModel
 from .classifier.configuration_classifier import ClassifierConfig
 from .classifier.image_processing_classifier import ClassifierImageProcessor
 from .classifier.modeling_classifier import ClassifierForImageClassification, ClassifierModel
+from .flow.configuration_flow import FlowConfig
+from .flow.modeling_flow import FlowModel
 from .gan.configuration_gan import GANConfig
 from .gan.modeling_gan import GANModel
 from .vae.configuration_vae import VAEConfig
@@ -204,6 +206,7 @@ for _family in (
     ),  # fmt: skip
     Family("gan", GANConfig, GANModel),
     Family("autoregressive", AutoregressiveConfig, AutoregressiveModel),
+    Family("flow", FlowConfig, FlowModel),
     PipelineFamily("ddpm"),
     TextFamily("t5"),
 ):
@@ -239,6 +242,8 @@ __all__ = [
     "ContinualForImageClassification",
     "ContinualImageProcessor",
     "Family",
+    "FlowConfig",
+    "FlowModel",
     "GANConfig",
     "GANModel",
     "PipelineFamily",

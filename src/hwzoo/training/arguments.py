@@ -354,7 +354,7 @@ def parse_arguments(
     parsed = _parse(types, preset + argv, description)
     parsed = _as_launched(types, preset + argv, launcher or {}) or parsed
     # Of other settings than the preset's nobody knows what is normal; the seed is within the band.
-    as_it_stands = _names(argv) <= OF_ONE_TRY | OF_NO_BAND
+    as_it_stands = types and _names(argv) <= OF_ONE_TRY | OF_NO_BAND
     if as_it_stands and (bands := _expected(path or _default_preset(types))):
         parsed[0].expected = bands
     return parsed

@@ -408,6 +408,30 @@ def save_functions(
     _save_figure(figure, path)
 
 
+def save_densities(rows: Mapping[str, Mapping[str, Tensor]], path: Path):
+    """
+    Draws densities on the plane as pictures, a row for each group; each picture is bright where its density is high.
+
+    Args:
+        rows: label of the row -> title of the picture -> density at a square grid of points, (num, num): the first
+            index is x, from left to right, the second y, from below.
+        path: of the PNG.
+    """
+    from matplotlib.figure import Figure
+
+    columns = max(len(row) for row in rows.values())
+    figure = Figure(figsize=(1.5 * columns, 1.6 * len(rows)), layout="constrained")
+    for axes, (label, row) in zip(figure.subplots(len(rows), columns, squeeze=False), rows.items(), strict=True):
+        for axis, (title, density) in zip(axes, row.items(), strict=False):
+            axis.imshow(density.T.numpy(), origin="lower", vmin=0)
+            axis.set_title(title, fontsize=7)
+            axis.set(xticks=[], yticks=[])
+        for axis in axes[len(row) :]:
+            axis.axis("off")
+        axes[0].set_ylabel(label, fontsize=8)
+    _save_figure(figure, path)
+
+
 def save_error_curves(
     curves: Mapping[str, Sequence[tuple[float, float, float]]],
     path: Path,

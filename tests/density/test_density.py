@@ -1,0 +1,330 @@
+"""Divergences, Gaussians and flows against closed forms, quadrature and autograd."""
+
+import math
+
+import pytest
+import torch
+from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, Normal
+
+from hwzoo import density
+from hwzoo.density.targets import TARGETS
+from hwzoo.errors import HwzooError, UsageError
+
+EVEN = density.mixture([0.5, 0.5], [-2.0, 2.0], [0.5, 0.5])
+UNEVEN = density.mixture([0.7, 0.3], [-2.0, 2.0], [0.5, 0.5])
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+# The line
+
+
+def test_a_mixture_is_that_of_torch():
+    weights, means, stds = [0.2, 0.5, 0.3], [-1.0, 0.0, 4.0], [0.3, 1.0, 2.0]
+    components = Normal(torch.tensor(means), torch.tensor(stds))
+    expected = MixtureSameFamily(Categorical(torch.tensor(weights)), components)
+    points = torch.linspace(-5, 9, 100)
+    log_density = density.mixture(weights, means, stds)(points)
+    torch.testing.assert_close(log_density.float(), expected.log_prob(points))
+    samples = density.mixture_samples(weights, means, stds)(100_000, seeded())
+    assert samples.mean().item() == pytest.approx(expected.mean.item(), abs=0.03)
+    assert samples.var().item() == pytest.approx(expected.variance.item(), rel=0.02)
+
+
+@pytest.mark.parametrize("other", [(0.0, 1.0), (1.0, 1.0), (-3.0, 0.2), (0.5, 6.0)])
+def test_the_divergence_of_gaussians_is_the_closed_form(other):
+    mean, std = other
+    expected = torch.distributions.kl_divergence(Normal(0.3, 1.5), Normal(mean, std)).item()
+    assert density.kl_divergence(density.normal(0.3, 1.5), density.normal(mean, std)) == pytest.approx(expected, 1e-4)
+
+
+def test_what_is_infinite_is_told_as_infinite():
+    narrow, wide = density.uniform(0, 1), density.uniform(0, 2)
+    assert density.kl_divergence(narrow, wide) == pytest.approx(math.log(2), abs=1e-3)
+    assert density.kl_divergence(wide, narrow) == math.inf
+    normal, cauchy = density.normal(), density.cauchy()
+    assert density.kl_divergence(normal, cauchy) == pytest.approx(0.25924, abs=1e-4)
+    assert density.kl_divergence(cauchy, normal) == math.inf
+    # A grid that ends makes it finite, and any number one likes.
+    windows = [density.window_kl(cauchy, normal, width) for width in (10, 100, 400)]
+    assert windows == pytest.approx([1.5, 29.8, 125.2], abs=0.1)
+    # Heavy tails on both sides: finite, log((1 + 2)^2 / (4 * 2)) (Chyzak and Nielsen, arXiv:1905.10965).
+    expected = math.log(3**2 / 8)
+    assert density.kl_divergence(cauchy, density.cauchy(0, 2)) == pytest.approx(expected, abs=1e-5)
+    # Tails of exp(-|x|) under a Cauchy: the shells add the same again and again, the sum grows without end.
+    laplace = lambda points: -points.abs() - math.log(2)  # noqa: E731
+    assert density.kl_divergence(cauchy, laplace) == math.inf
+    assert math.isfinite(density.kl_divergence(laplace, cauchy))
+
+
+def test_a_density_that_is_none_is_refused():
+    with pytest.raises(UsageError, match="integrates to 2.0000, not to 1"):
+        density.kl_divergence(lambda points: density.normal()(points) + math.log(2), density.normal())
+
+
+# The table of the course's question: P, direction, start -> mean, std, divergence of that direction, the other one.
+TABLE = [
+    (EVEN, "forward", 0.0, 0.0, 2.0616, 0.7236, 2.0976, True),
+    (EVEN, "reverse", -2.0, -1.9998, 0.5004, 0.6931, 15.28, True),
+    (EVEN, "reverse", 2.0, 1.9998, 0.5004, 0.6931, 15.28, True),
+    (EVEN, "reverse", 0.0, 0.0, 1.7364, 1.8712, 0.757, True),  # a third minimum, as wide as both modes
+    (UNEVEN, "forward", 0.0, -0.8, 1.9000, 0.7242, 2.096, True),
+    (UNEVEN, "reverse", -2.0, -1.9999, 0.5003, 0.3566, 8.979, True),
+    (UNEVEN, "reverse", 2.0, 1.9997, 0.5006, 1.2038, 21.73, True),
+]
+
+
+@pytest.mark.parametrize(("log_p", "direction", "start", "mean", "std", "own", "other", "minimum"), TABLE)
+def test_the_gaussians_of_both_directions(log_p, direction, start, mean, std, own, other, minimum):
+    fit = density.fit_gaussian(log_p, direction, (start, 1.0))
+    assert (fit.mean, fit.std) == pytest.approx((mean, std), abs=1e-3)
+    both = (fit.forward_kl, fit.reverse_kl) if direction == "forward" else (fit.reverse_kl, fit.forward_kl)
+    assert both[0] == pytest.approx(own, abs=1e-3)
+    assert both[1] == pytest.approx(other, rel=1e-3, abs=1e-3)
+    assert fit.is_minimum is minimum
+    # No neighbour is better, but at the saddle.
+    if direction == "reverse":
+        here = density.reverse_kl_of(log_p, torch.tensor([fit.mean, math.log(fit.std)], dtype=torch.float64))
+        assert here.item() == pytest.approx(own, abs=1e-3)
+        around = [(0.05, 0.0), (-0.05, 0.0), (0.0, 0.05), (0.0, -0.05)]
+        near = [
+            density.reverse_kl_of(log_p, torch.tensor([fit.mean + a, math.log(fit.std) + b], dtype=torch.float64))
+            for a, b in around
+        ]
+        assert all(each > here for each in near) is minimum
+
+
+def test_between_two_minima_lies_a_saddle_and_it_is_told():
+    fit = density.fit_gaussian(EVEN, "reverse", (0.9, 1.3))
+    assert (fit.mean, fit.std) == pytest.approx((0.889, 1.5037), abs=1e-3)
+    assert not fit.is_minimum and fit.reverse_kl > 1.8712
+    # By the mean it bends up, as at every stationary point: E_Q[-(log p)''] = 1 / std^2 there. The way down leads
+    # aside: to the minimum in the middle, and to the mode.
+    curvature = torch.autograd.functional.hessian(
+        lambda each: density.reverse_kl_of(EVEN, each),
+        torch.tensor([fit.mean, math.log(fit.std)], dtype=torch.float64),
+    )
+    assert curvature[0, 0].item() == pytest.approx(fit.std**-2, rel=1e-3)
+    assert torch.linalg.eigvalsh(curvature)[0] < 0
+
+
+def test_at_the_symmetric_start_the_mean_has_no_gradient():
+    for log_std in (-1.0, 0.0, 0.5):
+        parameters = torch.tensor([0.0, log_std], dtype=torch.float64, requires_grad=True)
+        density.reverse_kl_of(EVEN, parameters).backward()
+        assert abs(parameters.grad[0]) < 1e-12
+
+
+def test_samples_give_the_divergences_of_the_quadrature():
+    samples = density.mixture_samples([0.5, 0.5], [-2.0, 2.0], [0.5, 0.5])(10_000, seeded())
+    for start, direction in ((0.0, "forward"), (2.0, "reverse")):
+        fit = density.fit_gaussian(EVEN, direction, (start, 1.0)).with_monte_carlo(EVEN, samples, seeded(1))
+        exact = {"forward": fit.forward_kl, "reverse": fit.reverse_kl}
+        for name, (value, error) in fit.monte_carlo.items():
+            assert abs(value - exact[name]) < 4 * error
+        assert fit.monte_carlo[direction][0] == pytest.approx(exact[direction], abs=0.02)
+
+
+# Flows of the plane
+
+
+def moved(layers, by=0.5):
+    with torch.no_grad():
+        for index, parameter in enumerate(layers.parameters()):
+            parameter.add_(torch.randn(parameter.shape, generator=seeded(index)), alpha=by)
+    return layers
+
+
+KINDS = {
+    "planar": lambda: density.Planar(3, 4),
+    "affine": lambda: density.Couplings(3, 4, "affine", 8),
+    "spline": lambda: density.Couplings(3, 3, "spline", 8),
+}
+kinds = pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
+
+
+@kinds
+def test_flows_have_the_log_determinant_of_autograd_and_an_inverse(make):
+    torch.manual_seed(0)
+    spline = make is KINDS["spline"]
+    layers = moved(make(), by=0.1 if spline else 0.5).double()  # steep splines lose digits on the way back
+    points = 2.5 * torch.randn(3, 5, 2, generator=seeded(1), dtype=torch.float64)
+    images, log_det = layers(points)
+    back, inverse_log_det = layers.inverse(images)
+    torch.testing.assert_close(back, points, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(inverse_log_det, -log_det, rtol=1e-6, atol=1e-6)
+    for flow in range(3):
+        for index in range(5):
+
+            def alone(point, flow=flow, index=index):
+                whole = points.clone()
+                whole[flow, index] = point
+                return layers(whole)[0]
+
+            jacobian = torch.autograd.functional.jacobian(alone, points[flow, index])
+            own = jacobian[flow, index]
+            expected = torch.linalg.slogdet(own).logabsdet
+            torch.testing.assert_close(log_det[flow, index], expected, rtol=1e-8, atol=1e-8)
+            jacobian[flow, index] = 0
+            assert not jacobian.any()  # no flow and no point sees another
+    assert (images - points).abs().max() > 0.3
+
+
+def test_planar_layers_are_invertible_whatever_their_parameters():
+    layers = density.Planar(1, 1)
+    for scale in (0.1, 1.0, 30.0):
+        with torch.no_grad():
+            layers.w.copy_(torch.tensor([2.0, -1.0]) * scale)
+            layers.u.copy_(torch.tensor([-3.0, 1.5]) * scale)  # w u far below -1
+        ((w, u, b),) = layers._layers(torch.float64)
+        product = (w * u).sum().item()
+        raw = (layers.w * layers.u).sum().double()
+        assert product == pytest.approx(
+            (torch.nn.functional.softplus(raw) - 1 + 1e-4).item(), abs=1e-9
+        )  # |w|^2, not |w|
+        assert product > -1
+        a = torch.linspace(-10, 10, 2001).double()
+        assert (a + product * torch.tanh(a + b.squeeze())).diff().min() > 0
+        assert layers(torch.randn(1, 1000, 2, generator=seeded()))[1].isfinite().all()
+        across = u.flatten() - layers.u.flatten().double()
+        assert abs(across @ torch.tensor([1.0, 2.0]).double()) < 1e-6 * scale  # changed along w only
+
+
+@kinds
+def test_planes_are_densities_in_both_directions(make):
+    torch.manual_seed(0)
+    for towards in ("data", "base"):
+        by = 0.05 if make is KINDS["spline"] else 0.2
+        flow = density.PlaneFlow(moved(make(), by=by), towards).requires_grad_(False)
+        axis = torch.arange(-10, 10, 0.08)
+        grid = torch.cartesian_prod(axis, axis).expand(3, -1, -1)
+        mass = flow.log_prob(grid).exp().sum(1) * 0.08**2
+        torch.testing.assert_close(mass, torch.ones(3), rtol=0, atol=5e-3)
+        points, log_q = flow.transform(torch.randn(3, 200, 2, generator=seeded()))
+        torch.testing.assert_close(flow.log_prob(points), log_q, rtol=1e-3, atol=1e-3)
+
+
+def test_a_spline_is_monotone_and_the_identity_beyond():
+    raw = 3 * torch.randn(1, 1, 23, generator=seeded(), dtype=torch.float64)
+    values = torch.linspace(-8, 8, 4001, dtype=torch.float64).view(1, -1, 1)
+    images, log_slope = density.spline(values, raw.expand(1, 4001, -1))
+    assert (images.diff(dim=1) > 0).all()
+    outside = values.abs() >= 6
+    assert torch.equal(images[outside], values[outside]) and not log_slope[outside].any()
+    slopes = images.diff(dim=1) / values.diff(dim=1)
+    between = (log_slope[:, 1:].exp() + log_slope[:, :-1].exp()) / 2
+    assert ((slopes - between).abs() / between).median() < 1e-3
+    back, back_log_slope = density.spline(images, raw.expand(1, 4001, -1), inverse=True)
+    torch.testing.assert_close(back, values, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(back_log_slope, -log_slope, rtol=1e-5, atol=1e-5)
+
+
+# Targets
+
+
+@pytest.fixture(scope="module")
+def all_targets():
+    return density.targets(list(TARGETS))
+
+
+def test_targets_are_densities_and_samples_are_theirs(all_targets):
+    axis = torch.arange(-9, 9, 0.06)
+    grid = torch.cartesian_prod(axis, axis)
+    for target in all_targets:
+        log_density = target.log_density(grid)
+        assert log_density.exp().sum().item() * 0.06**2 == pytest.approx(1, abs=1e-3), target.name
+        samples = target.draw(20_000, seeded())
+        own = -target.log_density(samples)
+        assert abs(own.mean() - target.entropy) < 4 * own.std() / 20_000**0.5, target.name
+        probabilities = log_density.exp() * 0.06**2
+        mean, square = probabilities @ grid, probabilities @ grid.square()
+        error = (square - mean.square()).sqrt() / 20_000**0.5
+        assert ((samples.mean(0) - mean).abs() < 4 * error + 1e-3).all(), target.name
+
+
+def test_known_entropies(all_targets):
+    entropy = {target.name: target.entropy for target in all_targets}
+    # Eight Gaussians three standard deviations apart and more: ln 8 and that of one, but for a little overlap.
+    assert entropy["eight"] == pytest.approx(math.log(8) + math.log(2 * math.pi * math.e * 0.25), abs=0.01)
+    assert entropy["moons"] == pytest.approx(1.007, abs=0.002)
+    # One Gaussian across, uniform along but for the walls: a trapezoid of length 8 and two Gaussian ends.
+    ends = 0.4 * math.sqrt(2 * math.pi)
+    along = math.log(8 + ends) + 0.5 * ends / (8 + ends)
+    assert entropy["potential_2"] == pytest.approx(math.log(0.4 * math.sqrt(2 * math.pi * math.e)) + along, abs=1e-3)
+
+
+def test_the_moons_are_those_of_scikit_learn(all_targets):
+    from sklearn.datasets import make_moons
+
+    theirs = torch.from_numpy(make_moons(20_000, noise=0.1, random_state=0)[0])
+    (moons,) = [target for target in all_targets if target.name == "moons"]
+    own = -moons.log_density(theirs)
+    assert abs(own.mean() - moons.entropy) < 4 * own.std() / 20_000**0.5
+    ours = moons.draw(20_000, seeded()).double()
+    torch.testing.assert_close(ours.mean(0), theirs.mean(0), rtol=0, atol=0.03)
+    torch.testing.assert_close(ours.T.cov(), theirs.T.cov(), rtol=0, atol=0.02)
+
+
+# Fits
+
+
+def gaussian_target():
+    """One that flows can fit exactly."""
+    exact = MultivariateNormal(torch.tensor([1.0, -0.5]), torch.tensor([[1.0, 0.3], [0.3, 0.5]]), validate_args=False)
+
+    def draw(num, generator):
+        return exact.mean + torch.randn(num, 2, generator=generator) @ torch.linalg.cholesky(exact.covariance_matrix).T
+
+    return density.Target("gaussian", exact.log_prob, 0.0, draw, exact.entropy().item(), 4.0)
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+def test_both_directions_find_a_gaussian(direction, monkeypatch):
+    monkeypatch.setitem(density.FLOWS, "small", lambda num: density.Couplings(num, 2, hidden_size=8))
+    targets = [gaussian_target()] * 2
+    torch.manual_seed(0)
+    settings = {"batch_size": 128, "learning_rate": 1e-2, "generator": seeded()}
+    flow = density.fit_flows("small", direction, targets, steps=250, **settings)
+    for scores in density.score_flows(flow, targets, 5_000, seeded(1)):
+        assert scores.forward_kl[0] < 0.02 and scores.reverse_kl[0] < 0.02
+        assert scores.negative_log_prob == pytest.approx(targets[0].entropy, abs=0.05)
+        assert scores.effective_sample_size > 0.95 and scores.missed == 0
+
+
+def test_scores_are_those_of_two_gaussians():
+    """Q of a flow that only shifts and scales: its divergences from a Gaussian P are known."""
+    layers = density.Couplings(1, 2, hidden_size=4)
+    with torch.no_grad():
+        for parameter in [*layers.weights, *layers.biases]:
+            parameter.zero_()
+        layers.shift.copy_(torch.tensor([0.7, -0.2]))
+        layers.log_scale.copy_(torch.tensor([0.3, -0.2]))
+    q = MultivariateNormal(torch.tensor([0.7, -0.2]), (2 * torch.tensor([0.3, -0.2])).exp().diag())
+    p = MultivariateNormal(torch.tensor([1.0, -0.5]), torch.tensor([[1.0, 0.3], [0.3, 0.5]]))
+    (scores,) = density.score_flows(density.PlaneFlow(layers), [gaussian_target()], 40_000, seeded())
+    for (value, error), exact in (
+        (scores.forward_kl, torch.distributions.kl_divergence(p, q)),
+        (scores.reverse_kl, torch.distributions.kl_divergence(q, p)),
+    ):
+        assert exact > 0.05 and abs(value - exact) < 4 * error
+    samples = q.sample((40_000,))
+    weights = (p.log_prob(samples) - q.log_prob(samples)).exp()
+    expected = weights.sum().square() / (40_000 * weights.square().sum())
+    assert scores.effective_sample_size == pytest.approx(expected.item(), abs=0.03)
+
+
+def test_a_loss_that_is_not_finite_is_told():
+    with pytest.raises(HwzooError, match="the reverse loss of realnvp is nan at step 100"):
+        density.fit_flows("realnvp", "reverse", [gaussian_target()], steps=101, batch_size=4, learning_rate=1e20,
+                          generator=seeded())  # fmt: skip
+
+
+def test_the_inverse_of_a_planar_flow_is_found_and_costs_more():
+    torch.manual_seed(0)
+    planar = density.inverse_cost(moved(density.Planar(2, 8)), seeded(), num_points=4_000)
+    coupling = density.inverse_cost(density.Couplings(2, 8), seeded(), num_points=4_000)
+    assert planar["evaluations"] == 60 and coupling["evaluations"] == 1
+    assert planar["largest_error"] < 1e-4 and coupling["largest_error"] < 1e-4
+    assert planar["seconds_inverse"] > 5 * planar["seconds_forward"]
