@@ -23,6 +23,7 @@ SMALL = {
         discriminator_channels=[3, 5], discriminator_hidden_size=16,
     ),
     "classifier": dict(image_size=16, image_mean=[0.3], image_std=[0.5]),
+    "flow": dict(image_size=8, num_scales=1, num_steps=2, hidden_size=8, num_hidden_layers=1),
     "autoregressive": dict(image_size=8, hidden_size=8, num_layers=1, head_hidden_size=16),
 }  # fmt: skip
 

@@ -174,8 +174,9 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_one_line_and_status(name, recipe, command_line, tmp_path):
+def test_one_line_and_status(name, recipe, command_line, tmp_path, monkeypatch):
     named, arguments = CASES[name]
+    monkeypatch.setattr(hub, "CLASSIFIERS", tmp_path / "none")
     output = tmp_path / "output"
     status, error = command_line(recipe, *arguments(tmp_path), f"--output_dir={output}", "--dataset_name=digits")
     lines = [line for line in error.splitlines() if line.startswith("error:")]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_flow import FlowConfig
 from .layers_flow import NETWORKS, ActNorm, Coupling, InvertibleConv1x1, ZeroConv2d
@@ -84,6 +84,7 @@ class FlowModel(FlowPreTrainedModel):
         self.register_buffer("initialized", torch.zeros((), dtype=torch.bool))
         self.post_init()
 
+    @can_return_tuple
     def forward(
         self, pixel_values: Tensor, labels: Tensor | None = None, *, noise: Tensor | None = None
     ) -> FlowOutput:
