@@ -78,7 +78,7 @@ def check_config(family, data):
         loaded = hub.load(family.model_class, folder)
     state = model.state_dict()
     assert all(torch.equal(tensor, state[name]) for name, tensor in loaded.state_dict().items())
-    pixel_values = torch.rand(3, config.num_channels, config.image_size, config.image_size)
+    pixel_values = torch.rand(3, config.num_channels, config.image_size, config.image_size).round()  # levels of all
     labels = torch.arange(3) % (getattr(config, "num_classes", 0) or config.num_labels)
     inputs = {"labels": labels} if family.name == "classifier" or getattr(config, "num_classes", 0) else {}
     outputs = []

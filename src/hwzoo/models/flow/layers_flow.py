@@ -101,8 +101,8 @@ class InvertibleConv1x1(nn.Module):
 
     def inverse(self, outputs: Tensor) -> Tensor:
         """The inputs of outputs, in their shape."""
-        # In float64: the error of the inverse is not to add to that of the product.
-        weight = torch.linalg.inv(self.weight.double()).to(outputs.dtype)
+        # In float64, on the CPU as not every device has it: its error is not to add to that of the product.
+        weight = torch.linalg.inv(self.weight.cpu().double()).to(outputs)
         return self._apply_matrix(outputs, weight)
 
     @staticmethod
