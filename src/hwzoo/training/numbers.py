@@ -67,6 +67,5 @@ def next_commands(folder: Path) -> list[str]:
     """
     commands = [f"python -c 'from hwzoo import hub; family, model = hub.load_any(\"{folder}\")'"]
     if (folder / "samples.png").exists():
-        recipes = f"recipes/sample.py {folder}", f"recipes/evaluate_generator.py {folder}"
-        commands = [*(f"python {recipe}" for recipe in recipes), *commands]
+        commands = [f"hwzoo sample {folder}", f"hwzoo evaluate {folder}", *commands]
     return commands
