@@ -1,8 +1,9 @@
 """The last lines of a run: words, units, what is normal, the next commands."""
 
 import pytest
-from recipe_runs import RECIPES, load_recipe
+from recipe_runs import load_recipe
 
+import hwzoo_cli
 from hwzoo import VAEConfig, VAEModel, hub
 from hwzoo.training import parse_arguments, print_results
 from hwzoo.training.numbers import lines_of, next_commands
@@ -61,8 +62,9 @@ def test_the_next_commands_are_ones_that_work(tmp_path, capsys):
     first, place, sample, evaluate, load = capsys.readouterr().out.splitlines()
     assert "normal" in first and place == f"model, results and pictures are in {tmp_path}; next:"
     for command, arguments in ((sample, ["Settings"]), (evaluate, ["Settings"])):
-        _, path, folder = command.split()
-        recipe = load_recipe((RECIPES.parent / path).stem)
+        name, verb, folder = command.split()
+        assert name == "hwzoo"
+        recipe = load_recipe(hwzoo_cli.commands()[verb].stem)
         (settings,) = parse_arguments([getattr(recipe, name) for name in arguments], [folder])
         assert settings.model_name_or_path == str(tmp_path)
     scope = {}
