@@ -99,9 +99,9 @@ def test_a_preset_by_name_is_the_preset_by_path(name):
         assert [replace(by_name[0], config=str(path)), *by_name[1:]] == by_path
 
 
-@pytest.mark.parametrize("path", [path for path in PRESETS.values() if "\nbase:" in path.read_text()])
+@pytest.mark.parametrize("path", [path for path in PRESETS.values() if "\npreset:" in path.read_text()])
 def test_what_a_preset_starts_from_is_a_preset_by_its_whole_name(path):
-    assert yaml.safe_load(path.read_text())["base"] in PRESETS
+    assert yaml.safe_load(path.read_text())["preset"] in PRESETS
 
 
 def test_a_name_that_more_recipes_have_is_told_where_none_is_the_recipes_own():
