@@ -262,7 +262,7 @@ class VAEModel(VAEPreTrainedModel):
         Raises:
             TypeError: for another keyword.
         """
-        if unknown := kwargs.keys() - {"labels"}:
+        if unknown := [name for name in kwargs if name != "labels"]:
             raise TypeError(f"VAEModel.forward takes no {', '.join(sorted(unknown))}")
         negative_elbo, reconstruction_loss, kl_divergence = self.negative_elbo_bound(pixel_values, noise=noise)
         loss = reconstruction_loss + self.config.beta * kl_weight * kl_divergence if return_loss else None
