@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import AutoModelForImageClassification
 from transformers.utils import cached_file
 
-from . import hub, metrics
+from . import generators, hub, metrics
 from .data import ImageSplits
 from .errors import UsageError
 from .files import settled, sha256
@@ -90,17 +90,11 @@ def scored(
     """
     scorer = Scorer(data, flags, accelerator.device)
 
-    @torch.inference_mode()
-    def draw(num_samples: int) -> Tensor:
-        model.eval()
-        generator = torch.Generator().manual_seed(run.seed)
-        parts = torch.arange(num_samples).split(run.eval_batch_size)
-        return torch.cat([model.sample(len(part), generator=generator).cpu() for part in parts])
-
     def test_and_score(limit: int | None) -> dict:
         results = test(limit)
         if not accelerator.is_main_process:
             return results
+        draw = generators.sampler(model.eval(), run.seed, run.eval_batch_size)
         scores = scorer(draw, f"this model, seed {run.seed}", limit)
         return results | scores | {"protocol": f"{results['protocol']}; {scores['protocol']}"}
 

@@ -28,7 +28,7 @@ TOP = {
     "loading": {"errors", "files"},
     "hub": SHARED | {"models", "cards"},
     "generators": SHARED | {"data", "diffusion", "hub", "models"},
-    "scoring": SHARED | {"data", "hub", "metrics", "models", "training"},
+    "scoring": SHARED | {"data", "generators", "hub", "metrics", "models", "training"},
 }
 FOR_PIPELINES = {"torch", "diffusers"} | sys.stdlib_module_names
 FOR_MODELS = {"torch", "transformers", "huggingface_hub", "numpy", "PIL"} | sys.stdlib_module_names
