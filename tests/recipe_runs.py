@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import psutil
 import torch
 from PIL import Image
 from safetensors.torch import load_file
@@ -143,17 +144,42 @@ def launch(recipe: Path, folder: Path, *arguments: str, command=(sys.executable,
     return start([*command, str(recipe), f"--output_dir={folder}", *arguments], **kwargs)
 
 
-def start(command: list[str], **kwargs) -> subprocess.Popen:
+def start(command: list[str], *, env: dict | None = None, **kwargs) -> subprocess.Popen:
     """Starts a process in a group of its own, which `end_all` ends."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    LAUNCHED.append(subprocess.Popen(command, start_new_session=True, **pipes, **kwargs))
+    env = (os.environ if env is None else env) | {"PYTHONFAULTHANDLER": "1"}  # see `finish`
+    LAUNCHED.append(subprocess.Popen(command, start_new_session=True, env=env, **pipes, **kwargs))
     return LAUNCHED[-1]
+
+
+def finish(process: subprocess.Popen, timeout: float = 240) -> tuple[str, str]:
+    """What a process that `start` started wrote, once it has ended; one that does not end tells where it stands."""
+    try:
+        return process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        for each in _family(process):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.send_signal(signal.SIGABRT)
+        raise AssertionError(f"not ended after {timeout} s: {process.communicate(timeout=30)[1][-6000:]}") from None
+
+
+def _family(process: subprocess.Popen) -> list[psutil.Process]:
+    """A process and all that it started, the youngest first; those of torchrun are in groups of their own."""
+    try:
+        first = psutil.Process(process.pid)
+        return [*reversed(first.children(recursive=True)), first]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def end_all():
     while LAUNCHED:
+        process = LAUNCHED.pop()
+        for each in _family(process):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(LAUNCHED.pop().pid, signal.SIGKILL)
+            os.killpg(process.pid, signal.SIGKILL)  # what it left behind
 
 
 def wait_for_checkpoint(folder: Path, process: subprocess.Popen, after: int = 0) -> Path:

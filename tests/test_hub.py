@@ -14,6 +14,7 @@ import pytest
 from huggingface_hub import HfApi, close_session, constants
 from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 from loopback_hub import LoopbackHub
+from recipe_runs import finish, start
 
 import hwzoo_cli
 from hwzoo import VAEConfig, VAEModel, hub
@@ -512,15 +513,15 @@ def test_ctrl_c_ends_it_at_once_in_one_line(server, tmp_path):
     folder = a_run(tmp_path / "run", **{f"model-{part}.safetensors": f"weights {part}" for part in range(8)})
     server.fail("PUT", "lfs", 503, times=None, delay=60)
     command = [sys.executable, "-m", "hwzoo.hub", "push", str(folder), "me/model", "--include=*.txt"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = start(command)
     end = time.monotonic() + 60
     while not any("lfs/objects/batch" in request.path for request in server.requests) and time.monotonic() < end:
         time.sleep(0.05)
     time.sleep(0.5)
-    start = time.monotonic()
+    interrupted = time.monotonic()
     process.send_signal(signal.SIGINT)
-    out, error = process.communicate(timeout=100)
-    assert time.monotonic() - start < 5
+    out, error = finish(process)
+    assert time.monotonic() - interrupted < 5
     line = f"error: interrupted; {folder} is safe, push it later (twice does no harm): "
     assert (process.returncode, out) == (130, "")
     assert error.splitlines()[-1] == f"{line}python -m hwzoo.hub push {folder} me/model '--include=*.txt'"

@@ -188,6 +188,6 @@ def test_a_loss_that_is_not_finite_stops_the_run(recipe, no_pictures, tmp_path):
 
 def test_help_as_from_the_command_line(recipe):
     process = recipe_runs.start([sys.executable, recipe.__file__, "--help"])
-    out, error = process.communicate(timeout=120)
+    out, error = recipe_runs.finish(process)
     assert process.returncode == 0, error
     assert "python recipes/estimate_divergence.py --seed 1" in out and "--gradient_penalty_weight (0, inf)" in out

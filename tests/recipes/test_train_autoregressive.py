@@ -157,7 +157,7 @@ def test_two_processes_equal_one(train_autoregressive, no_pictures, tmp_path):
     two = launch(tmp_path / "two", *flags, "--train_batch_size=10", command=TORCHRUN, env=environment)
     arguments = parse_arguments(types_of(train_autoregressive), [f"--output_dir={tmp_path / 'one'}", *flags])
     train_autoregressive.main(*arguments)
-    _, error = two.communicate(timeout=240)
+    _, error = recipe_runs.finish(two)
     assert two.returncode == 0, error[-3000:]
     for first, second in zip(history(tmp_path / "one"), history(tmp_path / "two"), strict=True):
         assert first[LOSS] == pytest.approx(second[LOSS], rel=1e-4)

@@ -375,7 +375,7 @@ def test_two_processes_equal_one(train_continual, no_pictures, tmp_path):
         name: run(train_continual, tmp_path / "one" / name, train_batch_size=60, **{**common, **STRATEGIES[name]})
         for name in strategies
     }
-    _, error = two.communicate(timeout=240)
+    _, error = recipe_runs.finish(two)
     assert two.returncode == 0, error[-3000:]
     for name, one in ones.items():
         histories = [history(tmp_path / folder / name) for folder in ("one", "two")]

@@ -310,7 +310,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path):
     assert killed.returncode == -signal.SIGKILL and not (tmp_path / "killed" / UNET).exists()
     resumed = launch(tmp_path / "killed", *arguments, "--resume_from_checkpoint=latest")
     for process in (resumed, straight):
-        _, error = process.communicate(timeout=400)
+        _, error = recipe_runs.finish(process, 400)
         assert process.returncode == 0, error
     same_run(tmp_path / "straight", tmp_path / "killed", 40, UNET)
 
@@ -324,7 +324,7 @@ def test_two_processes_train_as_one(settings, tmp_path):
     for name, size, command in (("two", 6, TORCHRUN), ("one", 12, [sys.executable])):
         arguments = flags(**settings, train_batch_size=size)
         process = launch(tmp_path / name, *arguments, command=command, env=environment)
-        _, error = process.communicate(timeout=400)
+        _, error = recipe_runs.finish(process, 400)
         assert process.returncode == 0, error[-3000:]
     assert same(*(state_of(tmp_path / name, 4)["objects"]["noise"] for name in ("one", "two")))
     for first, second in zip(*(history(tmp_path / name) for name in ("one", "two")), strict=True):

@@ -331,7 +331,7 @@ def test_killed_and_resumed_equals_uninterrupted(train_gan, no_curves, tmp_path)
     assert killed.returncode == -signal.SIGKILL and not (tmp_path / "killed" / "model.safetensors").exists()
     resumed = launch(tmp_path / "killed", *arguments, "--resume_from_checkpoint=latest")
     for process in (resumed, straight):
-        out, error = process.communicate(timeout=240)
+        out, error = recipe_runs.finish(process)
         assert process.returncode == 0, error
     same_run(tmp_path / "straight", tmp_path / "killed", 60)
 
@@ -368,7 +368,7 @@ def test_two_processes_train_one_model(train_gan, settings, tmp_path):
     arguments = [f"--output_dir={tmp_path / 'two'}", *flags(**settings, train_batch_size=20)]
     process = recipe_runs.start([*TORCHRUN, str(program), *arguments], env=environment)
     run(train_gan, tmp_path / "one", **settings, train_batch_size=40)
-    _, error = process.communicate(timeout=240)
+    _, error = recipe_runs.finish(process)
     assert process.returncode == 0, error[-3000:]
     first, second = (torch.load(tmp_path / "two" / f"weights_{rank}.pt") for rank in (0, 1))
     own = {name for name in first if not torch.equal(first[name], second[name])}

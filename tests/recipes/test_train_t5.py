@@ -116,7 +116,7 @@ def test_two_processes_and_two_accumulated_batches_equal_one_batch(train_t5, tmp
     two = recipe_runs.start([*TORCHRUN, str(RECIPE), *arguments], env={**os.environ, "ACCELERATE_USE_CPU": "1"})
     run(train_t5, tmp_path / "one", **settings)
     run(train_t5, tmp_path / "accumulated", **half, gradient_accumulation_steps=2)
-    _, error = two.communicate(timeout=240)
+    _, error = recipe_runs.finish(two)
     assert two.returncode == 0, error[-3000:]
     one = losses_of(tmp_path / "one", 50)
     assert len(one) == 50 and one[-1] < one[0] / 1.5
@@ -324,7 +324,7 @@ def test_sigterm_saves_and_the_run_can_go_on(train_t5, words, drawn, tmp_path):
     process = launch(tmp_path, *flags(**settings))
     wait_for_checkpoint(tmp_path, process)
     process.terminate()
-    _, error = process.communicate(timeout=120)
+    _, error = recipe_runs.finish(process)
     assert process.returncode == 128 + signal.SIGTERM, error
     assert re.search(r"error: stopped by SIGTERM after step \d+; .*--resume_from_checkpoint latest", error)
     step = max(int(path.name[5:]) for path in (tmp_path / "checkpoints").glob("step-*"))

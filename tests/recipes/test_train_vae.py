@@ -208,7 +208,7 @@ def test_killed_and_resumed_equals_uninterrupted(train_vae, tmp_path):
     """SIGKILL twice, wherever the run happens to be, against one run straight: bit for bit."""
     arguments = [*EVERYTHING, "--max_train_steps=600", "--checkpointing_steps=20"]
     straight = launch(tmp_path / "straight", *arguments)
-    assert straight.communicate(timeout=240) and straight.returncode == 0
+    assert recipe_runs.finish(straight) and straight.returncode == 0
     step = 0
     for _ in range(2):
         killed = launch(tmp_path / "killed", *arguments, "--resume_from_checkpoint=latest")
@@ -217,7 +217,7 @@ def test_killed_and_resumed_equals_uninterrupted(train_vae, tmp_path):
         killed.communicate()
         assert killed.returncode == -signal.SIGKILL and not (tmp_path / "killed" / "model.safetensors").exists()
     resumed = launch(tmp_path / "killed", *arguments, "--resume_from_checkpoint=latest")
-    out, _ = resumed.communicate(timeout=240)
+    out, _ = recipe_runs.finish(resumed)
     assert resumed.returncode == 0 and "resumed from" in out
     same_weights(tmp_path / "straight", tmp_path / "killed")
     assert results_but_times(tmp_path / "straight") == results_but_times(tmp_path / "killed")
@@ -233,7 +233,7 @@ def test_a_signal_saves_and_leaves_with_its_status(number, tmp_path):
     process = launch(tmp_path, *EVERYTHING, "--max_train_steps=1000000", "--checkpointing_steps=50")
     saved = int(wait_for_checkpoint(tmp_path, process).name[5:])
     process.send_signal(number)
-    _, error = process.communicate(timeout=60)
+    _, error = recipe_runs.finish(process)
     assert process.returncode == 128 + number
     assert error.splitlines()[-1].startswith(f"error: stopped by {signal.Signals(number).name} after step")
     assert "Traceback" not in error
@@ -290,7 +290,7 @@ def test_two_processes_equal_one(train_vae, tmp_path):
     two = launch(tmp_path / "two", *arguments, "--train_batch_size=50", command=TORCHRUN, env=environment)
     types = [train_vae.Run, train_vae.Model, train_vae.Protocol]
     train_vae.main(*parse_arguments(types, [f"--output_dir={tmp_path / 'one'}", *arguments]))
-    _, error = two.communicate(timeout=240)
+    _, error = recipe_runs.finish(two)
     assert two.returncode == 0, error[-3000:]
     histories = [history(tmp_path / name) for name in ("one", "two")]
     assert len(histories[0]) == len(histories[1]) == 50
@@ -303,7 +303,7 @@ def test_two_processes_equal_one(train_vae, tmp_path):
 
 def test_processes_that_do_not_know_of_each_other_are_refused(tmp_path):
     process = launch(tmp_path, command=TORCHRUN)
-    _, error = process.communicate(timeout=120)
+    _, error = recipe_runs.finish(process)
     assert process.returncode != 0
     assert "error: 2 processes were started" in error and "ACCELERATE_USE_CPU=1 torchrun" in error
 

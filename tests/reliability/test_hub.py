@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from every_recipe import FLAGS, weights_of
 from loopback_hub import LoopbackHub
-from recipe_runs import RECIPES, end_all, start
+from recipe_runs import RECIPES, end_all, finish, start
 
 TOKEN = "hf_loopback_right"
 
@@ -23,7 +23,7 @@ def run(recipe: str, server: LoopbackHub, folder: Path, *arguments: str) -> tupl
     environment = os.environ | server.environment(folder.parent / "cache")
     command = [sys.executable, str(RECIPES / f"{recipe}.py"), f"--output_dir={folder}", *arguments]
     process = start(command, env=environment)
-    out, error = process.communicate(timeout=400)
+    out, error = finish(process, 400)
     return process.returncode, out + error
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 from every_recipe import FLAGS, weights_of
-from recipe_runs import RECIPES, TORCHRUN, end_all, results_but_times, start
+from recipe_runs import RECIPES, TORCHRUN, end_all, finish, results_but_times, start
 
 CPU = {**os.environ, "ACCELERATE_USE_CPU": "1"}
 CONFIGS = sorted((RECIPES / "accelerate").glob("*.yaml"))
@@ -24,7 +24,7 @@ def nothing_runs_on():
 
 
 def finished(process):
-    _, error = process.communicate(timeout=400)
+    _, error = finish(process, 400)
     assert process.returncode == 0, error[-3000:]
 
 
