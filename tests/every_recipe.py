@@ -1,16 +1,13 @@
 """Small runs of every recipe that trains, each in a process of its own that can be killed at any of its moments."""
 
-import multiprocessing
 import os
 import resource
 import signal
 import sys
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest import mock
 
-from recipe_runs import load_recipe
+import forked
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from hwzoo.training.ending import REHEARSAL
@@ -92,11 +89,7 @@ def run(
         full_at: the event from which on the disk is full.
         flags: in place of FLAGS.
     """
-    context = multiprocessing.get_context("forkserver")  # what a run imports takes longer than the run
-    context.set_forkserver_preload(["every_recipe_preloaded"])
-    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    with mock.patch.dict(os.environ, PYTHONPATH=path):  # it does not get this process's path
-        forkserver.ensure_running()
+    context = forked.context()  # what a run imports takes longer than the run
     events, (reader, writer) = context.Value("q", 0), context.Pipe(duplex=False)
     argv = [f"--output_dir={folder}", *(FLAGS[recipe] if flags is None else flags).split(), *arguments]
     process = context.Process(target=_run, args=(recipe, argv, str(folder), writer, events, signals or {}, full_at))
@@ -130,7 +123,4 @@ def _run(recipe, argv, folder, writer, events, signals, full_at):
 
     sys.addaudithook(hook)
     register_optimizer_step_post_hook(happens)
-    sys.argv = [f"recipes/{recipe}.py", *argv]
-    module = load_recipe(recipe)
-    types = [kind for kind in module.main.__annotations__.values() if kind is not dict]
-    module.training.launch(module.main, *types)
+    forked.as_command(recipe, argv)

@@ -1,16 +1,14 @@
 """What a run of train_autoregressive.py leaves, that it learns, and that it goes on as if nothing had been."""
 
-import functools
 import json
 import math
-import os
 from pathlib import Path
 
 import pytest
-import recipe_runs
 import torch
+from forked import TwoProcesses
 from PIL import Image
-from recipe_runs import TORCHRUN, as_flags, history, results_but_times, run_with, same_run, stopped_at, tiles_of
+from recipe_runs import as_flags, history, results_but_times, run_with, same_run, stopped_at, tiles_of
 from transformers import AutoModel
 
 from hwzoo import training
@@ -18,7 +16,6 @@ from hwzoo.data import load_images
 from hwzoo.training import parse_arguments
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "train_autoregressive.py"
-launch = functools.partial(recipe_runs.launch, RECIPE)
 # One block over 16 patches of 7 x 7 pixels: the smallest transformer of 28 x 28 images.
 SMALL = {
     "hidden_size": 8,
@@ -153,12 +150,10 @@ def test_stopped_and_resumed_equals_uninterrupted(train_autoregressive, no_pictu
 
 def test_two_processes_equal_one(train_autoregressive, no_pictures, tmp_path):
     flags = as_flags(SMALL | {"max_train_steps": 20, "logging_steps": 1, "eval_batch_size": 40, "conditional": True})
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "1"}
-    two = launch(tmp_path / "two", *flags, "--train_batch_size=10", command=TORCHRUN, env=environment)
+    two = TwoProcesses("train_autoregressive", tmp_path / "two", *flags, "--train_batch_size=10")
     arguments = parse_arguments(types_of(train_autoregressive), [f"--output_dir={tmp_path / 'one'}", *flags])
     train_autoregressive.main(*arguments)
-    _, error = recipe_runs.finish(two)
-    assert two.returncode == 0, error[-3000:]
+    two.finish()
     for first, second in zip(history(tmp_path / "one"), history(tmp_path / "two"), strict=True):
         assert first[LOSS] == pytest.approx(second[LOSS], rel=1e-4)
     first, second = results_but_times(tmp_path / "one"), results_but_times(tmp_path / "two")

@@ -3,7 +3,6 @@
 import functools
 import json
 import math
-import os
 import re
 import signal
 from pathlib import Path
@@ -11,10 +10,10 @@ from pathlib import Path
 import pytest
 import recipe_runs
 import torch
+from forked import TwoProcesses
 from huggingface_hub import ModelCard
 from PIL import Image
 from recipe_runs import (
-    TORCHRUN,
     checkpoint,
     history,
     results_but_times,
@@ -339,44 +338,23 @@ def test_killed_and_resumed_equals_uninterrupted(train_continual, no_pictures, t
     same_weights(tmp_path / "straight", tmp_path / "killed")
 
 
-# Several runs in two processes: one launch, as its imports take longer than they do.
-TWO_PROCESSES = """
-import gc, json, sys
-import torch.distributed
-from accelerate.state import PartialState
-from hwzoo.training import parse_arguments
-sys.path.insert(0, sys.argv[1])
-import train_continual as recipe
-PartialState.destroy_process_group = lambda self, group=None: None  # each run would end them for the next
-for argv in json.loads(sys.argv[2]):
-    recipe.main(*parse_arguments([recipe.Run, recipe.Tasks, recipe.Model, recipe.Optimizer, recipe.Method], argv))
-gc.collect()
-torch.distributed.destroy_process_group()  # a process that ends with them may be aborted
-"""
-
-
 def test_two_processes_equal_one(train_continual, no_pictures, tmp_path):
     common = {
         "stream": "permuted", "scenario": "class", "hidden_sizes": [16], "logging_steps": 1, "eval_batch_size": 40,
         "max_train_steps": 10, "num_tasks": 2, "learning_rate": 0.05, "optimizer": "sgd",
     }  # fmt: skip
     strategies = ("balanced", "ewc", "si", "lwf")
-    commands = []
+    twos = []
     for name in strategies:
         settings = {**common, **STRATEGIES[name], "hidden_sizes": 16, "train_batch_size": 30}
         flags = [f"--{flag}={value}" for flag, value in settings.items()]
-        commands.append([*flags, f"--output_dir={tmp_path / 'two' / name}"])
-    script = tmp_path / "two_processes.py"
-    script.write_text(TWO_PROCESSES)
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "1"}
-    command = [*TORCHRUN, str(script), str(RECIPE.parent), json.dumps(commands)]
-    two = recipe_runs.start(command, env=environment)
+        twos.append(TwoProcesses("train_continual", tmp_path / "two" / name, *flags))
     ones = {
         name: run(train_continual, tmp_path / "one" / name, train_batch_size=60, **{**common, **STRATEGIES[name]})
         for name in strategies
     }
-    _, error = recipe_runs.finish(two)
-    assert two.returncode == 0, error[-3000:]
+    for two in twos:
+        two.finish()
     for name, one in ones.items():
         histories = [history(tmp_path / folder / name) for folder in ("one", "two")]
         assert len(histories[0]) == len(histories[1]) == 22

@@ -1,17 +1,14 @@
 """What a run of train_flow.py leaves, that it learns, and that it goes on as if nothing had been."""
 
-import functools
 import json
 import math
-import os
 from pathlib import Path
 
 import pytest
-import recipe_runs
 import torch
+from forked import TwoProcesses
 from PIL import Image
 from recipe_runs import (
-    TORCHRUN,
     as_flags,
     checkpoint,
     history,
@@ -30,7 +27,6 @@ from hwzoo.data import load_images
 from hwzoo.training import parse_arguments
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "train_flow.py"
-launch = functools.partial(recipe_runs.launch, RECIPE)
 SMALL = {
     "hidden_size": 4,
     "num_steps": 1,
@@ -192,12 +188,10 @@ def test_actnorm_is_set_once_and_stays_through_a_resume(train_flow, no_curves, t
 
 def test_two_processes_equal_one(train_flow, no_curves, tmp_path):
     flags = as_flags(SMALL | {"max_train_steps": 20, "logging_steps": 1, "eval_batch_size": 40, "conditional": True})
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "1"}
-    two = launch(tmp_path / "two", *flags, "--train_batch_size=10", command=TORCHRUN, env=environment)
+    two = TwoProcesses("train_flow", tmp_path / "two", *flags, "--train_batch_size=10")
     arguments = parse_arguments(types_of(train_flow), [f"--output_dir={tmp_path / 'one'}", *flags])
     train_flow.main(*arguments)
-    _, error = recipe_runs.finish(two)
-    assert two.returncode == 0, error[-3000:]
+    two.finish()
     for first, second in zip(history(tmp_path / "one"), history(tmp_path / "two"), strict=True):
         assert first[LOSS] == pytest.approx(second[LOSS], rel=1e-4)
     first, second = results_but_times(tmp_path / "one"), results_but_times(tmp_path / "two")

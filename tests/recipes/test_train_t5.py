@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 import recipe_runs
+from forked import TwoProcesses
 from loopback_hub import LoopbackHub
 from peft import AutoPeftModelForSeq2SeqLM
-from recipe_runs import TORCHRUN, checkpoint, results_but_times, run_with, same_weights, wait_for_checkpoint
+from recipe_runs import checkpoint, results_but_times, run_with, same_weights, wait_for_checkpoint
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
 from hwzoo import text, training
@@ -112,12 +113,10 @@ def test_two_processes_and_two_accumulated_batches_equal_one_batch(train_t5, tmp
     settings = {"dataset_name": str(tmp_path), "max_steps": 50, "eval_steps": 25, "logging_steps": 1}
     settings |= {"learning_rate": 1e-2, "warmup_steps": 5, "per_device_eval_batch_size": 4}
     half = settings | {"per_device_train_batch_size": 4}
-    arguments = [f"--output_dir={tmp_path / 'two'}", *flags(**half)]
-    two = recipe_runs.start([*TORCHRUN, str(RECIPE), *arguments], env={**os.environ, "ACCELERATE_USE_CPU": "1"})
+    two = TwoProcesses("train_t5", tmp_path / "two", *flags(**half))
     run(train_t5, tmp_path / "one", **settings)
     run(train_t5, tmp_path / "accumulated", **half, gradient_accumulation_steps=2)
-    _, error = recipe_runs.finish(two)
-    assert two.returncode == 0, error[-3000:]
+    two.finish()
     one = losses_of(tmp_path / "one", 50)
     assert len(one) == 50 and one[-1] < one[0] / 1.5
     for other in ("two", "accumulated"):

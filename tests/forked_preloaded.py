@@ -1,4 +1,4 @@
-"""What the processes of `every_recipe` share: everything that a run imports, and nothing that has run."""
+"""What the processes of `forked` share: everything that a run imports, and nothing that has run."""
 
 import os
 
@@ -7,6 +7,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import matplotlib.figure  # noqa: E402, F401
 import sklearn.datasets  # noqa: E402, F401
+import torch.distributed.tensor  # noqa: E402, F401
 import torchmetrics.image.fid  # noqa: E402, F401
 from diffusers import DDPMPipeline, DPMSolverMultistepScheduler, UNet2DModel  # noqa: E402, F401
 from every_recipe import FLAGS  # noqa: E402

@@ -1,0 +1,74 @@
+"""Recipes in processes of their own that need no time for imports: forks of one that has done them."""
+
+import faulthandler
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+from multiprocessing import forkserver
+from pathlib import Path
+from unittest import mock
+
+from recipe_runs import load_recipe
+
+
+def context():
+    """Starts processes with everything imported that a run imports, and nothing that has run."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["forked_preloaded"])
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with mock.patch.dict(os.environ, PYTHONPATH=path):  # it does not get this process's path
+        forkserver.ensure_running()
+    return context
+
+
+class TwoProcesses:
+    """
+    Starts a recipe in two processes that know of each other, as those of torchrun do.
+
+    Args:
+        recipe: its name.
+        folder: of its output; what the processes write to standard error comes into files beside it.
+        arguments: further ones.
+    """
+
+    def __init__(self, recipe: str, folder: Path, *arguments: str):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        environment = {"ACCELERATE_USE_CPU": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": 2}
+        self._processes, self._errors = [], []
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for rank in (0, 1):
+            environment |= {"RANK": rank, "LOCAL_RANK": rank}
+            self._errors.append(folder.with_name(f"{folder.name}.stderr-{rank}"))
+            args = recipe, [f"--output_dir={folder}", *arguments], environment, self._errors[-1]
+            self._processes.append(context().Process(target=_run, args=args, daemon=True))
+            self._processes[-1].start()
+
+    def finish(self, timeout: float = 240):
+        """Waits for their end; fails where one fails, or has not ended and tells where it stands."""
+        for process in self._processes:
+            process.join(timeout)
+        for process in self._processes:
+            if process.is_alive():
+                os.kill(process.pid, signal.SIGABRT)
+                process.join()
+        errors = "\n".join(path.read_text()[-3000:] for path in self._errors)
+        assert [process.exitcode for process in self._processes] == [0, 0], errors
+
+
+def _run(recipe: str, argv: list[str], environment: dict, error: Path):
+    os.environ.update({name: str(value) for name, value in environment.items()})
+    sys.stdout, sys.stderr = open(os.devnull, "w"), error.open("w", buffering=1)
+    faulthandler.enable(sys.stderr)
+    as_command(recipe, argv)
+
+
+def as_command(recipe: str, argv: list[str]):
+    """Runs a recipe in this process as `python recipes/RECIPE.py ARGV` does."""
+    sys.argv = [f"recipes/{recipe}.py", *argv]
+    module = load_recipe(recipe)
+    types = [kind for kind in module.main.__annotations__.values() if kind is not dict]
+    module.training.launch(module.main, *types)
