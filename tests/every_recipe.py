@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import forked
+import pytest
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from hwzoo.training.ending import REHEARSAL
@@ -47,6 +48,12 @@ FLAGS = {
         --config_dropout_rate 0.1 --max_eval_samples 8 --max_predict_samples 8 --generation_max_new_tokens 4
         --compounds_per_word 0""",
 }
+# What the loop alone decides: by default for the frame's and for that of transformers, for every recipe in the slow
+# tests.
+ONE_OF_EACH_LOOP = pytest.mark.parametrize(
+    "recipe",
+    [name if name in ("train_vae", "train_t5") else pytest.param(name, marks=pytest.mark.slow) for name in FLAGS],
+)
 WEIGHTS = {"train_ddpm": "unet/diffusion_pytorch_model.safetensors"}
 # What an event is: a step of an optimiser, and each change of a file below the output folder, just before it happens,
 # but for those of the rehearsal, which leaves nothing.

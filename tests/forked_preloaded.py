@@ -5,8 +5,13 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import evaluate  # noqa: E402, F401
+import inflect  # noqa: E402, F401
+import matplotlib.backends.backend_agg  # noqa: E402, F401
 import matplotlib.figure  # noqa: E402, F401
+import rouge_score.rouge_scorer  # noqa: E402, F401
 import sklearn.datasets  # noqa: E402, F401
+import sklearn.metrics  # noqa: E402, F401
 import torch.distributed.tensor  # noqa: E402, F401
 import torchmetrics.image.fid  # noqa: E402, F401
 from diffusers import DDPMPipeline, DPMSolverMultistepScheduler, UNet2DModel  # noqa: E402, F401

@@ -60,6 +60,7 @@ def test_a_run_does_not_go_back_to_fewer_steps(recipe, straight, tmp_path):
     refused(recipe, folder, "step", f"{RESUME}=latest", flag)
 
 
+@every_recipe.ONE_OF_EACH_LOOP
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(recipe, straight, tmp_path):
     folder = tmp_path / "run"
     assert every_recipe.run(recipe, folder, signals={3: signal.SIGKILL}).status == -signal.SIGKILL
@@ -79,6 +80,7 @@ def test_a_resumed_run_in_another_folder_has_all_of_it(recipe, straight, tmp_pat
     assert names and {name for name in names if first[name] != second.get(name)} == set()
 
 
+@every_recipe.ONE_OF_EACH_LOOP
 def test_overwriting_leaves_the_old_model_or_the_new(recipe, straight, tmp_path):
     """Killed at some events of the final save, all of them in the slow test."""
     overwriting(recipe, straight, tmp_path, [8, 35, 100])
@@ -136,8 +138,15 @@ def command(recipe: str, folder: Path) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("recipe", ["train_vae", "train_t5"])
-@pytest.mark.parametrize("where", ["closed", "full", "gone", "ascii"])
+# Real commands, which take longer than the run: half of them by default.
+@pytest.mark.parametrize(
+    ("where", "recipe"),
+    [("closed", "train_vae"), ("full", "train_t5"), ("gone", "train_t5"), ("ascii", "train_vae")]
+    + [
+        pytest.param(*case, marks=pytest.mark.slow)
+        for case in [("closed", "train_t5"), ("full", "train_vae"), ("gone", "train_vae"), ("ascii", "train_t5")]
+    ],
+)
 def test_the_console_is_not_the_run(where, recipe, straight, tmp_path):
     folder = tmp_path / ("läufe" if where == "ascii" else "run")
     line = subprocess.list2cmdline(command(recipe, folder))
@@ -151,6 +160,7 @@ def test_the_console_is_not_the_run(where, recipe, straight, tmp_path):
         assert rb"l\xe4ufe" in done.stdout
 
 
+@every_recipe.ONE_OF_EACH_LOOP
 def test_a_hangup_saves_and_leaves(recipe, straight, tmp_path):
     ended = every_recipe.run(recipe, tmp_path / "run", signals={straight[1] // 3 + 12: signal.SIGHUP})
     assert ended.status == 128 + signal.SIGHUP, ended.error

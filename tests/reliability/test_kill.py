@@ -69,7 +69,7 @@ def test_killed_at_every_event_of_the_second_half(recipe, straight, tmp_path):
             assert weights_of(recipe, folder).read_bytes() == weights_of(recipe, straight[0]).read_bytes()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_saves_and_tells_how_to_go_on(number, recipe, straight, tmp_path):
     first_save = 12  # by then three steps were done by any recipe, and the first checkpoint is being written
     ended = every_recipe.run(recipe, tmp_path / "run", signals={straight[1] // 3 + first_save: number})
@@ -83,6 +83,7 @@ def test_a_signal_saves_and_tells_how_to_go_on(number, recipe, straight, tmp_pat
     assert_same_run(tmp_path / "run", straight[0])
 
 
+@every_recipe.ONE_OF_EACH_LOOP
 def test_a_second_signal_leaves_at_once(recipe, straight, tmp_path):
     for event in range(straight[1] // 3, straight[1] // 3 + 4):
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
@@ -109,6 +110,7 @@ def out_of_disk(recipe: str, folder: Path, straight: tuple[Path, int], event: in
     assert_same_run(folder, straight[0])
 
 
+@every_recipe.ONE_OF_EACH_LOOP
 def test_a_full_disk_costs_nothing_that_was_saved(recipe, straight, tmp_path):
     out_of_disk(recipe, tmp_path / "run", straight, event=5)
 
@@ -119,6 +121,7 @@ def test_a_disk_that_is_full_at_any_moment(recipe, straight, tmp_path):
         out_of_disk(recipe, tmp_path / str(event), straight, event)
 
 
+@every_recipe.ONE_OF_EACH_LOOP
 def test_a_run_keeps_its_folder_for_itself(recipe, straight, tmp_path):
     """A lock, which a run that was killed does not leave behind, as the other tests show."""
     fcntl = pytest.importorskip("fcntl")
