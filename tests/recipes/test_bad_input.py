@@ -682,13 +682,12 @@ def test_a_finished_run_is_not_overwritten_unasked(train_vae, command_line, tmp_
         ("--num_threads=1", "num_threads None, this one has 1"),
     ],
 )
-def test_resume_from_another_run_is_refused(changed, named, train_vae, command_line, tmp_path):
-    assert small(train_vae, command_line, tmp_path / "a")[0] == 0
-    before = snapshot(tmp_path / "a")
-    where = tmp_path / "a" / "checkpoints" / "step-00000004"
+def test_resume_from_another_run_is_refused(changed, named, vae_run, train_vae, command_line, tmp_path):
+    before = snapshot(vae_run)
+    where = vae_run / "checkpoints" / "step-00000004"
     status, error = small(train_vae, command_line, tmp_path / "b", f"--resume_from_checkpoint={where}", changed)
     assert status == 2 and named in error and str(where) in error, error
-    assert snapshot(tmp_path / "a") == before
+    assert snapshot(vae_run) == before
 
 
 def test_an_unknown_loss_is_told_the_known_ones(train_gan, command_line, tmp_path):
@@ -717,14 +716,22 @@ def test_resume_from_another_gan_is_refused(changed, named, gan_run, train_gan, 
     assert snapshot(gan_run) == before
 
 
-@pytest.fixture(scope="module")
-def gan_run(tmp_path_factory):
+def run_of(name: str, folder: Path, *flags: str) -> Path:
     """What a small run left."""
-    folder = tmp_path_factory.mktemp("gan") / "run"
-    recipe = load_recipe("train_gan")
-    flags = [*SMALL_GAN, "--max_train_steps=2", f"--output_dir={folder}"]
-    recipe.main(*training.parse_arguments([recipe.Run, recipe.Model, recipe.Method], flags))
+    recipe = load_recipe(name)
+    types = [kind for kind in recipe.main.__annotations__.values() if kind is not dict]
+    recipe.main(*training.parse_arguments(types, [*flags, f"--output_dir={folder}"]))
     return folder
+
+
+@pytest.fixture(scope="module")
+def vae_run(tmp_path_factory) -> Path:
+    return run_of("train_vae", tmp_path_factory.mktemp("vae") / "run", *SMALL)
+
+
+@pytest.fixture(scope="module")
+def gan_run(tmp_path_factory) -> Path:
+    return run_of("train_gan", tmp_path_factory.mktemp("gan") / "run", *SMALL_GAN, "--max_train_steps=2")
 
 
 def test_an_unknown_strategy_is_told_the_known_ones(train_continual, command_line, tmp_path):
