@@ -114,6 +114,7 @@ def _run(recipe, argv, folder, writer, events, signals, full_at):
     writer.close()
     sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", buffering=1, closefd=False)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where the tests were started by nohup
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # an error of the write, as on a full disk
 
     def happens(*_):

@@ -30,7 +30,9 @@ def test_it_is_small_and_tells_its_accuracy(name):
     assert model.features(torch.rand(2, 1, 28, 28)).shape == (2, FEATURES.get(name, 128))
 
 
-@pytest.mark.parametrize("name", LOWEST)
+@pytest.mark.parametrize(
+    "name", [each if each == "digits" else pytest.param(each, marks=pytest.mark.slow) for each in LOWEST]
+)
 def test_its_accuracy_is_the_one_told(name):
     if name != "digits" and not os.environ.get("HWZOO_DATA_DIR"):
         pytest.skip("needs the real data, HWZOO_DATA_DIR")

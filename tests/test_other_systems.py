@@ -37,8 +37,14 @@ MORE = {
         "--loss_weighting min_snr --scheduler ddim"
     ],
 }
-CASES = [*FLAGS.items()]
-CASES += [(recipe, CONTINUAL * (recipe == "train_continual") + each) for recipe in MORE for each in MORE[recipe]]
+CASES = [pytest.param(*case, id=case[0]) for case in FLAGS.items()]
+CASES += [
+    pytest.param(
+        recipe, CONTINUAL * (recipe == "train_continual") + each, id=f"{recipe}-{index}", marks=pytest.mark.slow
+    )
+    for recipe in MORE
+    for index, each in enumerate(MORE[recipe])
+]
 
 
 @pytest.fixture
@@ -82,7 +88,7 @@ def test_the_stand_in_refuses_what_the_device_does(without_float64):
             wrong()
 
 
-@pytest.mark.parametrize(("recipe", "flags"), CASES, ids=[f"{recipe}-{i}" for i, (recipe, _) in enumerate(CASES)])
+@pytest.mark.parametrize(("recipe", "flags"), CASES)
 def test_a_recipe_trains_on_a_device_without_float64_and_on_windows(recipe, flags, without_float64, tmp_path):
     with files_as_on_windows() as system:
         results = run(recipe, tmp_path / "run", flags)

@@ -63,6 +63,7 @@ def test_it_is_short_and_nothing_of_the_zoo_knows_it():
     assert [path for path in files if re.search("linear_?gaussian", path.read_text(encoding="utf-8"), re.I)] == []
 
 
+@pytest.mark.slow
 def test_it_passes_the_shared_suite_and_its_own(family):
     suite = str(Path(__file__).with_name("test_families.py"))
     options = ["-q", "-n0", "-p", "no:cacheprovider", "-c", str(REPOSITORY / "pyproject.toml")]

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import recipe_runs
 import torch
+from forked import TwoProcesses
 from PIL import Image
 from recipe_runs import TORCHRUN, history, load_recipe, results_but_times, same_weights, wait_for_checkpoint
 from safetensors.torch import load_file
@@ -286,12 +287,10 @@ def test_two_processes_equal_one(train_vae, tmp_path):
         "--latent_size=3", "--num_importance_samples=2", "--eval_batch_size=40", "--report_to=tensorboard",
         "--seed=4294967295",
     ]  # fmt: skip
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "1"}
-    two = launch(tmp_path / "two", *arguments, "--train_batch_size=50", command=TORCHRUN, env=environment)
+    two = TwoProcesses("train_vae", tmp_path / "two", *arguments, "--train_batch_size=50")
     types = [train_vae.Run, train_vae.Model, train_vae.Protocol]
     train_vae.main(*parse_arguments(types, [f"--output_dir={tmp_path / 'one'}", *arguments]))
-    _, error = recipe_runs.finish(two)
-    assert two.returncode == 0, error[-3000:]
+    two.finish()
     histories = [history(tmp_path / name) for name in ("one", "two")]
     assert len(histories[0]) == len(histories[1]) == 50
     for first, second in zip(*histories, strict=True):

@@ -120,8 +120,11 @@ use_cpu: true
     ("launcher", "arguments", "expected"),
     [
         (["--cpu", "--mixed_precision=bf16", "--gradient-accumulation-steps", "3"], [], ["bf16", 3]),
-        (["--config_file", "bf16"], ["text"], ["bf16", 1]),
-        (["--config_file", "fp16"], [], "error: accelerate launch asks for mixed_precision fp16: --mixed_precision"),
+        pytest.param(["--config_file", "bf16"], ["text"], ["bf16", 1], marks=pytest.mark.slow),
+        pytest.param(
+            ["--config_file", "fp16"], [], "error: accelerate launch asks for mixed_precision fp16: --mixed_precision",
+            marks=pytest.mark.slow,
+        ),
     ],
 )  # fmt: skip
 def test_of_accelerate_launch_itself(launcher, arguments, expected, tmp_path):
