@@ -131,6 +131,7 @@ def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, m
         return training.fit(
             run, accelerator, batches, train_step, state=whole | state.entries(), identity=identity, evaluate=watch,
             after_step=after_step, total_steps=sum(batches.steps),
+            place=lambda: f"task {strategy.task + 1} of {tasks.num_tasks}",
             ending=training.Ending(test, save, [model, state.eval_model], hub.publish),
         ).results  # fmt: skip
 
