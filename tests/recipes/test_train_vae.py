@@ -16,7 +16,16 @@ import pytest
 import recipe_runs
 import torch
 from PIL import Image
-from recipe_runs import TORCHRUN, history, load_recipe, results_but_times, same_weights, wait_for_checkpoint
+from recipe_runs import (
+    TORCHRUN,
+    evaluations,
+    history,
+    last_of_the_bar,
+    load_recipe,
+    results_but_times,
+    same_weights,
+    wait_for_checkpoint,
+)
 from safetensors.torch import load_file
 from transformers import AutoModel
 
@@ -207,16 +216,19 @@ def test_trackers_get_the_log(train_vae, tmp_path, monkeypatch):
         time.sleep(0.2)
 
 
-def test_evaluations_are_a_line_each(train_vae, tmp_path, capsys):
+def test_the_bar_shows_rate_and_distortion_and_evaluations_are_a_line_each(train_vae, tmp_path, capsys):
     run(train_vae, tmp_path, eval_steps=10)
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("evaluation after step ")]
+    printed = capsys.readouterr()
     values = [[f"{each[f'eval_{name}']:.4g}" for name in train_vae.BOUNDS] for each in history(tmp_path)
               if "eval_negative_elbo" in each]  # fmt: skip
-    assert lines == [
-        f"evaluation after step {step}: negative evidence lower bound {elbo}, its reconstruction loss {rate}, its KL "
-        f"divergence {kl} (nats an image)"
+    assert evaluations(printed.out) == [
+        f"{step}: negative evidence lower bound {elbo}, its reconstruction loss {rate}, its KL divergence {kl} "
+        "(nats an image)"
         for step, (elbo, rate, kl) in zip((10, 20), values, strict=True)
     ]
+    (*_, last) = (record for record in history(tmp_path) if "loss" in record)
+    shown = ", loss={loss:.4g}, recon={reconstruction_loss:.4g}, KL={kl_divergence:.4g}]".format(**last)
+    assert shown in last_of_the_bar(printed.err)
 
 
 def test_the_curves_are_drawn_again_from_the_history(train_vae, tmp_path):

@@ -23,7 +23,10 @@ from hwzoo.training.numbers import evaluation_line
             {},
             "negative evidence lower bound 105.3, its reconstruction loss 80, its KL divergence 25.26 (nats an image)",
         ),
-        ({"accuracy_task_1": 0.98, "accuracy_task_12": 1}, {}, "accuracy on task 1 0.98, accuracy on task 12 1 (fraction)"),
+        (
+            {"accuracy_task_1": 0.98, "accuracy_task_12": 1}, {},
+            "accuracy on task 1 0.98, accuracy on task 12 1 (fraction)",
+        ),
         ({"loss": 0.03125}, {"loss": ("loss", "mean squared error")}, "loss 0.03125 (mean squared error)"),
         (
             {"loss": 1.5, "rougeL": 50.0, "exact_match": 0.25, "own_number": 3},

@@ -62,6 +62,9 @@ class Journal:
         Args:
             step: steps done.
             total: of the run.
+
+        Returns:
+            Itself; `close` closes the bar.
         """
         where = {"initial": min(step, total), "total": total, "desc": self.place() if self.place else None}
         self.bar = tqdm(**where, unit="step", bar_format=BAR, disable=not self.accelerator.is_main_process)
