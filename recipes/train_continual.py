@@ -130,7 +130,7 @@ def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, m
         identity = training.identity_of("train_continual", data, *flags, steps=batches.steps)
         return training.fit(
             run, accelerator, batches, train_step, state=whole | state.entries(), identity=identity, evaluate=watch,
-            after_step=after_step, total_steps=sum(batches.steps),
+            after_step=after_step, total_steps=sum(batches.steps), place=strategy.place,
             ending=training.Ending(test, save, [model, state.eval_model], hub.publish),
         ).results  # fmt: skip
 

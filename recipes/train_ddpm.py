@@ -148,7 +148,7 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
             hub.save_card(run, folder, "ddpm", data, results, **about)
 
         return training.fit(
-            run, accelerator, batches, train_step, evaluate=watch,
+            run, accelerator, batches, train_step, evaluate=watch, words={"loss": ("loss", "mean squared error")},
             state={"model": unet, "noise": noise} | pictures | state.entries(),
             identity=training.identity_of("train_ddpm", data, architecture, method),
             ending=training.Ending(test, save, [unet, eval_model], hub.publish),

@@ -136,7 +136,7 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
             hub.save_card(run, folder, "gan", data, results, **about)
 
         return training.fit(
-            run, accelerator, batches, train_step, after_step=after_step,
+            run, accelerator, batches, train_step, after_step=after_step, shown=PANELS["loss"],
             state={"model": model, "noise": noise, "grids": grids}
             | states["generator"].entries("generator_") | states["discriminator"].entries("discriminator_"),
             identity=training.identity_of(

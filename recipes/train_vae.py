@@ -122,7 +122,7 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
         identity = training.identity_of("train_vae", data, architecture, protocol, config=model.config)
         return training.fit(
             run, accelerator, batches, train_step, state={"model": model, "noise": noise, **state.entries()},
-            identity=identity, evaluate=lambda: watch_means(elbo, 1000), ending=ending,
+            identity=identity, evaluate=lambda: watch_means(elbo, 1000), ending=ending, shown=("loss", *BOUNDS[1:]),
         ).results  # fmt: skip
 
 

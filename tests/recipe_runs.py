@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -109,6 +110,17 @@ def state_of(folder: Path, step: int) -> dict:
 
 def history(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+
+
+def last_of_the_bar(error: str) -> str:
+    """What the bar of a run in this process showed last, of its standard error."""
+    (*_, last) = (part for part in re.split(r"[\r\n]", error) if "step/s" in part or "s/step" in part)
+    return last
+
+
+def evaluations(output: str) -> list[str]:
+    """The lines of a run's standard output that tell evaluations, without their beginning."""
+    return re.findall(r"^evaluation after step (.*)$", output, re.M)
 
 
 def same_run(first: Path, second: Path, step: int, file: str = "model.safetensors"):

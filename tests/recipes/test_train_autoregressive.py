@@ -8,7 +8,17 @@ import pytest
 import torch
 from forked import TwoProcesses
 from PIL import Image
-from recipe_runs import as_flags, history, results_but_times, run_with, same_run, stopped_at, tiles_of
+from recipe_runs import (
+    as_flags,
+    evaluations,
+    history,
+    last_of_the_bar,
+    results_but_times,
+    run_with,
+    same_run,
+    stopped_at,
+    tiles_of,
+)
 from transformers import AutoModel
 
 from hwzoo import training
@@ -47,8 +57,12 @@ def no_pictures(monkeypatch):
     monkeypatch.setattr(training, "save_receptive_fields", lambda *args: None)
 
 
-def test_what_a_run_leaves(train_autoregressive, tmp_path):
-    results = run(train_autoregressive, tmp_path)
+def test_what_a_run_leaves(train_autoregressive, tmp_path, capsys):
+    results = run(train_autoregressive, tmp_path, eval_steps=6)
+    printed, (*_, logged, evaluated) = capsys.readouterr(), history(tmp_path)
+    assert f", nats={logged[LOSS]:.4g}]" in last_of_the_bar(printed.err)
+    told = f"negative log-likelihood {evaluated[f'eval_{LOSS}']:.4g} (nats an image)"
+    assert evaluations(printed.out) == [f"6: {told}"]
     assert json.loads((tmp_path / "all_results.json").read_text()) == results
     for words in ("digits: all 297 test images", "binarisation dynamic (test images drawn once", "exact", "averaged"):
         assert words in results["protocol"]
@@ -61,7 +75,7 @@ def test_what_a_run_leaves(train_autoregressive, tmp_path):
     for suffix in ("", "_standard_error"):
         bits = results[f"test_{LOSS}{suffix}"] / math.log(2) / 784
         assert results[f"test_bits_per_dim{suffix}"] == pytest.approx(bits)
-    assert [record["step"] for record in history(tmp_path)] == [2, 4, 6]
+    assert [record["step"] for record in history(tmp_path)] == [2, 4, 6, 6]
     assert all(record.keys() == {LOSS, "step"} for record in history(tmp_path))
 
     samples = tiles_of(tmp_path / "samples.png", columns=20)

@@ -15,7 +15,9 @@ from huggingface_hub import ModelCard
 from PIL import Image
 from recipe_runs import (
     checkpoint,
+    evaluations,
     history,
+    last_of_the_bar,
     results_but_times,
     run_with,
     same,
@@ -76,9 +78,19 @@ def state_of(path: Path) -> dict:
 # What a run leaves
 
 
-def test_what_a_run_leaves(train_continual, tmp_path):
+def test_what_a_run_leaves(train_continual, tmp_path, capsys):
     settings = {"strategy": "ewc", "stream": "permuted", "scenario": "domain", "num_tasks": 3, "eval_steps": 3}
     results = run(train_continual, tmp_path, **settings)
+    printed, records = capsys.readouterr(), history(tmp_path)
+    (*_, accuracy) = (record["accuracy"] for record in records if "loss" in record)
+    bar = last_of_the_bar(printed.err)
+    assert bar.startswith("task 3 of 3: 100%") and f", accuracy={accuracy:.4g}" in bar and ", loss=" in bar
+    rows = [results["accuracy_matrix"][task][: task + 1] for task in range(3)]
+    told = {int(line.split(":")[0]): line for line in evaluations(printed.out)}
+    assert sorted(told) == [3, 4, 6, 8, 9, 12]
+    for step, row in zip((4, 8, 12), rows, strict=True):
+        each = ", ".join(f"accuracy on task {task} {value:.4g}" for task, value in enumerate(row, 1))
+        assert told[step] == f"{step}: {each} (fraction)"
     assert json.loads((tmp_path / "all_results.json").read_text()) == results
     matrix = torch.tensor(results["accuracy_matrix"])
     assert matrix.shape == (3, 3) and (matrix >= 0).all() and (matrix <= 1).all()

@@ -19,7 +19,9 @@ from recipe_runs import (
     TORCHRUN,
     as_flags,
     checkpoint,
+    evaluations,
     history,
+    last_of_the_bar,
     load_recipe,
     results_but_times,
     run_with,
@@ -106,8 +108,14 @@ def flags(**settings) -> list[str]:
 # What a run leaves
 
 
-def test_what_a_run_leaves(train_ddpm, tmp_path):
+def test_what_a_run_leaves(train_ddpm, tmp_path, capsys):
     results = run(train_ddpm, tmp_path)
+    printed = capsys.readouterr()
+    losses = [f"{record['eval_loss']:.4g}" for record in history(tmp_path) if "eval_loss" in record]
+    assert evaluations(printed.out) == [
+        f"{step}: loss {loss} (mean squared error)" for step, loss in zip((3, 6), losses, strict=True)
+    ]
+    assert f", loss={history(tmp_path)[-2]['loss']:.4g}, gradient_norm=" in last_of_the_bar(printed.err)
     assert json.loads((tmp_path / "all_results.json").read_text()) == results
     assert results["train_steps"] == 6 and results["train_runtime"] > 0
     for words in (

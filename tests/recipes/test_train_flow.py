@@ -12,6 +12,7 @@ from recipe_runs import (
     as_flags,
     checkpoint,
     history,
+    last_of_the_bar,
     results_but_times,
     run_with,
     same_run,
@@ -54,8 +55,9 @@ def no_curves(monkeypatch):
     monkeypatch.setattr(training, "save_curves", lambda *args, **kwargs: None)
 
 
-def test_what_a_run_leaves(train_flow, tmp_path):
+def test_what_a_run_leaves(train_flow, tmp_path, capsys):
     results = run(train_flow, tmp_path, eval_batch_size=100)
+    assert f", nats={history(tmp_path)[-1][LOSS]:.4g}]" in last_of_the_bar(capsys.readouterr().err)
     assert json.loads((tmp_path / "all_results.json").read_text()) == results
     for words in (
         "digits: all 297 test images of 8 bits",

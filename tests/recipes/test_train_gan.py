@@ -1,6 +1,7 @@
 """What a run of train_gan.py leaves, and that it goes on at any step as if nothing had been."""
 
 import functools
+import io
 import json
 import math
 import os
@@ -16,6 +17,7 @@ from recipe_runs import (
     as_flags,
     checkpoint,
     history,
+    last_of_the_bar,
     results_but_times,
     run_with,
     same,
@@ -89,8 +91,29 @@ def no_curves(monkeypatch):
 # What a run leaves
 
 
-def test_what_a_run_leaves(train_gan, tmp_path):
+def test_trackers_get_the_pictures_on_the_way_and_the_last_ones(train_gan, no_curves, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    results = run(train_gan, tmp_path, report_to=["tensorboard"])
+    logs = [EventAccumulator(str(events)).Reload() for events in (tmp_path / "logs").rglob("events*")]
+    (log,) = [log for log in logs if log.Tags()["images"]]
+    assert sorted(log.Tags()["images"]) == ["eval/fake", "test/samples"]
+    for tag, files in (
+        ("eval/fake", {step: f"fake_{step:04}.png" for step in (2, 4, 6)}),
+        ("test/samples", {6: "samples.png"}),
+    ):
+        shown = {each.step: Image.open(io.BytesIO(each.encoded_image_string)).convert("L") for each in log.Images(tag)}
+        expected = {step: Image.open(tmp_path / name).tobytes() for step, name in files.items()}
+        assert {step: image.tobytes() for step, image in shown.items()} == expected
+    assert log.Scalars("test/fid")[0].value == pytest.approx(results["test_fid"])
+    assert [each.step for each in log.Scalars("train/generator_loss")] == [2, 4, 6]
+
+
+def test_what_a_run_leaves(train_gan, tmp_path, capsys):
     results = run(train_gan, tmp_path)
+    losses = [history(tmp_path)[-1][f"{network}_loss"] for network in ("discriminator", "generator")]
+    shown = ", loss_D={:.4g}, loss_G={:.4g}]".format(*losses)
+    assert shown in last_of_the_bar(capsys.readouterr().err)
     assert json.loads((tmp_path / "all_results.json").read_text()) == results
     assert results["train_steps"] == 6 and results["train_runtime"] > 0
     for words in ("digits", "running statistics of BatchNorm", "unconditional", "last weights", "the last step"):

@@ -15,14 +15,24 @@ import recipe_runs
 from forked import TwoProcesses
 from loopback_hub import LoopbackHub
 from peft import AutoPeftModelForSeq2SeqLM
-from recipe_runs import checkpoint, results_but_times, run_with, same_weights, wait_for_checkpoint
+from recipe_runs import (
+    checkpoint,
+    evaluations,
+    history,
+    last_of_the_bar,
+    results_but_times,
+    run_with,
+    same_weights,
+    wait_for_checkpoint,
+)
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
 from hwzoo import text, training
 from hwzoo.errors import HwzooError, UsageError
 from hwzoo.metrics.text import ROUGE_TYPES
 from hwzoo.text import adapters as text_adapters
-from hwzoo.training import parse_arguments
+from hwzoo.training import parse_arguments, read_history, save_panels
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "train_t5.py"
 launch = functools.partial(recipe_runs.launch, RECIPE)
@@ -146,9 +156,26 @@ def base(train_t5, words, drawn, tmp_path_factory) -> Path:
 # What a run leaves
 
 
-def test_the_default_run_in_small(train_t5, tmp_path):
+def test_the_default_run_in_small(train_t5, tmp_path, capsys):
     """The embedded word tasks, from scratch."""
-    results = run(train_t5, tmp_path, max_eval_samples=20, max_predict_samples=30)
+    results = run(train_t5, tmp_path, max_eval_samples=20, max_predict_samples=30, report_to=["tensorboard"])
+    printed, records = capsys.readouterr(), history(tmp_path)
+    evaluated = [record for record in records if "eval_loss" in record]
+    assert [record["step"] for record in evaluated] == [2, 4]
+    for line, record in zip(evaluations(printed.out), evaluated, strict=True):
+        assert line.startswith(f"{record['step']}: loss {record['eval_loss']:.4g} (nats a token); ROUGE-1 ")
+        assert f", ROUGE-L {record['eval_rougeL']:.4g}, " in line and "runtime" not in line and "epoch" not in line
+    (*_, loss) = (record["loss"] for record in records if "loss" in record)
+    assert f", loss={loss:.4g}, ROUGE-L={records[-1]['eval_rougeL']:.4g}]" in last_of_the_bar(printed.err)
+    assert "{" not in printed.out + printed.err  # the Trainer's own lines
+    save_panels(read_history(tmp_path), tmp_path / "again.png", train_t5.PANELS)
+    assert (tmp_path / "again.png").read_bytes() == (tmp_path / "curves.png").read_bytes()
+    logs = [EventAccumulator(str(events)).Reload() for events in (tmp_path / "logs").rglob("events*")]
+    (log,) = [log for log in logs if "train/loss" in log.Tags()["scalars"]]
+    for tag, name in (("train/loss", "loss"), ("eval/rougeL", "eval_rougeL"), ("train/grad_norm", "grad_norm")):
+        told = [(event.step, event.value) for event in log.Scalars(tag)]
+        assert told == [(each["step"], pytest.approx(each[name])) for each in records if name in each] != []
+    assert log.Scalars("test/exact_match")[0].value == pytest.approx(results["test_exact_match"])
     assert json.loads((tmp_path / "all_results.json").read_text()) == results
     names = {f"test_{name}" for name in (*ROUGE_TYPES, "exact_match", "gen_len")}
     names |= {"train_steps", "train_runtime", "train_samples_per_second", "best_step", "trainable_params"}

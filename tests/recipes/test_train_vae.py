@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import io
 import json
 import math
 import os
@@ -16,12 +17,21 @@ import recipe_runs
 import torch
 from forked import TwoProcesses
 from PIL import Image
-from recipe_runs import TORCHRUN, history, load_recipe, results_but_times, same_weights, wait_for_checkpoint
+from recipe_runs import (
+    TORCHRUN,
+    evaluations,
+    history,
+    last_of_the_bar,
+    load_recipe,
+    results_but_times,
+    same_weights,
+    wait_for_checkpoint,
+)
 from safetensors.torch import load_file
 from transformers import AutoModel
 
 from hwzoo import VAEModel
-from hwzoo.training import Checkpoint, Checkpoints, NonFiniteLoss, parse_arguments
+from hwzoo.training import Checkpoint, Checkpoints, NonFiniteLoss, parse_arguments, read_history, save_curves
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "train_vae.py"
 launch = functools.partial(recipe_runs.launch, RECIPE)
@@ -33,6 +43,9 @@ EVERYTHING = """
     --encoder_hidden_sizes 16 --decoder_hidden_sizes 16 --num_mixture_components 5 --latent_size 3
     --num_test_samples 8
 """.split()
+
+
+TAGS = ("train/loss", "eval/negative_elbo", "test/negative_elbo", "test/samples")
 
 
 def run(recipe, folder: Path, arguments: dict | None = None, protocol: dict | None = None, **settings) -> dict:
@@ -173,20 +186,59 @@ def test_trackers_get_the_log(train_vae, tmp_path, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     monkeypatch.setenv("WANDB_MODE", "offline")
-    run(train_vae, tmp_path, report_to=["tensorboard", "trackio", "wandb"], logging_steps=5, eval_steps=10)
+    trackers = ["tensorboard", "trackio", "wandb"]
+    results = run(train_vae, tmp_path, report_to=trackers, logging_steps=5, eval_steps=10)
     logs = [EventAccumulator(str(events)).Reload() for events in (tmp_path / "logs").rglob("events*")]
-    (log,) = [log for log in logs if "loss" in log.Tags()["scalars"]]
-    assert [event.step for event in log.Scalars("loss")] == [5, 10, 15, 20]
-    assert [event.step for event in log.Scalars("eval_negative_elbo")] == [10, 20]
+    (log,) = [log for log in logs if "train/loss" in log.Tags()["scalars"]]
+    records = history(tmp_path)
+    for name, tag in (("loss", "train/loss"), ("eval_negative_elbo", "eval/negative_elbo")):
+        events = [(event.step, event.value) for event in log.Scalars(tag)]
+        assert events == [(each["step"], pytest.approx(each[name])) for each in records if name in each]
+        assert [step for step, _ in events] == ([5, 10, 15, 20] if name == "loss" else [10, 20])
+    for name, value in results.items():
+        if name.startswith("test_") and isinstance(value, int | float):
+            (event,) = log.Scalars(f"test/{name.removeprefix('test_')}")
+            assert (event.step, event.value) == (20, pytest.approx(value)), name
+    assert sorted(log.Tags()["images"]) == ["test/reconstructions", "test/samples"]
+    (picture,) = log.Images("test/samples")
+    shown = Image.open(io.BytesIO(picture.encoded_image_string)).convert("L")
+    assert picture.step == 20 and shown.tobytes() == Image.open(tmp_path / "samples.png").tobytes()
     (rows,) = (tmp_path / "logs").glob("*.db")
     with contextlib.closing(sqlite3.connect(rows)) as database:
         logged = database.execute("select step, metrics from metrics order by id").fetchall()
-    assert [step for step, metrics in logged if "eval_" not in str(metrics)] == [5, 10, 15, 20]
+    steps = {tag: [step for step, metrics in logged if tag in str(metrics)] for tag in TAGS}
+    assert list(steps.values()) == [[5, 10, 15, 20], [10, 20], [20], [20]]
+    pictures = [Image.open(path).convert("L").tobytes() for path in (tmp_path / "logs").rglob("*.png")]
+    assert Image.open(tmp_path / "samples.png").tobytes() in pictures
     (run_file,) = (tmp_path / "logs").rglob("*.wandb")
     deadline = time.monotonic() + 60  # a process of its own writes it
-    while b"eval_negative_elbo" not in run_file.read_bytes():
+    while not all(tag.encode() in run_file.read_bytes() for tag in TAGS):
         assert time.monotonic() < deadline
         time.sleep(0.2)
+
+
+def test_the_bar_shows_rate_and_distortion_and_evaluations_are_a_line_each(train_vae, tmp_path, capsys):
+    run(train_vae, tmp_path, eval_steps=10)
+    printed = capsys.readouterr()
+    values = [[f"{each[f'eval_{name}']:.4g}" for name in train_vae.BOUNDS] for each in history(tmp_path)
+              if "eval_negative_elbo" in each]  # fmt: skip
+    assert evaluations(printed.out) == [
+        f"{step}: negative evidence lower bound {elbo}, its reconstruction loss {rate}, its KL divergence {kl} "
+        "(nats an image)"
+        for step, (elbo, rate, kl) in zip((10, 20), values, strict=True)
+    ]
+    (*_, last) = (record for record in history(tmp_path) if "loss" in record)
+    shown = ", loss={loss:.4g}, recon={reconstruction_loss:.4g}, KL={kl_divergence:.4g}]".format(**last)
+    assert shown in last_of_the_bar(printed.err)
+
+
+def test_the_curves_are_drawn_again_from_the_history(train_vae, tmp_path):
+    run(train_vae, tmp_path, logging_steps=5, eval_steps=10)
+    again = tmp_path / "again.png"
+    save_curves(read_history(tmp_path), again, train_vae.BOUNDS, unit="nats per image")
+    assert again.read_bytes() == (tmp_path / "curves.png").read_bytes()
+    save_curves(read_history(tmp_path)[:-1], again, train_vae.BOUNDS, unit="nats per image")
+    assert again.read_bytes() != (tmp_path / "curves.png").read_bytes()
 
 
 def test_a_resumed_finished_run_only_tests_and_saves_again(train_vae, tmp_path):

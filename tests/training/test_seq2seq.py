@@ -16,7 +16,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from hwzoo import text
 from hwzoo.errors import HwzooError, UsageError
-from hwzoo.training import NonFiniteLoss, Stopped
+from hwzoo.files import sha256
+from hwzoo.training import NonFiniteLoss, Stopped, read_history
 from hwzoo.training.seq2seq import EpochSampler, Seq2SeqRunArguments, ZooSeq2SeqTrainer
 
 BYTES = text.new_tokenizer(None, None, [])
@@ -103,6 +104,42 @@ def test_a_resumed_run_equals_one_without_interruption(adapter, straight, tmp_pa
     ]
     assert losses[0] == losses[1] and len(losses[0]) == STEPS
     assert result.results["train_steps"] == STEPS
+
+
+def test_the_history_goes_on_from_the_checkpoint(straight, tmp_path):
+    """Here and in another folder; a log line begun before the checkpoint is finished after it."""
+    settings = {"logging_steps": 2, "save_total_limit": None}
+    expected = trainer_of(tmp_path / "a", **settings).fit().history
+    path = tmp_path / "a" / "history.jsonl"
+    assert expected == read_history(tmp_path / "a")
+    each = [record["loss"] for record in read_history(straight)]
+    assert [record["loss"] for record in expected] == pytest.approx(
+        [sum(each[step : step + 2]) / 2 for step in (0, 2, 4, 6)]
+    )
+    content = path.read_bytes()
+    resumed = trainer_of(tmp_path / "b", **settings, resume_from_checkpoint=str(at(tmp_path / "a", 3))).fit()
+    assert resumed.history == expected and path.read_bytes() == content
+    for step in (6, 9):
+        shutil.rmtree(at(tmp_path / "a", step))
+    with open(path, "a") as file:
+        file.write('{"step": 9, "lo')  # the kill came while it was written
+    trainer_of(tmp_path / "a", **settings, resume_from_checkpoint="latest").fit()
+    assert path.read_bytes() == content
+    again = trainer_of(tmp_path / "a", **settings, resume_from_checkpoint="latest").fit()  # it has ended
+    assert again.history == expected
+
+
+def test_the_history_of_a_checkpoint_of_the_first_version_is_the_trainers(copied, straight):
+    shutil.rmtree(at(copied, 9))
+    manifest = json.loads((at(copied, 6) / "manifest.json").read_text())
+    for name in ("history.jsonl", ".made.jsonl", "window"):
+        del manifest["progress"][name]
+    del manifest["sha256"]
+    manifest["sha256"] = sha256(json.dumps(manifest, sort_keys=True).encode())
+    (at(copied, 6) / "manifest.json").write_text(json.dumps(manifest))
+    (copied / "history.jsonl").unlink(), (copied / ".made.jsonl").unlink()
+    trainer_of(copied, resume_from_checkpoint="latest").fit()
+    assert read_history(copied) == read_history(straight) and len(read_history(copied)) == STEPS
 
 
 def missing(path: Path):

@@ -32,6 +32,10 @@ class Strategy:
         """The first and last task that each phase of training uses the images of."""
         return [(task, task) for task in range(self.stream.num_tasks)]
 
+    def place(self) -> str:
+        """Where training is, for its progress bar: "task 2 of 5"."""
+        return f"task {self.task + 1} of {self.stream.num_tasks}"
+
     def extend(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """What a step sees: the batch of the phase, and whatever the strategy adds to it."""
         return batch

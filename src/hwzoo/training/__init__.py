@@ -19,6 +19,7 @@ from .config_flags import config_flags, with_defaults
 from .ema import averaged_model
 from .ending import Ending
 from .evaluation import TestMeans, mean_over
+from .journal import read_history
 from .launch import (
     check_free,
     earlier_results,
@@ -85,6 +86,7 @@ __all__ = [
     "mean_over",
     "parse_arguments",
     "print_results",
+    "read_history",
     "recorded",
     "save_accuracy_matrix",
     "save_animation",

@@ -11,10 +11,12 @@ from accelerate import Accelerator
 
 from ..files import UNFINISHED, renewing, writing
 from .checkpoint import random_state, set_random_state
+from .journal import log_ending
 from .launch import print_results
 from .loop import FitResult
 
 REHEARSAL = UNFINISHED + "rehearsal"
+CURVES = "curves.png"  # trackers draw their own
 FEW = 4  # examples of each kind in the rehearsal
 
 
@@ -67,7 +69,7 @@ class Ending:
 
     def conclude(self, run: Any, accelerator: Accelerator, fitted: FitResult) -> FitResult:
         """
-        Tests and saves the trained model, prints its results and publishes it.
+        Tests and saves the trained model, tells its results to the trackers, prints them and publishes it.
 
         Args:
             run: the flags of the run.
@@ -85,6 +87,8 @@ class Ending:
             folder = Path(run.output_dir)
             with renewing(folder) as staging:
                 self.save(staging, results, fitted.history, None)
+                pictures = [path.name for path in sorted(staging.glob("*.png")) if path.name != CURVES]
+            log_ending(accelerator, results, [folder / name for name in pictures])
             print_results(results, folder, run.expected)
             self.publish(run)
         return FitResult(results, fitted.history)

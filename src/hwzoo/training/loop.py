@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object, set_seed
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ..errors import HwzooError, UsageError
 from ..files import MADE, append_jsonl, read_jsonl, record_made, size_of
 from .arguments import RunArguments, deciding
 from .checkpoint import Checkpoints, random_state, set_random_state
+from .journal import Journal
 from .resume import CHECKPOINTS, HISTORY, begin_anew, checkpoint_to_resume, cut_back_to
 
 # What the system sends when the launcher ends; never taken for the second, impatient signal of a user. Not on Windows.
@@ -69,6 +69,9 @@ def fit(
     after_step: Callable[[int], dict[str, float] | None] | None = None,
     total_steps: int | None = None,
     ending: Any = None,
+    shown: Sequence[str] | None = None,
+    words: Mapping[str, tuple[str, str]] | None = None,
+    place: Callable[[], str] | None = None,
 ) -> FitResult:
     """
     Trains until `run.total_steps`, exactly resumable: N steps straight equal k steps, a kill, a resume and N - k
@@ -88,9 +91,11 @@ def fit(
             of a step; JSON values by name.
         evaluate: gives numbers to log each `run.eval_steps`; must leave the global random state alone.
         after_step: called with the number of steps done, after each step and before its checkpoint: for what happens
-            at some steps only (the end of a task, say). What it changes belongs into `state`; what it gives is logged.
+            at some steps only (the end of a task, say). What it changes belongs into `state`; what it gives is logged,
+            as an evaluation what has a name in `eval_`.
         total_steps: of the run; `run.total_steps` of an epoch's when not given.
         ending: an `Ending`, rehearsed before the first step; its results are among those given.
+        shown, words, place: on the bar and in the lines of evaluations, as in `Journal`.
 
     Returns:
         The results by name, of the training and, with an `ending`, of the test, and the history: what was logged.
@@ -103,13 +108,16 @@ def fit(
     total_steps = run.total_steps(len(batches)) if total_steps is None else total_steps
     if ending is not None:
         ending.rehearse(run, accelerator)
-    loop = _Loop(run, accelerator, batches, train_step, state, identity, evaluate, after_step, total_steps)
+    journal = Journal(Path(run.output_dir), accelerator, shown=shown, words=words, place=place)
+    loop = _Loop(run, accelerator, batches, train_step, state, identity, evaluate, after_step, total_steps, journal)
     fitted = loop.run_all()
     return fitted if ending is None else ending.conclude(run, accelerator, fitted)
 
 
 class _Loop:
-    def __init__(self, run, accelerator, batches, train_step, state, identity, evaluate, after_step, total_steps):
+    def __init__(
+        self, run, accelerator, batches, train_step, state, identity, evaluate, after_step, total_steps, journal
+    ):
         self.run = run
         self.accelerator = accelerator
         self.batches = batches
@@ -123,6 +131,7 @@ class _Loop:
         self.folder = Path(run.output_dir)
         self.checkpoints = Checkpoints(self.folder / CHECKPOINTS, run.checkpoints_total_limit)
         self.total = total_steps
+        self.journal = journal
         self.step = 0
         self.checkpointed_step = None
         self.runtime = 0.0  # seconds of the parts of this run before the last resume
@@ -135,26 +144,21 @@ class _Loop:
         set_seed((self.run.seed + self.accelerator.process_index) % 2**32)
         self._resume()
         self.started = time.perf_counter()
-        bar = tqdm(
-            total=self.total,
-            initial=min(self.step, self.total),
-            desc="training",
-            unit="step",
-            disable=not self.accelerator.is_main_process,
-        )
-        with bar, _Signals(self.accelerator) as signals:
+        with contextlib.closing(self.journal.begin(self.step, self.total)), _Signals(self.accelerator) as signals:
             while self.step < self.total:
                 self.unread.append(self.train_step(next(self.batches)))
                 self.step += 1
-                bar.update()
+                self.journal.bar.update()
                 if len(self.unread) == READ_EVERY:
                     self._read()
                 record = self.after_step(self.step) if self.after_step is not None else None
                 if self.step % self.run.logging_steps == 0 or self.step == self.total:
-                    self._log(bar)
-                self._record(record or {})
+                    self._log()
+                self.journal.record(self.step, record or {})
                 if self._due(self.run.eval_steps) and self.evaluate is not None:
-                    self._record({f"eval_{name}": value for name, value in self.evaluate().items()})
+                    evaluated = {f"eval_{name}": value for name, value in self.evaluate().items()}
+                    self.journal.record(self.step, evaluated)
+                self.journal.show_pictures()
                 if self._due(self.run.checkpointing_steps) or self.step == self.total:
                     self._save()
                 if number := signals.received():
@@ -174,19 +178,11 @@ class _Loop:
     def _elapsed(self) -> float:
         return self.runtime + time.perf_counter() - self.started
 
-    def _log(self, bar):
+    def _log(self):
         self._read()
         record = {name: total / count for name, (total, count) in self.window.items()}
         self.window.clear()
-        bar.set_postfix({name: f"{value:.4g}" for name, value in list(record.items())[:3]}, refresh=False)
-        self._record(record)
-
-    def _record(self, record: dict[str, float]):
-        if not record:
-            return
-        if self.accelerator.is_main_process:
-            append_jsonl(self.folder / HISTORY, [{"step": self.step, **record}])
-        self.accelerator.log(record, step=self.step)
+        self.journal.record(self.step, record)
 
     def _read(self):
         """Adds the metrics of the last steps, means of the processes, to the window; the one wait for the device."""

@@ -1,6 +1,10 @@
-"""The last lines of a run: its numbers in words, with their units and what is normal, and the commands that follow."""
+"""
+The numbers of a run in words, with their units: those of an evaluation in a line, and the last lines, with what is
+normal and the commands that follow.
+"""
 
 from collections.abc import Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +30,12 @@ WORDS = {
     "average_forgetting": ("accuracy lost since learned, mean", "fraction"),
     "backward_transfer": ("change of accuracy since learned, mean", "fraction"),
     "forward_transfer": ("accuracy before learned, above chance", "fraction"),
+    "test_accuracy_task": ("accuracy on task", "fraction"),  # its number follows
+    "test_rouge1": ("ROUGE-1", "F-measure x 100"),
+    "test_rouge2": ("ROUGE-2", "F-measure x 100"),
+    "test_rougeL": ("ROUGE-L", "F-measure x 100"),
+    "test_rougeLsum": ("ROUGE-Lsum", "F-measure x 100"),
+    "test_exact_match": ("texts that equal a reference", "fraction"),
 }
 
 
@@ -53,6 +63,35 @@ def lines_of(results: Mapping[str, Any], expected: Mapping[str, tuple[float, flo
             line += f"; {side}: such a run gives {low:g} to {high:g}" if low < high else f"; {side}: it gives {low:g}"
         lines.append(line.rstrip())
     return lines
+
+
+def evaluation_line(step: int, values: Mapping[str, float], words: Mapping[str, tuple[str, str]]) -> str:
+    """
+    An evaluation during training in words.
+
+    Args:
+        step: after which it was.
+        values: by name, without `eval_`.
+        words: words and unit by such a name, beyond those that WORDS has for a test's.
+
+    Returns:
+        One line: what each number is and its value, then the unit of those before it.
+    """
+    known = {name.removeprefix("test_"): each for name, each in WORDS.items()} | dict(words)
+
+    def described(name: str) -> tuple[str, str]:
+        kind, _, number = name.rpartition("_")
+        if name not in known and kind in known and number.isdigit():  # one of several
+            what, unit = known[kind]
+            return f"{what} {number}", unit
+        return known.get(name, (name.replace("_", " "), ""))
+
+    told = [(*described(name), value) for name, value in values.items()]
+    parts = []
+    for unit, same in groupby(told, key=lambda each: each[1]):
+        numbers = ", ".join(f"{what} {value:.4g}" for what, _, value in same)
+        parts.append(f"{numbers} ({unit})" if unit else numbers)
+    return f"evaluation after step {step}: {'; '.join(parts)}"
 
 
 def next_commands(folder: Path) -> list[str]:

@@ -22,18 +22,20 @@ from accelerate import Accelerator
 from torch.utils.data import Dataset, Sampler
 from transformers import (
     PreTrainedModel,
+    PrinterCallback,
     ProgressCallback,
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
-    TrainerCallback,
+    TrainerState,
 )
 
 from ..errors import HwzooError, UsageError
-from ..files import sha256, writing
+from ..files import MADE, append_jsonl, read_jsonl, record_made, sha256, size_of, writing
 from .arguments import OF_ONE_TRY, Flags, check_destinations, deciding, flag, one_length
 from .checkpoint import Checkpoint, Checkpoints, CorruptCheckpoint
+from .journal import Journal
 from .loop import FitResult, NonFiniteLoss, Stopped, _Signals
-from .resume import CHECKPOINTS, begin_anew, checkpoint_to_resume
+from .resume import CHECKPOINTS, HISTORY, begin_anew, checkpoint_to_resume, cut_back_to
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +43,10 @@ logger = logging.getLogger(__name__)
 WRITTEN = "checkpoint-"
 # Of an adapter, all that is trained: PEFT's own file lacks the network that makes a prompt of p-tuning.
 TRAINED = "trained.safetensors"
+# What the Trainer logs besides, and image recipes do not.
+NOT_LOGGED = {"epoch", "step", "total_flos"} | {
+    f"eval_{name}" for name in ("runtime", "samples_per_second", "steps_per_second")
+}
 
 
 @dataclass
@@ -131,6 +137,7 @@ class Seq2SeqRunArguments(Flags):
             label_names=["labels"],
             dataloader_pin_memory=torch.cuda.is_available(),
             report_to="none",  # the accelerator of `start` logs
+            disable_tqdm=True,  # the journal has a bar
             **{name: getattr(self, name) for name in same},
         )
 
@@ -150,6 +157,8 @@ class ZooSeq2SeqTrainer(Seq2SeqTrainer):
         super().__init__(args=run.training_arguments(accelerator.device), **kwargs)
         self.run = run
         self.trackers = accelerator
+        words = {"loss": ("loss", "nats a token")}
+        self.journal = Journal(Path(run.output_dir), accelerator, shown=("loss", "eval_rougeL"), words=words)
         self.identity = identity | deciding(run) | {"processes": self.args.world_size}
         if frozen := _digest_of_frozen(self.model):
             self.identity["frozen weights"] = frozen
@@ -159,6 +168,8 @@ class ZooSeq2SeqTrainer(Seq2SeqTrainer):
         self.started = time.perf_counter()
         self.stopped_by = 0
         self.losses: list[tuple[int, torch.Tensor]] = []  # not yet looked at
+        self.window = (0.0, 0)  # since the last log line: sum of the losses, and steps
+        self.remove_callback(PrinterCallback)
         self.add_callback(_Frame(self))
 
     def fit(self) -> FitResult:
@@ -175,21 +186,18 @@ class ZooSeq2SeqTrainer(Seq2SeqTrainer):
         if self.is_world_process_zero():
             for unfinished in self.checkpoints.folder.glob(WRITTEN + "*"):
                 shutil.rmtree(unfinished)
-            if checkpoint is None:
-                begin_anew(Path(self.run.output_dir), self.checkpoints)
+            self._begin_history(checkpoint)
         self.accelerator.wait_for_everyone()
         if checkpoint is not None:
             self.resumed_from, self.runtime = checkpoint.path, checkpoint.progress["runtime"]
+            self.window = tuple(checkpoint.progress.get("window", self.window))
         self.started = time.perf_counter()
         if checkpoint is not None and checkpoint.progress["finished"]:
             self.state = self.state.load_from_json(str(checkpoint.path / "trainer_state.json"))
             load_trained(self.model, checkpoint.path)
         else:
-            with _Signals(self.accelerator) as self.signals, _quiet():
-                try:
-                    self.train(resume_from_checkpoint=checkpoint and str(checkpoint.path))
-                finally:  # an error has a line of its own
-                    self._close_progress()
+            with _Signals(self.accelerator) as self.signals, _quiet(), contextlib.closing(self.journal):
+                self.train(resume_from_checkpoint=checkpoint and str(checkpoint.path))
             self.runtime += time.perf_counter() - self.started
         if self.stopped_by:
             raise Stopped(
@@ -206,7 +214,7 @@ class ZooSeq2SeqTrainer(Seq2SeqTrainer):
         }
         if best:
             results["best_step"] = best
-        return FitResult(results, self.state.log_history)
+        return FitResult(results, read_jsonl(Path(self.run.output_dir) / HISTORY))
 
     def generate_for(self, dataset: Dataset) -> np.ndarray:
         """
@@ -275,20 +283,50 @@ class ZooSeq2SeqTrainer(Seq2SeqTrainer):
         with writing(self.checkpoints.folder / f"{WRITTEN}{self.state.global_step}"):
             super()._save_checkpoint(*args, **kwargs)
 
-    def _close_progress(self):
-        for callback in self.callback_handler.callbacks:
-            if isinstance(callback, ProgressCallback) and callback.training_bar is not None:
-                callback.training_bar.close()
+    def _begin_history(self, checkpoint: Checkpoint | None):
+        folder = Path(self.run.output_dir)
+        if checkpoint is None:
+            begin_anew(folder, self.checkpoints)
+            record_made(folder, {HISTORY: None})
+        elif HISTORY in checkpoint.progress:
+            cut_back_to(checkpoint.progress, checkpoint.path.resolve().parents[1], folder)
+        else:  # of the first version, whose history the Trainer alone held
+            record_made(folder, {HISTORY: None})
+            (folder / HISTORY).unlink(missing_ok=True)
+            logged = TrainerState.load_from_json(str(checkpoint.path / "trainer_state.json")).log_history
+            append_jsonl(
+                folder / HISTORY, [{"step": each["step"], **_logged(each)} for each in logged if _logged(each)]
+            )
 
     def check_losses(self):
         """Looks at the losses since the last look; the one wait for the device."""
-        steps, losses = [step for step, _ in self.losses], [loss for _, loss in self.losses]
+        if not self.losses:
+            return
+        steps, losses = [step for step, _ in self.losses], torch.stack([loss for _, loss in self.losses])
         self.losses = []
-        for step, loss in zip(steps, torch.stack(losses).tolist() if losses else [], strict=True):
+        total, count = self.window
+        for step, loss in zip(steps, self.accelerator.reduce(losses, "mean").tolist(), strict=True):
+            total += loss  # the parts of a step that were accumulated add up to its loss
             if not math.isfinite(loss):
                 raise NonFiniteLoss(
                     f"the loss is {loss} at step {step}; the run stops (a smaller --learning_rate may help)"
                 )
+        self.window = total, count + len(set(steps))
+
+    def log_line(self, logs: dict[str, float]):
+        """
+        Tells the journal what the Trainer logs. Its loss is our own mean over the steps since the last line: after a
+        resume the Trainer's lacks those before.
+
+        Args:
+            logs: of the Trainer, by name.
+        """
+        values = _logged(logs)
+        if "loss" in values:
+            total, count = self.window
+            self.window = (0.0, 0)
+            values["loss"] = total / count
+        self.journal.record(self.state.global_step, values)
 
     def adopt_checkpoint(self):
         """
@@ -313,7 +351,8 @@ class ZooSeq2SeqTrainer(Seq2SeqTrainer):
                     written / TRAINED,
                 )
             runtime = self.runtime + time.perf_counter() - self.started
-            progress = {"runtime": runtime, "finished": step >= self.state.max_steps}
+            progress = {"runtime": runtime, "finished": step >= self.state.max_steps, "window": self.window}
+            progress |= {name: size_of(Path(self.run.output_dir) / name) for name in (HISTORY, MADE)}
             keep = {self.state.best_global_step} if self.state.best_global_step else set()
             self.checkpoints.adopt(written, step, progress, self.identity, keep)
         self.accelerator.wait_for_everyone()
@@ -385,17 +424,21 @@ class EpochSampler(Sampler):
         )
 
 
-class _Frame(TrainerCallback):
-    """What has to happen at the Trainer's own events."""
+class _Frame(ProgressCallback):
+    """What has to happen at the Trainer's own events; of its progress it keeps the bars of long evaluations."""
 
     def __init__(self, trainer: ZooSeq2SeqTrainer):
+        super().__init__()
         self.trainer = trainer
 
     def on_train_begin(self, args, state, control, **kwargs):
+        self.training_bar = self.trainer.journal.begin(state.global_step, state.max_steps).bar
+        self.current_step = state.global_step
         if self.trainer.resumed_from is not None and (self.trainer.resumed_from / TRAINED).exists():
             load_trained(self.trainer.model, self.trainer.resumed_from)
 
     def on_step_end(self, args, state, control, **kwargs):
+        super().on_step_end(args, state, control, **kwargs)
         if control.should_log or control.should_evaluate or control.should_save:
             self.trainer.check_losses()
         if number := self.trainer.signals.received():
@@ -404,16 +447,24 @@ class _Frame(TrainerCallback):
             control.should_training_stop = control.should_save = True
 
     def on_evaluate(self, args, state, control, metrics, **kwargs):
+        super().on_evaluate(args, state, control, **kwargs)
         if state.best_metric is None or metrics["eval_rougeL"] > state.best_metric:
             control.should_save = True  # the best weights are those of a checkpoint
 
     def on_log(self, args, state, control, logs, **kwargs):
-        if self.trainer.is_in_train and "train_runtime" not in logs:
-            self.trainer.trackers.log(dict(logs), step=state.global_step)
+        if self.trainer.is_in_train:
+            self.trainer.log_line(logs)
 
     def on_save(self, args, state, control, **kwargs):
         self.trainer.check_losses()
         self.trainer.adopt_checkpoint()
+
+
+def _logged(logs: dict[str, float]) -> dict[str, float]:
+    """Of a log line of the Trainer, what is logged; nothing of its last one, which sums up."""
+    if "train_runtime" in logs:
+        return {}
+    return {name: value for name, value in logs.items() if name not in NOT_LOGGED}
 
 
 @contextlib.contextmanager
