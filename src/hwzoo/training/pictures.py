@@ -1,8 +1,10 @@
 """Grids of images and training curves as PNG files."""
 
 import io
+import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +15,43 @@ from torch.nn import functional as F
 
 from ..files import made, record_made, replacing, sha256, write_bytes
 
-FRAME_TIME = 250  # milliseconds that a GIF shows each picture
+FRAME_TIME, LAST_TIME = 250, 2000  # milliseconds that a GIF shows each picture, and its last one
+COLUMNS = 20  # images in a row of a grid
+# In pixels: the least width of an image in a grid and of a grid with its caption; letters, their lines, space around.
+TILE, PAGE, FONT, LINE, GAP = 56, 400, 13, 17, 6
+FRAME = 160  # the grey of a line around each image
 
 
-def save_image_grid(pixel_values: Tensor, path: Path, columns: int):
+def save_image_grid(images: Tensor | Mapping[str, Tensor], path: Path, caption: str, columns: int = COLUMNS):
     """
-    Writes images in [0, 1], (rows * columns, channels, height, width), row by row, 2 pixels apart, as one PNG.
+    Writes images, row by row, as one PNG with a caption below. Each pixel becomes a square, so large that an image is
+    at least TILE pixels wide, and a line of one pixel frames each image. Of the PNG's texts `Description` is the
+    caption, and `Grid` tells in JSON where the images are: `left`, `top`, `rows`, `columns`, `num`, the `width` and
+    `height` of one without its frame, and how many times it is `enlarged`.
 
     Args:
-        pixel_values: grey or RGB; their number is a multiple of `columns`.
+        images: in [0, 1], (num, channels, height, width), grey or RGB; values outside are clamped. Several versions of
+            the same images, by name, stand beside each other, a row for an image, with the names above.
         path: of the PNG.
+        caption: what the images are, which model made them, and its seed.
+        columns: images in a row, but for versions; the last row may have fewer.
+    """
+    _save_png(_grid(images, caption, columns), path)
+
+
+def save_rows(versions: Mapping[str, Tensor], path: Path, caption: str, columns: int = COLUMNS):
+    """
+    Writes several versions of the same images as `save_image_grid` does: below each row of the first version those of
+    the others, each with its name at the left.
+
+    Args:
+        versions: name -> images in [0, 1], (num, channels, height, width), in the same order.
+        path: of the PNG.
+        caption: what the images are, which model made them, and its seed.
         columns: images in a row.
     """
-    grid = _grid(pixel_values, columns)
-    with replacing(Path(path)) as staging:
-        grid.save(staging, format="PNG")  # optimize=True: 3 times as long for a file 0.3 % smaller
+    rows = zip(*(images.split(columns) for images in versions.values()), strict=True)
+    _save_png(_page([row for together in rows for row in together], caption, list(versions)), path)
 
 
 def save_images(pixel_values: Tensor, folder: Path):
@@ -45,34 +69,83 @@ def save_images(pixel_values: Tensor, folder: Path):
         image.save(folder / f"{index:05}.png")
 
 
-def _grid(pixel_values: Tensor, columns: int):
-    """A PIL image of images in [0, 1]."""
-    from diffusers.utils import make_image_grid, numpy_to_pil
-
-    framed = F.pad(_in_rows(pixel_values.detach().clamp(0, 1), columns).flatten(0, 1), (1, 1, 1, 1))
-    images = numpy_to_pil(framed.permute(0, 2, 3, 1).cpu().numpy())
-    grid = make_image_grid(images, rows=len(images) // columns, cols=columns)
-    return grid.convert("L") if pixel_values.shape[1] == 1 else grid
+def _grid(images: Tensor | Mapping[str, Tensor], caption: str, columns: int):
+    """The page of `save_image_grid`."""
+    if isinstance(images, Mapping):
+        return _page(torch.stack(list(images.values()), 1), caption, column_labels=list(images))
+    return _page(images.split(columns), caption)
 
 
-def save_pairs(originals: Tensor, images: Tensor, path: Path, columns: int):
+def _page(rows: Sequence[Tensor], caption: str, row_labels: Sequence[str] = (), column_labels: Sequence[str] = ()):
     """
-    Writes originals and, in the row below each row of them, what became of them, as one PNG.
-
-    Args:
-        originals: in [0, 1], (rows * columns, channels, height, width).
-        images: of the same shape, in the same order.
-        path: of the PNG.
-        columns: images in a row.
+    A PIL image, with its texts, of rows of images in [0, 1], none longer than the first. Labels of rows are told over
+    and over.
     """
-    rows = torch.stack([_in_rows(originals, columns), _in_rows(images, columns)], 1)
-    save_image_grid(rows.flatten(0, 2), path, columns)
+    from matplotlib import get_data_path
+    from PIL import Image, ImageDraw, ImageFont
+
+    # It comes with matplotlib, and has more letters than Pillow's own.
+    font = ImageFont.truetype(str(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), FONT)
+    columns, _, height, width = rows[0].shape
+    enlarged = -(-TILE // width)
+    height, width = enlarged * height, enlarged * width
+    above = [_wrapped(label, font, width) for label in column_labels]
+    top = GAP + LINE * max(map(len, above)) if above else 0
+    left = 2 * GAP + round(max(map(font.getlength, row_labels))) if row_labels else 0
+    bottom, right = top + len(rows) * (height + 2), max(left + columns * (width + 2), PAGE)
+    below = _wrapped(caption, font, right - 2 * GAP)
+
+    strips = [Image.fromarray(_strip(row, enlarged)) for row in rows]
+    page = Image.new(strips[0].mode, (right, bottom + LINE * len(below) + 2 * GAP), "white")
+    draw = ImageDraw.Draw(page)
+    for row, strip in enumerate(strips):
+        page.paste(strip, (left, top + row * strip.height))
+        if row_labels:
+            place = left - GAP, top + (row + 0.5) * strip.height
+            draw.text(place, row_labels[row % len(row_labels)], "black", font, anchor="rm")
+    for column, lines in enumerate(above):
+        place = left + (column + 0.5) * (width + 2), GAP
+        draw.multiline_text(place, "\n".join(lines), "black", font, anchor="ma", align="center")
+    draw.multiline_text((GAP, bottom + GAP), "\n".join(below), "black", font)
+    grid = {"left": left, "top": top, "rows": len(rows), "columns": columns, "num": sum(map(len, rows))}
+    grid |= {"width": width, "height": height, "enlarged": enlarged}
+    page.info |= {"Description": caption, "Grid": json.dumps(grid)}
+    return page
 
 
-def _in_rows(images: Tensor, columns: int) -> Tensor:
-    """(rows, columns, ...), the last row filled up with black."""
-    missing = -len(images) % columns
-    return torch.cat([images, images.new_zeros(missing, *images.shape[1:])]).unflatten(0, (-1, columns))
+def _strip(images: Tensor, enlarged: int):
+    """Images beside each other as a uint8 array, each pixel `enlarged` times as high and wide, in frames."""
+    pixels = images.detach().cpu().float().clamp(0, 1).mul(255).round().to(torch.uint8)
+    pixels = pixels.repeat_interleave(enlarged, 2).repeat_interleave(enlarged, 3)
+    strip = F.pad(pixels, (1, 1, 1, 1), value=FRAME).permute(2, 0, 3, 1).flatten(1, 2)
+    return strip.squeeze(-1).numpy()  # PIL knows grey pictures without a channel dimension only
+
+
+def _wrapped(text: str, font: Any, width: float) -> list[str]:
+    """Its lines, cut between words, or within one that is too long, where they would be wider in pixels."""
+    lines = []
+    for line in text.splitlines():
+        parts, letters = [line], len(line)
+        while letters > 1 and max(map(font.getlength, parts)) > width:
+            letters -= 1
+            parts = textwrap.wrap(line, letters)
+        lines += parts
+    return lines
+
+
+def _png(page: Any) -> bytes:
+    """A PIL image with its texts."""
+    from PIL.PngImagePlugin import PngInfo
+
+    texts, buffer = PngInfo(), io.BytesIO()
+    for name, text in page.info.items():
+        texts.add_itxt(name, text)
+    page.save(buffer, format="PNG", pnginfo=texts)  # optimize=True: 3 times as long for a file 0.3 % smaller
+    return buffer.getvalue()
+
+
+def _save_png(page: Any, path: Path):
+    write_bytes(Path(path), _png(page))
 
 
 class ImageSeries:
@@ -82,30 +155,30 @@ class ImageSeries:
 
     Args:
         folder: for the files.
+        caption: of each grid, as of `save_image_grid`; the step stands below it.
         columns: of a grid.
         name: of the files, before the step.
     """
 
-    def __init__(self, folder: Path, columns: int, name: str = "fake"):
+    def __init__(self, folder: Path, caption: str, columns: int = COLUMNS, name: str = "fake"):
         self.folder = Path(folder)
+        self.caption = caption
         self.columns = columns
         self.name = name
 
-    def add(self, step: int, pixel_values: Tensor):
+    def add(self, step: int, images: Tensor | Mapping[str, Tensor]):
         """
-        Writes the grid of images in [0, 1], (num, channels, height, width), as that of a step.
+        Writes the grid of images as that of a step.
 
         Args:
             step: it names the file, with at least four digits.
-            pixel_values: values outside [0, 1] are clamped.
+            images: as of `save_image_grid`.
         """
-        buffer = io.BytesIO()
-        rounded = pixel_values.detach().clamp(0, 1).mul(255).round() / 255
-        _grid(rounded, self.columns).save(buffer, format="PNG")
+        png = _png(_grid(images, f"{self.caption}\nstep {step}", self.columns))
         self.folder.mkdir(parents=True, exist_ok=True)
         name = f"{self.name}_{step:04d}.png"
-        record_made(self.folder, {name: sha256(buffer.getvalue())})
-        write_bytes(self.folder / name, buffer.getvalue())
+        record_made(self.folder, {name: sha256(png)})
+        write_bytes(self.folder / name, png)
 
     def each(self, steps: int | None, draw: Callable[[], Tensor]) -> Callable[[int], None]:
         """
@@ -138,8 +211,8 @@ class ImageSeries:
         """Writes the grids as a GIF that never ends; without any grid there is none."""
         from PIL import Image
 
-        if paths := list(self.pictures().values()):
-            _save_gif((Image.open(each) for each in paths), path)
+        if paths := self.pictures().values():
+            _save_gif([Image.open(each) for each in paths], path)
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -150,23 +223,24 @@ class ImageSeries:
             self.add(step, images / 255)
 
 
-def save_animation(frames: Sequence[Tensor], path: Path, columns: int):
+def save_animation(frames: Mapping[str, Tensor], path: Path, caption: str, columns: int = COLUMNS):
     """
-    Writes grids of images in [0, 1], (num, channels, height, width) each, one after the other as an endless GIF.
+    Writes grids as of `save_image_grid`, one after the other, as an endless GIF that rests at the last.
 
     Args:
-        frames: all of one shape.
+        frames: what stands below the caption -> images in [0, 1], (num, channels, height, width), all of one shape.
         path: of the GIF.
+        caption: what the images are, which model made them, and its seed.
         columns: images in a row of each grid.
     """
-    _save_gif((_grid(frame, columns) for frame in frames), path)
+    _save_gif([_page(images.split(columns), f"{caption}\n{words}") for words, images in frames.items()], path)
 
 
-def _save_gif(frames: Iterable[Any], path: Path):
+def _save_gif(pages: Sequence[Any], path: Path):
     """Of PIL images."""
-    first, *others = frames
+    times = {"duration": [FRAME_TIME] * (len(pages) - 1) + [LAST_TIME], "loop": 0}
     with replacing(Path(path)) as staging:
-        first.save(staging, format="GIF", save_all=True, append_images=others, duration=FRAME_TIME, loop=0)
+        pages[0].save(staging, format="GIF", save_all=True, append_images=pages[1:], **times)
 
 
 def save_panels(history: list[dict[str, float]], path: Path, panels: Mapping[str, Sequence[str]]):
