@@ -107,8 +107,8 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
         evaluation = diffusion.Evaluation(eval_model, scheduler, size, method, run.seed, run.eval_batch_size)
         test_means, watch_means = (training.TestMeans(accelerator, each, run.eval_batch_size, seed=TEST_SEED)
                                    for each in (data.test.to(device), data.watched.to(device)))  # fmt: skip
-        made_by, series = training.made_by(run, data), partial(training.ImageSeries, run.output_dir)
-        pictures = {name: series(f"{name}; {made_by}", COLUMNS, name) for name in ("samples", "denoising")}
+        made_by, series = training.made_by(run, data), partial(training.ImageSeries, run.output_dir, columns=COLUMNS)
+        pictures = {name: series(f"{name.capitalize()}; {made_by}", name=name) for name in ("samples", "denoising")}
 
         def test_loss(batch, generator):
             clean, draw = diffusion.clean_images(batch["pixel_values"], padded_size), {"generator": generator}
@@ -156,11 +156,11 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
 def save_pictures(folder, evaluation, pictures, history, limit, originals, made_by):
     frames = evaluation.frames(limit or 200, evaluation.settings.num_inference_steps)
     some = {step: images[::2] for step, images in frames.items()}
-    training.save_animation(some, folder / "reverse.gif", f"reverse process; {made_by}", COLUMNS)
+    training.save_animation(some, folder / "reverse.gif", f"Reverse process; {made_by}", COLUMNS)
     grids = {"samples": [*frames.values()][-1], "denoising": diffusion.denoising_strips(frames, 10, COLUMNS)}
     grids["forward_process"] = evaluation.forward_process(originals, COLUMNS)
     for name, images in grids.items():
-        training.save_image_grid(images, folder / f"{name}.png", f"{name.replace('_', ' ')}; {made_by}")
+        training.save_image_grid(images, folder / f"{name}.png", f"{name.replace('_', ' ').capitalize()}; {made_by}")
     for name, series in pictures.items():
         series.finish(folder / f"training_{name}.gif")
     training.save_curves(history, folder / "curves.png", ("loss",), unit="mean squared error")

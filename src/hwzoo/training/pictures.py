@@ -2,12 +2,14 @@
 
 import io
 import json
+import math
 import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from torch import Tensor
@@ -20,6 +22,11 @@ COLUMNS = 20  # images in a row of a grid
 # In pixels: the least width of an image in a grid and of a grid with its caption; letters, their lines, space around.
 TILE, PAGE, FONT, LINE, GAP = 56, 400, 13, 17, 6
 FRAME = 160  # the grey of a line around each image
+DPI = 100  # of figures
+SMALL = 8  # points, of the letters beside axes and in legends
+MOST_LETTERS = 200  # of a label that a user gave; longer ones are cut
+FEW_POINTS = 50  # of a curve, which are then marked
+ACRONYMS = {"elbo": "ELBO", "kl": "KL", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
 
 
 def save_image_grid(images: Tensor | Mapping[str, Tensor], path: Path, caption: str, columns: int = COLUMNS):
@@ -245,24 +252,34 @@ def _save_gif(pages: Sequence[Any], path: Path):
 
 def save_panels(history: list[dict[str, float]], path: Path, panels: Mapping[str, Sequence[str]]):
     """
-    Plots metrics of the training log over the steps, several a panel.
+    Plots metrics of the training log over the steps, several a panel; those of evaluations are dashed.
 
     Args:
         history: of `fit`.
         path: of the PNG.
-        panels: label of the vertical axis -> names of the metrics; those that the log lacks are left out, panels too.
+        panels: label of the vertical axis -> names of the metrics; an evaluation's is `eval_<name>`. Those that the
+            log lacks are left out, panels too; without any there is no picture.
     """
-    logged = {name for record in history for name in record}
-    panels = {label: names for label, names in panels.items() if logged & set(names)} or panels
-    figure, axes = _figure(4.5 * len(panels), 3.5, columns=len(panels))
-    for axis, (label, names) in zip(axes, panels.items(), strict=True):
-        for name in names:
-            points = [(record["step"], record[name]) for record in history if name in record]
-            if points:
-                axis.plot(*zip(*points, strict=True), label=name.replace("_", " "))
+    curves = {}
+    for label, names in panels.items():
+        told = {name: [(record["step"], record[name]) for record in history if name in record] for name in names}
+        if any(told.values()):
+            curves[label] = {name: points for name, points in told.items() if points}
+    if not curves:
+        return
+    figure, axes = _figure(4.5 * len(curves), 3.3, columns=len(curves))
+    for axis, (label, told) in zip(axes, curves.items(), strict=True):
+        measured = {name.removeprefix("eval_") for name in told}
+        for name, points in told.items():
+            evaluated = name.startswith("eval_")
+            words = "evaluation" if evaluated else "training"
+            if len(measured) > 1:
+                words = _words(name.removeprefix("eval_")) + (", evaluation" if evaluated else "")
+            marker = "." if evaluated or len(points) <= FEW_POINTS else ""
+            axis.plot(*zip(*points, strict=True), "--" if evaluated else "-", marker=marker, label=words)
         axis.set(xlabel="step", ylabel=label)
-        if axis.has_data():
-            axis.legend(fontsize=8)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    _legends(figure)
     _save_figure(figure, path)
 
 
@@ -271,21 +288,12 @@ def save_curves(history: list[dict[str, float]], path: Path, names: Sequence[str
     Plots metrics over the steps, a panel each: from the training log, and from the evaluations (dashed).
 
     Args:
-        history: of `fit`.
+        history: of `fit`; without any of these metrics there is no picture.
         path: of the PNG.
         names: of the metrics; an evaluation's is `eval_<name>`.
         unit: of them all.
     """
-    figure, axes = _figure(4.5 * len(names), 3.5, columns=len(names))
-    for axis, name in zip(axes, names, strict=True):
-        for key, style, label in ((name, "-", "training"), (f"eval_{name}", "--", "evaluation")):
-            points = [(record["step"], record[key]) for record in history if key in record]
-            if points:
-                axis.plot(*zip(*points, strict=True), style, label=label)
-        axis.set(title=name.replace("_", " "), xlabel="step", ylabel=unit)
-        if axis.has_data():
-            axis.legend()
-    _save_figure(figure, path)
+    save_panels(history, path, {f"{_words(name)} ({unit})": (name, f"eval_{name}") for name in names})
 
 
 def save_task_curves(history: list[dict[str, float]], path: Path, num_tasks: int, borders: Sequence[int]):
@@ -293,22 +301,27 @@ def save_task_curves(history: list[dict[str, float]], path: Path, num_tasks: int
     Plots the accuracy on each task over the steps, the ends of the tasks as dotted lines.
 
     Args:
-        history: of `fit`, with evaluations `eval_accuracy_task_1` and so on.
+        history: of `fit`, with evaluations `eval_accuracy_task_1` and so on; without any there is no picture.
         path: of the PNG.
         num_tasks: how many curves.
         borders: the last step of each phase of training.
     """
+    names = {task: f"eval_accuracy_task_{task}" for task in range(1, num_tasks + 1)}
+    curves = {
+        task: points
+        for task, name in names.items()
+        if (points := [(record["step"], record[name]) for record in history if name in record])
+    }
+    if not curves:
+        return
     figure, (axis,) = _figure(7, 3.5)
-    for task in range(1, num_tasks + 1):
-        name = f"eval_accuracy_task_{task}"
-        points = [(record["step"], record[name]) for record in history if name in record]
-        if points:
-            axis.plot(*zip(*points, strict=True), marker=".", markersize=3, label=f"task {task}")
+    for task, points in curves.items():
+        axis.plot(*zip(*points, strict=True), marker=".", label=f"task {task}")
     for border in borders:
         axis.axvline(border, color="grey", linestyle=":", linewidth=1)
     axis.set(xlabel="step", ylabel="accuracy on test images", ylim=(-0.02, 1.02))
-    if axis.has_data() and axis.get_legend_handles_labels()[0]:
-        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=SMALL, ncols=-(-len(curves) // 15))
     _save_figure(figure, path)
 
 
@@ -327,7 +340,7 @@ def save_accuracy_matrix(matrix: Sequence[Sequence[float]], path: Path):
         for column in range(columns):
             value = matrix[row][column]
             colour = "black" if value > 0.6 else "white"
-            axis.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8)
+            axis.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=SMALL)
     axis.set_xticks(range(columns), range(1, columns + 1))
     axis.set_yticks(range(rows), range(1, rows + 1) if rows > 1 else ["all"])
     axis.set(xlabel="accuracy on task", ylabel="after task")
@@ -360,12 +373,12 @@ def save_receptive_fields(fields: Mapping[str, tuple[Tensor, Tensor, tuple[int, 
         edges = {"edgecolors": "lightgrey", "linewidth": 2 / len(codes)}
         axis.pcolormesh(codes.numpy(), cmap=colours[0], norm=colours[1], **edges)
         axis.set(title=title, aspect="equal", xticks=[], yticks=[])
-        axis.title.set_fontsize(8)
+        axis.title.set_fontsize(SMALL)
         axis.invert_yaxis()
     for axis in axes[len(fields) :]:
         axis.set_visible(False)
     handles = [Patch(facecolor=colour, edgecolor="grey", label=kind) for kind, colour in kinds.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(kinds), fontsize=8)
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(kinds), fontsize=SMALL)
     _save_figure(figure, path)
 
 
@@ -398,13 +411,17 @@ def save_bar_panels(
         path: of the PNG.
         limits: of the horizontal axes, which else hold 0 and all values.
     """
-    figure, axes = _figure(4 + 4 * len(panels), 0.9 + 0.3 * len(names), columns=len(panels), sharey=True)
+    names = [_folded(name, 5.5) for name in names]
+    height = 0.9 + sum(0.3 + 0.14 * name.count("\n") for name in names)
+    figure, axes = _figure(4 + 4 * len(panels), height, columns=len(panels), sharey=True)
     for axis, (label, (values, errors)) in zip(axes, panels.items(), strict=True):
-        axis.barh(range(len(names)), values, xerr=errors, capsize=3, color="tab:blue", alpha=0.8)
+        bars = axis.barh(range(len(names)), values, xerr=errors, capsize=3, color="tab:blue", alpha=0.8)
+        told = ["" if math.isnan(value) else _plain(value, 4) for value in values]
+        axis.bar_label(bars, told, padding=4, fontsize=SMALL)
+        axis.margins(x=0.15)
         axis.set(xlabel=label, xlim=limits)
         axis.grid(axis="x", alpha=0.3)
-    short = [name if len(name) < 64 else f"{name[:60]} ..." for name in names]
-    axes[0].set_yticks(range(len(names)), short, fontsize=8)
+    axes[0].set_yticks(range(len(names)), names)
     axes[0].invert_yaxis()  # of all: they share it
     _save_figure(figure, path)
 
@@ -425,7 +442,8 @@ def save_shares(shares: Mapping[str, float], num: int, path: Path, label: str):
 
 def save_strength_curves(groups: dict[str, dict[str, list[tuple[float, float, float]]]], path: Path):
     """
-    Plots numbers over the strength of a penalty, on a logarithmic axis, a panel for each group.
+    Plots numbers over the strength of a penalty, on a logarithmic axis, a panel for each group. A strength of 0 stands
+    left of the others.
 
     Args:
         groups: title of the panel -> name of the curve -> points (strength, mean, standard error).
@@ -437,13 +455,13 @@ def save_strength_curves(groups: dict[str, dict[str, list[tuple[float, float, fl
     for axis, (title, curves) in zip(axes, groups.items(), strict=False):
         for name, points in curves.items():
             strengths, means, errors = zip(*sorted(points), strict=True)
-            axis.errorbar(strengths, means, errors, marker=".", capsize=3, label=name.replace("_", " "))
-        axis.set_xscale("symlog" if min(strengths) == 0 else "log")
-        axis.set_title(title if len(title) < 64 else f"{title[:60]} ...", fontsize=8)
-        axis.set(xlabel="strength", ylabel="accuracy", ylim=(-0.02, 1.02))
-        axis.legend(fontsize=8)
+            axis.errorbar(strengths, means, errors, marker=".", capsize=3, label=_words(name))
+        axis.set(xlabel=_folded(title, 3.7), ylabel="accuracy", ylim=(-0.02, 1.02))
+        _log_scale(axis, "x", [strength for points in curves.values() for strength, *_ in points])
+        axis.grid(alpha=0.3)
     for axis in axes[len(groups) :]:
-        axis.set_visible(False)
+        axis.remove()
+    _legends(figure)
     _save_figure(figure, path)
 
 
@@ -452,33 +470,38 @@ def save_functions(
     path: Path,
     xlabel: str,
     scale: str = "linear",
+    limits: tuple[float, float] | None = None,
 ):
     """
     Plots functions of one number, a panel for each group.
 
     Args:
-        panels: label of the vertical axis -> label of the curve -> (x, y, matplotlib's format string: "-", "o").
+        panels: label of the vertical axis -> label of the curve -> (x, y, matplotlib's format string: "-", "o"). NaN
+            breaks a line.
         path: of the PNG.
         xlabel: of the horizontal axes.
-        scale: of both axes, as matplotlib names it.
+        scale: of both axes, linear or log.
+        limits: of the vertical axes; those of the curves when not given.
 
     Without a panel there is no picture.
     """
     if not panels:
         return
-    from matplotlib.ticker import LogFormatter
-
-    figure, axes = _figure(6 * len(panels), 4, columns=len(panels))
+    figure, axes = _figure(6 * len(panels), 3.7, columns=len(panels))
     for axis, (ylabel, curves) in zip(axes, panels.items(), strict=True):
         for label, (x, y, style) in curves.items():
             axis.plot(x, y, style, label=label, markersize=5)
-        axis.set(xlabel=xlabel, ylabel=ylabel, xscale=scale, yscale=scale)
+        axis.set(xlabel=xlabel, ylabel=_folded(ylabel, 3.2))
+        x, y = ([float(value) for curve in curves.values() for value in curve[index]] for index in (0, 1))
+        if limits:
+            axis.set_ylim(limits[0] - 0.02 * (limits[1] - limits[0]), limits[1] + 0.02 * (limits[1] - limits[0]))
         if scale == "log":
-            for each in (axis.xaxis, axis.yaxis):
-                each.set_major_formatter("{x:g}")
-                each.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))  # numbers, not powers of ten
+            _log_scale(axis, "x", x)
+            _log_scale(axis, "y", y)
+        elif all(value.is_integer() for value in x):
+            axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
+    _legends(figure)
     _save_figure(figure, path)
 
 
@@ -494,15 +517,15 @@ def save_densities(rows: Mapping[str, Mapping[str, Tensor]], path: Path):
     from matplotlib.figure import Figure
 
     columns = max(len(row) for row in rows.values())
-    figure = Figure(figsize=(1.5 * columns, 1.6 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(1.7 * columns, 1.8 * len(rows)), layout="constrained")
     for axes, (label, row) in zip(figure.subplots(len(rows), columns, squeeze=False), rows.items(), strict=True):
         for axis, (title, density) in zip(axes, row.items(), strict=False):
             axis.imshow(density.T.numpy(), origin="lower", vmin=0)
-            axis.set_title(title, fontsize=7)
+            axis.set_title(_folded(title, 1.7), fontsize=SMALL)
             axis.set(xticks=[], yticks=[])
         for axis in axes[len(row) :]:
             axis.axis("off")
-        axes[0].set_ylabel(label, fontsize=8)
+        axes[0].set_ylabel(_folded(label, 1.7), fontsize=SMALL)
     _save_figure(figure, path)
 
 
@@ -524,6 +547,7 @@ def save_error_curves(
         levels: label -> (y, standard error) of horizontal lines, in a band of two standard errors.
     """
     figure, (axis,) = _figure(7, 4)
+    shown = [(x, y) for points in curves.values() for x, y, _ in points]
     for label, points in curves.items():
         x, y, errors = zip(*sorted(points), strict=True)
         axis.errorbar(x, y, errors, marker=".", capsize=3, label=label)
@@ -531,9 +555,11 @@ def save_error_curves(
         grey = str(0.3 * index)
         axis.axhline(y, color=grey, linestyle="--", linewidth=1, label=label)
         axis.axhspan(y - 2 * error, y + 2 * error, color=grey, alpha=0.15)
-    axis.set(xlabel=xlabel, ylabel=ylabel, xscale="log", yscale="log")
-    axis.grid(alpha=0.3, which="both")
-    axis.legend(fontsize=8)
+    axis.set(xlabel=xlabel, ylabel=ylabel)
+    _log_scale(axis, "x", [x for x, _ in shown])
+    _log_scale(axis, "y", [y for _, y in shown] + [y for y, _ in levels.values()])
+    axis.grid(alpha=0.3)
+    _legends(figure)
     _save_figure(figure, path)
 
 
@@ -542,9 +568,74 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1, sharey
     from matplotlib.figure import Figure  # takes a second
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(rows, columns, sharey=sharey, squeeze=False).flatten()
+    axes = figure.subplots(rows, columns, sharey=sharey, squeeze=False).flatten()
+    for axis in axes:
+        axis.tick_params(labelsize=SMALL)
+        axis.xaxis.label.set_size(SMALL + 1)
+        axis.yaxis.label.set_size(SMALL + 1)
+    return figure, axes
+
+
+def _log_scale(axes, which: str, values: Sequence[float]):
+    """
+    Makes an axis logarithmic, with plain numbers at few enough ticks: powers of ten, and others between few of them. 0
+    stands as far below the smallest positive value as a tenth of that would.
+
+    Args:
+        axes: of matplotlib.
+        which: of their axes, x or y.
+        values: that stand on it.
+    """
+    from matplotlib.ticker import AutoLocator, FixedLocator, FuncFormatter, LogLocator, NullFormatter
+
+    if not (positive := [value for value in values if value > 0]):
+        return
+    axis, low, high = getattr(axes, f"{which}axis"), min(positive), max(positive)
+    decades = math.log10(high / low)
+    locator = LogLocator(subs=(1, 2, 5) if decades <= 1.3 else (1, 3) if decades <= 2.6 else (1,), numticks=6)
+    ticks = [tick for tick in locator.tick_values(low, high) if 0.99 * low <= tick <= 1.01 * high]
+    if len(ticks) < 3:
+        locator = AutoLocator()
+    if 0 in values:
+        getattr(axes, f"set_{which}scale")("symlog", linthresh=low)
+        getattr(axes, f"set_{which}lim")(-0.2 * low, high**1.05 / low**0.05)
+        locator = FixedLocator([0, *ticks])
+    else:
+        getattr(axes, f"set_{which}scale")("log")
+    axis.set_major_locator(locator)
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _plain(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _plain(value: float, digits: int = 6) -> str:
+    """0.001 and 1000000 as they are, with so many digits at most that count."""
+    return np.format_float_positional(value, precision=digits, unique=False, fractional=False, trim="-")
+
+
+def _legends(figure):
+    """Legends above the panels, where they hide no curve; the figure grows by them."""
+    rows = 0
+    for axis in figure.axes:
+        handles, labels = axis.get_legend_handles_labels()
+        width = figure.get_figwidth() / axis.get_gridspec().ncols
+        labels = [_folded(label, width - 1) for label in labels]
+        columns = 2 if max(map(len, labels)) <= 6 * (width - 1) else 1
+        rows = max(rows, sum(label.count("\n") + 1 for label in labels) / columns)
+        place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2, "frameon": False}
+        axis.legend(handles, labels, fontsize=SMALL, ncols=columns, **place)
+    figure.set_figheight(figure.get_figheight() + 0.15 * rows * figure.axes[0].get_gridspec().nrows)
+
+
+def _folded(label: str, inches: float) -> str:
+    """A label on several lines, none of them longer."""
+    return textwrap.fill(textwrap.shorten(label, MOST_LETTERS, placeholder=" ..."), int(12 * inches))
+
+
+def _words(name: str) -> str:
+    """`kl_divergence` as `KL divergence`."""
+    return " ".join(ACRONYMS.get(word, word) for word in name.split("_"))
 
 
 def _save_figure(figure, path: Path):
     with replacing(Path(path)) as staging:
-        figure.savefig(staging, format="png", dpi=80)
+        figure.savefig(staging, format="png", dpi=DPI)
