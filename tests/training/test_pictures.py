@@ -13,7 +13,7 @@ from recipe_runs import tiles_of
 from hwzoo import training
 from hwzoo.training import pictures
 
-STRENGTHS = [0, 1, 10, 100, 1e3, 1e4, 1e6], [0.001, 0.1, 1], [3, 5, 8], [1e-5, 1e5]
+STRENGTHS = [0, 1, 10, 100, 1e3, 1e4, 1e6], [0.001, 0.1, 1], [3, 5, 8], [1e-5, 1e5], [0, 3, 4]
 LONG = "probability of a first token after 'question: which of the two is larger, the sun or the moon of the earth?'"
 HISTORY = [{"step": 50 * i, "loss": 3 / i, "kl_divergence": 20 * i / (i + 3)} for i in range(1, 100)]
 HISTORY += [{"step": 1000 * i, "eval_loss": 3.3 / i, "eval_rouge1": 30 + i, "eval_rougeL": 5} for i in range(1, 5)]
@@ -136,12 +136,9 @@ def test_every_word_of_a_figure_can_be_read(name, drawn, tmp_path):
     for axes in figure.axes:
         assert axes.bbox.width > 60 and axes.bbox.height > 25
         for which, labels in tick_labels(axes, renderer).items():
-            numbers = [text for text, _ in labels if not text[0].isalpha()]
-            assert all(set(text) <= set("0123456789.-−") for text in numbers if axes.get_xscale() != "linear"), numbers
             if getattr(axes, f"get_{which}scale")() != "linear":
-                assert len(labels) >= (2 if name != "errors at one place" else 1), labels
-                for text, _ in labels:
-                    assert float(text) >= 0 and "e" not in text
+                assert len(labels) >= 2, labels
+                assert all(set(text) <= set("0123456789.") for text, _ in labels), labels
             boxes += labels
     for index, (text, box) in enumerate(boxes):
         for other, another in boxes[:index]:
@@ -158,6 +155,7 @@ def test_numbers_on_logarithmic_axes_are_plain(drawn, tmp_path):
     assert told[1] == ["0.001", "0.01", "0.1", "1"]
     assert told[2] == ["3", "4", "5", "6", "7", "8"]
     assert told[3][0] == "0.00001" and told[3][-1] == "100000"
+    assert told[4] == ["0", "3", "4"]
 
 
 def test_only_what_was_measured_is_drawn(drawn, tmp_path):

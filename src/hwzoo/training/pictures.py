@@ -599,7 +599,7 @@ def _log_scale(axes, which: str, values: Sequence[float]):
     if 0 in values:
         getattr(axes, f"set_{which}scale")("symlog", linthresh=low)
         getattr(axes, f"set_{which}lim")(-0.2 * low, high**1.05 / low**0.05)
-        locator = FixedLocator([0, *ticks])
+        locator = FixedLocator([0, *(ticks if len(ticks) > 1 else (low, high))])
     else:
         getattr(axes, f"set_{which}scale")("log")
     axis.set_major_locator(locator)
@@ -619,7 +619,7 @@ def _legends(figure):
         handles, labels = axis.get_legend_handles_labels()
         width = figure.get_figwidth() / axis.get_gridspec().ncols
         labels = [_folded(label, width - 1) for label in labels]
-        columns = 2 if max(map(len, labels)) <= 6 * (width - 1) else 1
+        columns = 2 if max(map(len, labels), default=0) <= 6 * (width - 1) else 1
         rows = max(rows, sum(label.count("\n") + 1 for label in labels) / columns)
         place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2, "frameon": False}
         axis.legend(handles, labels, fontsize=SMALL, ncols=columns, **place)
