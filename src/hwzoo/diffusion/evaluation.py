@@ -83,7 +83,7 @@ class Evaluation:
         clean = clean_images(pixel_values, self.unet.config.sample_size)
         noise = torch.randn(clean.shape, generator=self._generator()).to(clean.device)
         products, versions = alphas_cumprod(self.scheduler, clean.device), {"x_0": pixel_values}
-        for timestep in torch.linspace(0, len(products) - 1, columns).long()[1:].tolist():
+        for timestep in (index * (len(products) - 1) // (columns - 1) for index in range(1, columns)):
             noisy = q_sample(clean, noise, torch.full((len(clean),), timestep, device=clean.device), products)
             versions[f"t = {timestep}"] = self.pipeline.to_pixel_values(noisy)
         return versions

@@ -376,7 +376,7 @@ def save_receptive_fields(fields: Mapping[str, tuple[Tensor, Tensor, tuple[int, 
         axis.title.set_fontsize(SMALL)
         axis.invert_yaxis()
     for axis in axes[len(fields) :]:
-        axis.set_visible(False)
+        axis.remove()
     handles = [Patch(facecolor=colour, edgecolor="grey", label=kind) for kind, colour in kinds.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(kinds), fontsize=SMALL)
     _save_figure(figure, path)
@@ -524,7 +524,7 @@ def save_densities(rows: Mapping[str, Mapping[str, Tensor]], path: Path):
             axis.set_title(_folded(title, 1.7), fontsize=SMALL)
             axis.set(xticks=[], yticks=[])
         for axis in axes[len(row) :]:
-            axis.axis("off")
+            axis.remove()
         axes[0].set_ylabel(_folded(label, 1.7), fontsize=SMALL)
     _save_figure(figure, path)
 
