@@ -158,7 +158,7 @@ def main(settings: Settings, prompts: Prompts, base: Base) -> dict:
     training.save_results(folder, results, failures, settings, prompts, base)
     training.save_shares(shares, len(test), folder / "accuracy.png", label="accuracy on test texts")
     panels = reliability_curves(results, sorted(set(prompts.shots)))
-    training.save_functions(panels, folder / "reliability.png", xlabel="confidence")
+    training.save_functions(panels, folder / "reliability.png", xlabel="confidence", limits=(0, 1))
     return results
 
 

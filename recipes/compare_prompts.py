@@ -157,8 +157,10 @@ def main(settings: Settings, base: Base, prompts: Prompts) -> dict:
     results = compared.results() | {"protocol": "; ".join(protocol)}
     training.save_results(folder, results, compared.failures, settings, base, prompts)
     training.save_shares(compared.accuracy, len(test), folder / "accuracy.png", label="accuracy on test pairs")
-    training.save_functions(compared.shot_curves(), folder / "shots.png", xlabel="examples in the prompt")
-    training.save_functions(compared.token_curves(), folder / "first_tokens.png", xlabel="step of the soft prompt")
+    curves, path = compared.shot_curves(), folder / "shots.png"
+    training.save_functions(curves, path, xlabel="examples in the prompt", limits=(0, 1))
+    curves, path = compared.token_curves(), folder / "first_tokens.png"
+    training.save_functions(curves, path, xlabel="step of the soft prompt", limits=(0, 1))
     return results
 
 

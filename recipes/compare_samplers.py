@@ -102,7 +102,8 @@ def main(settings: Settings) -> dict:
         scores = scoring.score(images, data, classifier, made_by, standard_error=True)
         results["protocol"] = f"{scores.pop('protocol')}; {PROTOCOL}"
         rows.append(row | scores)
-        training.save_image_grid(images[:100], folder / f"samples_{scheduler}_{spacing}_{steps}.png", columns=10)
+        caption = f"{name} by {scheduler}, {spacing}, {steps} steps, seed {settings.seed}"
+        training.save_image_grid(images[:100], folder / f"samples_{scheduler}_{spacing}_{steps}.png", caption, 10)
         write_json(path, results)
 
     # 3. beside the reference

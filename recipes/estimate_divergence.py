@@ -136,8 +136,8 @@ def main(settings: Settings) -> dict:
 
 
 def draw_by_phi(folder, jsd, wasserstein, weight):
-    truth = [-1, 0, 0, 0, 1], [LN2, LN2, 0, LN2, LN2], "-"
-    curves = {"truth: ln 2, and 0 at phi = 0": truth, "trained discriminators": (PHIS, jsd, "o")}
+    curves = {"truth: ln 2": ([-1, -0.02, math.nan, 0.02, 1], [LN2] * 5, "C0-"), "truth at phi = 0": ([0], [0], "C0D")}
+    curves["trained discriminators"] = PHIS, jsd, "C1."
     training.save_functions({"Jensen-Shannon divergence (nats)": curves}, folder / "jsd.png", xlabel="phi")
     best = [metrics.penalised_wasserstein(phi, weight) for phi in PHIS]
     label = f"best with penalty: |phi| + phi² / {2 * weight:g}"

@@ -99,7 +99,8 @@ def main(settings: Settings) -> dict:
 
     # 4. save
     with renewing(folder) as staging:
-        training.save_image_grid(samples[:200], staging / "samples.png", columns=20)
+        caption = f"{len(samples[:200])} of {num_samples} samples; {name}: {made_by}"
+        training.save_image_grid(samples[:200], staging / "samples.png", caption)
         write_json(staging / "scores.json", results)
     shares = zip(data.test.class_names, results["test_class_histogram"], strict=True)
     for label, value in (*results.items(), *((f"share of {label}", share) for label, share in shares)):

@@ -93,9 +93,11 @@ def main(settings: Settings) -> dict:
     )
 
     # 3. save
-    results |= {"num_samples": settings.num_samples, "seed": settings.seed, "seconds": round(seconds, 3)}
+    results |= {"num_samples": settings.num_samples, "seed": settings.seed}
+    caption = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in results.items())
+    results["seconds"] = round(seconds, 3)
     with renewing(folder) as staging:
-        training.save_image_grid(images[:200], staging / "samples.png", columns=min(20, len(images)))
+        training.save_image_grid(images[:200], staging / "samples.png", caption)
         training.save_images(images, staging / "images")
         write_json(staging / "samples.json", results)
     print(f"{len(images)} images in {seconds:.1f} s; they are in {folder}")

@@ -104,10 +104,13 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
             hub.save(eval_model, folder, results)
             drawing = {"generator": torch.Generator().manual_seed(run.seed), "temperature": protocol.temperature}
             samples = eval_model.sample(limit or 200, labels=classes(eval_model, limit or 200), **drawing)
-            training.save_image_grid(samples, folder / "samples.png", columns=20)
-            some = test_set.batch(test_means.indices(limit or 20).to(accelerator.device))
-            rows = completions(eval_model, some["pixel_values"], some["labels"], drawing)
-            training.save_image_grid(rows, folder / "completions.png", columns=len(some["labels"]))
+            caption = f"{len(samples)} samples at temperature {protocol.temperature:g}; {training.made_by(run, data)}"
+            training.save_image_grid(samples, folder / "samples.png", caption)
+            some = test_means.indices(limit or 20).to(accelerator.device)
+            versions = data.test_versions(test_set, some)
+            versions |= completions(eval_model, [*versions.values()][-1], test_set.labels[some], drawing)
+            caption = f"Test images, and their lower halves by the model; {training.made_by(run, data)}"
+            training.save_rows(versions, folder / "completions.png", caption, len(some))
             training.save_receptive_fields(receptive_fields(eval_model), folder / "receptive_fields.png")
             training.save_curves(history, folder / "curves.png", (LOSS,), unit="nats per image")
             training.save_settings(folder / "preset.yaml", run, architecture, protocol)
@@ -137,12 +140,12 @@ def classes(model, num: int) -> torch.Tensor | None:
     return torch.arange(num) * num_classes // num if num_classes else None
 
 
-def completions(model, images, labels, drawing) -> torch.Tensor:
-    """Rows of a picture: images, their upper halves on grey, and four completions of these."""
+def completions(model, images, labels, drawing) -> dict[str, torch.Tensor]:
+    """Rows of a picture: the upper halves of images, on grey, and four completions of these."""
     size, labels = images.shape[2], labels if model.config.num_classes else None
     known = (torch.arange(size, device=images.device) < size // 2)[:, None].expand(size, size)
-    completed = [model.complete(images, known, labels=labels, **drawing) for _ in range(4)]
-    return torch.cat([images, torch.where(known, images, 0.5), *completed])
+    completed = {f"completion {i}": model.complete(images, known, labels=labels, **drawing) for i in range(1, 5)}
+    return {"what is given": torch.where(known, images, 0.5)} | completed
 
 
 def receptive_fields(model) -> dict:

@@ -68,15 +68,12 @@ class Method(scoring.ScoreFlags):
 def main(run: Run, architecture: Model, method: Method) -> dict:
     # 1. accelerator, seed, output folder
     with training.start(run) as accelerator:
-        device, process = accelerator.device, (accelerator.process_index, accelerator.num_processes)
-
         # 2. data, on the device as one tensor
-        data = load_images(run.dataset_name, run.data_dir, run)
+        device, data = accelerator.device, load_images(run.dataset_name, run.data_dir, run)
         if (num := len(data.test)) < 2:
             raise UsageError(f"--num_bound_images: a standard error needs 2 test images, {data.name} has {num}")
-        test_set, parts = data.test.to(device), run.gradient_accumulation_steps
-        batches = ImageBatches(data.train.to(device), run.train_batch_size * parts, run.seed, *process)
-        noise = training.GlobalNoise(run.seed, device, *process)
+        batches = ImageBatches.for_run(data.train, run, accelerator)
+        noise = training.GlobalNoise.for_run(run, accelerator)
         scorer = scoring.Scorer(data, method, device)
 
         # 3. model: the UNet, and the scheduler that says what it is trained on
@@ -109,8 +106,9 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
         # 6. training; the pictures show the same noise at all steps, and as many images of each class
         evaluation = diffusion.Evaluation(eval_model, scheduler, size, method, run.seed, run.eval_batch_size)
         test_means, watch_means = (training.TestMeans(accelerator, each, run.eval_batch_size, seed=TEST_SEED)
-                                   for each in (test_set, data.watched.to(device)))  # fmt: skip
-        pictures = {name: training.ImageSeries(run.output_dir, COLUMNS, name) for name in ("samples", "denoising")}
+                                   for each in (data.test.to(device), data.watched.to(device)))  # fmt: skip
+        made_by, series = training.made_by(run, data), partial(training.ImageSeries, run.output_dir, columns=COLUMNS)
+        pictures = {name: series(f"{name.capitalize()}; {made_by}", name=name) for name in ("samples", "denoising")}
 
         def test_loss(batch, generator):
             clean, draw = diffusion.clean_images(batch["pixel_values"], padded_size), {"generator": generator}
@@ -142,7 +140,7 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
         # 8. save
         def save(folder, results, history, limit):
             hub.save(diffusion.make_pipeline(eval_model, scheduler, size), folder, results)
-            save_pictures(folder, evaluation, pictures, history, limit)
+            save_pictures(folder, evaluation, pictures, history, limit, data.test.pixel_values(slice(10)), made_by)
             training.save_settings(folder / "preset.yaml", run, architecture, method)
             about = {"config": eval_model.config, "schedule": scheduler.config, "image_size": size, "method": method}
             hub.save_card(run, folder, "ddpm", data, results, **about)
@@ -155,12 +153,14 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
         ).results  # fmt: skip
 
 
-def save_pictures(folder, evaluation, pictures, history, limit):
-    training.save_image_grid(evaluation.frames(limit or 200)[-1], folder / "samples.png", columns=20)
-    frames = evaluation.frames(limit or 100, evaluation.settings.num_inference_steps)
-    training.save_animation([*frames, *[frames[-1]] * 8], folder / "reverse.gif", columns=COLUMNS)
-    strips = diffusion.denoising_strips(frames, min(10, len(frames[0])), COLUMNS)
-    training.save_image_grid(strips, folder / "denoising.png", columns=COLUMNS)
+def save_pictures(folder, evaluation, pictures, history, limit, originals, made_by):
+    frames = evaluation.frames(limit or 200, evaluation.settings.num_inference_steps)
+    some = {step: images[::2] for step, images in frames.items()}
+    training.save_animation(some, folder / "reverse.gif", f"Reverse process; {made_by}", COLUMNS)
+    grids = {"samples": [*frames.values()][-1], "denoising": diffusion.denoising_strips(frames, 10, COLUMNS)}
+    grids["forward_process"] = evaluation.forward_process(originals, COLUMNS)
+    for name, images in grids.items():
+        training.save_image_grid(images, folder / f"{name}.png", f"{name.replace('_', ' ').capitalize()}; {made_by}")
     for name, series in pictures.items():
         series.finish(folder / f"training_{name}.gif")
     training.save_curves(history, folder / "curves.png", ("loss",), unit="mean squared error")

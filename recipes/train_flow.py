@@ -110,9 +110,11 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
             hub.save(eval_model, folder, results)
             drawing = {"generator": torch.Generator().manual_seed(run.seed), "temperature": protocol.temperature}
             samples = eval_model.sample(limit or 200, labels=classes(eval_model, limit or 200), **drawing)
-            training.save_image_grid(samples, folder / "samples.png", columns=20)
+            caption = f"{len(samples)} samples at temperature {protocol.temperature:g}; {training.made_by(run, data)}"
+            training.save_image_grid(samples, folder / "samples.png", caption)
             lines = interpolations(eval_model, test_set)
-            training.save_image_grid(lines.flatten(0, 1), folder / "interpolations.png", columns=lines.shape[1])
+            caption = f"Straight lines between the latents of two test images each; {training.made_by(run, data)}"
+            training.save_image_grid(lines.flatten(0, 1), folder / "interpolations.png", caption, lines.shape[1])
             training.save_curves(history, folder / "curves.png", (LOSS,), unit="nats per image")
             training.save_settings(folder / "preset.yaml", run, architecture, protocol)
             hub.save_card(run, folder, "flow", data, results, config=eval_model.config, protocol=protocol)

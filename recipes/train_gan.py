@@ -114,7 +114,7 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
 
         # 6. training; the grids show the same latents, and as many images of each class, at all steps
         samples = generators.sampler(eval_model, run.seed, 200, evenly=True)
-        grids = training.ImageSeries(run.output_dir, columns=10)
+        grids = training.ImageSeries(run.output_dir, f"The same latents; {training.made_by(run, data)}", columns=10)
         after_step = grids.each(method.grid_steps, lambda: samples(100))
 
         # 7. test: each process has statistics of BatchNorm of its own, those of the first are saved and tested
@@ -128,7 +128,7 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
         # 8. save
         def save(folder, results, history, limit):
             hub.save(eval_model, folder, results)
-            training.save_image_grid(samples(200), folder / "samples.png", columns=20)
+            training.save_image_grid(samples(200), folder / "samples.png", f"Samples; {training.made_by(run, data)}")
             grids.finish(folder / "training.gif")
             training.save_panels(history, folder / "curves.png", PANELS)
             training.save_settings(folder / "preset.yaml", run, architecture, method)

@@ -55,11 +55,33 @@ def checkpoint(folder: Path, step: int) -> Path:
 
 
 def tiles_of(path: Path, columns: int) -> torch.Tensor:
-    """The grey images of a grid that a recipe wrote, uint8, (num, height, width)."""
-    grid = torch.from_numpy(np.array(Image.open(path)))
-    width = grid.shape[1] // columns
-    rows = grid.unflatten(0, (-1, width)).unflatten(2, (columns, width)).transpose(1, 2)
-    return rows.flatten(0, 1)[:, 1:-1, 1:-1]  # without the frame of a pixel
+    """
+    The images of a grid that a recipe wrote, each pixel once, uint8, (num, height, width), or with a last dimension of
+    colours. A tile is 56 pixels wide or more, its squares are of one colour, and a caption is drawn below the grid.
+    """
+    picture = Image.open(path)
+    pixels, grid = torch.from_numpy(np.array(picture)), json.loads(picture.text["Grid"])
+    assert grid["columns"] == columns and grid["width"] >= 56, (path, grid)
+    bottom = grid["top"] + grid["rows"] * (grid["height"] + 2)
+    assert (pixels[:bottom] != 255).any() and (pixels[bottom:] < 100).any() and picture.text["Description"], path
+    tiles = pixels[grid["top"] : bottom, grid["left"] : grid["left"] + columns * (grid["width"] + 2)]
+    tiles = tiles.unflatten(0, (grid["rows"], -1)).unflatten(2, (columns, -1)).transpose(1, 2).flatten(0, 1)
+    shown = (tiles == 255).flatten(1).logical_not().any(1)  # where a row has fewer images the page is white
+    assert shown.sum() == grid["num"], path
+    tiles, enlarged = tiles[shown, 1:-1, 1:-1], grid["enlarged"]  # without the frame of a pixel
+    small = tiles[:, ::enlarged, ::enlarged]
+    assert torch.equal(small.repeat_interleave(enlarged, 1).repeat_interleave(enlarged, 2), tiles), path
+    return small
+
+
+def captions_in(folder: Path) -> dict[str, str]:
+    """The captions of the grids of images in a folder by name, which are as `tiles_of` tells."""
+    captions = {}
+    for path in sorted(folder.glob("*.png")):
+        if "Grid" in (texts := Image.open(path).text):
+            tiles_of(path, json.loads(texts["Grid"])["columns"])
+            captions[path.stem] = texts["Description"]
+    return captions
 
 
 def stopped_at(straight: Path, step: int, folder: Path) -> Path:

@@ -35,11 +35,25 @@ def test_frames_are_of_each_class(tiny_unet):
     expected = evaluation.pipeline(
         labels, guidance_scale=2.0, num_inference_steps=5, generator=seeded(7), output_type="pt"
     ).images
-    assert len(frames) == 5 and torch.equal(frames[-1], expected)
-    assert torch.equal(evaluation.frames(6)[0], expected)
+    assert len(frames) == 5 and torch.equal(frames["step 5"], expected)
+    assert torch.equal(evaluation.frames(6)["step 5"], expected)
     pictures = evaluation.pictures(20, 4)
-    assert torch.equal(pictures["samples"], evaluation.frames(20)[-1])
-    assert torch.equal(pictures["denoising"][3::4], pictures["samples"][::2])  # each ends in the image itself
+    assert torch.equal(pictures["samples"], evaluation.frames(20)["step 5"])
+    assert list(pictures["denoising"]) == ["step 1", "step 2", "step 3", "step 5"]
+    assert torch.equal(pictures["denoising"]["step 5"], pictures["samples"][::2])  # each ends in the image itself
+
+
+def test_the_forward_process_adds_more_and_more_of_one_noise(tiny_unet):
+    evaluation = evaluation_of(tiny_unet(), image_size=5)
+    images = torch.randint(256, (4, 1, 5, 5), generator=seeded()) / 255
+    versions = evaluation.forward_process(images, 4)
+    assert list(versions) == ["x_0", "t = 9", "t = 19", "t = 29"] and torch.equal(versions["x_0"], images)
+    noise = torch.randn(4, 1, 8, 8, generator=seeded(7))[:, :, 1:6, 1:6]  # of the padded images
+    products = (1 - diffusion.train_scheduler(30).betas).cumprod(0)
+    for timestep in (9, 19, 29):
+        product = products[timestep]
+        noisy = product.sqrt() * (2 * images - 1) + (1 - product).sqrt() * noise
+        assert torch.allclose(versions[f"t = {timestep}"], (noisy / 2 + 0.5).clamp(0, 1), atol=1e-5)
 
 
 def test_samples_are_of_classes_drawn_uniformly(tiny_unet):
@@ -54,7 +68,7 @@ def test_samples_are_of_classes_drawn_uniformly(tiny_unet):
 
 def test_without_classes_there_are_no_labels(tiny_unet):
     evaluation = evaluation_of(tiny_unet(), image_size=5, guidance_scale=1.0)
-    assert evaluation.samples(6).shape == (6, 1, 5, 5) and evaluation.frames(3, 2).shape == (2, 3, 1, 5, 5)
+    assert evaluation.samples(6).shape == (6, 1, 5, 5) and [*evaluation.frames(3, 2).values()][0].shape == (3, 1, 5, 5)
     assert str(evaluation) == "ddpm, 5 steps, seed 7"
     batch = {"pixel_values": torch.zeros(2, 1, 5, 5), "labels": torch.tensor([8, 9])}
     assert evaluation.bound(batch, seeded())["prior"].shape == (2,)

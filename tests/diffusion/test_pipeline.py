@@ -300,17 +300,23 @@ def test_networks_that_cannot_be_are_refused(channels, groups, named):
 def test_the_reverse_process_ends_in_the_images(conditional):
     call = {"labels": [0, 1, 2], "guidance_scale": 2.0, "num_inference_steps": 6}
     frames = diffusion.reverse_process(conditional, 4, generator=seeded(), **call)
-    assert frames.shape == (4, 3, 1, 8, 8) and 0 <= frames.min() and frames.max() <= 1
-    assert torch.equal(frames[-1], conditional(generator=seeded(), output_type="pt", **call).images)
+    assert list(frames) == ["step 1", "step 3", "step 4", "step 6"]
+    assert all(each.shape == (3, 1, 8, 8) and 0 <= each.min() and each.max() <= 1 for each in frames.values())
+    assert torch.equal(frames["step 6"], conditional(generator=seeded(), output_type="pt", **call).images)
     every = diffusion.reverse_process(conditional, 100, generator=seeded(), **call)
-    assert len(every) == 6 and torch.equal(frames, every[torch.tensor([0, 2, 3, 5])])
+    assert len(every) == 6 and all(torch.equal(frames[step], every[step]) for step in frames)
 
 
 def test_strips_show_some_images_from_noise_to_the_end():
-    frames = torch.arange(12 * 6).view(12, 6, 1, 1, 1).float()
-    strips = diffusion.denoising_strips(frames, rows=3, columns=4).view(3, 4)
-    assert strips.tolist() == [[12 + 6 * i * 3 + image for i in range(4)] for image in (0, 2, 4)]
-    assert len(diffusion.denoising_strips(frames[:2], rows=6, columns=4)) == 24
+    frames = {f"step {step}": torch.arange(6) + 10 * step for step in range(1, 13)}
+    strips = diffusion.denoising_strips(frames, rows=3, columns=4)
+    assert {step: images.tolist() for step, images in strips.items()} == {
+        f"step {step}": [10 * step, 10 * step + 2, 10 * step + 4] for step in (3, 6, 9, 12)
+    }
+    few = diffusion.denoising_strips({step: frames[step] for step in ("step 1", "step 2")}, rows=10, columns=4)
+    assert {step: images.tolist() for step, images in few.items()} == {
+        "step 1": [*range(10, 16)], "step 2": [*range(20, 26)]
+    }  # fmt: skip
 
 
 # Saving and loading

@@ -49,7 +49,7 @@ def main(run: Run, architecture: Model) -> dict:
         def save(folder, results, history, limit):
             hub.save(eval_model, folder, results)
             samples = eval_model.sample(200, generator=torch.Generator().manual_seed(run.seed))
-            training.save_image_grid(samples, folder / "samples.png", columns=20)
+            training.save_image_grid(samples, folder / "samples.png", f"200 samples; {training.made_by(run, data)}")
             training.save_settings(folder / "preset.yaml", run, architecture)
             hub.save_card(run, folder, "linear_gaussian", data, results, config=eval_model.config)
 

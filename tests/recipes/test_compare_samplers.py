@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from PIL import Image
-from recipe_runs import load_recipe, save_classifier
+from recipe_runs import captions_in, load_recipe, save_classifier
 
 from hwzoo import (
     ClassifierForImageClassification,
@@ -79,7 +79,9 @@ def test_the_table(compare, tmp_path):
     assert all(line.count("|") == COLUMNS + 1 for line in lines[: 2 + 9]) and lines[2].startswith("| ddpm | trailing")
     assert lines[11:] == ["", results["protocol"] + "."]
     assert Image.open(tmp_path / "table" / "quality.png").width > 300
-    assert len(list((tmp_path / "table").glob("samples_*_*_*.png"))) == 9
+    captions = captions_in(tmp_path / "table")
+    assert len(captions) == len(list((tmp_path / "table").glob("samples_*_*_*.png"))) == 9
+    assert all(" by " in caption and caption.endswith("seed 0") for caption in captions.values()), captions
 
 
 def test_a_row_is_of_the_images_that_sample_draws(compare, tmp_path):

@@ -22,7 +22,7 @@ KEYS = {
     "density_total_variation", "value_trained", "value_optimal", "value_from_jsd", "generator_gradient",
     "generator_gradient_max_error", "train_runtime", "protocol",
 }  # fmt: skip
-PICTURES = {"jsd.png": 480, "wasserstein.png": 480, "density_ratio.png": 960, "vanishing_gradient.png": 480}
+PICTURES = {"jsd.png": 600, "wasserstein.png": 600, "density_ratio.png": 1200, "vanishing_gradient.png": 600}
 JSD_OF_DENSITIES = 0.0874573  # nats; tests/metrics/test_divergence.py finds it in two ways
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from recipe_runs import load_recipe, save_classifier
+from recipe_runs import captions_in, load_recipe, save_classifier, tiles_of
 from transformers import ResNetConfig, ResNetForImageClassification
 
 from hwzoo import VAEConfig, VAEModel, hub, scoring
@@ -87,7 +87,9 @@ def test_a_model_of_the_zoo(evaluate, tmp_path, capsys):
     ):  # fmt: skip
         assert part in results["protocol"], part
     assert "singular" not in results["protocol"]
-    assert Image.open(tmp_path / "scores" / "samples.png").size == (20 * 30, 3 * 30)
+    assert len(tiles_of(tmp_path / "scores" / "samples.png", 20)) == 60
+    (caption,) = captions_in(tmp_path / "scores").values()
+    assert caption.startswith(f"60 of 60 samples; {vae}") and caption.endswith("seed 3")
     printed = capsys.readouterr().out
     assert re.search(r"test_fid_floor \d+\.\d{4}\n", printed) and results["protocol"] in printed
     assert re.search(rf"share of 7 {results['test_class_histogram'][7]:.4f}\n", printed)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from recipe_runs import load_recipe, save_classifier
+from recipe_runs import captions_in, load_recipe, save_classifier, tiles_of
 from safetensors.torch import load_file, save_file
 
 from hwzoo import (
@@ -69,7 +69,9 @@ def test_what_it_leaves(sample, tmp_path):
     assert json.loads((tmp_path / "samples" / "samples.json").read_text()) == results
     assert (results["scheduler"], results["num_inference_steps"], results["seed"]) == ("unipc", 4, 3)
     assert results["seconds"] > 0 and images.shape == (6, 8, 8)
-    assert Image.open(tmp_path / "samples" / "samples.png").size == (6 * 10, 10)
+    assert np.array_equal(tiles_of(tmp_path / "samples" / "samples.png", columns=6), images)
+    caption = f"model {model}, scheduler unipc, num inference steps 4, guidance scale 1.0, num samples 6, seed 3"
+    assert captions_in(tmp_path / "samples") == {"samples": caption}
     pipeline = diffusion.load_pipeline(model)
     pipeline.scheduler = diffusion.make_scheduler("unipc", pipeline.scheduler.config, "linspace")
     generator = torch.Generator().manual_seed(3)

@@ -35,7 +35,7 @@ def started(monkeypatch) -> list:
 
     monkeypatch.setattr(vae, "main", main)
     monkeypatch.setattr(vae.metrics, "course100", lambda *args, **kwargs: {"course100_negative_elbo": 1.0})
-    for name in ("save_image_grid", "save_pairs", "save_curves"):
+    for name in ("save_image_grid", "save_rows", "save_curves"):
         monkeypatch.setattr(vae.training, name, lambda *args, **kwargs: None)
     return runs
 

@@ -10,6 +10,7 @@ from forked import TwoProcesses
 from PIL import Image
 from recipe_runs import (
     as_flags,
+    captions_in,
     evaluations,
     history,
     last_of_the_bar,
@@ -82,11 +83,17 @@ def test_what_a_run_leaves(train_autoregressive, tmp_path, capsys):
     assert samples.shape == (200, 28, 28) and set(samples.unique().tolist()) == {0, 255}
     expected = model.sample(200, generator=torch.Generator().manual_seed(0))[:, 0]
     assert torch.equal(samples, (expected * 255).to(torch.uint8))
-    rows = tiles_of(tmp_path / "completions.png", columns=20).view(6, 20, 28, 28)
+    grey, *rows = tiles_of(tmp_path / "completions.png", columns=20).view(7, 20, 28, 28)
+    assert torch.equal(grey, load_images("digits").test.images[torch.arange(20) * 297 // 20, 0])
+    rows = torch.stack(rows)
     assert torch.equal(rows[0], test_set.images[torch.arange(20) * 297 // 20, 0])
     assert all(torch.equal(row[:, :14], rows[0, :, :14]) for row in rows[1:])
     assert (rows[1, :, 14:] == 128).all() and set(rows[2:, :, 14:].unique().tolist()) == {0, 255}
     assert not torch.equal(rows[2], rows[3])
+    assert captions_in(tmp_path) == {
+        "samples": "200 samples at temperature 1; autoregressive on digits, seed 0",
+        "completions": "Test images, and their lower halves by the model; autoregressive on digits, seed 0",
+    }
     for name in ("curves.png", "receptive_fields.png"):
         assert Image.open(tmp_path / name).width > 300
     card = (tmp_path / "README.md").read_text()
@@ -146,8 +153,7 @@ def test_colour_images_train(train_autoregressive, tmp_path):
     ):
         results = run(train_autoregressive, tmp_path / name, **flags, **network)
         assert results["test_bits_per_dim"] == pytest.approx(8, abs=0.5)  # noise
-        assert Image.open(tmp_path / name / "completions.png").size == (8 * 10, 6 * 10)
-        assert Image.open(tmp_path / name / "completions.png").mode == "RGB"
+        assert tiles_of(tmp_path / name / "completions.png", 8).shape == (6 * 8, 8, 8, 3)
 
 
 def test_stopped_and_resumed_equals_uninterrupted(train_autoregressive, no_pictures, tmp_path):

@@ -18,6 +18,7 @@ from PIL import Image
 from recipe_runs import (
     TORCHRUN,
     as_flags,
+    captions_in,
     checkpoint,
     evaluations,
     history,
@@ -128,9 +129,16 @@ def test_what_a_run_leaves(train_ddpm, tmp_path, capsys):
     assert results["test_bits_per_dim"] == pytest.approx(sum(parts)) and 0 < min(parts)
     assert 0 < results["test_bits_per_dim_standard_error"] < results["test_bits_per_dim"]
 
-    assert Image.open(tmp_path / "samples.png").size == (20 * 30, 10 * 30)
-    for name in ("denoising", "samples_0003", "samples_0006", "denoising_0003", "denoising_0006"):
-        assert Image.open(tmp_path / f"{name}.png").size == (10 * 30, 10 * 30)
+    names = ("samples", "denoising", "forward_process", "samples_0003", "samples_0006", "denoising_0003")
+    captions = captions_in(tmp_path)
+    assert captions.keys() == {*names, "denoising_0006"}
+    assert captions["forward_process"] == "Forward process; ddpm on digits, seed 0"
+    assert captions["denoising_0003"] == "Denoising; ddpm on digits, seed 0\nstep 3"
+    shown = {name: tiles_of(tmp_path / f"{name}.png", columns)
+             for name, columns in zip(names, (20, 3, 10, 10, 10, 3), strict=True)}  # fmt: skip
+    assert [len(tiles) for tiles in shown.values()] == [200, 10 * 3, 10 * 10, 100, 100, 10 * 3]
+    assert torch.equal(shown["forward_process"][::10], load_images("digits").test.images[:10, 0])
+    assert torch.equal(shown["denoising"][2::3], shown["samples"][::20])  # both end in the same images
     assert Image.open(tmp_path / "curves.png").width > 300
     with Image.open(tmp_path / "reverse.gif") as animation:
         assert animation.n_frames >= 3

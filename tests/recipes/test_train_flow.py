@@ -10,6 +10,7 @@ from forked import TwoProcesses
 from PIL import Image
 from recipe_runs import (
     as_flags,
+    captions_in,
     checkpoint,
     history,
     last_of_the_bar,
@@ -93,6 +94,10 @@ def test_what_a_run_leaves(train_flow, tmp_path, capsys):
         assert torch.equal(lines[label, 0], test_set.images[test_set.labels == label][0, 0])
         assert torch.equal(lines[label, -1], test_set.images[test_set.labels == (label - 1) % 10][-1, 0])
     assert Image.open(tmp_path / "curves.png").width > 300
+    assert captions_in(tmp_path) == {
+        "samples": "200 samples at temperature 0.7; flow on digits, seed 0",
+        "interpolations": "Straight lines between the latents of two test images each; flow on digits, seed 0",
+    }
     card = " ".join((tmp_path / "README.md").read_text().split())
     for words in (
         "Glow (",
@@ -162,8 +167,8 @@ def test_colour_images_train(train_flow, no_curves, tmp_path):
     for network in ("glow", "realnvp", "nice"):
         results = run(train_flow, tmp_path / network, network=network, **flags)
         assert results["test_bits_per_dim"] == pytest.approx(8, abs=1)  # noise
-        assert Image.open(tmp_path / network / "interpolations.png").size == (10 * 10, 2 * 10)
-        assert Image.open(tmp_path / network / "samples.png").mode == "RGB"
+        assert tiles_of(tmp_path / network / "interpolations.png", 10).shape == (2 * 10, 8, 8, 3)
+        assert tiles_of(tmp_path / network / "samples.png", 20).shape == (200, 8, 8, 3)
 
 
 def test_actnorm_is_set_once_and_stays_through_a_resume(train_flow, no_curves, tmp_path):

@@ -15,6 +15,7 @@ from PIL import Image
 from recipe_runs import (
     TORCHRUN,
     as_flags,
+    captions_in,
     checkpoint,
     history,
     last_of_the_bar,
@@ -66,7 +67,6 @@ EVERYTHING = {
     "max_grad_norm": 5.0,
     "logging_steps": 4,
 }
-GRID = (10 * 30, 10 * 30)
 
 
 def types_of(recipe) -> list[type]:
@@ -118,13 +118,15 @@ def test_what_a_run_leaves(train_gan, tmp_path, capsys):
     assert results["train_steps"] == 6 and results["train_runtime"] > 0
     for words in ("digits", "running statistics of BatchNorm", "unconditional", "last weights", "the last step"):
         assert words in results["protocol"]
-    assert Image.open(tmp_path / "samples.png").size == (20 * 30, 10 * 30)
     assert Image.open(tmp_path / "curves.png").width > 500
     grids = sorted(path.name for path in tmp_path.glob("fake_*"))
     assert grids == ["fake_0002.png", "fake_0004.png", "fake_0006.png"]
-    assert all(Image.open(tmp_path / name).size == GRID for name in grids)
+    captions = {f"fake_{step:04}": f"The same latents; gan on digits, seed 0\nstep {step}" for step in (2, 4, 6)}
+    assert captions_in(tmp_path) == captions | {"samples": "Samples; gan on digits, seed 0"}
+    assert len(tiles_of(tmp_path / "samples.png", 20)) == 200 and len(tiles_of(tmp_path / "fake_0002.png", 10)) == 100
     with Image.open(tmp_path / "training.gif") as animation:
-        assert (animation.n_frames, animation.size, animation.info["loop"]) == (3, GRID, 0)
+        size = Image.open(tmp_path / "fake_0002.png").size
+        assert (animation.n_frames, animation.size, animation.info["loop"]) == (3, size, 0)
     names = {"discriminator_loss", "generator_loss", "accuracy_real", "accuracy_fake"}
     names |= {"discriminator_gradient_norm", "generator_gradient_norm"}
     records = history(tmp_path)

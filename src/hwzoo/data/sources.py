@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import HwzooError, UsageError, first_line
@@ -139,6 +140,23 @@ class ImageSplits:
         train = self.train.binarized(seed) if binarization == "static" else self.train
         test = self.test.binarized(test_seed)
         return train, test, test if self.validation is None else self.validation.binarized(test_seed)
+
+    def test_versions(self, seen: ImageSet, indices: Tensor | slice) -> dict[str, Tensor]:
+        """
+        Some test images, float32 in [0, 1], (num, channels, height, width), as they came and as a model sees them.
+
+        Args:
+            seen: the test images of `binarized`, on any device.
+            indices: which of them.
+
+        Returns:
+            On that device: `original`, and `binarised` where it differs.
+        """
+        versions = {"original": self.test.to(seen.images.device), "binarised": seen}
+        versions = {name: images.pixel_values(indices) for name, images in versions.items()}
+        if torch.equal(*versions.values()):
+            del versions["binarised"]
+        return versions
 
     def check_classes(self, wanted_by: str):
         """

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .bound import variational_bound
 from .pipelines import denoising_strips, make_pipeline, make_scheduler, reverse_process
+from .process import alphas_cumprod, q_sample
 from .unet import clean_images
 
 BOUNDS = ("bits_per_dim", "prior", "denoising", "reconstruction")
@@ -39,7 +40,7 @@ class Evaluation:
         )
         return f"{self.settings.scheduler}, {self.settings.num_inference_steps} steps, seed {self.seed}{guided}"
 
-    def frames(self, num_images: int, num_frames: int = 1) -> Tensor:
+    def frames(self, num_images: int, num_frames: int = 1) -> dict[str, Tensor]:
         """
         Those of `reverse_process`, of as many images of each class, in the order of the classes.
 
@@ -48,24 +49,44 @@ class Evaluation:
             num_frames: evenly spaced over the steps; the last is the image.
 
         Returns:
-            (num_frames, num_images, channels, height, width) in [0, 1].
+            `step 1` and so on -> (num_images, channels, height, width) in [0, 1].
         """
         labels = torch.arange(num_images) * max(1, self.num_classes) // num_images
         return reverse_process(self.pipeline, num_frames, **self._call(labels, self._generator()))
 
-    def pictures(self, num_images: int, columns: int) -> dict[str, Tensor]:
+    def pictures(self, num_images: int, columns: int) -> dict[str, Any]:
         """
-        Grids of so many columns: such images as `samples`, and ten of them on their way as `denoising`.
+        Such images, and ten of them on their way.
 
         Args:
-            num_images: in `samples`.
-            columns: of both grids; also the number of frames of an image in `denoising`.
+            num_images: how many.
+            columns: frames of each image on its way.
 
         Returns:
-            Images in [0, 1], (num, channels, height, width), by name.
+            `samples`, (num_images, channels, height, width) in [0, 1], and `denoising`, what `denoising_strips` gives.
         """
         frames = self.frames(num_images, columns)
-        return {"samples": frames[-1], "denoising": denoising_strips(frames, 10, columns)}
+        return {"samples": list(frames.values())[-1], "denoising": denoising_strips(frames, 10, columns)}
+
+    def forward_process(self, pixel_values: Tensor, columns: int) -> dict[str, Tensor]:
+        """
+        Images on their way to noise: x_0, and samples of q(x_t | x_0) at timesteps evenly spaced up to the last one,
+        by `q_sample` with the same noise at each of them.
+
+        Args:
+            pixel_values: in [0, 1], (num, channels, height, width).
+            columns: versions of each image, 2 or more.
+
+        Returns:
+            `x_0`, then `t = 110` and so on -> of the shape of `pixel_values`, in [0, 1], what lies outside clamped.
+        """
+        clean = clean_images(pixel_values, self.unet.config.sample_size)
+        noise = torch.randn(clean.shape, generator=self._generator()).to(clean.device)
+        products, versions = alphas_cumprod(self.scheduler, clean.device), {"x_0": pixel_values}
+        for timestep in (index * (len(products) - 1) // (columns - 1) for index in range(1, columns)):
+            noisy = q_sample(clean, noise, torch.full((len(clean),), timestep, device=clean.device), products)
+            versions[f"t = {timestep}"] = self.pipeline.to_pixel_values(noisy)
+        return versions
 
     def samples(self, num_images: int) -> Tensor:
         """Images of classes drawn uniformly, (num_images, channels, height, width) in [0, 1], on the CPU."""

@@ -203,7 +203,7 @@ def load_pipeline(name_or_path: str) -> Any:
     return make_pipeline(unet.float().eval(), scheduler, index.get("image_size"))
 
 
-def reverse_process(pipeline: Any, num_frames: int, **kwargs: Any) -> Tensor:
+def reverse_process(pipeline: Any, num_frames: int, **kwargs: Any) -> dict[str, Tensor]:
     """
     The images of a run of the pipeline on their way from noise, evenly spaced over its steps.
 
@@ -213,37 +213,38 @@ def reverse_process(pipeline: Any, num_frames: int, **kwargs: Any) -> Tensor:
         kwargs: of the pipeline's call.
 
     Returns:
-        (num_frames, batch, channels, height, width), float32 in [0, 1]; the last are the images that the call gives.
+        `step 1` and so on -> (batch, channels, height, width), float32 in [0, 1]; the last are the images that the
+        call gives.
     """
-    frames = []
+    frames = {}
 
     def keep(pipeline, step, timestep, tensors):
         steps = len(pipeline.scheduler.timesteps)
         num = min(num_frames, steps)
         if step in {(index + 1) * steps // num - 1 for index in range(num)}:
-            frames.append(pipeline.to_pixel_values(tensors["latents"]))
+            frames[f"step {step + 1}"] = pipeline.to_pixel_values(tensors["latents"])
 
     pipeline(**kwargs | {"output_type": "pt"}, callback_on_step_end=keep)
-    return torch.stack(frames)
+    return frames
 
 
-def denoising_strips(frames: Tensor, rows: int, columns: int) -> Tensor:
+def denoising_strips(frames: dict[str, Tensor], rows: int, columns: int) -> dict[str, Tensor]:
     """
-    Of the frames of `reverse_process`, `rows` images evenly spaced over the batch, each at `columns` frames from left
-    to right, the last the image itself: (rows * columns, channels, height, width), for a grid of so many columns.
+    Some images on their way from noise, for a picture with a row of each.
 
     Args:
-        frames: (num_frames, batch, channels, height, width).
-        rows: images.
-        columns: frames of each; where there are fewer, some stand there twice.
+        frames: of `reverse_process`.
+        rows: images, evenly spaced over the batch; fewer where there are fewer.
+        columns: frames of each, evenly spaced, the last the image itself; fewer where there are fewer.
 
     Returns:
-        The images, those of one row after the other.
+        Of the frames by name, (rows, channels, height, width).
     """
-    num_frames, batch = frames.shape[:2]
-    steps = ((torch.arange(columns) + 1) * num_frames).div(columns, rounding_mode="floor") - 1
-    images = torch.arange(rows) * batch // rows
-    return frames[steps.clamp(min=0)][:, images].transpose(0, 1).flatten(0, 1)
+    columns, steps = min(columns, len(frames)), list(frames)
+    shown = [steps[(index + 1) * len(steps) // columns - 1] for index in range(columns)]
+    batch = len(frames[steps[0]])
+    images = torch.arange(min(rows, batch)) * batch // min(rows, batch)
+    return {step: frames[step][images] for step in shown}
 
 
 def load_or_build(

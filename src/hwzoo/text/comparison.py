@@ -1,6 +1,7 @@
 """Prompts in words, and what is trained in their place, compared on the same test pairs."""
 
 import copy
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -145,7 +146,8 @@ class PromptComparison:
             rows = [row for row in self.watched if row["source"] == source]
             told = [token for row in rows for token, value in row["tokens"] if value > SHOWN_PROBABILITY]
             for token in dict.fromkeys(told):
-                points = [(row["step"], dict(row["tokens"]).get(token, 0.0)) for row in rows]
+                # At a step where it is not among the most probable its probability is not known.
+                points = [(row["step"], dict(row["tokens"]).get(token, math.nan)) for row in rows]
                 curve = (*zip(*points, strict=True), ".-")
                 panels.setdefault(f"probability of a first token after {source!r}", {})[repr(token)] = curve
         return panels

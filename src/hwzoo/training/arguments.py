@@ -383,8 +383,13 @@ def _as_launched(types: list[type], tokens: list[str], launcher: dict[str, str])
     return _parse(types, defaults + tokens, None) if defaults else None
 
 
+def _recipe(flags: type) -> str:
+    """The name of the recipe that a dataclass of flags is of."""
+    return Path(getattr(sys.modules[flags.__module__], "__file__", None) or "").stem
+
+
 def _default_preset(types: list[type]) -> Path | None:
-    recipe = Path(getattr(sys.modules[types[0].__module__], "__file__", None) or "").stem
+    recipe = _recipe(types[0])
     return next((each.path for each in presets() if each.recipe == recipe and each.path.stem == DEFAULT_RUN), None)
 
 
@@ -443,6 +448,22 @@ def weights_of(run: Any) -> str:
     """Which weights are tested and saved, for protocols."""
     which = f"weights averaged with decay {run.ema_decay}" if run.use_ema else "last weights"
     return f"{which}; the last step, not one chosen by test numbers"
+
+
+def made_by(run: Any, data: Any) -> str:
+    """
+    Which run made a picture, for its caption: `vae on mnist, preset best, seed 0`.
+
+    Args:
+        run: the flags of the run, of a dataclass of its recipe's module.
+        data: with a `name`.
+
+    Returns:
+        The words; without a preset where the run was given none, or the settings of a finished run.
+    """
+    preset = Path(run.config).stem if run.config else "preset"
+    parts = [f"{_recipe(type(run)).removeprefix('train_')} on {data.name}", f"seed {run.seed}"]
+    return ", ".join(parts if preset == "preset" else [parts[0], f"preset {preset}", parts[1]])
 
 
 def deciding(*arguments: Flags) -> dict[str, Any]:
