@@ -6,9 +6,9 @@ Draws images with any zoo model or diffusion pipeline.
     python recipes/sample.py outputs/vae --num_samples 200 --seed 1
 
 A pipeline samples as it was saved: one of `train_ddpm.py` by DDPM with every step of its training, which takes long;
-`--scheduler` names a faster sampler. Writes samples.png, each image as a PNG of its own in images/, and samples.json, which says how and in how many seconds
-they were drawn. How good and how fast the samplers of a pipeline are, `compare_samplers.py` tells;
-`evaluate_generator.py` scores any model.
+`--scheduler` names a faster sampler. Writes samples.png, each image as a PNG of its own in images/, and samples.json,
+which says how and in how many seconds they were drawn. How good and how fast the samplers of a pipeline are,
+`compare_samplers.py` tells; `evaluate_generator.py` scores any model.
 """
 
 from dataclasses import dataclass
@@ -40,8 +40,8 @@ class Settings(training.Flags):
     )
     spacing: str | None = flag(
         None,
-        "of the steps of --scheduler: trailing, leading or linspace, for the last three karras, for both dpm_solvers lu; its best "
-        "when not given",
+        "of the steps of --scheduler: trailing, leading, linspace, for the last three karras, both dpm_solvers lu; "
+        "its best when not given",
     )
     num_inference_steps: int | None = flag(
         None, f"of a pipeline; all that it was trained with for ddpm, {FAST_STEPS} else, when not given", "[1, inf)"

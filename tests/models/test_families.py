@@ -381,6 +381,28 @@ def test_pixels_that_are_not_in_0_to_1_are_refused_with_the_range(family, name):
                 getattr(model, call)(spoil(some_images(model.config)), *MORE.get(call, ()))
 
 
+@pytest.mark.parametrize("name", ["vae", "classifier"])
+def test_gradients_of_single_images_by_vmap(name):
+    """Where no value can be looked at, none is."""
+    family = next(family for family in ZOO if family.name == name)
+    model = tiny_model(family)
+    given = some_inputs(family, model.config, 3)
+    if name == "vae":
+        given["noise"] = torch.randn(3, model.config.latent_size, generator=torch.Generator().manual_seed(2))
+    parameters = dict(model.named_parameters())
+
+    def loss(parameters, inputs):
+        inputs = {key: value[None] for key, value in inputs.items()}
+        return torch.func.functional_call(model, parameters, (), inputs).loss
+
+    each = torch.func.vmap(torch.func.grad(loss), (None, 0))(parameters, given)
+    for index in range(3):
+        model.zero_grad()
+        model(**{key: value[index : index + 1] for key, value in given.items()}).loss.backward()
+        for key, parameter in model.named_parameters():
+            torch.testing.assert_close(each[key][index], parameter.grad, rtol=1e-4, atol=1e-5)
+
+
 @families
 def test_a_batch_of_no_images_is_no_error_of_range(family):
     model = tiny_model(family)

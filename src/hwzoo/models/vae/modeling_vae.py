@@ -467,7 +467,7 @@ class VAEModel(VAEPreTrainedModel):
         """
         self._refuse_labels(labels)
         first, last = (each.to(self.device) if each.ndim == 2 else self.encode(each)[0] for each in (start, end))
-        paths = between(first, last, num_steps, mode or ("linear" if self.mixture_prior else "spherical"))
+        paths = between(first, last, num_steps, mode or ("spherical" if self.mixture_prior is None else "linear"))
         return self.decode(paths.flatten(0, 1)).unflatten(0, (len(first), num_steps))
 
     def _refuse_labels(self, labels: Tensor | None):
