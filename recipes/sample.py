@@ -2,12 +2,13 @@
 Draws images with any zoo model or diffusion pipeline.
 
     python recipes/sample.py outputs/ddpm --num_samples 100 --scheduler unipc --num_inference_steps 20
-    python recipes/sample.py outputs/ddpm-conditional --labels 0 1 2 3 --guidance_scale 1.5
+    python recipes/sample.py outputs/ddpm-conditional --labels 0 1 2 3 --guidance_scale 1.5 --scheduler sde_dpm_solver
     python recipes/sample.py outputs/vae --num_samples 200 --seed 1
 
-Writes samples.png, each image as a PNG of its own in images/, and samples.json, which says how and in how many seconds
-they were drawn. How good and how fast the samplers of a pipeline are, `compare_samplers.py` tells;
-`evaluate_generator.py` scores any model.
+A pipeline samples as it was saved: one of `train_ddpm.py` by DDPM with every step of its training, which takes long;
+`--scheduler` names a faster sampler. Writes samples.png, each image as a PNG of its own in images/, and samples.json,
+which says how and in how many seconds they were drawn. How good and how fast the samplers of a pipeline are,
+`compare_samplers.py` tells; `evaluate_generator.py` scores any model.
 """
 
 from dataclasses import dataclass
@@ -35,12 +36,12 @@ class Settings(training.Flags):
     trust_remote_code: bool = flag(False, TRUST)
     num_samples: int = flag(100, "how many images", "[1, inf)")
     scheduler: Literal[diffusion.SCHEDULERS] | None = flag(
-        None, "sampler of a pipeline; when not given its own, in place of the DDPM of a training sde_dpm_solver"
+        None, "sampler of a pipeline, in place of the one that it was saved with; sde_dpm_solver is a good fast one"
     )
     spacing: str | None = flag(
         None,
-        "of its steps: trailing, leading or linspace, for the last three karras, for both dpm_solvers lu; its best "
-        "when not given",
+        "of the steps of --scheduler: trailing, leading, linspace, for the last three karras, both dpm_solvers lu; "
+        "its best when not given",
     )
     num_inference_steps: int | None = flag(
         None, f"of a pipeline; all that it was trained with for ddpm, {FAST_STEPS} else, when not given", "[1, inf)"
@@ -69,15 +70,18 @@ def main(settings: Settings) -> dict:
     results, call = {"model": name}, {}
     if isinstance(family, PipelineFamily):
         most = model.scheduler.config.num_train_timesteps
-        sampler = settings.scheduler
-        if sampler is None and (settings.spacing or type(model.scheduler).__name__ == "DDPMScheduler"):
-            sampler = "sde_dpm_solver"
-        steps = settings.num_inference_steps or (most if sampler == "ddpm" else min(FAST_STEPS, most))
+        sampler = settings.scheduler or type(model.scheduler).__name__
+        every = sampler in ("ddpm", "DDPMScheduler")  # only good with all of its steps
+        steps = settings.num_inference_steps or (most if every else min(FAST_STEPS, most))
         generators.check_steps(steps, model, name)
-        if sampler is not None:
+        if settings.scheduler is not None:
             model.scheduler = diffusion.make_scheduler(sampler, model.scheduler.config, settings.spacing)
+        elif settings.spacing is not None:
+            raise UsageError(f"--spacing is {settings.spacing} without --scheduler, whose steps it spaces")
+        quick = f"; --scheduler sde_dpm_solver takes {FAST_STEPS}" if every and steps > FAST_STEPS else ""
+        print(f"sampler: {sampler}{'' if settings.scheduler else ', as it was saved'}, {steps} steps{quick}")
         call = {"num_inference_steps": steps, "guidance_scale": settings.guidance_scale}
-        results |= {"scheduler": sampler or type(model.scheduler).__name__, **call}
+        results |= {"scheduler": sampler, **call}
     if settings.labels is None:
         labels = torch.arange(settings.num_samples) * num_classes // settings.num_samples if num_classes else None
     else:

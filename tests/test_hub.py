@@ -414,6 +414,23 @@ def test_a_pushed_folder_that_was_emptied_takes_a_new_run(server, tmp_path):
     check_output_dir(folder, False, None)
 
 
+def test_where_the_data_lies_on_this_machine_is_not_pushed(server, tmp_path):
+    preset = f"dataset_name: mnist\nlearning_rate: 0.001\ndata_dir: {tmp_path / 'data'}\n"
+    folder = a_model(tmp_path / "run", **{"preset.yaml": preset})
+    hub.push(folder, "me/model")
+    assert server.repos["me/model"].files["preset.yaml"] == b"dataset_name: mnist\nlearning_rate: 0.001\n"
+    assert (folder / "preset.yaml").read_text() == preset
+    hub.push(folder, "me/model")
+    assert len(server.repos["me/model"].commits) == 2  # with the one that made the repository
+
+
+@pytest.mark.parametrize("words", ["data_dir: [", "- data_dir", "data_dir: x\n---\ny: 1"])
+def test_a_preset_of_a_users_own_goes_as_it_is(words, server, tmp_path):
+    folder = a_model(tmp_path / "run", **{"preset.yaml": words})
+    hub.push(folder, "me/model")
+    assert server.repos["me/model"].files["preset.yaml"] == words.encode()
+
+
 def test_a_push_that_failed_counts_as_a_former_one(server, tmp_path):
     folder = a_model(tmp_path / "run", **{"README.md": CARD.format("run")})
     server.fail("POST", "create", 403)

@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import torch
+import yaml
 from huggingface_hub import CommitOperationAdd, HfApi, constants, get_session
 from huggingface_hub.errors import HFValidationError, HTTPError
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
@@ -80,7 +81,8 @@ def save_card(run: Any, folder: Path, family: str, data: Any, results: dict[str,
     """
     row = next(each for each in FAMILIES if each.name == family)
     about = {"title": f"{family}-{data.name.split('/')[-1]}", "dataset": data.source, **row.card, **about}
-    about |= {"preset": run.config and Path(run.config).stem, "repo_id": run.hub_model_id or str(run.output_dir)}
+    own = run.config is None or Path(run.config).name == PRESET  # of an earlier run: no name
+    about |= {"preset": None if own else Path(run.config).stem, "repo_id": run.hub_model_id or str(run.output_dir)}
     write_card(folder, row.card_template or template(family), results=results, seed=run.seed, **about)
 
 
@@ -206,8 +208,10 @@ def load_or_build(
     model = load(model_class, model_name_or_path)
     for name, wanted in ({name: [getattr(config, name)] for name in family_of(model).must_fit} | allowed).items():
         if (given := getattr(model.config, name)) not in wanted:
-            wanted = " or ".join(map(str, sorted(wanted)))
-            raise UsageError(f"--model_name_or_path {model_name_or_path}: it has {name} {given}, the data {wanted}")
+            told = f"it has {name} {given}, the data {' or '.join(map(str, sorted(wanted)))}"
+            if name == "num_classes" and 0 in (given, *wanted) and len(wanted) == 1:
+                told += "; it is conditional: give --conditional" if given else "; leave out --conditional"
+            raise UsageError(f"--model_name_or_path {model_name_or_path}: {told}")
     return model
 
 
@@ -260,7 +264,8 @@ MODEL_FILES = (
 )  # fmt: skip
 WEIGHTS = (".safetensors", ".safetensors.index.json")
 # ... and at its top alone.
-RUN_FILES = ("README.md", "all_results.json", "preset.yaml", "predictions.jsonl", "history.jsonl")
+PRESET = "preset.yaml"
+RUN_FILES = ("README.md", "all_results.json", PRESET, "predictions.jsonl", "history.jsonl")
 WORD_EVERY = 8  # seconds
 TIMEOUTS = (10, 30, 30, 30)  # seconds to connect, of silence while reading and writing, for a free connection
 
@@ -316,7 +321,7 @@ def push(
     def commit(parent: str | None) -> str:
         # After a lost answer the next try finds all files there and commits nothing: it needs new operations, as used
         # ones are not compared. Should the first commit come in late, `parent_commit` keeps it the only one (412).
-        changed = _naming_base(folder, base, base_model_id) if base else {}
+        changed = _without_data_dir(folder) | (_naming_base(folder, base, base_model_id) if base else {})
         operations = [CommitOperationAdd(name, changed.get(name, folder / name)) for name in names]
         message = f"Upload {folder.resolve().name} with hwzoo"
         return api.create_commit(repo_id, operations, commit_message=message, parent_commit=parent).commit_url
@@ -391,6 +396,16 @@ def _naming_base(folder: Path, base: str, base_model_id: str) -> dict[str, bytes
             card = card.replace(b"---\n", f"---\nbase_model: {base_model_id}\n".encode(), 1)
         changed["README.md"] = card
     return changed
+
+
+def _without_data_dir(folder: Path) -> dict[str, bytes]:
+    """The settings of a run for other machines, on which its data lies elsewhere; the local ones stay."""
+    path = folder / PRESET
+    with suppress(OSError, ValueError, yaml.YAMLError):  # a file of a user's own goes as it is
+        settings = yaml.safe_load(path.read_bytes())
+        if isinstance(settings, dict) and settings.pop("data_dir", None) is not None:
+            return {PRESET: yaml.safe_dump(settings, sort_keys=False).encode()}
+    return {}
 
 
 def _push_later(

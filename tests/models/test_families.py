@@ -349,6 +349,141 @@ def test_an_unconditional_model_refuses_labels(family):
         tiny_model(family).sample(2, labels=torch.zeros(2, dtype=torch.long))
 
 
+# Pixels
+
+# What of each family takes images; all have `forward`.
+TAKES_PIXELS = (
+    "forward", "encode", "negative_elbo_bound", "negative_iwae_bound", "reconstruct", "discriminate", "features",
+    "logits", "log_prob", "bits_per_dim", "to_latents", "initialize", "complete",
+)  # fmt: skip
+MORE = {"negative_iwae_bound": (2,), "complete": (torch.ones(8, 8, dtype=torch.bool),)}
+WRONG_PIXELS = {
+    "0 to 255": (lambda images: (images * 255).byte(), r"pixel_values is torch.uint8; it must be .* in \[0, 1\]"),
+    "integers": (lambda images: images.long(), r"pixel_values is torch.int64; it must be .* in \[0, 1\]"),
+    "booleans": (lambda images: images.bool(), r"pixel_values is torch.bool; it must be .* in \[0, 1\]"),
+    "0.0 to 255.0": (lambda images: images * 255, "255; .* 0|from 0 to 255; it must be in"),
+    "-1 to 1": (lambda images: images * 2 - 1, "-1; .* 0|from -1 to 1; it must be in"),
+    "not a number": (lambda images: images * torch.nan, "nan"),
+}
+
+
+@families
+@pytest.mark.parametrize("name", WRONG_PIXELS)
+def test_pixels_that_are_not_in_0_to_1_are_refused_with_the_range(family, name):
+    spoil, told = WRONG_PIXELS[name]
+    model = tiny_model(family)
+    calls = [call for call in TAKES_PIXELS if hasattr(model, call)]
+    assert len(calls) > 1
+    for training in (False, True):
+        model.train(training)
+        for call in calls:
+            with pytest.raises(ValueError, match=told):
+                getattr(model, call)(spoil(some_images(model.config)), *MORE.get(call, ()))
+
+
+@pytest.mark.parametrize("name", ["vae", "classifier"])
+def test_gradients_of_single_images_by_vmap(name):
+    """Where no value can be looked at, none is."""
+    family = next(family for family in ZOO if family.name == name)
+    model = tiny_model(family)
+    given = some_inputs(family, model.config, 3)
+    if name == "vae":
+        given["noise"] = torch.randn(3, model.config.latent_size, generator=torch.Generator().manual_seed(2))
+    parameters = dict(model.named_parameters())
+
+    def loss(parameters, inputs):
+        inputs = {key: value[None] for key, value in inputs.items()}
+        return torch.func.functional_call(model, parameters, (), inputs).loss
+
+    each = torch.func.vmap(torch.func.grad(loss), (None, 0))(parameters, given)
+    for index in range(3):
+        model.zero_grad()
+        model(**{key: value[index : index + 1] for key, value in given.items()}).loss.backward()
+        for key, parameter in model.named_parameters():
+            torch.testing.assert_close(each[key][index], parameter.grad, rtol=1e-4, atol=1e-5)
+
+
+@families
+def test_a_batch_of_no_images_is_no_error_of_range(family):
+    model = tiny_model(family)
+    for call in ("encode", "features", "logits"):
+        if hasattr(model, call):
+            assert len(getattr(model, call)(some_images(model.config, num=0))) in (0, 2)
+
+
+def test_a_file_of_several_families_is_the_same_in_each():
+    copies = {}
+    for path in (Path(__file__).parents[2] / "src/hwzoo/models").glob("*/*.py"):
+        copies.setdefault(path.name, []).append(path.read_bytes())
+    shared = {name: texts for name, texts in copies.items() if len(texts) > 1 and name != "__init__.py"}
+    assert {"pixels.py", "latents.py"} <= shared.keys()
+    for name, texts in shared.items():
+        assert len(set(texts)) == 1, name
+
+
+# Latents
+
+LATENT = [family for family in ZOO if hasattr(family.model_class, "interpolate")]
+latent = pytest.mark.parametrize("family", LATENT, ids=lambda family: family.name)
+
+
+def some_latents(config, num, seed):
+    size = getattr(config, "latent_size", config.num_channels * config.image_size**2)
+    return torch.randn(num, size, generator=torch.Generator().manual_seed(seed))
+
+
+def test_models_with_latents_name_and_order_them_alike():
+    assert {"vae", "gan", "flow"} <= {family.name for family in LATENT}
+    for name in ("interpolate", "sample"):
+        signatures = [inspect.signature(getattr(family.model_class, name)).parameters for family in LATENT]
+        shared = [
+            [(each.name, each.kind, each.default) for each in parameters.values() if each.name != "temperature"]
+            for parameters in signatures
+        ]
+        assert all(each == shared[0] for each in shared), name
+        assert name == "interpolate" or "latents" in signatures[0]
+
+
+@latent
+def test_latents_alone_decide_the_samples(family):
+    model = tiny_model(family)
+    latents = some_latents(model.config, 5, 1)
+    state = torch.get_rng_state()
+    images = model.sample(5, latents=latents)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert images.shape[0] == 5 and not images.requires_grad and 0 <= images.min() < images.max() <= 1
+    torch.testing.assert_close(model.sample(2, latents=latents[:2]), images[:2])
+    assert not torch.allclose(model.sample(5, latents=some_latents(model.config, 5, 2)), images)
+    for wrong in (latents[:4], latents[:, :-1], latents[None]):
+        with pytest.raises(ValueError, match=r"latents has shape .*; it must be \(5, "):
+            model.sample(5, latents=wrong)
+
+
+@latent
+@pytest.mark.parametrize("mode", [None, "spherical", "linear"])
+def test_a_path_begins_and_ends_with_its_ends(family, mode):
+    model = tiny_model(family)
+    start, end = some_latents(model.config, 3, 1), some_latents(model.config, 3, 2)
+    images = model.interpolate(start, end, 4, mode=mode)
+    assert images.shape == (3, 4, *model.sample(1).shape[1:]) and not images.requires_grad
+    torch.testing.assert_close(images[:, 0], model.sample(3, latents=start))
+    torch.testing.assert_close(images[:, -1], model.sample(3, latents=end))
+
+
+@latent
+def test_what_is_no_path_is_refused(family):
+    model = tiny_model(family)
+    start, end = some_latents(model.config, 3, 1), some_latents(model.config, 3, 2)
+    with pytest.raises(ValueError, match="num_steps is 1; it must be at least 2"):
+        model.interpolate(start, end, 1)
+    with pytest.raises(ValueError, match="mode is 'cubic'; it must be one of spherical, linear"):
+        model.interpolate(start, end, 3, mode="cubic")
+    with pytest.raises(ValueError, match="start and end are of the shapes"):
+        model.interpolate(start, end[:2], 3)
+    with pytest.raises(ValueError, match="unconditional"):
+        model.interpolate(start, end, 3, labels=torch.zeros(3, dtype=torch.long))
+
+
 @families
 def test_a_config_of_a_later_library_loads(family, tmp_path):
     model = tiny_model(family)

@@ -473,12 +473,31 @@ def test_interpolations_begin_and_end_with_the_images():
     model = tiny_model(by=0.05, num_classes=2)
     start, end = some_images(model.config, 3), some_images(model.config, 3, seed=2)
     labels = torch.tensor([0, 1, 1])
-    lines = model.interpolate(start, end, 5, labels=labels)
+    lines = model.interpolate(start, end, 5, labels=labels, mode="linear")
     assert lines.shape == (3, 5, 1, 4, 4)
     torch.testing.assert_close(lines[:, 0], (start * 255).round() / 255)
     torch.testing.assert_close(lines[:, -1], (end * 255).round() / 255)
     middle = (model.to_latents(start, labels)[0] + model.to_latents(end, labels)[0]) / 2
     assert torch.equal(lines[:, 2], model.to_pixels(middle, labels))
+    latents = model.to_latents(start, labels)[0], model.to_latents(end, labels)[0]
+    assert torch.equal(model.interpolate(*latents, 5, labels=labels, mode="linear"), lines)
+
+
+def test_latents_that_are_given_are_those_of_the_images():
+    model = tiny_model(by=0.05, num_classes=2)
+    images, labels = some_images(model.config, 3), torch.tensor([0, 1, 1])
+    latents, _ = model.to_latents(images, labels)
+    torch.testing.assert_close(model.sample(3, labels=labels, latents=latents), (images * 255).round() / 255)
+    cooled = model.sample(3, labels=labels, latents=latents, temperature=0.5)
+    assert torch.equal(cooled, model.to_pixels(latents / 2, labels))
+
+
+def test_latents_of_a_logistic_prior_are_joined_by_straight_lines():
+    model = tiny_model(by=0.05, network="nice", coupling="additive", prior="logistic", logit_alpha=0.0)
+    start, end = torch.randn(2, 16, generator=seeded(3)), torch.randn(2, 16, generator=seeded(4))
+    straight = model.interpolate(start, end, 3, mode="linear")
+    assert torch.equal(model.interpolate(start, end, 3), straight)
+    assert not torch.equal(model.interpolate(start, end, 3, mode="spherical"), straight)
 
 
 # What is asked of it

@@ -251,7 +251,7 @@ def test_the_losses_are_of_the_given_images_and_of_generated_ones(variant):
     noise = torch.randn(6, 4, generator=seeded())
     output = model(pixel_values, labels, noise=noise)
     real = model.discriminate(pixel_values, labels)
-    fake = model.discriminate(model.generator(noise, labels), labels)
+    fake = model.discriminator(model.generator(noise, labels), labels)  # not clamped to [0, 1]
     torch.testing.assert_close(output.logits_real, real)
     torch.testing.assert_close(output.logits_fake, fake)
     torch.testing.assert_close(output.discriminator_loss, LOSSES["non_saturating"].discriminator(real, fake))
@@ -293,6 +293,32 @@ def test_samples_are_the_generators_images_clamped():
     images = model.generator(latents)
     assert images.min() < 0 and images.max() > 1
     torch.testing.assert_close(model.sample(50, generator=seeded()), images.clamp(0, 1))
+
+
+def test_latents_that_are_given_are_the_generators_own():
+    model = tiny_model(num_classes=3).eval()
+    latents, labels = torch.randn(6, 4, generator=seeded(4)), torch.arange(6) % 3
+    assert torch.equal(model.sample(6, labels=labels, latents=latents), model.generator(latents, labels).clamp(0, 1))
+    drawn = torch.randint(3, (6,), generator=seeded(5))
+    images = model.sample(6, latents=latents, generator=seeded(5))  # the classes are drawn
+    assert torch.equal(images, model.generator(latents, drawn).clamp(0, 1))
+
+
+def test_each_path_has_the_class_of_its_label():
+    model = tiny_model(num_classes=3)
+    with torch.no_grad():
+        model.generator.network[0].weight *= 20  # the default start is all but grey
+    start, end, labels = torch.randn(2, 4), torch.randn(2, 4), torch.tensor([2, 0])
+    paths = model.interpolate(start, end, 3, labels=labels, mode="linear")
+    for index, latents in enumerate((start, (start + end) / 2, end)):
+        torch.testing.assert_close(paths[:, index], model.sample(2, labels=labels, latents=latents))
+    assert not torch.allclose(paths, model.interpolate(start, end, 3, labels=labels.flip(0), mode="linear"))
+    for wrong, told in ((None, "labels is None, but this GAN is conditional"), (labels + 1, "labels holds 3")):
+        with pytest.raises(ValueError, match=told):
+            model.interpolate(start, end, 3, labels=wrong)
+    images = torch.rand(2, 1, 8, 8)
+    with pytest.raises(ValueError, match=r"latents has shape \(2, 1, 8, 8\); it must be \(2, 4\)"):
+        model.interpolate(images, images, 3, labels=labels)
 
 
 def test_a_sample_depends_on_its_own_latents_alone_in_both_modes():

@@ -549,15 +549,29 @@ def test_a_reconstruction_is_at_the_posterior_mean_or_at_a_sample():
     assert torch.equal(model.reconstruct(pixel_values, generator=seeded(5)), model.decode(latents))
 
 
-def test_an_interpolation_goes_straight_from_one_reconstruction_to_the_other():
-    model = tiny_model()
+@pytest.mark.parametrize("name, mode", [("normal", "linear"), ("mixture", None)])
+def test_an_interpolation_goes_straight_from_one_reconstruction_to_the_other(name, mode):
+    model = tiny_model(**VARIANTS[name])
     start, end = some_images(model.config), some_images(model.config, seed=2)
-    images = model.interpolate(start, end, 5)
+    images = model.interpolate(start, end, 5, mode=mode)
     assert images.shape == (4, 5, 1, 4, 4)
     torch.testing.assert_close(images[:, 0], model.reconstruct(start))
     torch.testing.assert_close(images[:, -1], model.reconstruct(end))
     middle = (model.encode(start)[0] + model.encode(end)[0]) / 2
     torch.testing.assert_close(images[:, 2], model.decode(middle))
+
+
+def test_latents_that_are_given_are_decoded():
+    model = tiny_model(**VARIANTS["wide"])
+    latents = torch.randn(3, 4, generator=seeded())
+    assert torch.equal(model.sample(3, latents=latents), model.decode(latents))
+    start, end = some_images(model.config), some_images(model.config, seed=2)
+    means = model.encode(start)[0], model.encode(end)[0]
+    expected = model.interpolate(start, end, 3)
+    for ends in (means, (start, means[1]), (means[0], end)):  # images or their latents
+        assert torch.equal(model.interpolate(*ends, 3), expected)
+    with pytest.raises(ValueError, match="labels were given, but this VAE is unconditional"):
+        model.interpolate(start, end, 3, labels=torch.arange(4))
 
 
 def test_pictures_carry_no_gradient():

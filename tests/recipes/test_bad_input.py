@@ -355,7 +355,7 @@ GAN_CASES = {
         2, "it has num_classes 3, the data 0 or 10", lambda tmp: [gan_model(tmp, num_classes=3)],
     ),
     "an unconditional model of classes": (
-        2, "it has num_classes 0, the data 10",
+        2, "it has num_classes 0, the data 10; leave out --conditional",
         lambda tmp: ["--conditional", gan_model(tmp, num_classes=0)],
     ),
     "a model of other images": (
@@ -560,10 +560,12 @@ FLOW_CASES = {
     "unknown coupling": (2, "--coupling: invalid choice: 'spline'", lambda tmp: ["--coupling=spline"]),
     "a model of other images": (2, "it has image_size 8, the data 28", lambda tmp: [flow_model(tmp, image_size=8)]),
     "a model without classes": (
-        2, "it has num_classes 0, the data 10", lambda tmp: ["--conditional", flow_model(tmp)],
+        2, "it has num_classes 0, the data 10; leave out --conditional",
+        lambda tmp: ["--conditional", flow_model(tmp)],
     ),
     "a model of classes": (
-        2, "it has num_classes 10, the data 0", lambda tmp: [flow_model(tmp, num_classes=10)],
+        2, "it has num_classes 10, the data 0; it is conditional: give --conditional",
+        lambda tmp: [flow_model(tmp, num_classes=10)],
     ),
     "classes of one class": (
         2, "--conditional: pictures has one class", lambda tmp: ["--conditional", small_pictures(tmp, classes=1)],
@@ -595,7 +597,7 @@ AUTOREGRESSIVE_CASES = {
         2, "it has image_size 8, the data 28", lambda tmp: [autoregressive_model(tmp, image_size=8)],
     ),
     "a model without classes": (
-        2, "it has num_classes 0, the data 10",
+        2, "it has num_classes 0, the data 10; leave out --conditional",
         lambda tmp: ["--conditional", autoregressive_model(tmp)],
     ),
     "classes of one class": (

@@ -116,19 +116,34 @@ def test_a_pipeline_samples_as_it_was_saved_unless_a_flag_says_otherwise(sample,
     assert np.abs(expected * 255 - images).max() < 0.6
     results, other = sample(model, "asked", scheduler="ddim")
     assert results["scheduler"] == "ddim" and not np.array_equal(images, other)
-    assert sample(save_pipeline(tmp_path / "ddpm"), "of_ddpm")[0]["scheduler"] == "sde_dpm_solver"
+
+
+def test_a_trained_pipeline_takes_all_steps_of_its_own_ddpm_and_says_how_to_be_quick(sample, tmp_path, capsys):
+    model = save_pipeline(tmp_path / "ddpm")
+    results, images = sample(model, num_inference_steps=None)
+    assert (results["scheduler"], results["num_inference_steps"]) == ("DDPMScheduler", 30)
+    told = "sampler: DDPMScheduler, as it was saved, 30 steps; --scheduler sde_dpm_solver takes 25\n"
+    assert told in capsys.readouterr().out
+    pipeline = diffusion.load_pipeline(model)
+    call = {"batch_size": 6, "num_inference_steps": 30, "output_type": "np"}
+    expected = pipeline(generator=torch.Generator().manual_seed(0), **call).images
+    assert np.abs(expected[..., 0] * 255 - images).max() < 0.6
+    results, _ = sample(model, "quick", scheduler="sde_dpm_solver", num_inference_steps=None)
+    assert (results["scheduler"], results["num_inference_steps"]) == ("sde_dpm_solver", 25)
+    assert "sampler: sde_dpm_solver, 25 steps\n" in capsys.readouterr().out
 
 
 def test_labels_and_guidance_reach_the_pipeline(sample, tmp_path):
     model = save_pipeline(tmp_path / "model", num_classes=3, image_size=6)
-    results, images = sample(model, labels=[2, 0], guidance_scale=1.5)
+    fast = {"guidance_scale": 1.5, "scheduler": "sde_dpm_solver"}
+    results, images = sample(model, labels=[2, 0], **fast)
     assert results["guidance_scale"] == 1.5 and images.shape == (6, 6, 6)
     pipeline = diffusion.load_pipeline(model)
     pipeline.scheduler = diffusion.make_scheduler("sde_dpm_solver", pipeline.scheduler.config)
     call = {"num_inference_steps": 4, "output_type": "np", "guidance_scale": 1.5}
     expected = pipeline([2, 0, 2, 0, 2, 0], generator=torch.Generator().manual_seed(0), **call).images
     assert np.abs(expected[..., 0] * 255 - images).max() < 0.6
-    _, spread = sample(model, "spread", guidance_scale=1.5)
+    _, spread = sample(model, "spread", **fast)
     expected = pipeline([0, 0, 1, 1, 2, 2], generator=torch.Generator().manual_seed(0), **call).images
     assert np.abs(expected[..., 0] * 255 - spread).max() < 0.6
 
@@ -161,6 +176,9 @@ CASES = {
     "spacing that the scheduler does not know": (
         2, "--spacing is lu; for unipc it must be one of karras, trailing, leading, linspace",
         lambda tmp: [save_pipeline(tmp / "m"), "--scheduler=unipc", "--spacing=lu"],
+    ),
+    "spacing without a scheduler": (
+        2, "--spacing is lu without --scheduler", lambda tmp: [save_pipeline(tmp / "m"), "--spacing=lu"],
     ),
     "steps above T": (
         2, "--num_inference_steps is 31; ", lambda tmp: [save_pipeline(tmp / "m"), "--num_inference_steps", "31"],

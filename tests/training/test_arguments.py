@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 
 from hwzoo.errors import UsageError
-from hwzoo.training import Flags, RunArguments, flag, parse_arguments, save_settings, with_defaults
+from hwzoo.training import Flags, RunArguments, flag, parse_arguments, recorded, save_settings, with_defaults
 
 
 @dataclass
@@ -95,6 +95,51 @@ def test_epochs_or_steps_that_are_given_displace_a_recipes_default(default, give
     save_settings(tmp_path / "preset.yaml", run)
     (again,) = parse_arguments([recipes_own], [f"--config={tmp_path / 'preset.yaml'}"])
     assert again.total_steps(10) == run.total_steps(10)
+
+
+OF_A_TRY = {"resume_from_checkpoint": "latest", "push_to_hub": True, "hub_model_id": "me/x", "hub_private_repo": True,
+            "overwrite_output_dir": True, "report_to": ["tensorboard"]}  # fmt: skip
+
+
+def test_a_preset_finds_what_its_run_found_from_any_folder(tmp_path, monkeypatch):
+    for folder in ("project/data/mine", "project/idx", "project/outputs/vae", "project/outputs/run", "project/mnist"):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "project")
+    given = {"data_dir": "idx", "model_name_or_path": "outputs/vae", "max_train_steps": 3, **OF_A_TRY}
+    run = RunArguments(output_dir="outputs/run", dataset_name="data/mine", **given)
+    save_settings(Path("outputs/run/preset.yaml"), run)
+    (again,) = parse_arguments([RunArguments], ["--config=outputs/run/preset.yaml", "--output_dir=new"])
+    changed = dict.fromkeys(OF_A_TRY) | {"output_dir": None, "config": None}
+    assert vars(again) | changed == vars(run) | changed
+    assert all(getattr(again, name) == getattr(RunArguments(), name) for name in OF_A_TRY)
+    assert again.output_dir == "new"
+    monkeypatch.chdir(tmp_path)
+    (again,) = parse_arguments([RunArguments], ["--config=project/outputs/run/preset.yaml"])
+    assert (again.dataset_name, again.data_dir) == ("project/data/mine", "project/idx")
+    assert again.model_name_or_path == "project/outputs/vae"
+    assert recorded("project/outputs/run", "dataset_name") == "project/data/mine"
+    (tmp_path / "project").rename(tmp_path / "moved")
+    (again,) = parse_arguments([RunArguments], [f"--config={tmp_path}/moved/outputs/run/preset.yaml"])
+    assert again.dataset_name == f"{tmp_path}/moved/data/mine"
+
+
+@pytest.mark.parametrize("name", ["mnist", "owner/images", "/absolute"])
+def test_names_of_data_stay_names_in_a_preset(name, tmp_path, monkeypatch):
+    """mnist is the data set, also where a folder of that name lies."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mnist").mkdir()
+    save_settings(tmp_path / "preset.yaml", RunArguments(output_dir=str(tmp_path), dataset_name=name))
+    (again,) = parse_arguments([RunArguments], [f"--config={tmp_path / 'preset.yaml'}"])
+    assert again.dataset_name == name
+
+
+def test_a_folder_with_the_name_of_a_data_set_stays_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mnist").mkdir()
+    save_settings(tmp_path / "preset.yaml", RunArguments(output_dir=".", dataset_name="./mnist"))
+    assert "dataset_name: ./mnist\n" in (tmp_path / "preset.yaml").read_text()
+    (again,) = parse_arguments([RunArguments], ["--config=preset.yaml"])
+    assert again.dataset_name == "./mnist"
 
 
 @pytest.mark.parametrize(

@@ -70,3 +70,14 @@ def test_the_next_commands_are_ones_that_work(tmp_path, capsys):
     scope = {}
     exec(load.split("'")[1], scope)
     assert isinstance(scope["model"], VAEModel)
+
+
+def test_a_pipeline_is_sampled_in_few_steps(tmp_path):
+    """Its own sampler takes every step of its training."""
+    for name in ("model_index.json", "samples.png"):
+        (tmp_path / name).touch()
+    for command in next_commands(tmp_path)[:2]:
+        _, verb, *flags = command.split()
+        (settings,) = parse_arguments([load_recipe(hwzoo_cli.commands()[verb].stem).Settings], flags)
+        assert settings.scheduler == "sde_dpm_solver" and settings.model_name_or_path == str(tmp_path)
+        assert settings.num_inference_steps == {"sample": None, "evaluate": 25}[verb]

@@ -279,5 +279,8 @@ def load_or_build(
     for name in ("sample_size", "in_channels", "num_class_embeds"):
         given, wanted = trained.unet.config[name], unet.config[name]
         if given != wanted:
-            raise UsageError(f"--model_name_or_path {name_or_path}: its UNet has {name} {given}, this run's {wanted}")
+            told = f"its UNet has {name} {given}, this run's {wanted}"
+            if name == "num_class_embeds" and None in (given, wanted):
+                told += "; it is conditional: give --conditional" if given else "; leave out --conditional"
+            raise UsageError(f"--model_name_or_path {name_or_path}: {told}")
     return trained.unet, train_scheduler_of(trained.scheduler)

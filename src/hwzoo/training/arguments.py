@@ -3,6 +3,7 @@
 import copy
 import difflib
 import math
+import os
 import re
 import reprlib
 import sys
@@ -24,7 +25,7 @@ from ..packaged import presets
 KEYS_FOR_TESTS = {"expected"}
 DEFAULT_RUN = "digits"  # the preset that says what to expect of a recipe's run without flags
 OF_ONE_TRY = {"config", "data_dir", "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "report_to"}
-OF_ONE_TRY |= {"expected", "push_to_hub", "hub_model_id", "hub_private_repo", "trust_remote_code"}
+OF_ONE_TRY |= {"expected", "push_to_hub", "hub_model_id", "hub_private_repo", "base_model_id", "trust_remote_code"}
 # What else no step of an image recipe depends on. The data has a digest, a batch its size over all processes.
 OF_NO_STEP = {"dataset_name", "dataset_config", "image_column", "label_column", "model_name_or_path"}
 OF_NO_STEP |= {"train_batch_size", "eval_batch_size", "num_train_epochs"}
@@ -32,6 +33,8 @@ OF_NO_STEP |= {"max_train_steps", "checkpointing_steps", "checkpoints_total_limi
 OF_NO_BAND = {"seed", "num_threads", "eval_batch_size", "logging_steps", "eval_steps", "checkpointing_steps"}
 OF_PATHS = ("_dir", "_file", "_path", "_checkpoint", "dataset_name", "tokenizer_name", "classifier", "config")
 OF_MODELS = {"model_name_or_path", "classifier"}  # their names stand in results and cards
+# Names of data sets that come with the package or a library, whatever folders there are.
+NAMED_DATA = {"digits", "mnist", "fashion_mnist", "words", "inflections", "scitldr"}
 LONGEST_NAME = 255  # bytes of a file's or folder's name
 OF_FOLDERS = {"config", "data_dir", "output_dir", "resume_from_checkpoint"}
 TRACKERS = ("tensorboard", "trackio", "wandb")
@@ -430,18 +433,55 @@ def recorded(folder: str | Path, name: str) -> str | None:
     """
     path = Path(folder) / "preset.yaml"
     value = _load_preset(path).get(name) if path.is_file() else None
-    return value if isinstance(value, str) and value else None
+    return _from_beside(path, name, value) if isinstance(value, str) and value else None
 
 
 def save_settings(path: Path, *arguments: Any):
     """
-    Writes the `settings` of a run as a preset that `--config` takes.
+    Writes the `reproducing` settings of a run as a preset, which `--config` takes from its output folder.
 
     Args:
         path: of the YAML file; it is written whole or not at all.
-        arguments: dataclasses of flags.
+        arguments: dataclasses of flags, one of them with `output_dir`.
     """
-    write_bytes(path, yaml.safe_dump(settings(*arguments), sort_keys=False).encode())
+    write_bytes(path, yaml.safe_dump(reproducing(*arguments), sort_keys=False).encode())
+
+
+def reproducing(*arguments: Any) -> dict[str, Any]:
+    """
+    The `settings` of a run, and where its data is, so that a preset of them in the output folder does the run again
+    from any folder: what is there by a relative path has one from the output folder, which starts with a dot.
+
+    Args:
+        arguments: dataclasses of flags, one of them with `output_dir`.
+
+    Returns:
+        Their flags by name.
+    """
+    flags = {name: value for each in arguments for name, value in vars(each).items()}
+    values = settings(*arguments)
+    if flags.get("data_dir") is not None:
+        values["data_dir"] = flags["data_dir"]
+    return {name: _from_folder(flags["output_dir"], name, value) for name, value in values.items()}
+
+
+def _from_folder(folder: str, name: str, value: Any) -> Any:
+    here = isinstance(value, str) and name.endswith(OF_PATHS) and value not in NAMED_DATA
+    if not here or Path(value).is_absolute() or not Path(value).exists():
+        return value
+    try:
+        path = Path(os.path.relpath(value, folder)).as_posix()
+    except ValueError:  # on another drive of Windows
+        return str(Path(value).absolute())
+    return path if path.startswith("../") else f"./{path}"
+
+
+def _from_beside(preset: Path, name: str, value: str) -> str:
+    """The value of a flag in a preset; a path that starts with a dot begins at the preset's folder."""
+    if not name.endswith(OF_PATHS) or not value.startswith(("./", "../")):
+        return value
+    path = os.path.normpath(preset.parent / value)
+    return f"./{path}" if path in NAMED_DATA else path
 
 
 def weights_of(run: Any) -> str:
@@ -599,6 +639,7 @@ def _read_preset(path: Path, known: set[str]) -> list[str]:
         if key not in known or key == "config":
             raise UsageError(f"{path}: {key} is not a flag of this recipe{_suggestion(key, known)}; --help lists them")
         values = value if isinstance(value, list) else [value]
+        values = [_from_beside(path, key, item) if isinstance(item, str) else item for item in values]
         if len(values) > 1 and any(isinstance(item, str) and item.startswith("--") for item in values):
             raise UsageError(f"{path}: {key} is {reprlib.repr(value)}; none of a list of values may start with --")
         if not all(isinstance(item, str) for item in values):

@@ -106,5 +106,9 @@ def next_commands(folder: Path) -> list[str]:
     """
     commands = [f"python -c 'from hwzoo import hub; family, model = hub.load_any(\"{folder}\")'"]
     if (folder / "samples.png").exists():
-        commands = [f"hwzoo sample {folder}", f"hwzoo evaluate {folder}", *commands]
+        # A pipeline's own sampler takes every step of its training.
+        fast = ["", ""]
+        if (folder / "model_index.json").exists():
+            fast = [" --scheduler sde_dpm_solver", " --scheduler sde_dpm_solver --num_inference_steps 25"]
+        commands = [f"hwzoo sample {folder}{fast[0]}", f"hwzoo evaluate {folder}{fast[1]}", *commands]
     return commands

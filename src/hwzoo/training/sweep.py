@@ -17,7 +17,7 @@ import yaml
 
 from ..errors import UsageError
 from ..files import settled, write_bytes, write_json
-from .arguments import Flags, flag, parse_arguments, save_settings, settings
+from .arguments import Flags, flag, parse_arguments, reproducing, save_settings
 from .launch import make_output_dir
 from .pictures import save_bar_panels
 from .resume import CHECKPOINTS
@@ -167,7 +167,7 @@ def result_of(main: Callable[..., dict[str, Any]], arguments: list[Any]) -> dict
     Returns:
         What is in its all_results.json.
     """
-    run, wanted = arguments[0], settings(*arguments)
+    run, wanted = arguments[0], _comparable(reproducing(*arguments))
     folder = Path(run.output_dir)
     done = Path(settled(folder))
     if _read(done / "preset.yaml") == wanted and (done / "all_results.json").exists():
@@ -279,7 +279,11 @@ def _name(flags: dict[str, str]) -> str:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    return yaml.safe_load(path.read_bytes()) if path.exists() else None
+    return _comparable(yaml.safe_load(path.read_bytes())) if path.exists() else None
+
+
+def _comparable(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name != "data_dir"}  # data may be moved
 
 
 def _written(number: dict[str, float | None] | None) -> str:

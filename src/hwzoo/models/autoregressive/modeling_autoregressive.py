@@ -13,6 +13,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_autoregressive import AutoregressiveConfig
 from .networks_autoregressive import NETWORKS
+from .pixels import check_floating, check_pixels
 
 TOLERANCE = 1e-3  # of a level, in units of their distance: what 255 / 255 or bfloat16 of 0 and 1 may be off
 
@@ -121,9 +122,11 @@ class AutoregressiveModel(AutoregressivePreTrainedModel):
             (batch, channels, height, width, 1), the logit of a 1.
 
         Raises:
-            ValueError: for images of another size; a conditional model without labels.
+            ValueError: for images of another size; pixels that are no floating-point numbers in [0, 1]; a conditional
+                model without labels.
         """
         self._check_shape(pixel_values)
+        check_pixels(pixel_values, self.training)
         if not self.config.num_classes:
             labels = None
         elif labels is None:
@@ -195,6 +198,7 @@ class AutoregressiveModel(AutoregressivePreTrainedModel):
             ValueError: as of `sample`, and for known pixels that are not on the levels or images of another size.
         """
         self._check_shape(pixel_values)
+        check_floating(pixel_values)
         labels = self._drawn_labels(len(pixel_values), labels, generator)
         mask = mask.to(pixel_values.device).expand_as(pixel_values)
         pixel_values = torch.where(mask, pixel_values, 0.0)
@@ -244,16 +248,17 @@ class AutoregressiveModel(AutoregressivePreTrainedModel):
 
     def _check_levels(self, pixel_values: Tensor) -> Tensor:
         """The levels of pixels, int64."""
+        check_floating(pixel_values)
         last = self.config.num_levels - 1
         scaled = pixel_values * last
         levels = scaled.round()
         # In training on an accelerator each look at a value would wait for the device.
         if not (torch.compiler.is_compiling() or (self.training and pixel_values.device.type != "cpu")):
-            wrong = ((scaled - levels).abs() > TOLERANCE) | (levels < 0) | (levels > last)
-            if wrong.any():
+            right = ((scaled - levels).abs() <= TOLERANCE) & (levels >= 0) & (levels <= last)  # NaN is not
+            if not right.all():
                 what = "0 and 1: binarise them" if last == 1 else f"0, 1/{last}, 2/{last} ... 1"
                 raise ValueError(
-                    f"pixel_values holds {pixel_values[wrong][0].item():.4g}; this model takes the levels {what}"
+                    f"pixel_values holds {pixel_values[~right][0].item():.4g}; this model takes the levels {what}"
                 )
         return levels.long()
 

@@ -10,6 +10,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClass
 from transformers.utils import can_return_tuple
 
 from .configuration_classifier import ClassifierConfig
+from .pixels import check_pixels
 
 
 class CNN(nn.Sequential):
@@ -107,6 +108,7 @@ class ClassifierPreTrainedModel(PreTrainedModel):
 
     def _hidden_states(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
         """The normalised pixels and what each layer of the backbone gives; the last are the features."""
+        check_pixels(pixel_values, self.training)
         states = [self.normalization(pixel_values).to(self.dtype)]
         for layer in self.backbone:
             states.append(layer(states[-1]))
@@ -140,6 +142,9 @@ class ClassifierModel(ClassifierPreTrainedModel):
         Args:
             pixel_values: (batch, channels, height, width) in [0, 1].
             output_hidden_states: also what each layer gives; as the config says when not given.
+
+        Raises:
+            ValueError: for pixels that are no floating-point numbers in [0, 1].
         """
         states = self._hidden_states(pixel_values)
         features = _wide(states[-1])
@@ -186,6 +191,9 @@ class ClassifierForImageClassification(ClassifierPreTrainedModel):
                 Without them all heads compete. Ignored with one head.
             output_hidden_states: also the normalised pixels and what each layer of the backbone gives; as the config
                 says when not given.
+
+        Raises:
+            ValueError: for pixels that are no floating-point numbers in [0, 1].
         """
         states = self._hidden_states(pixel_values)
         logits = _wide(self.classifier(states[-1].to(self.classifier.weight.dtype)))
@@ -199,7 +207,12 @@ class ClassifierForImageClassification(ClassifierPreTrainedModel):
         return ImageClassifierOutput(loss=loss, logits=logits, hidden_states=hidden_states)
 
     def features(self, pixel_values: Tensor) -> Tensor:
-        """What the classifier sees: (batch, channels, height, width) in [0, 1] -> (batch, feature_size)."""
+        """
+        What the classifier sees: (batch, channels, height, width) in [0, 1] -> (batch, feature_size).
+
+        Raises:
+            ValueError: for pixels that are no floating-point numbers in [0, 1].
+        """
         return _wide(self._hidden_states(pixel_values)[-1])
 
     def save_pretrained(self, *args: Any, **kwargs: Any):

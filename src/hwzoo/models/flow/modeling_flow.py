@@ -10,7 +10,9 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_flow import FlowConfig
+from .latents import between, checked_latents
 from .layers_flow import NETWORKS, ActNorm, Coupling, InvertibleConv1x1, ZeroConv2d
+from .pixels import check_floating
 
 LAST_LEVEL = 255  # of pixels of 8 bits, from 0
 LOG_LEVELS = math.log(LAST_LEVEL + 1)
@@ -260,6 +262,7 @@ class FlowModel(FlowPreTrainedModel):
         labels: Tensor | None = None,
         generator: torch.Generator | None = None,
         temperature: float = 1.0,
+        latents: Tensor | None = None,
     ) -> Tensor:
         """
         Images drawn from the model.
@@ -269,49 +272,58 @@ class FlowModel(FlowPreTrainedModel):
             labels: int64, (num_samples,), for a conditional model only; each class is as likely when not given.
             generator: of labels and latents; torch's global one when not given.
             temperature: factor on the latents: 1 draws from the model, less keeps to its likely images.
+            latents: (num_samples, dimensions), as of `to_latents`, in place of what is drawn.
 
         Returns:
             (num_samples, channels, height, width), on the levels in [0, 1].
 
         Raises:
             ValueError: for a temperature that is not above 0; labels to an unconditional model, or wrong ones to a
-                conditional one.
+                conditional one; latents of another shape.
         """
         if not temperature > 0:
             raise ValueError(f"temperature is {temperature}; it must be above 0")
         labels = self._drawn_labels(num_samples, labels, generator)
         device = self.device if generator is None else generator.device
         shape = (num_samples, self.config.num_channels * self.config.image_size**2)
-        if self.config.prior == "normal":
+        if latents is not None:
+            latents = checked_latents(latents, *shape)
+        elif self.config.prior == "normal":
             latents = torch.randn(shape, generator=generator, device=device)
         else:
             latents = torch.logit(torch.rand(shape, generator=generator, device=device), eps=1e-7)
         return self.to_pixels(temperature * latents.to(self.device), labels)
 
     @torch.no_grad()
-    def interpolate(self, start: Tensor, end: Tensor, num_steps: int, *, labels: Tensor | None = None) -> Tensor:
+    def interpolate(
+        self, start: Tensor, end: Tensor, num_steps: int, *, labels: Tensor | None = None, mode: str | None = None
+    ) -> Tensor:
         """
-        Straight lines between the latents of two batches of images.
+        Images on paths from one batch of latents to another.
 
         Args:
-            start: (batch, channels, height, width) in [0, 1], on the levels.
-            end: the same of the other ends.
-            num_steps: pictures of a line.
+            start: latents, (batch, dimensions), or images in [0, 1], on the levels, (batch, channels, height, width).
+            end: as many, of either kind.
+            num_steps: pictures of a path, both ends counted, at least 2.
             labels: int64, (batch,), of a conditional model: of both ends.
+            mode: `linear`, a straight line, or `spherical`, on which latents keep the length that the prior gives them
+                (arXiv:1609.04468); spherical for a normal prior, linear for a logistic one, when not given.
 
         Returns:
             (batch, num_steps, channels, height, width) in [0, 1]; the first and last pictures are the images.
 
         Raises:
-            ValueError: for fewer than 2 steps, and as of `to_latents`.
+            ValueError: for fewer than 2 steps, another mode or ends of different numbers; for labels to an
+                unconditional model, or none, or wrong ones, to a conditional one; and as of `to_latents`.
         """
-        if num_steps < 2:
-            raise ValueError(f"num_steps is {num_steps}; it must be at least 2")
-        first, last = self.to_latents(start, labels)[0], self.to_latents(end, labels)[0]
-        weight = torch.linspace(0, 1, num_steps, device=first.device, dtype=first.dtype)[:, None]
-        latents = torch.lerp(first[:, None], last[:, None], weight).flatten(0, 1)
+        if labels is not None:
+            labels = self._drawn_labels(len(start), labels, None)
+        first, last = (
+            each.to(self.device) if each.ndim == 2 else self.to_latents(each, labels)[0] for each in (start, end)
+        )
+        paths = between(first, last, num_steps, mode or ("spherical" if self.config.prior == "normal" else "linear"))
         repeated = None if labels is None else labels.repeat_interleave(num_steps)
-        return self.to_pixels(latents, repeated).unflatten(0, (len(start), num_steps))
+        return self.to_pixels(paths.flatten(0, 1), repeated).unflatten(0, (len(first), num_steps))
 
     def _bound(self, pixel_values: Tensor, labels: Tensor | None, noise: Tensor) -> Tensor:
         # Not through `forward`: under mixed precision that runs in bfloat16, tests do not.
@@ -340,6 +352,7 @@ class FlowModel(FlowPreTrainedModel):
 
     def _check_levels(self, pixel_values: Tensor) -> Tensor:
         """The levels of pixels, whole numbers from 0 to 255."""
+        check_floating(pixel_values)
         shape = (self.config.num_channels, self.config.image_size, self.config.image_size)
         if pixel_values.shape[1:] != shape:
             raise ValueError(
@@ -350,10 +363,10 @@ class FlowModel(FlowPreTrainedModel):
         levels = scaled.round()
         # In training on an accelerator each look at a value would wait for the device.
         if not (torch.compiler.is_compiling() or (self.training and pixel_values.device.type != "cpu")):
-            wrong = ((scaled - levels).abs() > TOLERANCE) | (levels < 0) | (levels > LAST_LEVEL)
-            if wrong.any():
+            right = ((scaled - levels).abs() <= TOLERANCE) & (levels >= 0) & (levels <= LAST_LEVEL)  # NaN is not
+            if not right.all():
                 raise ValueError(
-                    f"pixel_values holds {pixel_values[wrong][0].item():.4g}; this model takes the levels "
+                    f"pixel_values holds {pixel_values[~right][0].item():.4g}; this model takes the levels "
                     f"0, 1/{LAST_LEVEL}, 2/{LAST_LEVEL} ... 1"
                 )
         return levels

@@ -12,7 +12,9 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_gan import GANConfig
+from .latents import between, checked_latents
 from .losses_gan import cross_entropy, non_saturating
+from .pixels import check_floating, check_pixels
 
 ACTIVATIONS = {"leaky_relu": (nn.LeakyReLU, 0.1), "relu": (nn.ReLU,)}
 # Inside of the networks a pixel is scale * p + shift, where p in [0, 1] is the pixel outside of them.
@@ -121,7 +123,11 @@ class Discriminator(nn.Module):
         Args:
             pixel_values: images.
             labels: int64, (batch,); an unconditional discriminator ignores them.
+
+        Raises:
+            ValueError: for integers; generated images, which are not clamped, may lie beyond [0, 1].
         """
+        check_floating(pixel_values)
         features = _run(self.network, self.scale * pixel_values + self.shift)
         logits = _run(self.output, features).squeeze(1)
         if self.projection is None:
@@ -207,9 +213,11 @@ class GANModel(GANPreTrainedModel):
                 when not given.
 
         Raises:
-            ValueError: for labels to an unconditional model, or none, or wrong ones, to a conditional one.
+            ValueError: for labels to an unconditional model, or none, or wrong ones, to a conditional one; for pixels
+                that are no floating-point numbers in [0, 1].
         """
         self._check_labels(labels, pixel_values.shape[0])
+        check_pixels(pixel_values, self.training)
         if noise is None:
             noise = self._latents(pixel_values.shape[0])
         fake = self.generator(noise, labels)
@@ -235,14 +243,21 @@ class GANModel(GANPreTrainedModel):
             The logits, (batch,).
 
         Raises:
-            ValueError: for labels to an unconditional model, or none, or wrong ones, to a conditional one.
+            ValueError: for labels to an unconditional model, or none, or wrong ones, to a conditional one; for pixels
+                that are no floating-point numbers in [0, 1].
         """
         self._check_labels(labels, pixel_values.shape[0])
+        check_pixels(pixel_values, self.training)
         return self.discriminator(pixel_values, labels)
 
     @torch.no_grad()
     def sample(
-        self, num_samples: int, *, labels: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        num_samples: int,
+        *,
+        labels: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        latents: Tensor | None = None,
     ) -> Tensor:
         """
         Images of the generator, (num_samples, channels, height, width), clamped to [0, 1].
@@ -254,17 +269,56 @@ class GANModel(GANPreTrainedModel):
             num_samples: how many.
             labels: int64, (num_samples,), for a conditional model only; each class is as likely when not given.
             generator: of the latents and labels; torch's global one when not given.
+            latents: (num_samples, latent_size), standard normal, in place of what is drawn.
 
         Returns:
             The images, on the device of the model.
 
         Raises:
-            ValueError: for labels to an unconditional model, or wrong ones to a conditional one.
+            ValueError: for labels to an unconditional model, or wrong ones to a conditional one; for latents of
+                another shape.
         """
-        latents = self._latents(num_samples, generator)
+        if latents is None:
+            latents = self._latents(num_samples, generator)
+        else:
+            latents = checked_latents(latents, num_samples, self.config.latent_size).to(self.device)
         if labels is None and self.config.num_classes:
             labels = torch.randint(self.config.num_classes, (num_samples,), **self._drawn_by(generator))
         self._check_labels(labels, num_samples)
+        return self._images(latents, labels)
+
+    @torch.no_grad()
+    def interpolate(
+        self, start: Tensor, end: Tensor, num_steps: int, *, labels: Tensor | None = None, mode: str | None = None
+    ) -> Tensor:
+        """
+        Images on paths from one batch of latents to another; a GAN tells no latents of images.
+
+        Args:
+            start: latents, (batch, latent_size).
+            end: the same of the other ends.
+            num_steps: pictures of a path, both ends counted, at least 2.
+            labels: int64, (batch,), of a conditional model: the class of all pictures of a path.
+            mode: `linear`, a straight line, or `spherical`, on which latents keep the length that those of the
+                training had (arXiv:1609.04468); spherical when not given.
+
+        Returns:
+            (batch, num_steps, channels, height, width) in [0, 1]; the first and last pictures are those of `sample`
+            for `start` and `end`.
+
+        Raises:
+            ValueError: for fewer than 2 steps, another mode, or ends that are no latents or of different numbers; for
+                labels to an unconditional model, or none, or wrong ones, to a conditional one.
+        """
+        first, last = (
+            checked_latents(each, len(each), self.config.latent_size).to(self.device) for each in (start, end)
+        )
+        self._check_labels(labels, len(first))
+        paths = between(first, last, num_steps, mode or "spherical")
+        repeated = None if labels is None else labels.repeat_interleave(num_steps)
+        return self._images(paths.flatten(0, 1), repeated).unflatten(0, (len(first), num_steps))
+
+    def _images(self, latents: Tensor, labels: Tensor | None) -> Tensor:
         training = self.generator.training
         self.generator.eval()
         try:

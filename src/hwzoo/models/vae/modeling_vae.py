@@ -11,6 +11,8 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_vae import VAEConfig
+from .latents import between, checked_latents
+from .pixels import check_pixels
 
 ACTIVATIONS = {
     "elu": nn.ELU,
@@ -261,6 +263,7 @@ class VAEModel(VAEPreTrainedModel):
 
         Raises:
             TypeError: for another keyword.
+            ValueError: for pixels that are no floating-point numbers in [0, 1].
         """
         if unknown := [name for name in kwargs if name != "labels"]:
             raise TypeError(f"VAEModel.forward takes no {', '.join(sorted(unknown))}")
@@ -291,6 +294,9 @@ class VAEModel(VAEPreTrainedModel):
 
         Returns:
             The three scalars, the first the sum of the others.
+
+        Raises:
+            ValueError: for pixels that are no floating-point numbers in [0, 1].
         """
         mean, variance = self.encode(pixel_values)
         if noise is None:
@@ -327,7 +333,8 @@ class VAEModel(VAEPreTrainedModel):
             A scalar, or (batch,).
 
         Raises:
-            ValueError: for fewer than 1 sample or an unknown reduction.
+            ValueError: for fewer than 1 sample, an unknown reduction, or pixels that are no floating-point numbers in
+                [0, 1].
         """
         if num_importance_samples < 1:
             raise ValueError(f"num_importance_samples is {num_importance_samples}; it must be at least 1")
@@ -352,7 +359,19 @@ class VAEModel(VAEPreTrainedModel):
         return bound.mean() if reduction == "mean" else bound
 
     def encode(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance of q(z|x), (batch, latent_size) each."""
+        """
+        Mean and variance of q(z|x).
+
+        Args:
+            pixel_values: (batch, channels, height, width) in [0, 1].
+
+        Returns:
+            (batch, latent_size) each.
+
+        Raises:
+            ValueError: for pixels that are no floating-point numbers in [0, 1].
+        """
+        check_pixels(pixel_values, self.training)
         mean, hidden = self._run(self.encoder, pixel_values).chunk(2, dim=-1)
         if self.config.variance_parametrization == "exp":
             return mean, hidden.exp()
@@ -372,7 +391,12 @@ class VAEModel(VAEPreTrainedModel):
 
     @torch.no_grad()
     def sample(
-        self, num_samples: int, *, labels: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        num_samples: int,
+        *,
+        labels: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        latents: Tensor | None = None,
     ) -> Tensor:
         """
         Means of p(x|z) for z drawn from the prior: (num_samples, channels, height, width) in [0, 1].
@@ -381,15 +405,17 @@ class VAEModel(VAEPreTrainedModel):
             num_samples: how many.
             labels: None; an argument for the sake of the zoo's signature.
             generator: of the latents; torch's global one when not given.
+            latents: z, (num_samples, latent_size), in place of what is drawn.
 
         Returns:
             The images, on the device of the model.
 
         Raises:
-            ValueError: when labels are given; the model is unconditional.
+            ValueError: when labels are given, as the model is unconditional; for latents of another shape.
         """
-        if labels is not None:
-            raise ValueError("labels were given, but this VAE is unconditional: leave labels at None")
+        self._refuse_labels(labels)
+        if latents is not None:
+            return self.decode(checked_latents(latents, num_samples, self.config.latent_size).to(self.device))
         if self.mixture_prior is not None:
             return self.decode(self.mixture_prior.sample(num_samples, generator))
         like = next(self.parameters())
@@ -408,33 +434,45 @@ class VAEModel(VAEPreTrainedModel):
 
         Returns:
             In [0, 1], of the same shape.
+
+        Raises:
+            ValueError: for pixels that are no floating-point numbers in [0, 1].
         """
         mean, variance = self.encode(pixel_values)
         return self.decode(mean if generator is None else sample_gaussian(mean, variance, generator))
 
     @torch.no_grad()
-    def interpolate(self, start: Tensor, end: Tensor, num_steps: int) -> Tensor:
+    def interpolate(
+        self, start: Tensor, end: Tensor, num_steps: int, *, labels: Tensor | None = None, mode: str | None = None
+    ) -> Tensor:
         """
-        Decoded straight lines between the posterior means of two batches: (batch, num_steps, channels, height,
-        width) in [0, 1]; the first and last pictures are the reconstructions.
+        Decoded paths from one batch of latents to another.
 
         Args:
-            start: images in [0, 1], (batch, channels, height, width).
-            end: as many.
-            num_steps: pictures of a line, both ends counted, at least 2.
+            start: latents z, (batch, latent_size), or images in [0, 1], (batch, channels, height, width), whose
+                latents are the means of q(z|x).
+            end: as many, of either kind.
+            num_steps: pictures of a path, both ends counted, at least 2.
+            labels: None; an argument for the sake of the zoo's signature.
+            mode: `linear`, a straight line, or `spherical`, on which latents keep the length that the prior gives them
+                (arXiv:1609.04468); spherical for a normal prior, linear for a mixture, when not given.
 
         Returns:
-            The pictures.
+            (batch, num_steps, channels, height, width) in [0, 1]; the first and last pictures of images are their
+            reconstructions.
 
         Raises:
-            ValueError: for fewer than 2 steps.
+            ValueError: for fewer than 2 steps, another mode, ends of different numbers, labels, or pixels that are no
+                floating-point numbers in [0, 1].
         """
-        if num_steps < 2:
-            raise ValueError(f"num_steps is {num_steps}; it must be at least 2")
-        first, last = self.encode(start)[0], self.encode(end)[0]
-        weight = torch.linspace(0, 1, num_steps, device=first.device, dtype=first.dtype)[:, None]
-        latents = torch.lerp(first[:, None], last[:, None], weight)
-        return self.decode(latents.flatten(0, 1)).unflatten(0, (len(start), num_steps))
+        self._refuse_labels(labels)
+        first, last = (each.to(self.device) if each.ndim == 2 else self.encode(each)[0] for each in (start, end))
+        paths = between(first, last, num_steps, mode or ("spherical" if self.mixture_prior is None else "linear"))
+        return self.decode(paths.flatten(0, 1)).unflatten(0, (len(first), num_steps))
+
+    def _refuse_labels(self, labels: Tensor | None):
+        if labels is not None:
+            raise ValueError("labels were given, but this VAE is unconditional: leave labels at None")
 
     def _decoder_output(self, latents: Tensor) -> Tensor:
         """Logits of the Bernoulli, or means of the Gaussian."""
