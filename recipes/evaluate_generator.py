@@ -68,8 +68,8 @@ def main(settings: Settings) -> dict:
         raise UsageError("--model_name_or_path is missing: a model, a pipeline or a folder of images")
     training.check_free(folder, settings.overwrite_output_dir)
     device = PartialState().device
-    trained_on = settings.dataset_name or training.recorded(name, "dataset_name") or "mnist"
-    data = load_images(trained_on, settings.data_dir, settings)
+    settings = scoring.with_data_of_training(settings)
+    data = load_images(settings.dataset_name, settings.data_dir, settings)
     classifier = scoring.load_classifier(data, settings.classifier).to(device)
     inception = metrics.load_inception(device=device) if settings.inception_fid else None
     asked = {key: getattr(settings, key) for key in ("scheduler", "num_inference_steps", "trust_remote_code")}
