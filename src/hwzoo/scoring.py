@@ -140,6 +140,7 @@ def score(
     inception=None,
     limit: int | None = None,
     standard_error: bool = False,
+    split: str = "test",
 ) -> dict:
     """
     The scores of `metrics.generator_scores`, and `protocol`, which says how they were computed.
@@ -152,6 +153,7 @@ def score(
         inception: of `metrics.load_inception`, for FID on its features as well.
         limit: test images at most, for a rehearsal.
         standard_error: as of `metrics.generator_scores`.
+        split: what `data.test` holds, for the protocol.
 
     Returns:
         Numbers and texts by name, as all_results.json holds them.
@@ -173,11 +175,11 @@ def score(
     name = Path(classifier.name_or_path).name if shipped else classifier.name_or_path
     scores |= {"classifier": name, "classifier_sha256": weights}
     protocol = [
-        f"{data.described}: {num_samples} samples of {made_by}, against all {len(data.test)} test images",
+        f"{data.described}: {num_samples} samples of {made_by}, against all {len(data.test)} {split} images",
         f"FID, precision and recall (k = {metrics.NUM_NEIGHBORS}) on the {num_features} features of the classifier "
         f"{name}{' of hwzoo' if shipped else ''} (sha256 {weights}), not Inception's: comparable only under the same "
         "classifier and the same number of samples",
-        f"floor: the FID of {num_samples} training images, drawn with seed {FLOOR_SEED}, against the same test images",
+        f"floor: the FID of {num_samples} training images, drawn with seed {FLOOR_SEED}, against the same {split} images",
         "classes: the classifier's most likely one; covered: by 1 % of the samples or more; entropy in nats",
     ]
     if min(num_samples, len(data.test)) <= num_features:

@@ -19,7 +19,7 @@ from recipe_runs import load_recipe, save_classifier
 from transformers import ResNetConfig, ResNetForImageClassification
 
 from hwzoo import VAEConfig, VAEModel, hub, scoring
-from hwzoo.data import ImageSet, ImageSplits, load_images
+from hwzoo.data import ImageOptions, ImageSet, ImageSplits, load_images
 from hwzoo.errors import UsageError
 
 SCORES = {
@@ -261,6 +261,21 @@ def test_what_is_given_stands_before_what_is_recorded(recorded, given, compared,
     (tmp_path / "preset.yaml").write_text(yaml.safe_dump({"dataset_name": "digits", **recorded}))
     settings = scoring.with_data_of_training(recipe.Settings(model_name_or_path=str(tmp_path), **given))
     assert (settings.dataset_name, settings.background, settings.validation_share) == compared
+
+
+def test_settings_are_chosen_by_images_held_out(evaluate, tmp_path):
+    data = load_images("digits", options=ImageOptions(validation_share=0.2))
+    held_out = save_images(tmp_path / "images", data.validation.images)
+    by_test = evaluate(held_out, validation_share=0.2)
+    results = evaluate(held_out, "chosen", split="validation", validation_share=0.2)
+    assert results["test_fid"] < 1e-4 < by_test["test_fid"]
+    for words in (
+        "against all 300 validation images",
+        "training images, drawn with seed 0, against the same validation",
+    ):
+        assert words in results["protocol"] and words not in by_test["protocol"]
+    with pytest.raises(UsageError, match="^--split validation: no images are held out; give --validation_share"):
+        evaluate(held_out, "refused", split="validation")
 
 
 def test_a_record_that_says_what_is_not_allowed_is_named(recipe, tmp_path):
