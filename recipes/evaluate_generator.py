@@ -41,9 +41,7 @@ class Settings(training.ImageData):
         "what the images are compared with; the data that the model was trained on, else mnist, when not given",
     )
     data_dir: str | None = flag(None, "folder that holds mnist/ or fashion_mnist/; HWZOO_DATA_DIR when not given")
-    split: Literal["test", "validation"] = flag(
-        "test", "what the samples are compared with; no setting is chosen by test"
-    )
+    split: Literal["test", "validation"] = flag("test", "which of its images the samples are compared with")
     num_samples: int | None = flag(
         None, "samples; 10,000, or as many as there are training images (or images), when not given", "[4, inf)"
     )

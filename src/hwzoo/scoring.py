@@ -179,7 +179,8 @@ def score(
         f"FID, precision and recall (k = {metrics.NUM_NEIGHBORS}) on the {num_features} features of the classifier "
         f"{name}{' of hwzoo' if shipped else ''} (sha256 {weights}), not Inception's: comparable only under the same "
         "classifier and the same number of samples",
-        f"floor: the FID of {num_samples} training images, drawn with seed {FLOOR_SEED}, against the same {split} images",
+        f"floor: the FID of {num_samples} training images, drawn with seed {FLOOR_SEED}, against the same {split} "
+        "images",
         "classes: the classifier's most likely one; covered: by 1 % of the samples or more; entropy in nats",
     ]
     if min(num_samples, len(data.test)) <= num_features:
