@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from transformers import ByT5Tokenizer, T5ForConditionalGeneration, Trainer, TrainingArguments
+from transformers import AutoImageProcessor, ByT5Tokenizer, T5ForConditionalGeneration, Trainer, TrainingArguments
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from hwzoo import ClassifierConfig, ClassifierForImageClassification
+from hwzoo import ClassifierConfig, ClassifierForImageClassification, hub, onnx
+from hwzoo.errors import UsageError
+from hwzoo.models import FAMILIES
 from hwzoo.text.adapters import add_adapter
 from hwzoo.text.models import build_t5
 
@@ -26,6 +28,93 @@ def test_each_row_names_tests_that_are_there(row):
     assert named
     for name in named:
         assert f"def {name}(" in TESTS, name
+
+
+# What a cell of the table says, by the first cell of its row, as far as a second of a tiny model's time shows it; the
+# tests that the rows name go through all families, by value.
+SMALL = {
+    "VAE": ("vae", {"image_size": 8, "latent_size": 2, "encoder_hidden_sizes": [4], "decoder_hidden_sizes": [4]}),
+    "GAN": (
+        "gan",
+        {
+            "image_size": 8, "latent_size": 2, "generator_hidden_size": 8, "generator_channels": [4, 2],
+            "discriminator_channels": [2, 4], "discriminator_hidden_size": 8,
+        },
+    ),
+    "flow": ("flow", {"image_size": 8, "num_scales": 1, "num_steps": 1, "hidden_size": 4, "num_hidden_layers": 1}),
+    "autoregressive": (
+        "autoregressive", {"image_size": 8, "hidden_size": 8, "num_layers": 1, "head_hidden_size": 16},
+    ),
+    "classifier": ("classifier", {"image_size": 8, "backbone": "mlp", "hidden_sizes": [4]}),
+}  # fmt: skip
+IMAGES = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0)).round()
+
+
+def saved(model, folder):
+    hub.save(model, folder)
+    return str(folder)
+
+
+def trained(model, folder):
+    labels = {"label": 1} if isinstance(model, ClassifierForImageClassification) else {}
+    data = [{"pixel_values": image, **labels} for image in IMAGES]
+    settings = {"report_to": [], "use_cpu": True, "disable_tqdm": True, "max_steps": 1, "save_strategy": "no"}
+    trainer = Trainer(model, TrainingArguments(str(folder), **settings), train_dataset=data, eval_dataset=data)
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] > 0
+
+
+def exported(call, inputs):
+    batch = torch.export.Dim("batch")
+    return torch.export.export(call, (), inputs, dynamic_shapes={name: {0: batch} for name in inputs})
+
+
+def hidden_states(model, folder):
+    assert model(IMAGES, output_hidden_states=True).hidden_states
+
+
+CALLS = {
+    "`model(..., return_dict=False)`": lambda model, folder: model(IMAGES, return_dict=False)[0],
+    "`model(..., output_hidden_states=True)`, or in the config": hidden_states,
+    "`Trainer(...).train()`, `.evaluate()`": trained,
+    "`AutoImageProcessor` on arrays, tensors, batches, PIL images": lambda model, folder: (
+        AutoImageProcessor.from_pretrained(saved(model, folder))(IMAGES[:2])
+    ),
+    '`pipeline("image-classification")`': lambda model, folder: transformers.pipeline(
+        "image-classification", saved(model, folder)
+    ),
+    "`torch.export.export(model, ..., dynamic_shapes=...)`, strict or not": lambda model, folder: exported(
+        model, {"pixel_values": IMAGES}
+    ),
+    "`hwzoo export onnx MODEL --output_dir FOLDER`": lambda model, folder: onnx.parts(model),
+}
+CELLS = [
+    (row.split(" | ")[0].removeprefix("| "), column, cell)
+    for table in re.findall(r"^\| call \| VAE .*?(?=\n\n|\Z)", TABLE, re.DOTALL | re.MULTILINE)
+    for row in table.splitlines()[2:]
+    for column, cell in zip(
+        table.splitlines()[0].strip("| ").split(" | ")[1:-1], row.strip("| ").split(" | ")[1:-1], strict=True
+    )
+]
+
+
+def test_each_family_of_the_zoo_has_a_column():
+    assert {SMALL[column][0] for _, column, _ in CELLS} == {family.name for family in FAMILIES if family.model_class}
+    assert CALLS.keys() <= {call for call, _, _ in CELLS}
+
+
+@pytest.mark.parametrize(("call", "column", "cell"), [each for each in CELLS if each[0] in CALLS])
+def test_a_cell_says_what_the_call_does(call, column, cell, tmp_path):
+    name, config = SMALL[column]
+    family = next(each for each in FAMILIES if each.name == name)
+    torch.manual_seed(0)
+    model = family.model_class(family.config_class(**config)).eval()
+    if not cell.startswith(("refused", "has none")):
+        return CALLS[call](model, tmp_path)
+    with pytest.raises((TypeError, ValueError, OSError, RuntimeError, UsageError)) as error:
+        CALLS[call](model, tmp_path)
+    for words in re.findall(r'"(.+?)"', cell):
+        assert words in str(error.value)
 
 
 def test_no_example_calls_a_pipeline_that_is_gone():
