@@ -245,7 +245,7 @@ def test_a_model_of_the_hub_is_compared_with_the_data_of_its_training(recipe, tm
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "scores" / "scores.json").read_text())
     assert results["dataset"] == "me/shapes" and results["num_samples"] == 20
-    assert results["protocol"].startswith("me/shapes (images of 12 x 12, others cropped")
+    assert results["protocol"].startswith("me/shapes (images of 12 x 12, others cut to squares")
     assert "against all 10 test images" in results["protocol"] and len(results["test_class_histogram"]) == 2
 
 
