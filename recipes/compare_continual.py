@@ -29,7 +29,7 @@ class Compare(training.SweepArguments):
     runs: list[str] = flag(
         [
             "scenario=domain strategy=naive,joint,rehearsal,si,lwf backbone=mlp,cnn",
-            "scenario=domain strategy=ewc ewc_lambda=1,100,10000 backbone=mlp,cnn",
+            "scenario=domain strategy=ewc ewc_lambda=1e3,1e5,1e7 backbone=mlp,cnn",
             "scenario=domain strategy=replay memory_size=200 backbone=mlp,cnn",
         ],
         "flags of each run as name=value, several values with commas between them",

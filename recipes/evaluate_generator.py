@@ -41,6 +41,7 @@ class Settings(training.ImageData):
         "what the images are compared with; the data that the model was trained on, else mnist, when not given",
     )
     data_dir: str | None = flag(None, "folder that holds mnist/ or fashion_mnist/; HWZOO_DATA_DIR when not given")
+    split: Literal["test", "validation"] = flag("test", "which of its images the samples are compared with")
     num_samples: int | None = flag(
         None, "samples; 10,000, or as many as there are training images (or images), when not given", "[4, inf)"
     )
@@ -68,8 +69,8 @@ def main(settings: Settings) -> dict:
         raise UsageError("--model_name_or_path is missing: a model, a pipeline or a folder of images")
     training.check_free(folder, settings.overwrite_output_dir)
     device = PartialState().device
-    trained_on = settings.dataset_name or training.recorded(name, "dataset_name") or "mnist"
-    data = load_images(trained_on, settings.data_dir, settings)
+    settings = scoring.with_data_of_training(settings)
+    data = load_images(settings.dataset_name, settings.data_dir, settings).compared_with(settings.split)
     classifier = scoring.load_classifier(data, settings.classifier).to(device)
     inception = metrics.load_inception(device=device) if settings.inception_fid else None
     asked = {key: getattr(settings, key) for key in ("scheduler", "num_inference_steps", "trust_remote_code")}
@@ -95,7 +96,7 @@ def main(settings: Settings) -> dict:
     # 3. scores
     results = {"model": name, "dataset": data.name, "num_samples": num_samples, "seed": settings.seed}
     made_by += f", seed {settings.seed}" + (", their edges cut off" if settings.center_crop else "")
-    results |= scoring.score(samples, data, classifier, made_by, inception)
+    results |= scoring.score(samples, data, classifier, made_by, inception, split=settings.split)
 
     # 4. save
     with renewing(folder) as staging:

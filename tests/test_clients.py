@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from transformers import ByT5Tokenizer, T5ForConditionalGeneration, Trainer, TrainingArguments
+from transformers import AutoImageProcessor, ByT5Tokenizer, T5ForConditionalGeneration, Trainer, TrainingArguments
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from hwzoo import ClassifierConfig, ClassifierForImageClassification
+from hwzoo import ClassifierConfig, ClassifierForImageClassification, hub, onnx
+from hwzoo.errors import UsageError
+from hwzoo.models import FAMILIES
 from hwzoo.text.adapters import add_adapter
 from hwzoo.text.models import build_t5
 
@@ -26,6 +28,132 @@ def test_each_row_names_tests_that_are_there(row):
     assert named
     for name in named:
         assert f"def {name}(" in TESTS, name
+
+
+# What a cell of the table says, by the first cell of its row, as far as a second of a tiny model's time shows it; the
+# tests that the rows name go through all families, by value.
+SMALL = {
+    "VAE": ("vae", {"image_size": 8, "latent_size": 2, "encoder_hidden_sizes": [4], "decoder_hidden_sizes": [4]}),
+    "GAN": (
+        "gan",
+        {
+            "image_size": 8, "latent_size": 2, "generator_hidden_size": 8, "generator_channels": [4, 2],
+            "discriminator_channels": [2, 4], "discriminator_hidden_size": 8,
+        },
+    ),
+    "flow": ("flow", {"image_size": 8, "num_scales": 1, "num_steps": 1, "hidden_size": 4, "num_hidden_layers": 1}),
+    "autoregressive": (
+        "autoregressive", {"image_size": 8, "hidden_size": 8, "num_layers": 1, "head_hidden_size": 16},
+    ),
+    "classifier": ("classifier", {"image_size": 8, "backbone": "mlp", "hidden_sizes": [4]}),
+}  # fmt: skip
+IMAGES = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0)).round()
+
+
+def small(column):
+    name, config = SMALL[column]
+    family = next(each for each in FAMILIES if each.name == name)
+    torch.manual_seed(0)
+    return family.model_class(family.config_class(**config)).eval()
+
+
+def saved(model, folder):
+    hub.save(model, folder)
+    return str(folder)
+
+
+def trained(model, folder, cell):
+    data = [{"pixel_values": image, "label": 1} for image in IMAGES]
+    settings = {"report_to": [], "use_cpu": True, "disable_tqdm": True, "max_steps": 1, "save_strategy": "no"}
+    trainer = Trainer(model, TrainingArguments(str(folder), **settings), train_dataset=data, eval_dataset=data)
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] > 0
+    without = trainer.evaluate([{"pixel_values": image} for image in IMAGES])
+    assert ("eval_loss" in without) == ("with and without" in cell)
+
+
+def exported(call, inputs):
+    batch = torch.export.Dim("batch")
+    return torch.export.export(call, (), inputs, dynamic_shapes={name: {0: batch} for name in inputs})
+
+
+class Sample(torch.nn.Module):
+    """`sample` as a module whose batch size is that of its input."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.sample = model, model.sample
+
+    def forward(self, like):
+        return self.sample(like.shape[0])
+
+
+def hidden_states(model, folder, cell):
+    assert model(IMAGES, output_hidden_states=True).hidden_states
+
+
+CALLS = {
+    "`model(..., return_dict=False)`": lambda model, folder, cell: model(IMAGES, return_dict=False)[0],
+    "`model(..., output_hidden_states=True)`, or in the config": hidden_states,
+    "`Trainer(...).train()`, `.evaluate()`": trained,
+    "`AutoImageProcessor` on arrays, tensors, batches, PIL images": lambda model, folder, cell: (
+        AutoImageProcessor.from_pretrained(saved(model, folder))(IMAGES[:2])
+    ),
+    '`pipeline("image-classification")`': lambda model, folder, cell: transformers.pipeline(
+        "image-classification", saved(model, folder)
+    ),
+    "`torch.export.export(model, ..., dynamic_shapes=...)`, strict or not": lambda model, folder, cell: exported(
+        model, {"pixel_values": IMAGES}
+    ),
+    "`torch.export` of `sample`": lambda model, folder, cell: exported(Sample(model), {"like": torch.zeros(3)}),
+    "`hwzoo export onnx MODEL --output_dir FOLDER`": lambda model, folder, cell: onnx.parts(model),
+}
+CELLS = [
+    (row.split(" | ")[0].removeprefix("| "), column, cell)
+    for table in re.findall(r"^\| call \| VAE .*?(?=\n\n|\Z)", TABLE, re.DOTALL | re.MULTILINE)
+    for row in table.splitlines()[2:]
+    for column, cell in zip(
+        table.splitlines()[0].strip("| ").split(" | ")[1:-1], row.strip("| ").split(" | ")[1:-1], strict=True
+    )
+]
+
+
+def test_each_family_of_the_zoo_has_a_column():
+    assert {SMALL[column][0] for _, column, _ in CELLS} == {family.name for family in FAMILIES if family.model_class}
+    assert CALLS.keys() <= {call for call, _, _ in CELLS}
+
+
+@pytest.mark.parametrize(("call", "column", "cell"), [each for each in CELLS if each[0] in CALLS])
+def test_a_cell_says_what_the_call_does(call, column, cell, tmp_path):
+    model = small(column)
+    if not cell.startswith(("refused", "has none")):
+        CALLS[call](model, tmp_path, cell)
+        return
+    with pytest.raises((AttributeError, TypeError, ValueError, OSError, RuntimeError, UsageError)) as error:
+        CALLS[call](model, tmp_path, cell)
+    for words in re.findall(r'"(.+?)"', cell):
+        assert words in str(error.value)
+
+
+@pytest.mark.parametrize("column", ["flow", pytest.param("autoregressive", marks=pytest.mark.slow)])
+def test_forward_of_flow_and_autoregressive_is_traced(column):
+    """By torch.compile, and by torch.export where it is strict; `sample` is not."""
+    model = small(column)
+    inputs = {"pixel_values": IMAGES}
+    torch._dynamo.reset()
+    compiled = torch.compile(model.forward, backend="aot_eager", fullgraph=True, dynamic=True)
+    batch = torch.export.Dim("batch")
+    shapes = {"pixel_values": {0: batch}}
+    program = torch.export.export(model, (), inputs, dynamic_shapes=shapes, strict=True).module()
+    for num in (3, 5):
+        losses = []
+        for call in (model, compiled, program):
+            torch.manual_seed(7)
+            with torch.no_grad():
+                losses.append(call(pixel_values=IMAGES[:num]).loss)
+        torch.testing.assert_close(losses, losses[:1] * 3, rtol=1e-4, atol=1e-5)
+    with pytest.raises(RuntimeError, match="only concrete integers"):
+        torch.compile(model.sample, backend="aot_eager", fullgraph=True, dynamic=True)(3)
 
 
 def test_no_example_calls_a_pipeline_that_is_gone():

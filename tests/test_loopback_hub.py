@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+import yaml
 from loopback_hub import LoopbackHub
 
 from hwzoo import VAEConfig, VAEModel, hub
@@ -323,6 +324,48 @@ def test_load_images_reads_mnist(tmp_path):
         assert np.array_equal(part[0], pixels[place, None]) and part[1] == labels[place]
         assert part[2] == [str(digit) for digit in range(10)]
     assert not [request for request in server.requests if request.status not in (200, 404)]
+
+
+CONFIGURATIONS = """
+import json
+from hwzoo.data import ImageOptions, load_images
+from hwzoo.errors import UsageError
+told = []
+for name in ("evens", "odds", None, "primes"):
+    try:
+        data = load_images("me/shapes", options=ImageOptions(dataset_config=name))
+        told.append([[part.images.tolist(), part.labels.tolist()] for part in (data.train, data.test)])
+    except UsageError as error:
+        told.append(str(error))
+print(json.dumps(told))
+"""
+
+
+def configurations(default: str | None = None, **pixels) -> dict[str, bytes]:
+    """The files of a data set whose configurations have these images, the last third of them for the test."""
+    files, entries = {}, []
+    for name, images in pixels.items():
+        labels, cut = [index % 3 for index in range(len(images))], len(images) * 2 // 3
+        parts = {"train": parquet(images[:cut], labels[:cut]), "test": parquet(images[cut:], labels[cut:])}
+        paths = {split: f"{name}/{split}-00000-of-00001.parquet" for split in parts}
+        files |= {paths[split]: data for split, data in parts.items()}
+        data_files = [{"split": split, "path": path} for split, path in paths.items()]
+        entries.append({"config_name": name, "data_files": data_files, "default": name == default})
+    return files | {"README.md": f"---\n{yaml.safe_dump({'configs': entries})}---\n# Shapes\n".encode()}
+
+
+@pytest.mark.parametrize("default", [None, "odds"])
+def test_load_images_takes_the_configuration_that_is_asked_for(default, tmp_path):
+    pixels = np.random.default_rng(0).integers(256, size=(2, 9, 8, 8), dtype=np.uint8)
+    given = dict(zip(("evens", "odds"), pixels, strict=True))
+    with LoopbackHub(token=TOKEN) as server:
+        server.add_dataset("me/shapes", configurations(default, **given))
+        *own, unsaid, unknown = run(server, tmp_path, CONFIGURATIONS)
+    for part, images in zip(own, pixels, strict=True):
+        assert part == [[images[:6, None].tolist(), [0, 1, 2] * 2], [images[6:, None].tolist(), [0, 1, 2]]]
+    several = "--dataset_name me/shapes has several configurations: give --dataset_config, one of ['evens', 'odds']"
+    assert unsaid == (several if default is None else own[1])
+    assert unknown == several
 
 
 TEXTS = """

@@ -1,11 +1,12 @@
 """How generated images are scored: by the features and labels of a classifier of the data they shall look like."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import hf_hub_download
 from torch import Tensor
 from transformers import AutoModelForImageClassification
 from transformers.utils import cached_file
@@ -15,8 +16,11 @@ from .data import ImageSplits
 from .errors import UsageError
 from .files import settled, sha256
 from .models import ClassifierForImageClassification
-from .training import Flags, flag
+from .retry import has_file, retried
+from .training import Flags, flag, recorded
 
+RECORD = "preset.yaml"  # of a model's training
+UNKNOWN_DATA = "mnist"  # what a model without a record is compared with
 FLOOR_SEED = 0  # of the choice of the floor's training images: the same for every model
 
 
@@ -30,6 +34,33 @@ class ScoreFlags(Flags):
     classifier: str | None = flag(
         None, "folder or Hub id of the classifier that scores them; the data set's own, if any, when not given"
     )
+
+
+def with_data_of_training(settings: Any) -> Any:
+    """
+    What is to be compared with which data: where no data is given, that of the model's training, read as it was read
+    there, which the model's preset.yaml tells, in its folder or on the Hub.
+
+    Args:
+        settings: flags with `model_name_or_path`, `dataset_name` and those of `training.ImageData`.
+
+    Returns:
+        They with a `dataset_name`; what was given stays.
+
+    Raises:
+        UsageError: for a preset.yaml that cannot be read.
+        OSError: when the Hub does not give it.
+    """
+    if settings.dataset_name is not None:
+        return settings
+    name = settings.model_name_or_path
+    values = {"dataset_name": UNKNOWN_DATA}
+    if has_file(name, RECORD):
+        folder = Path(name).is_dir() and settled(name)
+        path = Path(folder, RECORD) if folder else retried(lambda: hf_hub_download(name, RECORD), f"loading {name}")
+        values |= recorded(Path(path))
+    defaults = {each.name: each.default for each in fields(settings)}
+    return replace(settings, **{key: new for key, new in values.items() if getattr(settings, key) == defaults[key]})
 
 
 class Scorer:
@@ -109,6 +140,7 @@ def score(
     inception=None,
     limit: int | None = None,
     standard_error: bool = False,
+    split: str = "test",
 ) -> dict:
     """
     The scores of `metrics.generator_scores`, and `protocol`, which says how they were computed.
@@ -121,6 +153,7 @@ def score(
         inception: of `metrics.load_inception`, for FID on its features as well.
         limit: test images at most, for a rehearsal.
         standard_error: as of `metrics.generator_scores`.
+        split: what `data.test` holds, for the protocol.
 
     Returns:
         Numbers and texts by name, as all_results.json holds them.
@@ -142,11 +175,12 @@ def score(
     name = Path(classifier.name_or_path).name if shipped else classifier.name_or_path
     scores |= {"classifier": name, "classifier_sha256": weights}
     protocol = [
-        f"{data.described}: {num_samples} samples of {made_by}, against all {len(data.test)} test images",
+        f"{data.described}: {num_samples} samples of {made_by}, against all {len(data.test)} {split} images",
         f"FID, precision and recall (k = {metrics.NUM_NEIGHBORS}) on the {num_features} features of the classifier "
         f"{name}{' of hwzoo' if shipped else ''} (sha256 {weights}), not Inception's: comparable only under the same "
         "classifier and the same number of samples",
-        f"floor: the FID of {num_samples} training images, drawn with seed {FLOOR_SEED}, against the same test images",
+        f"floor: the FID of {num_samples} training images, drawn with seed {FLOOR_SEED}, against the same {split} "
+        "images",
         "classes: the classifier's most likely one; covered: by 1 % of the samples or more; entropy in nats",
     ]
     if min(num_samples, len(data.test)) <= num_features:

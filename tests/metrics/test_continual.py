@@ -1,8 +1,11 @@
 """Measures of continual learning against matrices worked out by hand."""
 
+from types import SimpleNamespace
+
 import pytest
 
-from hwzoo.metrics import continual_metrics
+from hwzoo import continual
+from hwzoo.metrics import continual_metrics, continual_results, lower_bound
 
 # Tasks of 4; the second is best before the end, the third was known a little before it was learned.
 MATRIX = [
@@ -50,3 +53,66 @@ def test_nothing_forgotten_and_all_forgotten():
     lost = continual_metrics([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], [0.0] * 3)
     assert (lost["average_forgetting"], lost["backward_transfer"]) == (1.0, -1.0)
     assert lost["average_accuracy"] == pytest.approx(1 / 3)
+
+
+# Tasks of 4 with two labels each; after the last, nothing of the first three is left, or a little.
+@pytest.mark.parametrize(
+    ("scenario", "past", "bound", "told"),
+    [
+        ("class", [0.0, 0.0, 0.0], 0.225, True),
+        ("class", [0.03, 0.01, 0.02], 0.225, True),
+        ("class", [0.04, 0.04, 0.04], 0.225, False),
+        ("domain", [0.5, 0.5, 0.5], 0.6, True),
+        ("domain", [0.3, 0.4, 0.5], 0.6, True),
+        ("domain", [0.5, 0.5, 0.6], 0.6, False),
+        ("task", [0.5, 0.45, 0.55], 0.6, True),
+        ("task", [0.2, 0.6, 0.7], 0.6, True),  # the average is what counts
+        ("task", [0.9, 0.9, 0.9], 0.6, False),
+    ],
+)
+def test_a_run_at_the_lower_bound_says_so(scenario, past, bound, told):
+    last = [*past, 0.9]
+    assert lower_bound(last, 0.0 if scenario == "class" else 0.5) == pytest.approx(bound)
+    results = results_of("naive", scenario, last)
+    assert ("remark" in results) is told
+    if told:
+        naive = ", as naive training gives it" if scenario == "class" else ""
+        assert results["remark"].startswith(
+            f"average_accuracy {sum(last) / 4:.4f} is at the lower bound{naive}: in this {scenario}-incremental "
+            f"scenario it is {bound:.4f} when only the last of 4 tasks is remembered. Nothing was done"
+        )
+
+
+@pytest.mark.parametrize(
+    ("strategy", "scenario", "advice"),
+    [
+        ("naive", "class", "Nothing was done against forgetting; --strategy replay"),
+        ("ewc", "class", "Regularisation alone does no better in this scenario"),
+        ("si", "class", "Regularisation alone does no better in this scenario"),
+        ("lwf", "class", "Regularisation alone does no better in this scenario"),
+        ("ewc", "domain", "A larger --ewc_lambda than 3 holds more"),
+        ("si", "task", "A larger --si_lambda than 2 holds more"),
+        ("lwf", "domain", "A larger --lwf_lambda than 0.5 holds more"),
+        ("replay", "class", "A larger --memory_size than 7 remembers more."),
+        ("rehearsal", "class", "All past images were shown again"),
+    ],
+)
+def test_what_helps_depends_on_strategy_and_scenario(strategy, scenario, advice):
+    assert f" is remembered. {advice}" in results_of(strategy, scenario, [0.0, 0.0, 0.0, 0.9])["remark"]
+
+
+def test_what_was_learned_at_once_has_no_lower_bound():
+    assert "remark" not in results_of("joint", "class", [0.0, 0.0, 0.0, 0.0], learned=1)
+
+
+def results_of(strategy, scenario, last, learned=4):
+    """Results of a run whose last row is given, with four tasks of two labels."""
+    stream = continual.Stream(None, None, 4, scenario)
+    strategy = object.__new__(continual.STRATEGIES[strategy])
+    strategy.stream, strategy.memory_held = stream, lambda: 0
+    strategy.settings = SimpleNamespace(ewc_lambda=3.0, si_lambda=2.0, lwf_lambda=0.5, memory_size=7)
+    stream.train = SimpleNamespace(class_names=["a", "b"] if scenario == "domain" else list("abcdefgh"))
+    scores = continual.Scores([0.1] * 4)
+    for row in ([[0.9] * 4] * (learned - 1)) + [last]:
+        scores.add(row)
+    return continual_results(scores, strategy)

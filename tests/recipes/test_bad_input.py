@@ -289,6 +289,10 @@ CONTINUAL_CASES = {
         2, "the Fisher information is zero for every weight",
         lambda tmp: ["--strategy", "ewc", "--num_tasks", "10", "--max_train_steps", "1"],
     ),
+    "one class a task for labels that tasks share": (
+        2, "--num_tasks is 10; with one class a task there is nothing to tell apart in the domain-incremental",
+        lambda tmp: ["--scenario", "domain", "--num_tasks", "10"],
+    ),
     "unknown key in YAML": (2, "preset.yaml: ewc_lamda", lambda tmp: [preset(tmp, "ewc_lamda: 3")]),
     "value out of range in YAML": (2, "preset.yaml: --ewc_lambda is -3", lambda tmp: [preset(tmp, "ewc_lambda: -3")]),
     "a model that is not there": (
@@ -639,7 +643,7 @@ def test_one_line_and_status(recipe, name, request, command_line, tmp_path):
 
 # The table gives steps of its own in one case, and two of a flag are fine in all others.
 SMALL_WITHOUT_STEPS = [argument for argument in SMALL if "steps" not in argument]
-SMALL_CONTINUAL = ["--hidden_sizes=8", "--train_batch_size=20", "--num_tasks=2"]
+SMALL_CONTINUAL = ["--hidden_sizes=8", "--train_batch_size=20", "--num_tasks=2", "--scenario=class"]
 SMALL_GAN = [
     "--generator_hidden_size=8", "--discriminator_hidden_size=8", "--train_batch_size=20", "--num_test_samples=8",
 ]  # fmt: skip
@@ -751,7 +755,7 @@ def test_an_unknown_strategy_is_told_the_known_ones(train_continual, command_lin
         (["--num_tasks=5"], "num_tasks 2, this one has 5"),
         (["--scenario=task"], "scenario 'class', this one has 'task'"),
         (["--stream=permuted"], "stream 'split', this one has 'permuted'"),
-        (["--si_lambda=2"], "si_lambda 1.0, this one has 2.0"),
+        (["--si_lambda=2"], "si_lambda 1000.0, this one has 2.0"),
         (["--hidden_sizes=9"], "hidden_sizes [8], this one has [9]"),
         (["--max_train_steps=3"], "steps [2, 2], this one has [3, 3]"),
         (["--reset_optimizer"], "reset_optimizer False, this one has True"),

@@ -1,18 +1,26 @@
 """The scores of all that makes images: zoo models, diffusers' pipelines and folders; and what it refuses."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from hashlib import sha256
 
 import numpy as np
 import pytest
 import torch
+import yaml
+from datasets import ClassLabel, Dataset, Features
+from datasets import Image as ImageColumn
+from loopback_hub import LoopbackHub
 from PIL import Image
 from recipe_runs import captions_in, load_recipe, save_classifier, tiles_of
 from transformers import ResNetConfig, ResNetForImageClassification
 
 from hwzoo import VAEConfig, VAEModel, hub, scoring
-from hwzoo.data import ImageSet, ImageSplits, load_images
+from hwzoo.data import ImageOptions, ImageSet, ImageSplits, load_images
+from hwzoo.errors import UsageError
 
 SCORES = {
     "test_fid", "test_fid_floor", "test_precision", "test_recall", "test_class_histogram", "test_label_entropy",
@@ -197,6 +205,84 @@ def test_the_data_set_is_the_one_that_the_model_was_trained_on(preset, compared,
     given = {"dataset_name": "fashion_mnist", "output_dir": str(tmp_path / "given")}
     recipe.main(recipe.Settings(model_name_or_path=vae, **given, **settings))
     assert asked == [compared, "fashion_mnist"]
+
+
+# As from the command line; the data sets library reads the address of the Hub when it is imported.
+EVALUATE = """
+import json, runpy, sys
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_a_model_of_the_hub_is_compared_with_the_data_of_its_training(recipe, tmp_path):
+    """Read as it was in training: the configuration, the column of the classes and the size that its preset tells."""
+    save_vae(tmp_path / "vae", image_size=12)
+    preset = {"dataset_name": "me/shapes", "dataset_config": "odds", "label_column": "kind", "image_size": 12}
+    (tmp_path / "vae" / "preset.yaml").write_text(yaml.safe_dump({**preset, "seed": 3, "latent_size": 2}))
+    rows, generator = {}, np.random.default_rng(0)
+    for name, num in (("evens", 12), ("odds", 30)):
+        table = Dataset.from_dict(
+            {
+                "image": [Image.fromarray(each) for each in generator.integers(256, size=(num, 8, 8), dtype=np.uint8)],
+                "kind": [index % 2 for index in range(num)],
+                "other": [index % 3 for index in range(num)],
+            },
+            features=Features(image=ImageColumn(), kind=ClassLabel(num_classes=2), other=ClassLabel(num_classes=3)),
+        )
+        for split, part in (("train", table.select(range(num * 2 // 3))), ("test", table.select(range(num // 3)))):
+            part.to_parquet(tmp_path / "part")
+            rows[f"{name}/{split}-00000-of-00001.parquet"] = (tmp_path / "part").read_bytes()
+    configs = [{"config_name": name, "data_dir": name} for name in ("evens", "odds")]
+    rows["README.md"] = f"---\n{yaml.safe_dump({'configs': configs})}---\n".encode()
+    classifier = save_classifier(tmp_path / "classifier", image_size=12, num_labels=2)
+    with LoopbackHub(token="hf_right") as server:
+        server.add_dataset("me/shapes", rows)
+        server.add_model("me/vae", {path.name: path.read_bytes() for path in (tmp_path / "vae").iterdir()})
+        command = [sys.executable, "-c", EVALUATE, recipe.__file__, "me/vae", f"--classifier={classifier}"]
+        done = subprocess.run(
+            [*command, f"--output_dir={tmp_path / 'scores'}"],
+            env=os.environ | server.environment(tmp_path / "cache"), capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "scores" / "scores.json").read_text())
+    assert results["dataset"] == "me/shapes" and results["num_samples"] == 20
+    assert results["protocol"].startswith("me/shapes (images of 12 x 12, others cut to squares")
+    assert "against all 10 test images" in results["protocol"] and len(results["test_class_histogram"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("recorded", "given", "compared"),
+    [
+        ({"background": "black", "validation_share": 0.25}, {}, ("digits", "black", 0.25)),
+        ({"background": "black", "validation_share": 0.25}, {"validation_share": 0.5}, ("digits", "black", 0.5)),
+        ({"background": "black"}, {"dataset_name": "mnist"}, ("mnist", "white", 0.0)),
+    ],
+)
+def test_what_is_given_stands_before_what_is_recorded(recorded, given, compared, recipe, tmp_path):
+    (tmp_path / "preset.yaml").write_text(yaml.safe_dump({"dataset_name": "digits", **recorded}))
+    settings = scoring.with_data_of_training(recipe.Settings(model_name_or_path=str(tmp_path), **given))
+    assert (settings.dataset_name, settings.background, settings.validation_share) == compared
+
+
+def test_settings_are_chosen_by_images_held_out(evaluate, tmp_path):
+    data = load_images("digits", options=ImageOptions(validation_share=0.2))
+    held_out = save_images(tmp_path / "images", data.validation.images)
+    by_test = evaluate(held_out, validation_share=0.2)
+    results = evaluate(held_out, "chosen", split="validation", validation_share=0.2)
+    assert results["test_fid"] < 1e-4 < by_test["test_fid"]
+    for words in ("against all 300 validation images", "against the same validation images"):
+        assert words in results["protocol"] and words not in by_test["protocol"]
+    with pytest.raises(UsageError, match="^--split validation: no images are held out; give --validation_share"):
+        evaluate(held_out, "refused", split="validation")
+
+
+def test_a_record_that_says_what_is_not_allowed_is_named(recipe, tmp_path):
+    (tmp_path / "preset.yaml").write_text("validation_share: 7\n")
+    with pytest.raises(
+        UsageError, match=rf"^{tmp_path}/preset.yaml: --validation_share is 7.0; it must be in \[0, 1\)"
+    ):
+        scoring.with_data_of_training(recipe.Settings(model_name_or_path=str(tmp_path)))
 
 
 def test_a_recipe_ends_with_the_same_scores(recipe, evaluate, tmp_path):

@@ -37,6 +37,7 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "train_continual.py"
 # Those of compare_continual.py have flags of their own.
 launch = functools.partial(recipe_runs.launch, RECIPE)
 SMALL = {"max_train_steps": 4, "train_batch_size": 20, "num_tasks": 2, "hidden_sizes": [16], "dropout": 0.25}
+SMALL |= {"scenario": "class", "strategy": "naive"}
 STRATEGIES = {
     "naive": {"strategy": "naive"},
     "joint": {"strategy": "joint"},

@@ -19,7 +19,7 @@ OTHER = {
     "summary_column": "target", "references_column": None, "prompt_tuning_init_text": "words", "tasks": "plural",
     "source_prefix": "x ", "norm_num_groups": "2", "generator_channels": "4 4", "num_tasks": "2",
     "num_inference_steps": "3", "num_bound_timesteps": "3", "num_bound_images": "3", "label_dropout": "0.3",
-    "num_train_timesteps": "40", "scenario": "domain", "config_d_model": "18", "adam_beta1": "0.4", "ema_decay": "0.8",
+    "num_train_timesteps": "40", "scenario": "class", "config_d_model": "18", "adam_beta1": "0.4", "ema_decay": "0.8",
     "guidance_scale": "2.0", "max_train_steps": None, "num_train_epochs": None, "max_steps": None, "fp16": None,
     "lr_warmup_steps": "2", "warmup_steps": "2", "checkpoints_total_limit": "3", "save_total_limit": "3",
     "max_eval_samples": "7", "max_predict_samples": "7", "generation_max_new_tokens": "3", "compile": None,

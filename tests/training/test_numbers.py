@@ -1,5 +1,7 @@
 """The last lines of a run: words, units, what is normal, the next commands."""
 
+from pathlib import Path
+
 import pytest
 from recipe_runs import load_recipe
 
@@ -8,6 +10,7 @@ from hwzoo import VAEConfig, VAEModel, hub
 from hwzoo.training import parse_arguments, print_results
 from hwzoo.training.numbers import lines_of, next_commands
 
+CONFIGS = Path(__file__).parents[2] / "recipes" / "configs"
 BAND = {"test_negative_elbo": (268.0, 276.0)}
 
 
@@ -45,10 +48,12 @@ def test_the_band_is_of_these_settings_alone(flags, told):
     assert (run.expected.get("test_negative_elbo") == (268.0, 276.0)) is told and bool(run.expected) is told
 
 
-def test_the_preset_named_digits_is_the_run_without_flags():
-    recipe = load_recipe("train_vae")
-    types = [recipe.Run, recipe.Model, recipe.Protocol]
-    plain, preset = (parse_arguments(types, flags) for flags in ([], ["--config=vae/digits"]))
+@pytest.mark.parametrize("family", sorted(path.parent.name for path in CONFIGS.glob("*/digits.yaml")))
+def test_the_preset_named_digits_is_the_run_without_flags(family):
+    recipe = load_recipe(f"train_{family}")
+    types = [kind for kind in recipe.main.__annotations__.values() if kind is not dict]
+    plain, preset = (parse_arguments(types, flags) for flags in ([], [f"--config={family}/digits"]))
+    assert plain[0].expected and plain[0].expected == preset[0].expected
     for each in (*plain, *preset):
         vars(each).pop("output_dir", None), vars(each).pop("config", None)
     assert [vars(each) for each in plain] == [vars(each) for each in preset]

@@ -26,6 +26,8 @@ class EWC(Strategy):
     The step on the penalty is `QuadraticPenalty.step`: implicit, inside the momentum, stable at any lambda.
     """
 
+    strength = "ewc_lambda"
+
     def __init__(self, *args):
         super().__init__(*args)
         if self.stream.num_active(0) == 1 and self.stream.num_tasks > 1:

@@ -20,6 +20,8 @@ class LwF(Strategy):
     Settings: `lwf_lambda`, `lwf_temperature`.
     """
 
+    strength = "lwf_lambda"
+
     def __init__(self, *args):
         super().__init__(*args)
         self.teacher = copy.deepcopy(self.model).eval().requires_grad_(False)

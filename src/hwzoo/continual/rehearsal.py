@@ -9,6 +9,9 @@ class Rehearsal(Strategy):
     def phases(self) -> list[tuple[int, int]]:
         return [(0, task) for task in range(self.stream.num_tasks)]
 
+    def advice(self) -> str:
+        return "All past images were shown again: more steps, or another learning rate, may learn them."
+
     def memory_held(self) -> int:
         """Bytes of the images of the past tasks."""
         if self.task == 0:

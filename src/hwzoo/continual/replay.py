@@ -41,6 +41,9 @@ class Replay(Strategy):
         self.indices = fill(self.indices.to(new.device), new)
         self.num_seen += len(new)
 
+    def advice(self) -> str:
+        return f"A larger --memory_size than {self.settings.memory_size} remembers more."
+
     def memory_held(self) -> int:
         """Bytes of the stored images."""
         return self.stream.train.images[:1].numel() * len(self.indices)

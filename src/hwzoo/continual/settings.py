@@ -38,13 +38,16 @@ class StreamSettings:
 
     stream: Literal["split", "permuted"] = "split"
     num_tasks: int = field(default=5, metadata={"range": "[1, inf)"})
-    scenario: Literal[SCENARIOS] = "class"
+    scenario: Literal[SCENARIOS] = "domain"
     stream_seed: int = field(default=0, metadata={"range": "[0, inf)"})
 
 
 @dataclass
 class StrategySettings:
     """
+    The strengths are those that help on the digits in the domain-incremental scenario, chosen on images held out of
+    their training; other data, networks and optimisers need others.
+
     Args:
         strategy (`str`): what is done against forgetting.
         ewc_lambda (`float`): strength of EWC's penalty.
@@ -64,8 +67,8 @@ class StrategySettings:
         memory_policy (`str`): every image, or every class, alike.
     """
 
-    strategy: Literal[tuple(STRATEGIES)] = "naive"
-    ewc_lambda: float = field(default=100.0, metadata={"range": "[0, inf)"})
+    strategy: Literal[tuple(STRATEGIES)] = "replay"
+    ewc_lambda: float = field(default=1e5, metadata={"range": "[0, inf)"})
     ewc_penalty: Literal["half", "full"] = "half"
     ewc_online: bool = False
     ewc_decay: float = field(default=1.0, metadata={"range": "[0, 1]"})
@@ -73,11 +76,11 @@ class StrategySettings:
     fisher_samples: int | None = field(default=None, metadata={"range": "[1, inf)"})
     fisher_mode: Literal["eval", "train"] = "eval"
     fisher_batch_size: int = field(default=256, metadata={"range": "[1, inf)"})
-    si_lambda: float = field(default=1.0, metadata={"range": "[0, inf)"})
+    si_lambda: float = field(default=1000.0, metadata={"range": "[0, inf)"})
     si_damping: float = field(default=0.1, metadata={"range": "(0, inf)"})
     lwf_lambda: float = field(default=1.0, metadata={"range": "[0, inf)"})
     lwf_temperature: float = field(default=2.0, metadata={"range": "(0, inf)"})
-    memory_size: int = field(default=1000, metadata={"range": "[1, inf)"})
+    memory_size: int = field(default=200, metadata={"range": "[1, inf)"})
     replay_ratio: int = field(default=1, metadata={"range": "[1, 1000]"})
     memory_policy: Literal["reservoir", "balanced"] = "balanced"
 

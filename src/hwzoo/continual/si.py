@@ -18,6 +18,8 @@ class SI(Strategy):
     paper's c, and `si_damping`, its xi.
     """
 
+    strength = "si_lambda"
+
     def __init__(self, *args):
         super().__init__(*args)
         self.parameters = dict(self.model.named_parameters())

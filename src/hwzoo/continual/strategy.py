@@ -1,6 +1,6 @@
 """What every strategy of continual learning has in common."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,7 +19,12 @@ class Strategy:
         stream: the tasks.
         settings: the recipe's flags, read by name; each strategy says which.
         noise: a `GlobalNoise`, alike on all processes, for what a strategy draws.
+
+    Attributes:
+        strength: the setting of a penalty's weight; None for a strategy without one.
     """
+
+    strength: ClassVar[str | None] = None
 
     def __init__(self, model: torch.nn.Module, stream: Stream, settings: Any, noise: Any):
         self.model = model
@@ -94,6 +99,18 @@ class Strategy:
 
     def end_task(self):
         """After the last step of `self.task`."""
+
+    def advice(self) -> str:
+        """What helps where this strategy ends at the lower bound of its scenario; a sentence for the user."""
+        if self.strength is None:
+            return "Nothing was done against forgetting; --strategy replay shows some old images again."
+        if self.stream.scenario == "class":
+            return (
+                "Regularisation alone does no better in this scenario, as nothing compares new classes with old ones "
+                "that are seen no more; --strategy replay shows some old images again."
+            )
+        value = getattr(self.settings, self.strength)
+        return f"A larger --{self.strength} than {value:g} holds more; --strategy replay shows some old images again."
 
     def memory_held(self) -> int:
         """Bytes that the strategy keeps besides the model: past images, anchors, importances, copies of networks."""

@@ -98,12 +98,18 @@ def split(train: Any, test: Any, num_tasks: int, scenario: str) -> Stream:
         The stream, with the images in the order of the tasks.
 
     Raises:
-        UsageError: when the classes cannot be divided so, or a task would have no images.
+        UsageError: when the classes cannot be divided so, a task would have no images, or one class where its images
+            compete with no other's.
     """
     classes = len(train.class_names)
     if num_tasks > classes or classes % num_tasks:
         raise UsageError(f"--num_tasks is {num_tasks}; it must divide the {classes} classes of the data set")
     per_task = classes // num_tasks
+    if per_task == 1 and num_tasks > 1 and scenario != "class":
+        raise UsageError(
+            f"--num_tasks is {num_tasks}; with one class a task there is nothing to tell apart in the {scenario}-"
+            "incremental scenario: give fewer tasks, or --scenario class"
+        )
 
     def in_order(data, which):
         task_ids = data.labels // per_task

@@ -98,6 +98,23 @@ class ImageSplits:
         """`image_size` and `num_channels`, as the configurations of models take them."""
         return {"image_size": self.train.image_size, "num_channels": self.train.num_channels}
 
+    def compared_with(self, split: str) -> "ImageSplits":
+        """
+        What a model is compared with.
+
+        Args:
+            split: `test`, or `validation` for what settings are chosen by.
+
+        Returns:
+            The splits with these images in the place of the test images.
+
+        Raises:
+            UsageError: for validation images where none are held out.
+        """
+        if split == "validation" and self.validation is None:
+            raise UsageError("--split validation: no images are held out; give --validation_share, as in the training")
+        return replace(self, test=self.validation) if split == "validation" else self
+
     def digest(self) -> str:
         """SHA-256 of the splits' sizes, class names, labels and pixels, in hexadecimal; computed once."""
         return self._digest

@@ -1,6 +1,6 @@
 """Tensors in, numbers out."""
 
-from .continual import continual_metrics, continual_results
+from .continual import continual_metrics, continual_results, lower_bound
 from .discriminators import discriminator_mlp, discriminator_values, logit_gradient, train_discriminators
 from .divergence import (
     jensen_shannon_divergence,
@@ -47,6 +47,7 @@ __all__ = [
     "latent_variable_scores",
     "load_inception",
     "logit_gradient",
+    "lower_bound",
     "normal_log_density",
     "penalised_wasserstein",
     "precision_recall",

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+AT_THE_BOUND = 0.02  # of the average accuracy: so near, nothing of the past tasks is remembered
+
 
 def continual_metrics(
     accuracy_matrix: Sequence[Sequence[float]], untrained: Sequence[float] | None = None
@@ -40,6 +42,37 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
+def lower_bound(last_row: Sequence[float], chance: float) -> float:
+    """
+    The average accuracy of a network that has learned the last task and forgotten all others, as naive training in the
+    class-incremental scenario does (van de Ven and Tolias, arXiv:1904.07734: the lower bound).
+
+    Args:
+        last_row: accuracy on each task after the last, fractions, (num_tasks,).
+        chance: accuracy on a past task of which nothing is remembered: 0 where its labels are never answered any more.
+
+    Returns:
+        A fraction.
+    """
+    return _mean([chance] * (len(last_row) - 1) + [last_row[-1]])
+
+
+def _remark(results: dict[str, Any], rows: Sequence[Sequence[float]], strategy: Any) -> str | None:
+    """That a run has ended at the lower bound, and what helps; None for one that has not."""
+    stream = strategy.stream
+    per_task = stream.num_labels // (1 if stream.scenario == "domain" else stream.num_tasks)
+    chance = 0.0 if stream.scenario == "class" else 1 / per_task
+    bound = lower_bound(rows[-1], chance)
+    if results["average_accuracy"] > bound + AT_THE_BOUND:
+        return None
+    naive = ", as naive training gives it" if stream.scenario == "class" else ""
+    return (
+        f"average_accuracy {results['average_accuracy']:.4f} is at the lower bound{naive}: in this "
+        f"{stream.scenario}-incremental scenario it is {bound:.4f} when only the last of {stream.num_tasks} tasks is "
+        f"remembered. {strategy.advice()}"
+    )
+
+
 def continual_results(scores: Any, strategy: Any) -> dict[str, Any]:
     """
     What a run of continual learning has measured, for all_results.json.
@@ -50,10 +83,13 @@ def continual_results(scores: Any, strategy: Any) -> dict[str, Any]:
 
     Returns:
         `continual_metrics`, `accuracy_matrix` (a row after each task, fractions), `untrained_accuracy`,
-        `seconds_per_phase`, `memory_held` (bytes) and, of a permuted stream, its `permutations`.
+        `seconds_per_phase`, `memory_held` (bytes), of a permuted stream its `permutations`, and, where the run has
+        ended within 0.02 of its `lower_bound`, a `remark` that says so and what helps.
     """
     rows, permutations = scores.rows or [scores.untrained], strategy.stream.permutations
     results = continual_metrics(rows, scores.untrained)
     results |= {"accuracy_matrix": rows, "untrained_accuracy": scores.untrained}
     results |= {"seconds_per_phase": scores.seconds, "memory_held": strategy.memory_held()}
-    return results | ({} if permutations is None else {"permutations": permutations.tolist()})
+    results |= {} if permutations is None else {"permutations": permutations.tolist()}
+    remark = _remark(results, rows, strategy) if len(rows) > 1 else None
+    return results | ({} if remark is None else {"remark": remark})

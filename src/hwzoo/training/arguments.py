@@ -156,6 +156,13 @@ class ImageData(Flags):
 
 
 @dataclass
+class RecordedData(ImageData):
+    """What a run records of its data."""
+
+    dataset_name: str | None = None
+
+
+@dataclass
 class RunArguments(ImageData):
     """The flags of a run; a recipe derives from it to give its own defaults."""
 
@@ -417,23 +424,29 @@ def expected_numbers(preset: str, types: list[type]) -> list[str]:
     return list(_load_preset(_preset_path(preset, types)).get("expected", {}))
 
 
-def recorded(folder: str | Path, name: str) -> str | None:
+def recorded(path: Path) -> dict[str, Any]:
     """
-    What a run was given, as its output folder tells.
+    The data that a run was given and how it was read, as its preset tells.
 
     Args:
-        folder: that may hold a preset.yaml of `save_settings`.
-        name: of a flag with one value.
+        path: of a preset.yaml of `save_settings`.
 
     Returns:
-        Its value as text; None where there is no such file, or nothing of it there.
+        Values of `dataset_name` and of the flags of `ImageData`, by name; only those that stand there.
 
     Raises:
-        UsageError: for a preset.yaml that cannot be read.
+        UsageError: for a preset that cannot be read, or values that are not allowed.
     """
-    path = Path(folder) / "preset.yaml"
-    value = _load_preset(path).get(name) if path.is_file() else None
-    return _from_beside(path, name, value) if isinstance(value, str) and value else None
+    preset = _load_preset(path)
+    given = {each.name: preset.get(each.name) for each in fields(RecordedData)}
+    values = {
+        name: _from_beside(path, name, value) for name, value in given.items() if isinstance(value, str) and value
+    }
+    try:
+        (data,) = _parse([RecordedData], [f"--{name}={value}" for name, value in values.items()], None)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+    return {name: getattr(data, name) for name in values}
 
 
 def save_settings(path: Path, *arguments: Any):

@@ -273,11 +273,13 @@ def print_results(results: dict[str, Any], folder: Path, expected: dict[str, tup
     Prints the numbers of a run, a line each with what it means, where everything is, and the next commands.
 
     Args:
-        results: by name; texts, lists and mappings are left out.
+        results: by name; texts (but for a `remark`), lists and mappings are left out.
         folder: that holds model, results and pictures.
         expected: lowest and highest normal value by name, as a preset tells; none when not given.
     """
     print("\n".join(lines_of(results, expected or {})))
+    if "remark" in results:
+        print(results["remark"])
     print(f"model, results and pictures are in {folder}; next:")
     print("\n".join(f"  {command}" for command in next_commands(folder)))
 
