@@ -135,7 +135,7 @@ def test_every_kind_of_model_trains_and_loads(settings, words, train_flow, no_cu
     model = AutoModel.from_pretrained(tmp_path)
     assert model.config.network == settings.get("network", "glow")
     assert model.config.num_classes == (10 if settings.get("conditional") else 0)
-    assert all(math.isfinite(value) for name, value in results.items() if name.startswith("test_"))
+    assert all(math.isfinite(value) for value in results.values() if isinstance(value, float))
     card = " ".join((tmp_path / "README.md").read_text().split())
     assert all(each in card for each in words)
 
