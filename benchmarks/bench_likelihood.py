@@ -1,15 +1,15 @@
 """
-How fast autoregressive models train, learn and draw.
+How fast models with likelihoods train: autoregressive ones and flows; how fast the autoregressive ones learn and draw.
 
     python benchmarks/bench_likelihood.py
     python benchmarks/bench_likelihood.py --cpu_minutes 0 --rounds 0
 
-The data are 60,000 images of 28 x 28 pixels, binarised at every step: MNIST when HWZOO_DATA_DIR holds it, else random
-ones (the work is the same, the likelihoods say nothing then).
+The data are 60,000 images of 28 x 28 pixels, binarised at every step, for flows dequantised: MNIST when HWZOO_DATA_DIR
+holds it, else random ones (the work is the same, the likelihoods say nothing then).
 
-- Loop: recipes/train_autoregressive.py's own `main` as it is run (transformer over patches, averaged weights, progress
-  bar, log, checkpoints; only its final test is left out) and a bare loop of the same model, optimiser, schedule and
-  average take turns at each step; the medians over the rounds are compared.
+- Loop: the own `main` of recipes/train_autoregressive.py and of train_flow.py as they are run (their default networks,
+  averaged weights, progress bar, log, checkpoints; only the final tests are left out) and a bare loop of the same
+  model, optimiser, schedule and average take turns at each step; the medians over the rounds are compared.
 - Learning: nats per image on 1,000 test images after so many minutes of the processor (all threads added up), for the
   transformer, a plain PixelCNN of the course's kind with as many parameters, and the residual PixelCNN of 32 channels
   and 15 blocks that others publish; bfloat16, batches of 32, Adam at 4e-3, warmed up and then falling like a cosine.
@@ -17,6 +17,7 @@ ones (the work is the same, the likelihoods say nothing then).
 """
 
 import argparse
+import functools
 import json
 import math
 import resource
@@ -29,10 +30,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
 
 import train_autoregressive
+import train_flow
 from side_by_side import images, ratio, step_by_step, take_turns
 from transformers import get_scheduler
 
-from hwzoo import AutoregressiveConfig, AutoregressiveModel
+from hwzoo import AutoregressiveConfig, AutoregressiveModel, FlowConfig, FlowModel
 from hwzoo.data import ImageSplits
 from hwzoo.training import averaged_model
 
@@ -46,24 +48,47 @@ NETWORKS = {
 }
 
 
+def binarised_loss(model, pixel_values):
+    return model(torch.rand(pixel_values.shape).lt_(pixel_values)).loss
+
+
+def dequantised_loss(model, pixel_values):
+    return model(pixel_values, noise=torch.rand(pixel_values.shape)).loss
+
+
+# By name: the recipe, its default model and its loss.
+LOOPS = {
+    "autoregressive": (train_autoregressive, lambda: AutoregressiveModel(AutoregressiveConfig()), binarised_loss),
+    "flow": (train_flow, lambda: FlowModel(FlowConfig()), dequantised_loss),
+}
+
+
 class Bare:
     """
     The loop that one would write by hand.
 
     Args:
         data: the images.
-        config: fields of the model's configuration.
+        model: new.
         learning_rate: its peak.
         scheduler: gives the schedule of an optimiser, as `get_scheduler` does.
+        loss_of: the loss of a model and a batch of grey images.
         mixed_precision: whether matrix products are in bfloat16.
     """
 
     def __init__(
-        self, data: ImageSplits, config: dict, learning_rate: float, scheduler, mixed_precision: bool = False
+        self,
+        data: ImageSplits,
+        model: torch.nn.Module,
+        learning_rate: float,
+        scheduler,
+        loss_of=binarised_loss,
+        mixed_precision: bool = False,
     ):
-        torch.manual_seed(0)
-        self.images, self.mixed_precision = data.train.images, mixed_precision
-        self.model = AutoregressiveModel(AutoregressiveConfig(**config)).to(memory_format=torch.channels_last)
+        self.images, self.loss_of, self.mixed_precision = data.train.images, loss_of, mixed_precision
+        self.model = model.train().to(memory_format=torch.channels_last)
+        if isinstance(model, FlowModel):
+            model.initialize(data.train.pixel_values(slice(train_flow.NUM_FIRST_IMAGES)))
         self.average = averaged_model(self.model, 0.998)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=learning_rate, fused=True)
         self.lr_scheduler = scheduler(self.optimizer)
@@ -75,9 +100,8 @@ class Bare:
         indices = self.order[self.place : self.place + BATCH]
         self.place += BATCH
         pixel_values = self.images.index_select(0, indices).float().div_(255)
-        pixel_values = torch.rand(pixel_values.shape).lt_(pixel_values)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.mixed_precision):
-            loss = self.model(pixel_values).loss
+            loss = self.loss_of(self.model, pixel_values)
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -89,14 +113,16 @@ def bench_loop(data: ImageSplits, steps: int, rounds: int) -> dict[str, float]:
     def scheduler(optimizer):
         return get_scheduler("cosine", optimizer, WARMUP, steps * (rounds + 1))
 
-    bare = Bare(data, {}, 2e-3, scheduler)
-    others = train_autoregressive.Model(), train_autoregressive.Protocol()
-    flags = {"max_train_steps": steps, "train_batch_size": BATCH}
-    print("training, steps of the recipe and of a bare loop in turn:")
-    speeds = take_turns(
-        lambda: step_by_step(train_autoregressive, data, bare.step, *others, **flags), rounds, "steps/s"
-    )
-    return {"recipe / bare": ratio(speeds, "recipe", "bare")}
+    results = {}
+    for name, (recipe, make_model, loss_of) in LOOPS.items():
+        torch.manual_seed(0)
+        bare = Bare(data, make_model(), 2e-3, scheduler, loss_of)
+        others, flags = (recipe.Model(), recipe.Protocol()), {"max_train_steps": steps, "train_batch_size": BATCH}
+        print(f"training, {name}, steps of the recipe and of a bare loop in turn:")
+        in_turn = functools.partial(step_by_step, recipe, data, bare.step, *others, **flags)
+        speeds = take_turns(in_turn, rounds, "steps/s")
+        results[f"{name}, recipe / bare"] = ratio(speeds, "recipe", "bare")
+    return results
 
 
 def nats_after(data: ImageSplits, config: dict, cpu_minutes: float) -> tuple[float, int]:
@@ -110,7 +136,8 @@ def nats_after(data: ImageSplits, config: dict, cpu_minutes: float) -> tuple[flo
         return torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
 
     start, steps = time.process_time(), 0
-    bare = Bare(data, config, 4e-3, scheduler, mixed_precision=True)
+    torch.manual_seed(0)
+    bare = Bare(data, AutoregressiveModel(AutoregressiveConfig(**config)), 4e-3, scheduler, mixed_precision=True)
     start = time.process_time()
     while time.process_time() - start < 60 * cpu_minutes:
         bare.step()

@@ -9,13 +9,12 @@ arXiv:1601.06759), gated PixelCNN (arXiv:1606.05328) or a transformer over patch
 The first trains on scikit-learn's digits, offline. `--binarization none` keeps all 256 levels.
 """
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Literal
 
 import torch
 
-from hwzoo import AutoregressiveConfig, AutoregressiveModel, hub, training
+from hwzoo import AutoregressiveConfig, AutoregressiveModel, generators, hub, scoring, training
 from hwzoo.data import BINARIZATIONS, ImageBatches, binarize, load_images
 from hwzoo.models.autoregressive.networks_autoregressive import CausalConv2d, receptive_field
 from hwzoo.training import flag
@@ -36,8 +35,8 @@ Model = training.config_flags(AutoregressiveConfig, without=BY_DATA)
 
 
 @dataclass
-class Protocol(training.Flags):
-    FREE = {"temperature"}
+class Protocol(scoring.ScoreFlags):
+    FREE = scoring.ScoreFlags.FREE | {"temperature"}
 
     conditional: bool = flag(False, "condition on the class of an image")
     binarization: Literal[tuple(BINARIZATIONS)] = flag(
@@ -87,26 +86,23 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
 
         # 7. test
         def test(limit):
-            results = {f"test_{name}": value for name, value in test_means(scores, limit, with_error=(LOSS,)).items()}
-            bits = math.log(2) * test_set.images[0].numel()
-            results |= {name.replace(LOSS, "bits_per_dim"): value / bits for name, value in results.items()}
-            results["protocol"] = "; ".join((
+            return training.likelihood_results(
+                test_means(scores, limit, with_error=(LOSS,)), test_set.images[0].numel(),
                 f"{data.described}: all {len(test_set)} test images",
                 BINARIZATIONS[protocol.binarization].format(seed=TEST_SEED),
                 "exact log-probability of an image" + (", given its class" if model.config.num_classes else ""),
-                "nats per image; bits for each value of a pixel; standard errors over the images",
                 training.weights_of(run),
-            ))  # fmt: skip
-            return results
+            )  # fmt: skip
 
         # 8. save
         def save(folder, results, history, limit):
             hub.save(eval_model, folder, results)
-            drawing = {"generator": torch.Generator().manual_seed(run.seed), "temperature": protocol.temperature}
-            samples = eval_model.sample(limit or 200, labels=classes(eval_model, limit or 200), **drawing)
+            draw = generators.sampler(eval_model, run.seed, 200, evenly=True, temperature=protocol.temperature)
+            samples = draw(limit or 200)
             caption = f"{len(samples)} samples at temperature {protocol.temperature:g}; {training.made_by(run, data)}"
             training.save_image_grid(samples, folder / "samples.png", caption)
             some = test_means.indices(limit or 20).to(accelerator.device)
+            drawing = {"generator": torch.Generator().manual_seed(run.seed), "temperature": protocol.temperature}
             versions = data.test_versions(test_set, some)
             versions |= completions(eval_model, [*versions.values()][-1], test_set.labels[some], drawing)
             caption = f"Test images, and their lower halves by the model; {training.made_by(run, data)}"
@@ -116,6 +112,7 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
             training.save_settings(folder / "preset.yaml", run, architecture, protocol)
             hub.save_card(run, folder, "autoregressive", data, results, config=eval_model.config, protocol=protocol)
 
+        test = scoring.scored(test, eval_model, data, run, protocol, accelerator)
         ending = training.Ending(test, save, [model, eval_model], hub.publish)
         own = {"config": model.config, "num_classes": model.config.num_classes}
         identity = training.identity_of("train_autoregressive", data, architecture, protocol, **own)
@@ -132,12 +129,6 @@ def build(run, data, architecture, protocol) -> AutoregressiveModel:
     config = AutoregressiveConfig(**data.image_shape, **wanted, **asdict(architecture))
     fits = {name: {value} for name, value in wanted.items()}
     return hub.load_or_build(AutoregressiveModel, run.model_name_or_path, config, **fits)
-
-
-def classes(model, num: int) -> torch.Tensor | None:
-    """As many images of each class, class by class; None without classes."""
-    num_classes = model.config.num_classes
-    return torch.arange(num) * num_classes // num if num_classes else None
 
 
 def completions(model, images, labels, drawing) -> dict[str, torch.Tensor]:

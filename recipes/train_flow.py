@@ -9,12 +9,11 @@ arXiv:1410.8516), RealNVP (arXiv:1605.08803) or Glow (Kingma and Dhariwal, arXiv
 The first trains on scikit-learn's digits, offline, in about two minutes on 2 CPU cores. Presets say what to expect.
 """
 
-import math
 from dataclasses import asdict, dataclass
 
 import torch
 
-from hwzoo import FlowConfig, FlowModel, hub, training
+from hwzoo import FlowConfig, FlowModel, generators, hub, scoring, training
 from hwzoo.data import ImageBatches, load_images
 from hwzoo.training import flag
 
@@ -34,8 +33,8 @@ Model = training.config_flags(FlowConfig, without=("image_size", "num_channels",
 
 
 @dataclass
-class Protocol(training.Flags):
-    FREE = {"num_importance_samples", "temperature"}
+class Protocol(scoring.ScoreFlags):
+    FREE = scoring.ScoreFlags.FREE | {"num_importance_samples", "temperature"}
 
     conditional: bool = flag(False, "condition on the class of an image")
     num_importance_samples: int = flag(
@@ -58,7 +57,8 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
         noise = training.GlobalNoise.for_run(run, accelerator)
 
         # 3. model; each process sets ActNorm by the same images and the same noise
-        model = build(run, data, architecture, protocol).to(accelerator.device)
+        model = build(run, data, architecture, protocol)
+        model.to(accelerator.device, memory_format=torch.channels_last)  # the faster one for convolutions
         first = batches.data.pixel_values(slice(NUM_FIRST_IMAGES))
         first_noise = torch.rand(first.shape, generator=torch.Generator().manual_seed(run.seed))
         model.initialize(first, noise=first_noise.to(accelerator.device))
@@ -93,23 +93,19 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
             means = test_means(scores, limit, with_error=(LOSS,))
             if num_samples > 1:
                 means |= test_means(lambda *args: scores(*args, num_samples), limit)
-            results = {f"test_{name}": value for name, value in means.items()}
-            bits = math.log(2) * test_set.images[0].numel()
-            results |= {name.replace(LOSS, "bits_per_dim"): value / bits for name, value in results.items()}
-            results["protocol"] = "; ".join((
+            return training.likelihood_results(
+                means, test_set.images[0].numel(),
                 f"{data.described}: all {len(test_set)} test images of 8 bits",
                 "upper bound on -log P(x) of an image" + (", given its class" if model.config.num_classes else ""),
                 f"uniform dequantisation, one draw (and {num_samples} for test_..._{num_samples}), seed {TEST_SEED}",
-                "nats per image; bits for each value of a pixel; standard errors over the images",
                 training.weights_of(run),
-            ))  # fmt: skip
-            return results
+            )  # fmt: skip
 
         # 8. save
         def save(folder, results, history, limit):
             hub.save(eval_model, folder, results)
-            drawing = {"generator": torch.Generator().manual_seed(run.seed), "temperature": protocol.temperature}
-            samples = eval_model.sample(limit or 200, labels=classes(eval_model, limit or 200), **drawing)
+            draw = generators.sampler(eval_model, run.seed, 200, evenly=True, temperature=protocol.temperature)
+            samples = draw(limit or 200)
             caption = f"{len(samples)} samples at temperature {protocol.temperature:g}; {training.made_by(run, data)}"
             training.save_image_grid(samples, folder / "samples.png", caption)
             lines = interpolations(eval_model, test_set)
@@ -119,6 +115,7 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
             training.save_settings(folder / "preset.yaml", run, architecture, protocol)
             hub.save_card(run, folder, "flow", data, results, config=eval_model.config, protocol=protocol)
 
+        test = scoring.scored(test, eval_model, data, run, protocol, accelerator)
         ending = training.Ending(test, save, [model, eval_model], hub.publish)
         identity = training.identity_of("train_flow", data, architecture, protocol, config=model.config)
         identity["num_classes"] = model.config.num_classes
@@ -132,12 +129,6 @@ def build(run, data, architecture, protocol) -> FlowModel:
     num_classes = len(data.train.class_names) if protocol.conditional else 0
     config = FlowConfig(num_classes=num_classes, **data.image_shape, **asdict(architecture))
     return hub.load_or_build(FlowModel, run.model_name_or_path, config, num_classes={num_classes})
-
-
-def classes(model, num: int) -> torch.Tensor | None:
-    """As many images of each class, class by class; None without classes."""
-    num_classes = model.config.num_classes
-    return torch.arange(num) * num_classes // num if num_classes else None
 
 
 def interpolations(model, images) -> torch.Tensor:

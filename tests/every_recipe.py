@@ -24,11 +24,12 @@ FLAGS = {
     "train_flow": """
         --max_train_steps 12 --checkpointing_steps 3 --eval_steps 4 --logging_steps 2 --train_batch_size 10
         --hidden_size 4 --num_steps 1 --num_hidden_layers 1 --conditional --ema_decay 0.9 --lr_warmup_steps 3
-        --gradient_accumulation_steps 2 --num_importance_samples 2""",
+        --gradient_accumulation_steps 2 --num_importance_samples 2 --num_test_samples 8""",
     "train_autoregressive": """
         --max_train_steps 12 --checkpointing_steps 3 --eval_steps 4 --logging_steps 2 --train_batch_size 10
         --hidden_size 8 --num_layers 1 --head_hidden_size 49 --patch_size 7 --num_attention_heads 2 --conditional
-        --ema_decay 0.9 --lr_warmup_steps 3 --gradient_accumulation_steps 2 --max_grad_norm 50""",
+        --ema_decay 0.9 --lr_warmup_steps 3 --gradient_accumulation_steps 2 --max_grad_norm 50
+        --num_test_samples 8""",
     "train_gan": """
         --max_train_steps 12 --checkpointing_steps 3 --logging_steps 2 --grid_steps 4 --train_batch_size 10
         --latent_size 4 --generator_hidden_size 12 --generator_channels 8 4 --discriminator_channels 4 6

@@ -8,9 +8,12 @@ import socket
 import sys
 from multiprocessing import forkserver
 from pathlib import Path
+from types import ModuleType
 from unittest import mock
 
-from recipe_runs import load_recipe
+from recipe_runs import as_flags, load_recipe
+
+from hwzoo.training import parse_arguments
 
 
 def context():
@@ -72,3 +75,13 @@ def as_command(recipe: str, argv: list[str]):
     module = load_recipe(recipe)
     types = [kind for kind in module.main.__annotations__.values() if kind is not dict]
     module.training.launch(module.main, *types)
+
+
+def by_one_and_by_two(recipe: ModuleType, types: list[type], folder: Path, settings: dict) -> tuple[Path, Path]:
+    """The folders of a run in this process, and of one in two processes that share its batches."""
+    one, two = folder / "one", folder / "two"
+    half = as_flags(settings | {"train_batch_size": settings["train_batch_size"] // 2})
+    processes = TwoProcesses(recipe.__name__, two, *half)
+    recipe.main(*parse_arguments(types, as_flags(settings | {"output_dir": str(one)})))
+    processes.finish()
+    return one, two

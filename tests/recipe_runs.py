@@ -21,6 +21,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from hwzoo import ClassifierConfig, ClassifierForImageClassification, hub
+from hwzoo.files import MADE
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 TIMES = {"train_runtime", "train_samples_per_second", "seconds_per_phase"}
@@ -85,11 +86,26 @@ def captions_in(folder: Path) -> dict[str, str]:
 
 
 def stopped_at(straight: Path, step: int, folder: Path) -> Path:
-    """A copy of a run as it was killed after a checkpoint: without those that came later."""
+    """A copy of a run as it was killed after a checkpoint: without those that came later, and what its end wrote."""
     shutil.copytree(straight, folder)
+    for path in folder.iterdir():
+        if path.is_file() and path.name not in ("history.jsonl", MADE):
+            path.unlink()
     for path in (folder / "checkpoints").iterdir():
         if path.name > checkpoint(folder, step).name:
             shutil.rmtree(path)
+    return folder
+
+
+def colour_pictures(folder: Path) -> Path:
+    """A folder of 40 training and 8 test images of noise, 8 x 8, of two classes."""
+    generator = torch.Generator().manual_seed(0)
+    for split, num in (("train", 40), ("test", 8)):
+        for index in range(num):
+            picture = folder / split / f"{index % 2}" / f"{index}.png"
+            picture.parent.mkdir(parents=True, exist_ok=True)
+            pixels = torch.randint(256, (8, 8, 3), generator=generator, dtype=torch.uint8)
+            Image.fromarray(pixels.numpy()).save(picture)
     return folder
 
 
@@ -176,6 +192,17 @@ def results_but_times(folder: Path) -> dict:
 def launch(recipe: Path, folder: Path, *arguments: str, command=(sys.executable,), **kwargs) -> subprocess.Popen:
     """Starts a recipe on an output folder."""
     return start([*command, str(recipe), f"--output_dir={folder}", *arguments], **kwargs)
+
+
+def scored_as_evaluate_generator_does(folder: Path, num_samples: int):
+    """Whether a run's last scores are those of its saved model, under the seed 0 and the same batches."""
+    results = results_but_times(folder)
+    recipe, settings = load_recipe("evaluate_generator"), {"dataset_name": "digits", "num_samples": num_samples}
+    settings |= {"eval_batch_size": 20, "output_dir": str(folder / "scores"), "model_name_or_path": str(folder)}
+    scores = recipe.main(recipe.Settings(**settings))
+    for name in ("test_fid", "test_fid_floor", "test_precision", "test_recall", "test_class_histogram"):
+        assert results[name] == scores[name], name
+    assert scores["classifier"] in results["protocol"]
 
 
 def start(command: list[str], *, env: dict | None = None, **kwargs) -> subprocess.Popen:

@@ -15,7 +15,12 @@ CASES = {
     "bench_ddpm": (["--steps=3", "--rounds=1"], {"recipe / bare", "recipe, EMA / recipe"}),
     "bench_likelihood": (
         ["--steps=3", "--rounds=1", "--cpu_minutes=0.02", "--num_samples=4", "--passes=1"],
-        {"recipe / bare", "nats, transformer", "with / without cache, gated PixelCNN"},
+        {
+            "autoregressive, recipe / bare",
+            "flow, recipe / bare",
+            "nats, transformer",
+            "with / without cache, gated PixelCNN",
+        },
     ),
     "bench_generation": (
         ["--lengths", "2", "4", "--beams", "1", "2", "--rounds=1", "--steps=3", "--plot=generation.png"],

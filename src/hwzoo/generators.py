@@ -116,13 +116,14 @@ def draw(
     return torch.cat(images), time.perf_counter() - start
 
 
-def sampler(model: Any, seed: int, batch_size: int, evenly: bool = False) -> Callable[[int], Tensor]:
+def sampler(model: Any, seed: int, batch_size: int, evenly: bool = False, **call: Any) -> Callable[[int], Tensor]:
     """
     Args:
         model: of the zoo, with `sample`.
         seed: of the noise and the classes.
         batch_size: images drawn at once.
         evenly: whether there are as many images of each class, in order; else classes are drawn uniformly.
+        call: what its `sample` takes besides, as `temperature`.
 
     Returns:
         Draws so many images, (num, channels, height, width) in [0, 1], on the CPU: always the same ones.
@@ -132,7 +133,7 @@ def sampler(model: Any, seed: int, batch_size: int, evenly: bool = False) -> Cal
 
     def samples(num: int) -> Tensor:
         labels = torch.arange(num) * num_classes // num if num_classes else None
-        return draw(family, model, num, labels, seed, batch_size)[0]
+        return draw(family, model, num, labels, seed, batch_size, **call)[0]
 
     return samples
 

@@ -651,8 +651,9 @@ SMALL_DDPM = [
     "--block_out_channels", "8", "8", "--norm_num_groups=4", "--attention=false", "--num_train_timesteps=30",
     "--num_inference_steps=3", "--num_bound_timesteps=2", "--train_batch_size=10", "--num_test_samples=8",
 ]  # fmt: skip
-SMALL_FLOW = ["--hidden_size=4", "--num_steps=1", "--train_batch_size=20"]
+SMALL_FLOW = ["--hidden_size=4", "--num_steps=1", "--train_batch_size=20", "--num_test_samples=8"]
 SMALL_AUTOREGRESSIVE = ["--hidden_size=8", "--num_layers=1", "--num_attention_heads=2", "--train_batch_size=20"]
+SMALL_AUTOREGRESSIVE += ["--num_test_samples=8"]
 SMALL_T5 = ["--config_d_model=8", "--config_d_ff=8", "--config_num_layers=1", "--config_num_decoder_layers=1"]
 
 

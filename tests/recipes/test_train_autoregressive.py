@@ -6,17 +6,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from forked import TwoProcesses
+from forked import by_one_and_by_two
 from PIL import Image
 from recipe_runs import (
-    as_flags,
     captions_in,
+    colour_pictures,
     evaluations,
     history,
     last_of_the_bar,
     results_but_times,
     run_with,
     same_run,
+    scored_as_evaluate_generator_does,
     stopped_at,
     tiles_of,
 )
@@ -24,9 +25,7 @@ from transformers import AutoModel
 
 from hwzoo import training
 from hwzoo.data import load_images
-from hwzoo.training import parse_arguments
 
-RECIPE = Path(__file__).parents[2] / "recipes" / "train_autoregressive.py"
 # One block over 16 patches of 7 x 7 pixels: the smallest transformer of 28 x 28 images.
 SMALL = {
     "hidden_size": 8,
@@ -37,6 +36,7 @@ SMALL = {
     "train_batch_size": 20,
     "max_train_steps": 6,
     "logging_steps": 2,
+    "num_test_samples": 8,
 }
 CONVOLUTIONS = {"hidden_size": 4, "head_hidden_size": 4, "num_layers": 1, "first_kernel_size": 3}
 LOSS = "negative_log_prob"
@@ -102,6 +102,11 @@ def test_what_a_run_leaves(train_autoregressive, tmp_path, capsys):
     assert not list(tmp_path.glob(".unfinished*"))
 
 
+def test_its_samples_are_scored_as_evaluate_generator_does(train_autoregressive, no_pictures, tmp_path):
+    run(train_autoregressive, tmp_path, num_test_samples=30, eval_batch_size=20, temperature=0.5, conditional=True)
+    scored_as_evaluate_generator_does(tmp_path, 30)
+
+
 def test_training_learns(train_autoregressive, no_pictures, tmp_path):
     flags = {"num_layers": 2, "hidden_size": 32, "head_hidden_size": 98, "lr_warmup_steps": 5, "learning_rate": 5e-3}
     before = run(train_autoregressive, tmp_path / "a", max_train_steps=1, **flags)[f"test_{LOSS}"]
@@ -139,14 +144,7 @@ def test_pictures_of_a_conditional_model_show_each_class(train_autoregressive, n
 
 
 def test_colour_images_train(train_autoregressive, tmp_path):
-    generator = torch.Generator().manual_seed(0)
-    for split, num in (("train", 40), ("test", 8)):
-        for index in range(num):
-            picture = tmp_path / "pictures" / split / f"{index % 2}" / f"{index}.png"
-            picture.parent.mkdir(parents=True, exist_ok=True)
-            pixels = torch.randint(256, (8, 8, 3), generator=generator, dtype=torch.uint8)
-            Image.fromarray(pixels.numpy()).save(picture)
-    flags = {"dataset_name": str(tmp_path / "pictures"), "binarization": "none", "patch_size": 2}
+    flags = {"dataset_name": str(colour_pictures(tmp_path / "pictures")), "binarization": "none", "patch_size": 2}
     for name, network in (
         ("t", {}),
         ("p", {"network": "pixelcnn", **CONVOLUTIONS, "hidden_size": 6, "head_hidden_size": 6}),
@@ -161,22 +159,16 @@ def test_stopped_and_resumed_equals_uninterrupted(train_autoregressive, no_pictu
     everything |= {"checkpointing_steps": 3, "checkpoints_total_limit": 4, "max_train_steps": 12}
     run(train_autoregressive, tmp_path / "straight", **everything)
     folder = stopped_at(tmp_path / "straight", 6, tmp_path / "resumed")
-    for path in folder.iterdir():
-        if path.name not in ("checkpoints", "history.jsonl", ".made.jsonl"):
-            path.unlink() if path.is_file() else None
     run(train_autoregressive, folder, resume_from_checkpoint="latest", **everything)
     same_run(tmp_path / "straight", folder, 12)
 
 
 def test_two_processes_equal_one(train_autoregressive, no_pictures, tmp_path):
-    flags = as_flags(SMALL | {"max_train_steps": 20, "logging_steps": 1, "eval_batch_size": 40, "conditional": True})
-    two = TwoProcesses("train_autoregressive", tmp_path / "two", *flags, "--train_batch_size=10")
-    arguments = parse_arguments(types_of(train_autoregressive), [f"--output_dir={tmp_path / 'one'}", *flags])
-    train_autoregressive.main(*arguments)
-    two.finish()
-    for first, second in zip(history(tmp_path / "one"), history(tmp_path / "two"), strict=True):
+    settings = SMALL | {"max_train_steps": 20, "logging_steps": 1, "eval_batch_size": 40, "conditional": True}
+    one, two = by_one_and_by_two(train_autoregressive, types_of(train_autoregressive), tmp_path, settings)
+    for first, second in zip(history(one), history(two), strict=True):
         assert first[LOSS] == pytest.approx(second[LOSS], rel=1e-4)
-    first, second = results_but_times(tmp_path / "one"), results_but_times(tmp_path / "two")
+    first, second = results_but_times(one), results_but_times(two)
     for name in (f"test_{LOSS}", f"test_{LOSS}_standard_error", "train_steps"):
         assert first[name] == pytest.approx(second[name], rel=1e-3), name
 

@@ -6,18 +6,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from forked import TwoProcesses
+from forked import by_one_and_by_two
 from PIL import Image
 from recipe_runs import (
-    as_flags,
     captions_in,
     checkpoint,
+    colour_pictures,
     history,
     last_of_the_bar,
     results_but_times,
     run_with,
     same_run,
     same_weights,
+    scored_as_evaluate_generator_does,
     stopped_at,
     tiles_of,
 )
@@ -26,9 +27,7 @@ from transformers import AutoModel
 
 from hwzoo import FlowModel, hub, training
 from hwzoo.data import load_images
-from hwzoo.training import parse_arguments
 
-RECIPE = Path(__file__).parents[2] / "recipes" / "train_flow.py"
 SMALL = {
     "hidden_size": 4,
     "num_steps": 1,
@@ -37,6 +36,7 @@ SMALL = {
     "max_train_steps": 6,
     "logging_steps": 2,
     "num_importance_samples": 3,
+    "num_test_samples": 8,
 }
 LOSS = "negative_log_prob"
 
@@ -112,6 +112,11 @@ def test_what_a_run_leaves(train_flow, tmp_path, capsys):
     assert not list(tmp_path.glob(".unfinished*"))
 
 
+def test_its_samples_are_scored_as_evaluate_generator_does(train_flow, no_curves, tmp_path):
+    run(train_flow, tmp_path, num_test_samples=30, eval_batch_size=20, temperature=0.5, conditional=True)
+    scored_as_evaluate_generator_does(tmp_path, 30)
+
+
 def test_training_learns(train_flow, no_curves, tmp_path):
     flags = {"hidden_size": 16, "num_steps": 3, "lr_warmup_steps": 5, "learning_rate": 5e-3, "ema_decay": 0.9}
     before = run(train_flow, tmp_path / "a", max_train_steps=1, **flags)["test_bits_per_dim"]
@@ -137,7 +142,7 @@ def test_every_kind_of_model_trains_and_loads(settings, words, train_flow, no_cu
     model = AutoModel.from_pretrained(tmp_path)
     assert model.config.network == settings.get("network", "glow")
     assert model.config.num_classes == (10 if settings.get("conditional") else 0)
-    assert all(math.isfinite(value) for name, value in results.items() if name.startswith("test_"))
+    assert all(math.isfinite(value) for value in results.values() if isinstance(value, float))
     card = " ".join((tmp_path / "README.md").read_text().split())
     assert all(each in card for each in words)
 
@@ -156,14 +161,7 @@ def test_pictures_of_a_conditional_model_show_each_class(train_flow, no_curves, 
 
 
 def test_colour_images_train(train_flow, no_curves, tmp_path):
-    generator = torch.Generator().manual_seed(0)
-    for split, num in (("train", 40), ("test", 8)):
-        for index in range(num):
-            picture = tmp_path / "pictures" / split / f"{index % 2}" / f"{index}.png"
-            picture.parent.mkdir(parents=True, exist_ok=True)
-            pixels = torch.randint(256, (8, 8, 3), generator=generator, dtype=torch.uint8)
-            Image.fromarray(pixels.numpy()).save(picture)
-    flags = {"dataset_name": str(tmp_path / "pictures"), "prior": "logistic"}
+    flags = {"dataset_name": str(colour_pictures(tmp_path / "pictures")), "prior": "logistic"}
     for network in ("glow", "realnvp", "nice"):
         results = run(train_flow, tmp_path / network, network=network, **flags)
         assert results["test_bits_per_dim"] == pytest.approx(8, abs=1)  # noise
@@ -186,25 +184,19 @@ def test_actnorm_is_set_once_and_stays_through_a_resume(train_flow, no_curves, t
     assert (values[2] - values[0]).abs().max() < 0.1
     assert (values[1] - values[0]).abs().max() < 0.1
     folder = stopped_at(tmp_path / "straight", 6, tmp_path / "resumed")
-    for path in folder.iterdir():
-        if path.name not in ("checkpoints", "history.jsonl", ".made.jsonl"):
-            path.unlink() if path.is_file() else None
     run(train_flow, folder, resume_from_checkpoint="latest", **everything)
     same_run(tmp_path / "straight", folder, 12)
 
 
 def test_two_processes_equal_one(train_flow, no_curves, tmp_path):
-    flags = as_flags(SMALL | {"max_train_steps": 20, "logging_steps": 1, "eval_batch_size": 40, "conditional": True})
-    two = TwoProcesses("train_flow", tmp_path / "two", *flags, "--train_batch_size=10")
-    arguments = parse_arguments(types_of(train_flow), [f"--output_dir={tmp_path / 'one'}", *flags])
-    train_flow.main(*arguments)
-    two.finish()
-    for first, second in zip(history(tmp_path / "one"), history(tmp_path / "two"), strict=True):
+    settings = SMALL | {"max_train_steps": 20, "logging_steps": 1, "eval_batch_size": 40, "conditional": True}
+    one, two = by_one_and_by_two(train_flow, types_of(train_flow), tmp_path, settings)
+    for first, second in zip(history(one), history(two), strict=True):
         assert first[LOSS] == pytest.approx(second[LOSS], rel=1e-4)
-    first, second = results_but_times(tmp_path / "one"), results_but_times(tmp_path / "two")
+    first, second = results_but_times(one), results_but_times(two)
     for name in (f"test_{LOSS}", f"test_{LOSS}_3", f"test_{LOSS}_standard_error", "train_steps"):
         assert first[name] == pytest.approx(second[name], rel=1e-3), name
-    states = [load_file(checkpoint(tmp_path / each, 20) / "model.safetensors") for each in ("one", "two")]
+    states = [load_file(checkpoint(each, 20) / "model.safetensors") for each in (one, two)]
     for name in (name for name in states[0] if "log_scale" in name or name == "initialized"):
         torch.testing.assert_close(states[0][name], states[1][name], rtol=1e-3, atol=1e-4)
 

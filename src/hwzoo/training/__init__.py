@@ -19,7 +19,7 @@ from .checkpoint import Checkpoint, Checkpoints, CorruptCheckpoint
 from .config_flags import config_flags, with_defaults
 from .ema import averaged_model
 from .ending import Ending
-from .evaluation import TestMeans, mean_over
+from .evaluation import TestMeans, likelihood_results, mean_over
 from .journal import read_history
 from .launch import (
     check_free,
@@ -82,6 +82,7 @@ __all__ = [
     "identity_of",
     "flag",
     "launch",
+    "likelihood_results",
     "made_by",
     "make_optimizer",
     "make_output_dir",

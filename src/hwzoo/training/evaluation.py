@@ -1,6 +1,7 @@
 """Averages over a data set that count each example once, whatever the batch size and the number of processes."""
 
-from collections.abc import Callable, Collection
+import math
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -100,3 +101,22 @@ class TestMeans:
             variance = max(0.0, means[f"{name}_standard_error"] - means[name] ** 2)
             means[f"{name}_standard_error"] = (variance / max(1, len(indices) - 1)) ** 0.5
         return means
+
+
+def likelihood_results(means: Mapping[str, float], num_values: int, *protocol: str) -> dict[str, Any]:
+    """
+    What a test of a model's likelihood gives, in both units.
+
+    Args:
+        means: by name, in nats per image, as of `TestMeans`: `negative_log_prob`, and what begins or goes on with it.
+        num_values: of an image: its channels times its pixels.
+        protocol: how they were computed, part by part.
+
+    Returns:
+        The means as `test_<name>`; the same as `test_bits_per_dim...` in bits for each value; `protocol`.
+    """
+    results = {f"test_{name}": value for name, value in means.items()}
+    bits = math.log(2) * num_values
+    results |= {name.replace("negative_log_prob", "bits_per_dim"): value / bits for name, value in results.items()}
+    units = "nats per image; bits for each value of a pixel; standard errors over the images"
+    return results | {"protocol": "; ".join((*protocol, units))}
