@@ -17,6 +17,7 @@ from .losses_gan import cross_entropy, non_saturating
 ACTIVATIONS = {"leaky_relu": (nn.LeakyReLU, 0.1), "relu": (nn.ReLU,)}
 # Inside of the networks a pixel is scale * p + shift, where p in [0, 1] is the pixel outside of them.
 PIXEL_RANGES = {"symmetric": (2.0, -1.0), "unit": (1.0, 0.0)}
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 POWER_ITERATIONS = 15  # for the first estimate of a largest singular value, as torch does at its own initialisation
 
 
@@ -72,7 +73,7 @@ class Generator(nn.Module):
             nn.Conv2d(half // 4, config.num_channels, kernel_size=3, padding=1),
         )
 
-    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(self, latents: Tensor, labels: Tensor | None = None, *, running_statistics: bool = False) -> Tensor:
         """
         (batch, latent_size) -> (batch, channels, height, width), float32; 0 is black and 1 white, but values may lie
         beyond: clamped they would have no gradient.
@@ -80,10 +81,11 @@ class Generator(nn.Module):
         Args:
             latents: standard normal.
             labels: int64, (batch,), joined to the latents as one-hot vectors; an unconditional generator ignores them.
+            running_statistics: BatchNorm takes its running statistics in training mode too.
         """
         if self.num_classes:
             latents = torch.cat([latents, F.one_hot(labels, self.num_classes).to(latents.dtype)], dim=1)
-        return (_run(self.network, latents) - self.shift) / self.scale
+        return (_run(self.network, latents, running_statistics) - self.shift) / self.scale
 
 
 class Discriminator(nn.Module):
@@ -265,12 +267,8 @@ class GANModel(GANPreTrainedModel):
         if labels is None and self.config.num_classes:
             labels = torch.randint(self.config.num_classes, (num_samples,), **self._drawn_by(generator))
         self._check_labels(labels, num_samples)
-        training = self.generator.training
-        self.generator.eval()
-        try:
-            return self.generator(latents, None if labels is None else labels.to(self.device)).clamp(0, 1)
-        finally:
-            self.generator.train(training)
+        labels = None if labels is None else labels.to(self.device)
+        return self.generator(latents, labels, running_statistics=True).clamp(0, 1)
 
     def _latents(self, num: int, generator: torch.Generator | None = None) -> Tensor:
         # A generator draws on its own device only: the same CPU generator gives the same noise wherever the model is.
@@ -300,10 +298,20 @@ class GANModel(GANPreTrainedModel):
         return f"one of 0 to {self.config.num_classes - 1} for each of the {num} images"
 
 
-def _run(network: nn.Module, inputs: Tensor) -> Tensor:
+def _run(network: nn.Module, inputs: Tensor, running_statistics: bool = False) -> Tensor:
     """A network's output as float32, or float64 where the weights are, also in bfloat16 or mixed precision."""
-    output = network(inputs.to(next(network.parameters()).dtype))
+    output = inputs.to(next(network.parameters()).dtype)
+    if running_statistics:  # a call of `eval()` is nothing that every torch can trace
+        for layer in network:
+            output = _normalise(layer, output) if isinstance(layer, BATCH_NORMS) else layer(output)
+    else:
+        output = network(output)
     return output.to(torch.promote_types(output.dtype, torch.float32))
+
+
+def _normalise(norm: nn.BatchNorm1d | nn.BatchNorm2d, inputs: Tensor) -> Tensor:
+    """A BatchNorm in eval mode, whichever it is in."""
+    return F.batch_norm(inputs, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
 
 
 __all__ = ["GANModel", "GANPreTrainedModel"]
