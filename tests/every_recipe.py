@@ -81,7 +81,7 @@ def run(
     signals: dict[int, int] | None = None,
     full_at: int | None = None,
     flags: str | None = None,
-    copies: tuple[Path, int] | None = None,
+    copies: tuple[Path, int, str] | None = None,
 ) -> Ended:
     """
     Runs a recipe as from the command line.
@@ -93,8 +93,8 @@ def run(
         signals: which signal it sends itself at which event.
         full_at: the event from which on the disk is full.
         flags: in place of FLAGS.
-        copies: a folder beside that of the output, and the event from which on that of the output is copied into it at
-            each, under the event's number: what a kill at that event would leave.
+        copies: a folder beside that of the output, the event from which on that of the output is copied into it at
+            each, under the event's number, and a pattern of names that are left out: what a kill there would leave.
     """
     context = multiprocessing.get_context("forkserver")  # what a run imports takes longer than the run
     context.set_forkserver_preload(["every_recipe_preloaded"])
@@ -128,7 +128,7 @@ def _run(recipe, argv, folder, writer, events, signals, full_at, copies):
         if events.value == full_at:
             resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
         if copies and events.value >= copies[1]:
-            shutil.copytree(folder, copies[0] / str(events.value), symlinks=True)
+            shutil.copytree(folder, copies[0] / str(events.value), ignore=shutil.ignore_patterns(copies[2]))
 
     def hook(event: str, args: tuple[Any, ...]):
         if event in AUDITED and str(args[0]).startswith(folder) and REHEARSAL not in str(args[0]):
