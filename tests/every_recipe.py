@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -85,6 +86,7 @@ def run(
     signals: dict[int, int] | None = None,
     full_at: int | None = None,
     flags: str | None = None,
+    copies: tuple[Path, int, str] | None = None,
 ) -> Ended:
     """
     Runs a recipe as from the command line.
@@ -96,11 +98,14 @@ def run(
         signals: which signal it sends itself at which event.
         full_at: the event from which on the disk is full.
         flags: in place of FLAGS.
+        copies: a folder beside that of the output, the event from which on that of the output is copied into it at
+            each, under the event's number, and a pattern of names that are left out: what a kill there would leave.
     """
     context = forked.context()  # what a run imports takes longer than the run
     events, (reader, writer) = context.Value("q", 0), context.Pipe(duplex=False)
     argv = [f"--output_dir={folder}", *(FLAGS[recipe] if flags is None else flags).split(), *arguments]
-    process = context.Process(target=_run, args=(recipe, argv, str(folder), writer, events, signals or {}, full_at))
+    moments = signals or {}, full_at, copies
+    process = context.Process(target=_run, args=(recipe, argv, str(folder), writer, events, *moments))
     process.start()
     writer.close()
     with open(os.dup(reader.fileno()), "rb") as pipe:  # to its end, which is the process's
@@ -109,7 +114,7 @@ def run(
     return Ended(process.exitcode, error, events.value)
 
 
-def _run(recipe, argv, folder, writer, events, signals, full_at):
+def _run(recipe, argv, folder, writer, events, signals, full_at, copies):
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(writer.fileno(), 2)
     writer.close()
@@ -124,6 +129,8 @@ def _run(recipe, argv, folder, writer, events, signals, full_at):
             os.kill(os.getpid(), signals[events.value])
         if events.value == full_at:
             resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        if copies and events.value >= copies[1]:
+            shutil.copytree(folder, copies[0] / str(events.value), ignore=shutil.ignore_patterns(copies[2]))
 
     def hook(event: str, args: tuple[Any, ...]):
         if event in AUDITED and str(args[0]).startswith(folder) and REHEARSAL not in str(args[0]):

@@ -68,9 +68,14 @@ def test_forward_exports_with_a_batch_of_any_size(name, strict):
         torch.testing.assert_close(dict(seeded(program, **inputs)), dict(seeded(model, **inputs)))
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "classifier"])
-def test_sample_exports_with_a_batch_of_any_size(name):
+@pytest.mark.parametrize(
+    "name, training", [(name, False) for name in MODELS if name != "classifier"] + [("gan", True)]
+)
+def test_sample_exports_with_a_batch_of_any_size(name, training):
+    """A GAN also in training mode, where its BatchNorm takes the running statistics all the same."""
     model = build(name)
+    if training:
+        model.train()(**inputs_of(model, 5))  # statistics of its own
     program = torch.export.export(Sample(model), (torch.zeros(3),), dynamic_shapes={"like": {0: BATCH}}).module()
     for num in SIZES:
         drawn = seeded(program, torch.zeros(num))

@@ -82,46 +82,39 @@ def test_a_resumed_run_in_another_folder_has_all_of_it(recipe, straight, tmp_pat
 
 @every_recipe.ONE_OF_EACH_LOOP
 def test_overwriting_leaves_the_old_model_or_the_new(recipe, straight, tmp_path):
-    """Killed at some events of the final save, all of them in the slow test."""
-    overwriting(recipe, straight, tmp_path, [8, 35, 100])
-
-
-@pytest.mark.slow
-def test_overwriting_leaves_the_old_model_or_the_new_at_every_event(recipe, straight, tmp_path):
-    overwriting(recipe, straight, tmp_path, range(1, 110))
-
-
-def overwriting(recipe, straight, tmp_path, events):
+    """At each event of the second half as a kill would leave it, and where no model stands in the folder killed."""
     wider = {"train_vae": "--latent_size=4", "train_gan": "--latent_size=5", "train_ddpm": "--layers_per_block=2"}
     wider |= {"train_continual": "--hidden_sizes=17", "train_t5": "--config_d_ff=24"}
     wider |= {"train_flow": "--hidden_size=5"}
     wider |= {"train_autoregressive": "--head_hidden_size=50"}
     flags = ["--overwrite_output_dir", wider[recipe]]
-    new = tmp_path / "new"
-    shutil.copytree(straight[0], new)
-    whole = every_recipe.run(recipe, new, *flags)
+    old, new, killed = straight[0], tmp_path / "new", tmp_path / "killed"
+    shutil.copytree(old, new)
+    whole = every_recipe.run(recipe, new, *flags, copies=(tmp_path / "at", straight[1] // 2, "checkpoints"))
     assert whole.status == 0, whole.error
-    weights = {name: weights_of(recipe, folder).read_bytes() for name, folder in (("old", straight[0]), ("new", new))}
-    configs = {name: config_of(recipe, folder) for name, folder in (("old", straight[0]), ("new", new))}
+    weights = {name: weights_of(recipe, folder).read_bytes() for name, folder in (("old", old), ("new", new))}
+    configs = {name: config_of(recipe, folder) for name, folder in (("old", old), ("new", new))}
     assert weights["old"] != weights["new"] and configs["old"] != configs["new"]
+    folders = sorted((tmp_path / "at").iterdir(), key=lambda path: int(path.name))
+    entry = next(name for name in files.ENTRIES if (new / name).exists())
+    without = next(folder for folder in folders if not (folder / entry).exists())
+    shutil.copytree(old, killed)
+    ended = every_recipe.run(recipe, killed, *flags, signals={int(without.name): signal.SIGKILL})
+    assert ended.status == -signal.SIGKILL
+    shutil.rmtree(killed / "checkpoints")
+    assert snapshot(killed).keys() == snapshot(without).keys()
     seen = set()
-    for before_the_end in events:
-        folder = tmp_path / str(before_the_end)
-        shutil.copytree(straight[0], folder)
-        ended = every_recipe.run(recipe, folder, *flags, signals={whole.events - before_the_end: signal.SIGKILL})
-        assert ended.status == -signal.SIGKILL
+    for folder in (*folders, killed):
         model = Path(files.settled(folder))
         which = [name for name in weights if weights_of(recipe, model).read_bytes() == weights[name]]
-        assert which and config_of(recipe, model) == configs[which[0]], before_the_end
+        assert which and config_of(recipe, model) == configs[which[0]], folder.name
         seen.add(which[0])
-        entry = next(name for name in files.ENTRIES if (new / name).exists())
         if (folder / entry).exists():  # what transformers and diffusers would load without asking
             assert weights_of(recipe, folder).read_bytes() == weights[which[0]] or model != folder
             assert config_of(recipe, folder) in (configs["old"], configs["new"])
         files.finish(folder)
         assert config_of(recipe, folder) == configs[which[0]]
         assert weights_of(recipe, folder).read_bytes() == weights[which[0]]
-        shutil.rmtree(folder)
     assert seen == {"old", "new"}
 
 

@@ -19,6 +19,7 @@ from .pixels import check_floating, check_pixels
 ACTIVATIONS = {"leaky_relu": (nn.LeakyReLU, 0.1), "relu": (nn.ReLU,)}
 # Inside of the networks a pixel is scale * p + shift, where p in [0, 1] is the pixel outside of them.
 PIXEL_RANGES = {"symmetric": (2.0, -1.0), "unit": (1.0, 0.0)}
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 POWER_ITERATIONS = 15  # for the first estimate of a largest singular value, as torch does at its own initialisation
 
 
@@ -74,7 +75,7 @@ class Generator(nn.Module):
             nn.Conv2d(half // 4, config.num_channels, kernel_size=3, padding=1),
         )
 
-    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(self, latents: Tensor, labels: Tensor | None = None, *, running_statistics: bool = False) -> Tensor:
         """
         (batch, latent_size) -> (batch, channels, height, width), float32; 0 is black and 1 white, but values may lie
         beyond: clamped they would have no gradient.
@@ -82,10 +83,11 @@ class Generator(nn.Module):
         Args:
             latents: standard normal.
             labels: int64, (batch,), joined to the latents as one-hot vectors; an unconditional generator ignores them.
+            running_statistics: BatchNorm takes its running statistics in training mode too.
         """
         if self.num_classes:
             latents = torch.cat([latents, F.one_hot(labels, self.num_classes).to(latents.dtype)], dim=1)
-        return (_run(self.network, latents) - self.shift) / self.scale
+        return (_run(self.network, latents, running_statistics) - self.shift) / self.scale
 
 
 class Discriminator(nn.Module):
@@ -319,12 +321,8 @@ class GANModel(GANPreTrainedModel):
         return self._images(paths.flatten(0, 1), repeated).unflatten(0, (len(first), num_steps))
 
     def _images(self, latents: Tensor, labels: Tensor | None) -> Tensor:
-        training = self.generator.training
-        self.generator.eval()
-        try:
-            return self.generator(latents, None if labels is None else labels.to(self.device)).clamp(0, 1)
-        finally:
-            self.generator.train(training)
+        labels = None if labels is None else labels.to(self.device)
+        return self.generator(latents, labels, running_statistics=True).clamp(0, 1)
 
     def _latents(self, num: int, generator: torch.Generator | None = None) -> Tensor:
         # A generator draws on its own device only: the same CPU generator gives the same noise wherever the model is.
@@ -354,10 +352,20 @@ class GANModel(GANPreTrainedModel):
         return f"one of 0 to {self.config.num_classes - 1} for each of the {num} images"
 
 
-def _run(network: nn.Module, inputs: Tensor) -> Tensor:
+def _run(network: nn.Module, inputs: Tensor, running_statistics: bool = False) -> Tensor:
     """A network's output as float32, or float64 where the weights are, also in bfloat16 or mixed precision."""
-    output = network(inputs.to(next(network.parameters()).dtype))
+    output = inputs.to(next(network.parameters()).dtype)
+    if running_statistics:  # a call of `eval()` is nothing that every torch can trace
+        for layer in network:
+            output = _normalise(layer, output) if isinstance(layer, BATCH_NORMS) else layer(output)
+    else:
+        output = network(output)
     return output.to(torch.promote_types(output.dtype, torch.float32))
+
+
+def _normalise(norm: nn.BatchNorm1d | nn.BatchNorm2d, inputs: Tensor) -> Tensor:
+    """A BatchNorm in eval mode, whichever it is in."""
+    return F.batch_norm(inputs, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
 
 
 __all__ = ["GANModel", "GANPreTrainedModel"]
