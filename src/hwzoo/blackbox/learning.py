@@ -13,7 +13,9 @@ from .networks import answers_of, logits_of, stacked_mlps
 from .noise import gradient_noise
 from .tasks import Task, reward_of
 
-BATCH_SEED = 1_000_003  # added to a network's seed for its batches: all estimators see the same ones
+# Added to a network's seed: for its batches, so that all estimators see the same ones, and for the noise, so that
+# measuring it changes nothing.
+BATCH_SEED, NOISE_SEED = 1_000_003, 2_000_006
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ def learn(
     estimate = ESTIMATORS[name]
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     orders = [torch.Generator().manual_seed(seed + BATCH_SEED) for seed in seeds]
+    apart = [torch.Generator().manual_seed(seed + NOISE_SEED) for seed in seeds]
     parameters = stacked_mlps([task.train.shape[-1], *hidden_sizes, task.num_classes], generators)
     optimizer = torch.optim.Adam(parameters, learning_rate, maximize=True, fused=True)
     points, labels = task.train.expand(len(seeds), -1, -1), task.train_labels
@@ -81,8 +84,8 @@ def learn(
         if batch_size is not None:
             chosen = torch.stack([torch.randint(len(task.train), (batch_size,), generator=each) for each in orders])
             points, labels = task.train[chosen], task.train_labels[chosen]
-        asked = partial(logits_of, points=points), parameters, reward_of(labels, *rewards), generators
-        for parameter, gradient in zip(parameters, estimate(*asked), strict=True):
+        asked = partial(logits_of, points=points), parameters, reward_of(labels, *rewards)
+        for parameter, gradient in zip(parameters, estimate(*asked, generators), strict=True):
             parameter.grad = gradient
         optimizer.step()
         if step in eval_at or step in noise_at:
@@ -94,6 +97,6 @@ def learn(
             test_accuracy.append((answers_of(parameters, task.test) == task.test_labels).float().mean(-1))
         if step in noise_at:
             both = ("reinforce", "reinforce_baseline")
-            noise[step] = {each: gradient_noise(ESTIMATORS[each], *asked) for each in both}
+            noise[step] = {each: gradient_noise(ESTIMATORS[each], *asked, apart) for each in both}
     answers = answers_of(parameters, task.test)
     return Learned(taken, torch.stack(train_accuracy), torch.stack(test_accuracy), noise, answers)
