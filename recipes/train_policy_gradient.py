@@ -106,12 +106,12 @@ def main(settings: Settings) -> dict:
         "rows": rows,
         "train_runtime": time.monotonic() - started,
         "protocol": (
-            f"{settings.dataset_name}: {len(task.train)} training and {len(task.test)} test points; networks of {units} "
-            f"units with ReLU; {last} steps of Adam at {settings.learning_rate:g} on {batch}; accuracy of the most "
-            f"probable answer, mean and standard error over the seeds {', '.join(map(str, settings.seeds))} of network "
-            "and draws, which share the data; classes_answered: those of at least 1 % of the answers to the test "
-            "points; gradient_noise: root of E|g - G|^2 / |G|^2 at the weights after a step, G exact, g of reinforce "
-            "without and with the baseline"
+            f"{settings.dataset_name}: {len(task.train)} training and {len(task.test)} test points; networks {units} "
+            f"with ReLU; {last} steps of Adam at {settings.learning_rate:g} on {batch}; accuracy of the most probable "
+            f"answer, mean and standard error over the seeds {', '.join(map(str, settings.seeds))} of network and "
+            "draws, on the same data; classes_answered: those of at least 1 % of the answers to the test points; "
+            "gradient_noise: root of E|g - G|^2 / |G|^2 at the weights after a step, G exact, g of reinforce without "
+            "and with the baseline"
         ),
     }
     write_json(folder / "all_results.json", results)

@@ -14,7 +14,7 @@ Parameters = Sequence[Tensor]
 Network = Callable[[Parameters], Tensor]  # parameters -> logits of the answers, (networks, points, classes)
 Reward = Callable[[Tensor], Tensor]  # answers (networks, points), int64 -> float of the same shape
 
-STD = 0.05  # of the perturbations of evolution strategies
+STD = 0.02  # of the perturbations of evolution strategies
 NUM_PAIRS = 4  # of perturbations a step
 
 

@@ -4,5 +4,6 @@ with its partition function, and a generator of strings with the gradient of any
 """
 
 from . import adversarial, bigram, ring
+from .variation import total_variation, variation_by_chance
 
-__all__ = ["adversarial", "bigram", "ring"]
+__all__ = ["adversarial", "bigram", "ring", "total_variation", "variation_by_chance"]

@@ -1,4 +1,4 @@
-"""A bigram language learned against a discriminator that could know it, by one estimator of the gradient or another."""
+"""A bigram language learned against a discriminator that could know it, by any estimator of the gradient."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .bigram import ESTIMATORS, Language, expected_loss, one_hot, sample, strings
+from .bigram import ESTIMATORS, Language, draw, expected_loss, one_hot, strings
 
 BETAS = (0.5, 0.99)  # of both Adams
 
@@ -92,8 +92,7 @@ def learn_against_discriminator(
         torch.optim.lr_scheduler.LambdaLR(each, lambda step: min(1.0, 2 - 2 * step / steps)) for each in (ours, other)
     ]
     for _ in range(steps):
-        noise = torch.rand(batch_size, length, generator=generator, dtype=torch.float64)
-        fakes = one_hot(sample(language, noise), num_symbols)
+        fakes = one_hot(draw(language, batch_size, length, generator), num_symbols)
         loss = (shares * F.softplus(-discriminator(every))).sum() + F.softplus(discriminator(fakes)).mean()
         _step(other, theirs, loss)
         if name == "exact":

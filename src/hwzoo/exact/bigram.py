@@ -144,6 +144,20 @@ def sample(language: Language, noise: Tensor) -> Tensor:
     return torch.stack(codes, dim=1)
 
 
+def draw(language: Language, num: int, length: int, generator: torch.Generator) -> Tensor:
+    """
+    Args:
+        language: its tables.
+        num: of strings.
+        length: T.
+        generator: of the noise.
+
+    Returns:
+        `sample` of uniform noise, int64 (num, T).
+    """
+    return sample(language, torch.rand(num, length, generator=generator, dtype=torch.float64))
+
+
 def expected_loss(language: Language, loss: Loss, length: int) -> Tensor:
     """
     sum over all strings of P(w) loss(w), differentiable: its gradient is the exact one.
@@ -190,7 +204,7 @@ def reinforce(
     Returns:
         (num,); its value means nothing, its gradient is the estimate.
     """
-    codes = sample(language, torch.rand(num, length, generator=generator, dtype=torch.float64))
+    codes = draw(language, num, length, generator)
     with torch.no_grad():
         losses = loss(one_hot(codes, language.start.shape[-1]))
         if baseline:
@@ -249,12 +263,12 @@ def straight_through(language: Language, loss: Loss, num: int, length: int, gene
         (num,).
     """
 
-    def draw(logits: Tensor) -> Tensor:
+    def symbol_of(logits: Tensor) -> Tensor:
         probabilities = logits.softmax(-1)
         noise = torch.rand(num, generator=generator, dtype=torch.float64)
         return _hard(probabilities, inverse_cdf(probabilities, noise))
 
-    return loss(_rolled_out(language, num, length, draw))
+    return loss(_rolled_out(language, num, length, symbol_of))
 
 
 def expected_one_hot(language: Language, loss: Loss, num: int, length: int, generator: torch.Generator) -> Tensor:
@@ -389,21 +403,30 @@ def flipped_share(language: Language, num: int, length: int, step: float, genera
     return (sample(language, noise) != sample(moved, noise)).any(-1).double().mean().item()
 
 
-def total_variation(language: Language, other: Language | Tensor, length: int) -> float:
+def probabilities(language: Language, length: int) -> Tensor:
     """
-    Half the sum over all strings of |P(w) - P'(w)|.
+    Of all strings.
 
     Args:
-        language: P.
-        other: P', a language or shares of all strings, (I^T,).
+        language: its tables.
         length: T.
 
     Returns:
-        In [0, 1].
+        (I^T,), in the order of `strings`.
     """
-    codes = strings(len(language.start), length)
-    theirs = log_prob(other, codes).exp() if isinstance(other, Language) else other
-    return ((log_prob(language, codes).exp() - theirs).abs().sum() / 2).item()
+    return log_prob(language, strings(len(language.start), length)).exp().detach()
+
+
+def shares_of(codes: Tensor, num_symbols: int) -> Tensor:
+    """
+    Args:
+        codes: int64, (num, T).
+        num_symbols: I.
+
+    Returns:
+        The share of each of `strings` among them, float64 (I^T,).
+    """
+    return torch.bincount(index_of(codes, num_symbols), minlength=num_symbols ** codes.shape[-1]).double() / len(codes)
 
 
 def counted(codes: Tensor, num_symbols: int) -> Language:

@@ -4,8 +4,8 @@ pseudo-likelihood (Besag 1975, doi:10.2307/2987782), Gibbs sampling, and J from 
 nats. Rings have three labels or more: on two, one pair would count twice.
 """
 
-import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -125,6 +125,42 @@ def log_pseudo_likelihood(labels: Tensor, coupling: Tensor | float = 1.0) -> Ten
     return probabilities.squeeze(-1).log().sum(-1)
 
 
+@dataclass(frozen=True)
+class Numbers:
+    """
+    What is exact of a ring, in nats.
+
+    Args:
+        partition: Z.
+        log_partition_error: |log Z by the transfer matrix - log Z by listing all rings|.
+        negative_log_prob: -log P of the ring of zeros, and of the ring of ones.
+        negative_log_pseudo_likelihood: the same of the pseudo-likelihood.
+        entropy: of P.
+    """
+
+    partition: float
+    log_partition_error: float
+    negative_log_prob: list[float]
+    negative_log_pseudo_likelihood: list[float]
+    entropy: float
+
+
+def numbers_of(num_labels: int, coupling: float = 1.0) -> Numbers:
+    """
+    Args:
+        num_labels: of the ring, 3 to 12.
+        coupling: J.
+
+    Returns:
+        What is exact of it.
+    """
+    log_z = log_partition(num_labels, coupling)
+    error = (log_z - (coupling * score(rings(num_labels))).logsumexp(0)).abs().item()
+    both = torch.tensor([[0], [1]]).expand(2, num_labels)
+    each = ((-function(both, coupling)).tolist() for function in (log_prob, log_pseudo_likelihood))
+    return Numbers(log_z.exp().item(), error, *each, entropy(num_labels, coupling))
+
+
 def entropy(num_labels: int, coupling: float = 1.0) -> float:
     """
     -sum_y P(y) log P(y) = log Z - J d log Z / dJ.
@@ -234,19 +270,6 @@ def _maximum(objective: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
     return point.detach()
 
 
-def total_variation(labels: Tensor, coupling: float = 1.0) -> tuple[float, float]:
-    """
-    Half the sum over all rings of |share of the samples - P(y)|, and what it is on average for as many independent
-    samples of P, by the normal approximation of each share.
-
-    Args:
-        labels: samples, int64 (num, num_labels), of 3 to 12 labels.
-        coupling: J of P.
-
-    Returns:
-        Both, in [0, 1].
-    """
-    probabilities = log_prob(rings(labels.shape[-1]), coupling).exp()
-    shares = torch.bincount(index_of(labels), minlength=len(probabilities)) / len(labels)
-    chance = (2 * probabilities * (1 - probabilities) / (math.pi * len(labels))).sqrt().sum() / 2
-    return ((shares - probabilities).abs().sum() / 2).item(), chance.item()
+def shares_of(labels: Tensor) -> Tensor:
+    """The share of each of `rings` among samples: int64 (num, num_labels) -> float64 (3^num_labels,)."""
+    return torch.bincount(index_of(labels), minlength=len(VALUES) ** labels.shape[-1]).double() / len(labels)
