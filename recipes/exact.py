@@ -43,13 +43,13 @@ class Settings(training.Flags):
     seed: int = flag(0, "of all samples", "[0, 4294967295]")
     num_labels: list[int] = flag([3, 5, 8, 10], "ring: sizes of the table", "[3, 12]")
     coupling: float = flag(1.0, "ring: J", "[-5, 5]")
-    num_rings: int = flag(200, "ring: samples that J is found from, each of 8 labels", "[1, 10000]")
-    num_repeats: int = flag(200, "ring: such sets", "[2, 1000]")
+    num_rings: int = flag(200, "ring: samples that J is found from, each of 8 labels", "[1, 1000]")
+    num_repeats: int = flag(1000, "ring: such sets", "[2, 10000]")
     num_symbols: int = flag(5, "bigram: symbols of the language", "[2, 20]")
     length: int = flag(3, "bigram: symbols of a string", "[2, 6]")
-    num_eval_samples: int = flag(200_000, "samples for total variations, and for bias and variance", "[2000, inf)")
-    num_languages: int = flag(3, "bigram: languages to learn, of seeds from --seed on", "[1, inf)")
-    num_train_samples: int = flag(10_000, "bigram: strings of each to learn from", "[1, inf)")
+    num_eval_samples: int = flag(400_000, "samples for total variations, and for bias and variance", "[2000, inf)")
+    num_languages: int = flag(5, "bigram: languages to learn, of seeds from --seed on", "[1, inf)")
+    num_train_samples: int = flag(100_000, "bigram: strings of each to learn from", "[1, inf)")
     train_batch_size: int = flag(256, "bigram: strings of the generator a step", "[2, inf)")
     max_train_steps: int = flag(1000, "bigram: of generator and discriminator, each", "[1, inf)")
     learning_rate: float = flag(
@@ -76,7 +76,7 @@ def main(settings: Settings) -> dict:
 
 
 def of_ring(settings: Settings, generator: torch.Generator, folder: Path) -> dict:
-    coupling, num, sites = settings.coupling, settings.num_eval_samples, 8
+    coupling, num = settings.coupling, settings.num_eval_samples
     # 1. the table: all labels 0, and all 1
     table = {str(size): asdict(ring.numbers_of(size, coupling)) for size in settings.num_labels}
     print("| labels | Z | -ln P(0) | -ln P(1) | -ln PL(0) | -ln PL(1) | entropy |\n" + "| --- " * 7 + "|")
@@ -93,27 +93,24 @@ def of_ring(settings: Settings, generator: torch.Generator, folder: Path) -> dic
         print(f"Gibbs sampling, {sweeps} sweeps: total variation {found:.4f}; of exact samples {chance:.4f}")
 
     # 3. J from samples, both ways
-    drawn = ring.samples(settings.num_repeats * settings.num_rings, sites, coupling, generator)
-    drawn = drawn.view(settings.num_repeats, settings.num_rings, sites)
-    ways = {"likelihood": ring.maximum_likelihood, "pseudo_likelihood": ring.maximum_pseudo_likelihood}
-    estimates = {}
-    for name, estimate in ways.items():
-        found = estimate(drawn)
-        estimates[name] = {"mean": found.mean().item(), "std": found.std().item()}
-        print(f"J by maximum {name.replace('_', '-')}: {found.mean():.4f}, standard deviation {found.std():.4f}")
-    ratio = (estimates["pseudo_likelihood"]["std"] / estimates["likelihood"]["std"]) ** 2
-    print(f"the variance of the second is {ratio:.2f} times that of the first")
+    drawn = ring.samples(settings.num_repeats * settings.num_rings, 8, coupling, generator)
+    drawn = drawn.view(settings.num_repeats, settings.num_rings, 8)
+    both = {"likelihood": ring.maximum_likelihood(drawn), "pseudo_likelihood": ring.maximum_pseudo_likelihood(drawn)}
+    estimates = {name: {"mean": found.mean().item(), "std": found.std().item()} for name, found in both.items()}
+    for name, each in estimates.items():
+        print(f"J by maximum {name.replace('_', '-')}: {each['mean']:.4f}, standard deviation {each['std']:.4f}")
     return {
         "table": table,
         "gibbs_total_variation": variations,
         "total_variation_by_chance": chance,
         "coupling_estimates": estimates,
-        "variance_ratio": ratio,
+        "likelihood_std": ring.likelihood_std(8, coupling, settings.num_rings),
+        "variance_ratio": (estimates["pseudo_likelihood"]["std"] / estimates["likelihood"]["std"]) ** 2,
         "protocol": (
             f"J = {coupling:g}; in nats; log_partition_error: transfer matrix against all 3^N rings; total variation "
             f"to the exact law of {num} chains of 5 labels after so many sweeps, and the mean one of as many exact "
-            f"samples; J from {settings.num_repeats} sets of {settings.num_rings} exact samples of {sites} labels, "
-            f"seed {settings.seed}"
+            f"samples; J from {settings.num_repeats} sets of {settings.num_rings} exact samples of 8 labels, "
+            f"seed {settings.seed}; likelihood_std by the Fisher information"
         ),
     }
 
@@ -139,23 +136,14 @@ def of_bigram(settings: Settings, generator: torch.Generator, folder: Path) -> d
         print(f"| {name} | {each.bias:.3f} | {each.bias_error:.3f} | {each.cosine:.3f} | {each.std:.2f} |", flush=True)
 
     # 3. languages learned
-    variations: dict[str, list[float]] = {}
-    for seed in range(settings.seed, settings.seed + settings.num_languages):
-        own = torch.Generator().manual_seed(seed)
-        truth = bigram.random_language(symbols, own)
-        codes = bigram.draw(truth, settings.num_train_samples, length, own)
-        learned = {"counting": bigram.counted(codes, symbols)}
-        for name in ("exact", *bigram.ESTIMATORS):
-            learned[name] = adversarial.learn_against_discriminator(
-                name, bigram.shares_of(codes, symbols), symbols, length, steps=settings.max_train_steps,
-                batch_size=settings.train_batch_size, learning_rate=settings.learning_rate,
-                generator=torch.Generator().manual_seed(seed + 1_000_003),
-            )  # fmt: skip
-        truth = bigram.probabilities(truth, length)
-        for name, each in learned.items():
-            distance = exact.total_variation(bigram.probabilities(each, length), truth)
-            variations.setdefault(name, []).append(distance)
-    numbers = {name: sweep.mean_and_error(values) for name, values in variations.items()}
+    learned = [
+        adversarial.learn_a_language(
+            seed, symbols, length, num_train_samples=settings.num_train_samples, steps=settings.max_train_steps,
+            batch_size=settings.train_batch_size, learning_rate=settings.learning_rate,
+        )
+        for seed in range(settings.seed, settings.seed + settings.num_languages)
+    ]  # fmt: skip
+    numbers = {name: sweep.mean_and_error([each[name] for each in learned]) for name in learned[0]}
     for name, number in numbers.items():
         error = f" ± {number['standard_error']:.4f}" if number["standard_error"] is not None else ""
         print(f"learned by {name}: total variation {number['mean']:.4f}{error}")

@@ -55,21 +55,10 @@ class Settings(training.ImageData):
 
     def __post_init__(self):
         super().__post_init__()
-        self.pairs = [pair_of(words) for words in self.rewards]
+        self.pairs = [blackbox.pair_of(words) for words in self.rewards]
         for name in ("seeds", "estimators", "rewards"):
             if not (values := getattr(self, name)) or len(set(values)) < len(values):
                 raise UsageError(f"--{name} is {' '.join(map(str, values))}; each may be given once, and one must be")
-
-
-def pair_of(words: str) -> tuple[float, float]:
-    """The rewards of "right/wrong"."""
-    try:
-        right, wrong = map(float, words.split("/"))
-    except ValueError:
-        right = wrong = 0.0
-    if not -1e6 <= wrong < right <= 1e6:
-        raise UsageError(f"--rewards has {words}; it must be right/wrong, two numbers, the first the larger: 3/-1")
-    return right, wrong
 
 
 def main(settings: Settings) -> dict:
@@ -109,7 +98,7 @@ def main(settings: Settings) -> dict:
             f"{settings.dataset_name}: {len(task.train)} training and {len(task.test)} test points; networks {units} "
             f"with ReLU; {last} steps of Adam at {settings.learning_rate:g} on {batch}; accuracy of the most probable "
             f"answer, mean and standard error over the seeds {', '.join(map(str, settings.seeds))} of network and "
-            "draws, on the same data; classes_answered: those of at least 1 % of the answers to the test points; "
+            "draws, on the same data; classes_answered: those with at least 1 % of the answers to the test points; "
             "gradient_noise: root of E|g - G|^2 / |G|^2 at the weights after a step, G exact, g of reinforce without "
             "and with the baseline"
         ),
@@ -132,7 +121,6 @@ def load_task(settings: Settings) -> blackbox.Task:
 
 
 def row_of(name: str, rewards: tuple[float, float], learned: blackbox.Learned) -> dict:
-    shares = torch.nn.functional.one_hot(learned.answers).float().mean(1)
     return {
         "estimator": name,
         "rewards": list(rewards),
@@ -140,7 +128,7 @@ def row_of(name: str, rewards: tuple[float, float], learned: blackbox.Learned) -
         "train_accuracy": by_step(learned.train_accuracy),
         "test_accuracy": by_step(learned.test_accuracy),
         "test_accuracy_by_seed": learned.test_accuracy[-1].tolist(),
-        "classes_answered": (shares >= 0.01).sum(-1).tolist(),
+        "classes_answered": learned.classes_answered.tolist(),
         "gradient_noise": {
             str(step): {each: sweep.mean_and_error(values.tolist()) for each, values in noise.items()}
             for step, noise in learned.noise.items()

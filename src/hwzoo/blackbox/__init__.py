@@ -12,7 +12,7 @@ from .estimators import (
 from .learning import Learned, learn
 from .networks import answers_of, logits_of, stacked_mlps
 from .noise import gradient_noise
-from .tasks import Task, course_task, image_task, reward_of
+from .tasks import Task, course_task, image_task, pair_of, reward_of
 
 __all__ = [
     "ESTIMATORS",
@@ -27,6 +27,7 @@ __all__ = [
     "image_task",
     "learn",
     "logits_of",
+    "pair_of",
     "reinforce",
     "reinforce_with_baseline",
     "reward_of",

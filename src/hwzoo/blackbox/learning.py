@@ -6,6 +6,7 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..errors import HwzooError
 from .estimators import ESTIMATORS
@@ -28,14 +29,14 @@ class Learned:
         train_accuracy: share of the training points whose most probable answer is right, (steps, seeds).
         test_accuracy: the same of the test points.
         noise: by step and estimator, `gradient_noise` there, (seeds,) each.
-        answers: the most probable answers to the test points at the end, (seeds, num).
+        classes_answered: those with at least 1 % of the most probable answers to the test points at the end, (seeds,).
     """
 
     steps: list[int]
     train_accuracy: Tensor
     test_accuracy: Tensor
     noise: dict[int, dict[str, Tensor]]
-    answers: Tensor
+    classes_answered: Tensor
 
 
 def learn(
@@ -98,5 +99,6 @@ def learn(
         if step in noise_at:
             both = ("reinforce", "reinforce_baseline")
             noise[step] = {each: gradient_noise(ESTIMATORS[each], *asked, apart) for each in both}
-    answers = answers_of(parameters, task.test)
-    return Learned(taken, torch.stack(train_accuracy), torch.stack(test_accuracy), noise, answers)
+    shares = F.one_hot(answers_of(parameters, task.test)).float().mean(1)
+    answered = (shares >= 0.01).sum(-1)
+    return Learned(taken, torch.stack(train_accuracy), torch.stack(test_accuracy), noise, answered)

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..errors import UsageError
 from .estimators import Reward
 
 COURSE_SEED = 73
 NUM_POINTS, NUM_FEATURES = 1_000, 8
 RANGE = 2.2
+LARGEST_REWARD = 1e6
 LARGEST = 2.5  # squared distance for each feature within which a point is near
 
 
@@ -74,3 +76,19 @@ def reward_of(labels: Tensor, right: float, wrong: float) -> Reward:
         What gives the rewards of answers, (networks, num).
     """
     return lambda answers: torch.where(answers == labels, right, wrong)
+
+
+def pair_of(words: str) -> tuple[float, float]:
+    """
+    The rewards of a right and of a wrong answer, written "right/wrong" as `--rewards` takes them.
+
+    Raises:
+        UsageError: for other words, or a right one that is not the larger.
+    """
+    try:
+        right, wrong = map(float, words.split("/"))
+    except ValueError:
+        right = wrong = 0.0
+    if not -LARGEST_REWARD <= wrong < right <= LARGEST_REWARD:
+        raise UsageError(f"--rewards has {words}; it must be right/wrong, two numbers, the first the larger: 3/-1")
+    return right, wrong

@@ -6,7 +6,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .bigram import ESTIMATORS, Language, draw, expected_loss, one_hot, strings
+from .bigram import (
+    ESTIMATORS,
+    Language,
+    counted,
+    draw,
+    expected_loss,
+    one_hot,
+    probabilities,
+    random_language,
+    shares_of,
+    strings,
+)
+from .variation import total_variation
 
 BETAS = (0.5, 0.99)  # of both Adams
 
@@ -103,6 +115,47 @@ def learn_against_discriminator(
         for each in falls:
             each.step()
     return language
+
+
+def learn_a_language(
+    seed: int,
+    num_symbols: int,
+    length: int,
+    *,
+    num_train_samples: int,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+) -> dict[str, float]:
+    """
+    Draws a language and strings of it, and learns it from these: by counting, which is maximum likelihood, and against
+    a discriminator.
+
+    Args:
+        seed: of the language and all strings.
+        num_symbols: I.
+        length: T.
+        num_train_samples: strings to learn from.
+        steps: as for `learn_against_discriminator`, and so the rest.
+        batch_size: the same.
+        learning_rate: the same.
+
+    Returns:
+        The total variation to the language over all strings, by `counting`, the `exact` gradient and ESTIMATORS.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    language = random_language(num_symbols, generator)
+    codes = draw(language, num_train_samples, length, generator)
+    state = generator.get_state()
+    learned = {"counting": counted(codes, num_symbols)}
+    for name in ("exact", *ESTIMATORS):
+        generator.set_state(state)  # the same noise for all
+        learned[name] = learn_against_discriminator(
+            name, shares_of(codes, num_symbols), num_symbols, length, steps=steps, batch_size=batch_size,
+            learning_rate=learning_rate, generator=generator,
+        )  # fmt: skip
+    truth = probabilities(language, length)
+    return {name: total_variation(probabilities(each, length), truth) for name, each in learned.items()}
 
 
 def _step(optimizer: torch.optim.Optimizer, tables: list[Tensor], loss: Tensor):

@@ -256,6 +256,23 @@ def maximum_pseudo_likelihood(labels: Tensor) -> Tensor:
     return _maximum(objective, mean_score)
 
 
+def likelihood_std(num_labels: int, coupling: float, num_rings: int) -> float:
+    """
+    The standard deviation of `maximum_likelihood` for many rings, by the Fisher information, d^2 log Z / dJ^2 a ring.
+
+    Args:
+        num_labels: of each ring, 3 or more.
+        coupling: J.
+        num_rings: that J is found from.
+
+    Returns:
+        In units of J.
+    """
+    point = torch.tensor(coupling, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(log_partition(num_labels, point), point, create_graph=True)
+    return (num_rings * torch.autograd.grad(slope, point)[0].item()) ** -0.5
+
+
 def _maximum(objective: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
     """Of concave functions of one number each, by Newton's steps, none longer than 1."""
     point = torch.zeros_like(like)
