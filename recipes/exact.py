@@ -24,7 +24,7 @@ import torch
 
 from hwzoo import exact, training
 from hwzoo.exact import adversarial, bigram, ring
-from hwzoo.files import write_json
+from hwzoo.files import with_words, write_json
 from hwzoo.training import flag, sweep
 
 STEPS = (1.0, 0.1, 0.01, 0.001)  # lengths of changes of the logits, to see how many strings change with them
@@ -36,9 +36,7 @@ class Settings(training.Flags):
 
     system: Literal["ring", "bigram"] = flag("ring", "what is computed")
     config: str | None = flag(None, "YAML file with these flags as keys; the command line wins")
-    output_dir: str | None = flag(
-        None, "folder for all_results.json and pictures; outputs/exact_SYSTEM when not given"
-    )
+    output_dir: str | None = flag(None, "folder for the results; outputs/exact_SYSTEM when not given")
     overwrite_output_dir: bool = flag(False, "start anew in a folder that is not empty, over its files")
     seed: int = flag(0, "of all samples", "[0, 4294967295]")
     num_labels: list[int] = flag([3, 5, 8, 10], "ring: sizes of the table", "[3, 12]")
@@ -52,9 +50,7 @@ class Settings(training.Flags):
     num_train_samples: int = flag(100_000, "bigram: strings of each to learn from", "[1, inf)")
     train_batch_size: int = flag(256, "bigram: strings of the generator a step", "[2, inf)")
     max_train_steps: int = flag(1000, "bigram: of generator and discriminator, each", "[1, inf)")
-    learning_rate: float = flag(
-        0.02, "bigram: of the generator's Adam; the discriminator's is 5 times that", "(0, inf)"
-    )
+    learning_rate: float = flag(0.02, "bigram: of the generator's Adam, a fifth of the discriminator's", "(0, inf)")
 
     def __post_init__(self):
         super().__post_init__()
@@ -69,6 +65,7 @@ def main(settings: Settings) -> dict:
     generator = torch.Generator().manual_seed(settings.seed)
     results = {"ring": of_ring, "bigram": of_bigram}[settings.system](settings, generator, folder)
     results["train_runtime"] = time.monotonic() - started
+    results = with_words(results)  # where all rings are constant, J is infinite
     write_json(folder / "all_results.json", results)
     training.save_settings(folder / "preset.yaml", settings)
     print(f"results are in {folder}")
@@ -105,7 +102,7 @@ def of_ring(settings: Settings, generator: torch.Generator, folder: Path) -> dic
         "total_variation_by_chance": chance,
         "coupling_estimates": estimates,
         "likelihood_std": ring.likelihood_std(8, coupling, settings.num_rings),
-        "variance_ratio": (estimates["pseudo_likelihood"]["std"] / estimates["likelihood"]["std"]) ** 2,
+        "variance_ratio": (both["pseudo_likelihood"].var() / both["likelihood"].var()).item(),
         "protocol": (
             f"J = {coupling:g}; in nats; log_partition_error: transfer matrix against all 3^N rings; total variation "
             f"to the exact law of {num} chains of 5 labels after so many sweeps, and the mean one of as many exact "
@@ -132,7 +129,7 @@ def of_bigram(settings: Settings, generator: torch.Generator, folder: Path) -> d
     repeats, found = max(1, num // 2000), {}
     print("| estimator | bias | by chance | cosine | std |\n" + "| --- " * 5 + "|")
     for name in bigram.ESTIMATORS:
-        found[name] = each = bigram.quality(name, language, loss, length, 2000, repeats, generator)
+        each = found[name] = bigram.quality(name, language, loss, length, 2000, repeats, generator)
         print(f"| {name} | {each.bias:.3f} | {each.bias_error:.3f} | {each.cosine:.3f} | {each.std:.2f} |", flush=True)
 
     # 3. languages learned

@@ -66,6 +66,14 @@ def test_the_seed_decides(recipe, system, tmp_path):
     assert first == second and first != other
 
 
+def test_what_has_no_finite_number_is_told(recipe, command_line, tmp_path):
+    results = run(recipe, tmp_path / "ring", "ring", coupling=5.0, num_rings=1)  # nearly all are constant
+    assert results["coupling_estimates"]["likelihood"]["mean"] > 50
+    flags = ["--num_eval_samples=2000", "--num_languages=1", "--max_train_steps=3", "--learning_rate=1e308"]
+    status, error = command_line(recipe, "bigram", f"--output_dir={tmp_path / 'bigram'}", *flags)
+    assert status == 1 and "error: the language learned by exact is not finite; a smaller rate may help" in error
+
+
 @pytest.mark.slow
 def test_the_defaults_reach_their_bands(recipe, tmp_path):
     ring = recipe.main(recipe.Settings(output_dir=str(tmp_path / "ring")))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..errors import HwzooError
 from .bigram import (
     ESTIMATORS,
     Language,
@@ -92,6 +93,9 @@ def learn_against_discriminator(
 
     Returns:
         The language.
+
+    Raises:
+        HwzooError: where its logits are not finite at the end.
     """
     every = one_hot(strings(num_symbols, length), num_symbols)
     language = Language(*(torch.zeros(num_symbols, *more, dtype=torch.float64) for more in ((), (num_symbols,))))
@@ -114,6 +118,8 @@ def learn_against_discriminator(
         _step(ours, language.tables, loss)
         for each in falls:
             each.step()
+    if not all(table.isfinite().all() for table in language.tables):
+        raise HwzooError(f"the language learned by {name} is not finite; a smaller rate may help")
     return language
 
 

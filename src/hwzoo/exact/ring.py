@@ -280,7 +280,7 @@ def _maximum(objective: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
         point.requires_grad_()
         (slope,) = torch.autograd.grad(objective(point).sum(), point, create_graph=True)
         (bend,) = torch.autograd.grad(slope.sum(), point)
-        step = (-slope / bend).detach().clamp(-1, 1)
+        step = (-slope / bend).detach().nan_to_num(0).clamp(-1, 1)  # flat: it stays
         point = point.detach() + step
         if step.abs().max() < 1e-10:
             break
