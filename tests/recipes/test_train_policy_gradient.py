@@ -47,7 +47,7 @@ def test_what_a_run_leaves(recipe, tmp_path, capsys):
 
 def test_bandit_feedback_on_images_and_a_seed_of_its_own(recipe, tmp_path):
     settings = {"dataset_name": "digits", "image_size": 8, "train_batch_size": 50, "rewards": ["3/-1"]}
-    settings |= {"estimators": ["supervised", "reinforce"]}
+    settings |= {"estimators": ["supervised", "reinforce"], "learning_rate": 1e-2}
     first, second = (run(recipe, tmp_path / name, **settings, seeds=[4, 5]) for name in "ab")
     assert results_but_times(tmp_path / "a") == results_but_times(tmp_path / "b")
     assert "digits: 1500 training and 297 test points; networks 64-32-10" in first["protocol"]
@@ -68,17 +68,17 @@ def test_bandit_feedback_on_images_and_a_seed_of_its_own(recipe, tmp_path):
         (["--seeds", "1", "1"], "--seeds is 1 1; each may be given once"),
         (["--train_batch_size=1"], "--train_batch_size is 1; it must be in [2, inf)"),
         (["--learning_rate=0"], "--learning_rate is 0.0; it must be in (0, inf)"),
-        (["--dataset_name=nowhere/at/all"], "nowhere/at/all"),
         (["--seed=1"], "--seed is not a flag of this recipe; did you mean --seeds?"),
     ],
 )
-def test_one_line_and_no_result(arguments, words, recipe, command_line, tmp_path):
+def test_one_line_and_status_two(arguments, words, recipe, command_line, tmp_path):
     status, error = command_line(recipe, f"--output_dir={tmp_path / 'run'}", *arguments)
-    assert status in (1, 2) and len(error.splitlines()) == 1 and error.startswith("error: ") and words in error
-    assert not (tmp_path / "run" / "all_results.json").exists()
+    assert status == 2
+    assert len(error.splitlines()) == 1 and error.startswith("error: ") and words in error
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_rate_that_is_too_large_is_one_line(recipe, command_line, tmp_path):
-    flags = ["--learning_rate=1e38", "--max_train_steps=4", "--estimators=exact", "--rewards=3/-1"]
+    flags = ["--learning_rate=1e30", "--max_train_steps=4", "--estimators=exact", "--rewards=3/-1"]
     status, error = command_line(recipe, f"--output_dir={tmp_path / 'run'}", *flags)
     assert status == 1 and "error: the weights by exact are not finite at step 4; a smaller rate may help" in error

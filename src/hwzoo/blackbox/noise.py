@@ -31,7 +31,7 @@ def gradient_noise(
         Of each network, (networks,); 0 is exact, at 1 the noise is as large as the gradient.
     """
     exact = _flat(enumerated(network, parameters, reward, generators))
-    total = torch.zeros(len(exact))
+    total = exact.new_zeros(len(exact))
     for _ in range(num_estimates):
         found = _flat(estimate(network, parameters, reward, generators))
         total += (found - exact).square().sum(-1) / num_estimates
