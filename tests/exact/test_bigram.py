@@ -87,7 +87,8 @@ def test_the_sampler_draws_from_the_language(language):
 
 def test_nothing_flows_through_the_sampler(language, loss):
     codes = bigram.draw(language, 100, T, seeded())
-    assert not codes.dtype.is_floating_point and not loss(bigram.one_hot(codes, I)).grad_fn.name().startswith("Embed")
+    with pytest.raises(RuntimeError, match="not to have been used in the graph"):
+        gradient(loss(bigram.one_hot(codes, I)).mean(), language)
     # The strings are steps of the logits: the share that changes falls with the change, to none.
     shares = [bigram.flipped_share(language, 100_000, T, step, seeded()) for step in (0.1, 0.01, 1e-9)]
     assert shares[0] > 0.01 and shares[1] == pytest.approx(shares[0] / 10, rel=0.2) and shares[2] == 0
@@ -99,10 +100,10 @@ def test_reinforce_is_unbiased_and_a_baseline_makes_it_less_noisy(language, loss
     plain = bigram.quality("reinforce", language, loss, T, 1000, 100, seeded())
     baseline = bigram.quality("reinforce, mean baseline", language, loss, T, 1000, 100, seeded())
     for each in (plain, baseline):
-        assert each.bias < 3 * each.bias_error and each.cosine > 0.999 and each.bias_error == each.std / 1e5**0.5
+        assert each.bias < 3 * each.bias_error and each.cosine > 0.999
+        assert each.bias_error == pytest.approx(each.std / 1e5**0.5)
     assert baseline.std < plain.std
     # The variance by enumeration: sum P |loss grad log P|^2 - |G|^2.
-    total = 0.0
     each = language.expand(I**T)
     codes = bigram.strings(I, T)
     scores = torch.autograd.grad(bigram.log_prob(each, codes).sum(), each.tables)
@@ -139,7 +140,7 @@ def test_gumbel_softmax_is_that_of_torch(language, hard):
     weights = torch.randn(expected.shape, generator=seeded(), dtype=torch.float64)
     both = [gradient((each * weights).sum(), language) for each in (found[0], expected)]
     torch.testing.assert_close(*both)
-    assert hard == bool(((found[0] == 0) | (found[0] == 1)).all())
+    assert hard == torch.allclose(found[0], found[0].round())
 
 
 def test_straight_through_shows_hard_strings_with_the_gradient_of_probabilities(language):
@@ -147,8 +148,7 @@ def test_straight_through_shows_hard_strings_with_the_gradient_of_probabilities(
     bigram.straight_through(language, lambda each: found.append(each) or each.sum((-2, -1)), 6, T, seeded(4))
     codes = found[0].argmax(-1)
     torch.testing.assert_close(found[0], bigram.one_hot(codes, I))
-    assert torch.equal(codes, bigram.draw(language, 6, T, seeded(4))) is False  # its noise is drawn symbol by symbol
-    noise = torch.stack([torch.rand(6, generator=g, dtype=torch.float64) for g in [seeded(4)] for _ in range(T)], 1)
+    noise = torch.rand(T, 6, generator=seeded(4), dtype=torch.float64).T  # it is drawn symbol by symbol
     assert torch.equal(codes, bigram.sample(language, noise))
     # Of the first symbol's place: d softmax / d logits, whatever was drawn.
     (jacobian,) = torch.autograd.grad(found[0][:, 0, 2].sum(), language.start, retain_graph=True)
@@ -165,7 +165,7 @@ def test_the_expected_string_holds_the_marginals(language):
         marginal = probabilities.sum([each for each in range(T) if each != place])
         torch.testing.assert_close(found[0][0, place], marginal)
     quality = bigram.quality("expected one-hot", language, lambda each: each[:, 2, 1], T, 10, 2, seeded())
-    assert quality.bias < 1e-9 and quality.std < 1e-6  # exact for a loss that is linear
+    assert quality.bias < 1e-9 and quality.std < 1e-5  # exact for a loss that is linear
 
 
 def test_counting_is_maximum_likelihood():
@@ -185,7 +185,7 @@ def test_counting_is_maximum_likelihood():
 
 
 def test_languages_are_learned_and_counting_is_best():
-    settings = {"num_train_samples": 5_000, "steps": 300, "batch_size": 64, "learning_rate": 0.03}
+    settings = {"num_train_samples": 50_000, "steps": 200, "batch_size": 64, "learning_rate": 0.03}
     found = adversarial.learn_a_language(0, 3, 3, **settings)
     assert list(found) == ["counting", "exact", *bigram.ESTIMATORS] and len(bigram.ESTIMATORS) == 10
     truth = bigram.probabilities(bigram.random_language(3, seeded(0)), 3)
