@@ -37,7 +37,7 @@ SMALL = {
     "GAN": (
         "gan",
         {
-            "image_size": 8, "latent_size": 2, "generator_hidden_size": 8, "generator_channels": [4, 2],
+            "image_size": 8, "latent_size": 2, "generator_hidden_size": 8, "generator_channels": [8, 4],
             "discriminator_channels": [2, 4], "discriminator_hidden_size": 8,
         },
     ),
