@@ -383,4 +383,4 @@ def test_every_preset_parses(path, train_ddpm):
 
 
 def test_the_presets_are_the_ones_that_are_told_of():
-    assert [path.stem for path in PRESETS] == ["conditional", "fashion_cpu", "ift6135", "mnist_cpu"]
+    assert [path.stem for path in PRESETS] == ["conditional", "digits", "fashion_cpu", "ift6135", "mnist_cpu"]

@@ -117,7 +117,7 @@ def test_a_preset_finds_what_its_run_found_from_any_folder(tmp_path, monkeypatch
     (again,) = parse_arguments([RunArguments], ["--config=project/outputs/run/preset.yaml"])
     assert (again.dataset_name, again.data_dir) == ("project/data/mine", "project/idx")
     assert again.model_name_or_path == "project/outputs/vae"
-    assert recorded("project/outputs/run", "dataset_name") == "project/data/mine"
+    assert recorded(Path("project/outputs/run/preset.yaml"))["dataset_name"] == "project/data/mine"
     (tmp_path / "project").rename(tmp_path / "moved")
     (again,) = parse_arguments([RunArguments], [f"--config={tmp_path}/moved/outputs/run/preset.yaml"])
     assert again.dataset_name == f"{tmp_path}/moved/data/mine"

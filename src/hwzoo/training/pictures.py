@@ -335,7 +335,7 @@ def save_accuracy_matrix(matrix: Sequence[Sequence[float]], path: Path):
     """
     rows, columns = len(matrix), len(matrix[0])
     figure, (axis,) = _figure(1.8 + 0.55 * columns, 1.3 + 0.5 * rows)
-    image = axis.imshow(matrix, vmin=0, vmax=1, cmap="viridis")
+    image = axis.imshow(matrix, vmin=0, vmax=1, cmap="viridis", aspect="auto")  # the figure is of its shape
     for row in range(rows):
         for column in range(columns):
             value = matrix[row][column]
@@ -599,7 +599,7 @@ def _log_scale(axes, which: str, values: Sequence[float]):
     if 0 in values:
         getattr(axes, f"set_{which}scale")("symlog", linthresh=low)
         getattr(axes, f"set_{which}lim")(-0.2 * low, high**1.05 / low**0.05)
-        locator = FixedLocator([0, *(ticks if len(ticks) > 1 else (low, high))])
+        locator = FixedLocator([0, *(ticks if decades > 0.5 else (low, high))])
     else:
         getattr(axes, f"set_{which}scale")("log")
     axis.set_major_locator(locator)
