@@ -115,6 +115,7 @@ def test_overwriting_leaves_the_old_model_or_the_new(recipe, straight, tmp_path)
         files.finish(folder)
         assert config_of(recipe, folder) == configs[which[0]]
         assert weights_of(recipe, folder).read_bytes() == weights[which[0]]
+        shutil.rmtree(folder)  # thousands of files
     assert seen == {"old", "new"}
 
 

@@ -68,6 +68,7 @@ def test_nothing_is_lost_at_any_event_of_the_second_half(recipe, straight, tmp_p
         assert Checkpoints(folder / "checkpoints").read_latest() is not None
         if weights_of(recipe, folder).exists():
             assert weights_of(recipe, folder).read_bytes() == weights_of(recipe, straight[0]).read_bytes()
+        shutil.rmtree(folder)  # thousands of files
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
