@@ -71,6 +71,9 @@ def trained(model, folder, cell):
     trainer.train()
     assert trainer.evaluate(labelled)["eval_loss"] > 0
     assert ("eval_loss" in trainer.evaluate(plain)) == ("with and without" in cell)
+    if "`label_names=[]`" in cell:
+        arguments = TrainingArguments(str(folder), **settings, label_names=[])
+        assert Trainer(model, arguments).evaluate(plain)["eval_loss"] > 0
 
 
 def exported(call, inputs):
@@ -137,24 +140,32 @@ def test_a_cell_says_what_the_call_does(call, column, cell, tmp_path):
 
 
 @pytest.mark.parametrize("column", ["flow", pytest.param("autoregressive", marks=pytest.mark.slow)])
-def test_forward_of_flow_and_autoregressive_is_traced(column):
-    """By torch.compile, and by torch.export where it is strict; `sample` is not."""
+def test_flow_and_autoregressive_are_traced(column):
+    """By torch.compile and torch.export; of the autoregressive model `forward` only, as its `sample` is a loop."""
     model = small(column)
-    inputs = {"pixel_values": IMAGES}
     torch._dynamo.reset()
     compiled = torch.compile(model.forward, backend="aot_eager", fullgraph=True, dynamic=True)
-    batch = torch.export.Dim("batch")
-    shapes = {"pixel_values": {0: batch}}
-    program = torch.export.export(model, (), inputs, dynamic_shapes=shapes, strict=True).module()
+    shapes = {"pixel_values": {0: torch.export.Dim("batch")}}
+    program = torch.export.export(model, (), {"pixel_values": IMAGES}, dynamic_shapes=shapes, strict=True).module()
+    calls = [lambda num, call=call: call(pixel_values=IMAGES[:num]).loss for call in (model, compiled, program)]
+    assert_same_for_each_size(*calls)
+    compiled = torch.compile(model.sample, backend="aot_eager", fullgraph=True, dynamic=True)
+    if column == "autoregressive":
+        with pytest.raises(RuntimeError):
+            compiled(3)
+        return
+    program = exported(Sample(model), {"like": torch.zeros(3)}).module()
+    assert_same_for_each_size(model.sample, compiled, lambda num: program(like=torch.zeros(num)))
+
+
+def assert_same_for_each_size(*calls):
     for num in (3, 5):
-        losses = []
-        for call in (model, compiled, program):
+        results = []
+        for call in calls:
             torch.manual_seed(7)
             with torch.no_grad():
-                losses.append(call(pixel_values=IMAGES[:num]).loss)
-        torch.testing.assert_close(losses, losses[:1] * 3, rtol=1e-4, atol=1e-5)
-    with pytest.raises(RuntimeError, match="only concrete integers"):
-        torch.compile(model.sample, backend="aot_eager", fullgraph=True, dynamic=True)(3)
+                results.append(call(num))
+        torch.testing.assert_close(results, results[:1] * len(calls), rtol=1e-4, atol=1e-5)
 
 
 def test_no_example_calls_a_pipeline_that_is_gone():

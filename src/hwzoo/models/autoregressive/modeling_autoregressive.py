@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,20 +65,23 @@ class AutoregressiveModel(AutoregressivePreTrainedModel):
         self.post_init()
 
     @can_return_tuple
-    def forward(self, pixel_values: Tensor, labels: Tensor | None = None) -> AutoregressiveOutput:
+    def forward(
+        self, pixel_values: Tensor, labels: Tensor | None = None, return_loss: bool = True
+    ) -> AutoregressiveOutput:
         """
         The training loss.
 
         Args:
             pixel_values: (batch, channels, height, width) in [0, 1], on the levels.
             labels: int64, (batch,), of a conditional model; an unconditional one ignores them.
+            return_loss: as in transformers, whose Trainer takes from it that there is a loss without labels.
 
         Raises:
             ValueError: for pixels that are not on the levels or images of another size; a conditional model without
                 labels.
         """
         log_prob = self._log_prob(pixel_values, labels)
-        return AutoregressiveOutput(-log_prob.mean(), log_prob)
+        return AutoregressiveOutput(-log_prob.mean() if return_loss else None, log_prob)
 
     def log_prob(self, pixel_values: Tensor, labels: Tensor | None = None) -> Tensor:
         """
@@ -274,8 +278,7 @@ class AutoregressiveModel(AutoregressivePreTrainedModel):
         if not temperature > 0:
             raise ValueError(f"temperature is {temperature}; it must be above 0")
         # One uniform number a value decides it: whatever way the probabilities are computed, the draws are the same.
-        device = self.device if generator is None else generator.device
-        uniform = torch.rand(pixel_values.shape, generator=generator, device=device).to(self.device)
+        uniform = torch.rand(pixel_values.shape, **self._drawn_by(generator)).to(self.device)
         pixel_values, known = pixel_values.to(self.device, copy=True), known.to(self.device)
         last = self.config.num_levels - 1
         pixels = (2 * pixel_values - 1).to(self.dtype)  # as the network takes them
@@ -301,6 +304,10 @@ class AutoregressiveModel(AutoregressivePreTrainedModel):
                 pixels[:, channel, row, column] = draw(logits, channel, row, column).to(pixels.dtype)
         return pixel_values
 
+    def _drawn_by(self, generator: torch.Generator | None) -> dict[str, Any]:
+        # Left out where there is none: torch traces no `generator=None` of a dynamic shape.
+        return {"device": self.device} if generator is None else {"generator": generator, "device": generator.device}
+
     def _drawn_labels(self, num: int, labels: Tensor | None, generator: torch.Generator | None) -> Tensor | None:
         """Labels on the model's device, drawn where they are wanted and not given."""
         num_classes = self.config.num_classes
@@ -309,8 +316,7 @@ class AutoregressiveModel(AutoregressivePreTrainedModel):
                 raise ValueError("labels were given, but this model is unconditional: leave labels at None")
             return None
         if labels is None:
-            device = self.device if generator is None else generator.device
-            return torch.randint(num_classes, (num,), generator=generator, device=device).to(self.device)
+            return torch.randint(num_classes, (num,), **self._drawn_by(generator)).to(self.device)
         allowed = f"one of 0 to {num_classes - 1} for each of the {num} images"
         if labels.shape != (num,):
             raise ValueError(f"labels has shape {tuple(labels.shape)}; it must be {allowed}")

@@ -545,7 +545,9 @@ class PatchTransformer(nn.Module):
             draw: gives a value from its logits, channel, row and column.
         """
         channels, side = self.config.num_channels, self.config.patch_size
-        grid = pixels.new_zeros(len(pixels), self.size + 1, self.size + 2, self.num_values)  # with a frame of nothing
+        grid = pixels.new_zeros(
+            pixels.shape[0], self.size + 1, self.size + 2, self.num_values
+        )  # with a frame of nothing
         known, cache, fill = grid[:, 0, :1], {CACHE: DynamicCache()}, self.patch.filler()
         for i, j in itertools.product(range(self.size), repeat=2):
             if self.config.patch_context == "neighbours":
@@ -580,13 +582,13 @@ class PatchTransformer(nn.Module):
         """(batch, channels, height, width) -> (batch, patches, values); the channels of a pixel follow each other."""
         side = self.config.patch_size
         rows = pixels.unflatten(2, (self.size, side)).unflatten(4, (self.size, side))
-        return rows.permute(0, 2, 4, 3, 5, 1).reshape(len(pixels), self.size**2, self.num_values)
+        return rows.permute(0, 2, 4, 3, 5, 1).reshape(pixels.shape[0], self.size**2, self.num_values)
 
     def _to_pixels(self, patches: Tensor) -> Tensor:
         """(batch, patches, values, n) -> (batch, channels, height, width, n)"""
         side, channels, size = self.config.patch_size, self.config.num_channels, self.config.image_size
-        rows = patches.view(len(patches), self.size, self.size, side, side, channels, -1)
-        return rows.permute(0, 5, 1, 3, 2, 4, 6).reshape(len(patches), channels, size, size, -1)
+        rows = patches.view(patches.shape[0], self.size, self.size, side, side, channels, -1)
+        return rows.permute(0, 5, 1, 3, 2, 4, 6).reshape(patches.shape[0], channels, size, size, -1)
 
 
 NETWORKS = {"pixelcnn": PixelCNN, "gated_pixelcnn": GatedPixelCNN, "patch_transformer": PatchTransformer}

@@ -70,7 +70,7 @@ class ActNorm(nn.Module):
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         log_scale = self.log_scale.to(inputs.dtype)
         outputs = (inputs + self.shift.to(inputs.dtype)) * log_scale.exp()
-        return outputs, (log_scale.sum() * inputs[0, 0].numel()).expand(len(inputs))
+        return outputs, (log_scale.sum() * inputs[0, 0].numel()).expand(inputs.shape[0])
 
     def inverse(self, outputs: Tensor) -> Tensor:
         """The inputs of outputs, in their shape."""
@@ -97,7 +97,7 @@ class InvertibleConv1x1(nn.Module):
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         weight = self.weight.to(inputs.dtype)
         log_det = torch.linalg.slogdet(weight).logabsdet * inputs[0, 0].numel()
-        return self._apply_matrix(inputs, weight), log_det.expand(len(inputs))
+        return self._apply_matrix(inputs, weight), log_det.expand(inputs.shape[0])
 
     def inverse(self, outputs: Tensor) -> Tensor:
         """The inputs of outputs, in their shape."""
@@ -164,7 +164,7 @@ class HalfCoupling(Coupling):
         given, changed = self._split(inputs)
         scale, shift = self.scale_and_shift(given)
         if scale is None:
-            return self._join(given, changed + shift), inputs.new_zeros(len(inputs))
+            return self._join(given, changed + shift), inputs.new_zeros(inputs.shape[0])
         return self._join(given, changed * scale.exp() + shift), scale.flatten(1).sum(1)
 
     def inverse(self, outputs: Tensor) -> Tensor:
@@ -182,7 +182,7 @@ class HalfCoupling(Coupling):
         first, second = (changed, given) if self.swap else (given, changed)
         if not self.vectors:
             return torch.cat([first, second], dim=1)
-        whole = first.new_empty(len(first), first.shape[1] + second.shape[1])
+        whole = first.new_empty(first.shape[0], first.shape[1] + second.shape[1])
         whole[:, ::2], whole[:, 1::2] = first, second
         return whole
 
@@ -206,7 +206,7 @@ class CheckerboardCoupling(Coupling):
         changed = self._changed(inputs)
         scale, shift = self._masked(inputs, changed)
         if scale is None:
-            return inputs + shift, inputs.new_zeros(len(inputs))
+            return inputs + shift, inputs.new_zeros(inputs.shape[0])
         return inputs * scale.exp() + shift, scale.flatten(1).sum(1)
 
     def inverse(self, outputs: Tensor) -> Tensor:
@@ -220,7 +220,7 @@ class CheckerboardCoupling(Coupling):
         return ((rows[:, None] + columns + self.swap + 1) % 2).to(images.dtype)
 
     def _masked(self, images: Tensor, changed: Tensor) -> tuple[Tensor | None, Tensor]:
-        mask = changed.expand(len(images), 1, -1, -1)
+        mask = changed.expand(images.shape[0], 1, -1, -1)
         scale, shift = self.scale_and_shift(torch.cat([images * (1 - changed), mask], dim=1))
         return None if scale is None else scale * changed, shift * changed
 
@@ -229,7 +229,7 @@ class Squeeze(nn.Module):
     """Squares of 2 x 2 pixels to four channels (arXiv:1605.08803, section 3.6)."""
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        return F.pixel_unshuffle(inputs, 2), inputs.new_zeros(len(inputs))
+        return F.pixel_unshuffle(inputs, 2), inputs.new_zeros(inputs.shape[0])
 
     def inverse(self, outputs: Tensor) -> Tensor:
         """Four channels to squares of 2 x 2 pixels."""
@@ -287,7 +287,7 @@ class MultiScale(nn.Module):
             self.shapes.append((channels, size, size))  # of the latents of this scale
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        log_det, latents = inputs.new_zeros(len(inputs)), []
+        log_det, latents = inputs.new_zeros(inputs.shape[0]), []
         for index, scale in enumerate(self.scales):
             for layer in scale:
                 inputs, change = layer(inputs)
@@ -373,7 +373,7 @@ class Nice(nn.Module):
         )
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        outputs, log_det = inputs.flatten(1), inputs.new_zeros(len(inputs))
+        outputs, log_det = inputs.flatten(1), inputs.new_zeros(inputs.shape[0])
         for coupling in self.couplings:
             outputs, change = coupling(outputs)
             log_det = log_det + change

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -88,7 +89,12 @@ class FlowModel(FlowPreTrainedModel):
 
     @can_return_tuple
     def forward(
-        self, pixel_values: Tensor, labels: Tensor | None = None, *, noise: Tensor | None = None
+        self,
+        pixel_values: Tensor,
+        labels: Tensor | None = None,
+        return_loss: bool = True,
+        *,
+        noise: Tensor | None = None,
     ) -> FlowOutput:
         """
         The training loss.
@@ -96,6 +102,7 @@ class FlowModel(FlowPreTrainedModel):
         Args:
             pixel_values: (batch, channels, height, width) in [0, 1], on the levels.
             labels: int64, (batch,), of a conditional model; an unconditional one ignores them.
+            return_loss: as in transformers, whose Trainer takes from it that there is a loss without labels.
             noise: uniform on [0, 1), shaped like `pixel_values`; drawn when not given.
 
         Raises:
@@ -103,7 +110,7 @@ class FlowModel(FlowPreTrainedModel):
                 labels.
         """
         log_prob = self._bound(pixel_values, labels, self._noise(pixel_values, noise, None))
-        return FlowOutput(-log_prob.mean(), log_prob)
+        return FlowOutput(-log_prob.mean() if return_loss else None, log_prob)
 
     @torch.no_grad()
     def initialize(self, pixel_values: Tensor, *, noise: Tensor | None = None):
@@ -175,7 +182,7 @@ class FlowModel(FlowPreTrainedModel):
             ])  # fmt: skip
             images = pixel_values.expand_as(draws).flatten(0, 1)
             repeated = None if labels is None else labels.repeat(num)
-            bounds = self._bound(images, repeated, draws.flatten(0, 1)).unflatten(0, (num, len(pixel_values)))
+            bounds = self._bound(images, repeated, draws.flatten(0, 1)).unflatten(0, (num, pixel_values.shape[0]))
             # Over the samples of each image, not over the batch: the average stands inside the logarithm.
             part = bounds.logsumexp(0)
             log_total = part if log_total is None else torch.logaddexp(log_total, part)
@@ -284,14 +291,14 @@ class FlowModel(FlowPreTrainedModel):
         if not temperature > 0:
             raise ValueError(f"temperature is {temperature}; it must be above 0")
         labels = self._drawn_labels(num_samples, labels, generator)
-        device = self.device if generator is None else generator.device
+        drawn = self._drawn_by(generator)
         shape = (num_samples, self.config.num_channels * self.config.image_size**2)
         if latents is not None:
             latents = checked_latents(latents, *shape)
         elif self.config.prior == "normal":
-            latents = torch.randn(shape, generator=generator, device=device)
+            latents = torch.randn(shape, **drawn)
         else:
-            latents = torch.logit(torch.rand(shape, generator=generator, device=device), eps=1e-7)
+            latents = torch.logit(torch.rand(shape, **drawn), eps=1e-7)
         return self.to_pixels(temperature * latents.to(self.device), labels)
 
     @torch.no_grad()
@@ -333,9 +340,11 @@ class FlowModel(FlowPreTrainedModel):
     def _noise(self, pixel_values: Tensor, noise: Tensor | None, generator: torch.Generator | None) -> Tensor:
         if noise is not None:
             return noise
-        device = pixel_values.device if generator is None else generator.device
-        draw = torch.rand(pixel_values.shape, device=device, **({} if generator is None else {"generator": generator}))
-        return draw.to(pixel_values.device)
+        return torch.rand(pixel_values.shape, **self._drawn_by(generator)).to(pixel_values.device)
+
+    def _drawn_by(self, generator: torch.Generator | None) -> dict[str, Any]:
+        # Left out where there is none: torch traces no `generator=None` of a dynamic shape.
+        return {"device": self.device} if generator is None else {"generator": generator, "device": generator.device}
 
     def _inputs(self, pixel_values: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """What the network takes of dequantised pixels y, and the log-determinant of that."""
@@ -344,7 +353,7 @@ class FlowModel(FlowPreTrainedModel):
         dequantized = (levels + noise) / (LAST_LEVEL + 1)
         alpha = self.config.logit_alpha
         if not alpha:
-            return dequantized, dequantized.new_zeros(len(dequantized))
+            return dequantized, dequantized.new_zeros(dequantized.shape[0])
         # 1 - y from its own terms: near 1 the difference would lose the digits that the logit shows.
         complement = (LAST_LEVEL - levels + (1 - noise)) / (LAST_LEVEL + 1)
         log_y, log_complement = (torch.log(alpha + (1 - 2 * alpha) * each) for each in (dequantized, complement))
@@ -388,8 +397,7 @@ class FlowModel(FlowPreTrainedModel):
                 raise ValueError("labels were given, but this model is unconditional: leave labels at None")
             return None
         if labels is None:
-            device = self.device if generator is None else generator.device
-            return torch.randint(num_classes, (num,), generator=generator, device=device).to(self.device)
+            return torch.randint(num_classes, (num,), **self._drawn_by(generator)).to(self.device)
         allowed = f"one of 0 to {num_classes - 1} for each of the {num} images"
         if labels.shape != (num,):
             raise ValueError(f"labels has shape {tuple(labels.shape)}; it must be {allowed}")
