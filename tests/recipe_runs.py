@@ -21,7 +21,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from hwzoo import ClassifierConfig, ClassifierForImageClassification, hub
-from hwzoo.files import MADE
+from hwzoo.files import ENDED
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 TIMES = {"train_runtime", "train_samples_per_second", "seconds_per_phase"}
@@ -88,9 +88,9 @@ def captions_in(folder: Path) -> dict[str, str]:
 def stopped_at(straight: Path, step: int, folder: Path) -> Path:
     """A copy of a run as it was killed after a checkpoint: without those that came later, and what its end wrote."""
     shutil.copytree(straight, folder)
-    for path in folder.iterdir():
-        if path.is_file() and path.name not in ("history.jsonl", MADE):
-            path.unlink()
+    for name in json.loads((folder / ENDED).read_text()):
+        (folder / name).unlink()
+    (folder / ENDED).unlink()
     for path in (folder / "checkpoints").iterdir():
         if path.name > checkpoint(folder, step).name:
             shutil.rmtree(path)
