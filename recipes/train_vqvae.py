@@ -1,0 +1,170 @@
+"""
+Trains a vector-quantised variational autoencoder of binary images (van den Oord et al., arXiv:1711.00937) with a
+causal transformer over its codes as prior, tests its bound, scores its samples and saves both in one folder.
+
+    accelerate launch recipes/train_vqvae.py
+    accelerate launch recipes/train_vqvae.py --config recipes/configs/vqvae/mnist.yaml
+
+The first trains on scikit-learn's digits, offline. The prior learns beside the codes, which carry no gradient of it;
+`--stage codes` and then `--stage prior --model_name_or_path FOLDER` train one after the other, as in the paper.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import torch
+
+from hwzoo import VQVAEConfig, VQVAEModel, hub, scoring, training
+from hwzoo.data import BINARIZATIONS, ImageBatches, binarize, load_images
+from hwzoo.errors import UsageError
+from hwzoo.models.vqvae.networks_vqvae import perplexity
+from hwzoo.training import flag
+
+TEST_SEED = 0  # of the test images' binarisation: the same for every run, whatever its seed
+BOUNDS = ("negative_bound", "rate", "distortion")
+BINARY = tuple(name for name in BINARIZATIONS if name != "none")
+PARTS = {"both": (), "codes": ("prior",), "prior": ("encoder", "codebook", "decoder")}  # what each stage leaves alone
+DEFAULTS = {"train_batch_size": 64, "max_train_steps": 1500, "learning_rate": 2e-3, "lr_scheduler": "cosine"}
+DEFAULTS |= {"lr_warmup_steps": 100, "use_ema": True, "ema_decay": 0.998, "output_dir": "outputs/vqvae"}
+
+
+@dataclass
+class Run(training.with_defaults(training.RunArguments, **DEFAULTS)):
+    pass
+
+
+Model = training.config_flags(VQVAEConfig, without=("image_size", "num_channels", "num_classes"))
+
+
+@dataclass
+class Protocol(scoring.ScoreFlags):
+    FREE = scoring.ScoreFlags.FREE | {"temperature"}
+
+    conditional: bool = flag(False, "condition the prior on the class of an image")
+    binarization: Literal[BINARY] = flag(
+        "dynamic", "training pixels: drawn at every step, once, 1 above 127, or binary already"
+    )
+    stage: Literal[tuple(PARTS)] = flag("both", "what is trained: codes and prior together, or one of them")
+    num_continuous_steps: int = flag(
+        150, "first steps, in which the decoder gets the encoder's outputs in place of codes", "[0, inf)"
+    )
+    restart_steps: int = flag(50, "steps between restarts of codes that are hardly used; 0 for none", "[0, inf)")
+    temperature: float = flag(1.0, "of the samples in pictures: 1 draws from the model", "(0, inf)")
+
+
+def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
+    if protocol.stage == "prior" and (run.model_name_or_path is None or architecture.prior == "uniform"):
+        raise UsageError("--stage prior trains a transformer on trained codes: give --model_name_or_path with it")
+    # 1. accelerator, seed, output folder
+    with training.start(run) as accelerator:
+        # 2. data, on the device as one tensor
+        data = load_images(run.dataset_name, run.data_dir, run)
+        if protocol.conditional:
+            data.check_classes("--conditional")
+        train_set, test_set, watched = data.binarized(protocol.binarization, run.seed, TEST_SEED)
+        test_set, watched = test_set.to(accelerator.device), watched.to(accelerator.device)
+        batches = ImageBatches.for_run(train_set, run, accelerator)
+        noise = training.GlobalNoise.for_run(run, accelerator)
+
+        # 3. model; what its stage leaves alone neither learns nor counts
+        model = build(run, data, architecture, protocol).train()
+        model.to(accelerator.device, memory_format=torch.channels_last)  # the faster one for convolutions
+        for part in filter(None, (getattr(model, name) for name in PARTS[protocol.stage])):
+            part.requires_grad_(False).eval()
+
+        # 4. optimiser
+        optimizer = torch.optim.Adam(model.parameters(), lr=run.learning_rate, fused=True)
+        state = training.TrainState(run, accelerator, model, optimizer, run.total_steps(len(batches)))
+        eval_model = state.eval_model
+
+        # 5. one step; codes that are hardly used begin anew among the encoder's outputs
+        def train_step(batch):
+            pixel_values, step = batch["pixel_values"], state.steps_done + 1
+            if protocol.binarization == "dynamic":
+                pixel_values = binarize(pixel_values, noise.uniform(*pixel_values.shape))
+            quantize = protocol.stage == "prior" or step > protocol.num_continuous_steps
+
+            def loss_of(pixel_values, labels):
+                output = state.wrapped(pixel_values, labels, quantize=quantize)
+                return {"negative_bound": output.rate + output.distortion, **output}
+
+            logged = state.step(loss_of, pixel_values, batch["labels"])
+            if model.codebook.training and protocol.restart_steps and step % protocol.restart_steps == 0:
+                logged["restarted"] = model.restart_dead_codes(pixel_values, generator=noise.generator)
+            return logged
+
+        # 6. training, watched on some of the test images, or of those held out for it
+        watch_means = training.TestMeans(accelerator, watched, run.eval_batch_size, seed=TEST_SEED)
+        test_means = training.TestMeans(accelerator, test_set, run.eval_batch_size, seed=TEST_SEED)
+
+        def scores(batch, generator):
+            return dict(zip(BOUNDS, eval_model.negative_bound(batch["pixel_values"], batch["labels"]), strict=True))
+
+        # 7. test
+        def test(limit):
+            results = {f"test_{name}": value for name, value in test_means(scores, limit, with_error=BOUNDS).items()}
+            uses = uses_of(eval_model, test_set.select(test_means.indices(limit)), run.eval_batch_size)
+            results |= {"test_codes_used": int((uses > 0).sum()), "test_perplexity": perplexity(uses.float()).item()}
+            results["protocol"] = "; ".join((
+                f"{data.described}: all {len(test_set)} test images",
+                BINARIZATIONS[protocol.binarization].format(seed=TEST_SEED),
+                "bound: -log p(codes) - log p(x | codes) at the encoder's codes, exact, nothing is sampled"
+                + (", given the class" if model.config.num_classes else ""),
+                "nats per image; standard errors over the images",
+                "codes used and their perplexity: over all test images together",
+                training.weights_of(run),
+            ))  # fmt: skip
+            return results
+
+        # 8. save
+        def save(folder, results, history, limit):
+            hub.save(eval_model, folder, results)
+            save_pictures(folder, eval_model, test_set, run, protocol, limit)
+            training.save_curves(history, folder / "curves.png", BOUNDS, unit="nats per image")
+            training.save_settings(folder / "preset.yaml", run, architecture, protocol)
+            hub.save_card(run, folder, "vqvae", data, results, config=eval_model.config, protocol=protocol)
+
+        test = scoring.scored(test, eval_model, data, run, protocol, accelerator)
+        ending = training.Ending(test, save, [model, eval_model], hub.publish)
+        own = {"config": model.config, "num_classes": model.config.num_classes}
+        identity = training.identity_of("train_vqvae", data, architecture, protocol, **own)
+        return training.fit(
+            run, accelerator, batches, train_step, state={"model": model, "noise": noise, **state.entries()},
+            identity=identity, evaluate=lambda: watch_means(scores, 1000), ending=ending,
+        ).results  # fmt: skip
+
+
+def build(run, data, architecture, protocol) -> VQVAEModel:
+    classes = len(data.train.class_names) if protocol.conditional else 0
+    config = VQVAEConfig(num_classes=classes, **data.image_shape, **asdict(architecture))
+    return hub.load_or_build(VQVAEModel, run.model_name_or_path, config, num_classes={classes})
+
+
+def uses_of(model, images, batch_size: int) -> torch.Tensor:
+    """How often images hold each code: int64, (codebook_size,)."""
+    parts = torch.arange(len(images), device=images.images.device).split(batch_size)
+    codes = torch.cat([model.encode(images.pixel_values(part)).flatten() for part in parts])
+    return codes.bincount(minlength=model.config.codebook_size)
+
+
+def save_pictures(folder, model, test_set, run, protocol, limit):
+    num, config = limit or 200, model.config
+    labels = torch.arange(num) * config.num_classes // num if config.num_classes else None
+    drawing = {"generator": torch.Generator().manual_seed(run.seed), "temperature": protocol.temperature}
+    training.save_image_grid(model.sample(num, labels=labels, **drawing), folder / "samples.png", columns=20)
+    uniform = torch.randint(config.codebook_size, (num, *[config.grid_sizes[-1]] * 2), generator=drawing["generator"])
+    with torch.inference_mode():
+        training.save_image_grid(model.decode(uniform.to(model.device)), folder / "uniform_samples.png", columns=20)
+        images = test_set.pixel_values(slice(limit or 100))
+        training.save_pairs(images, model.reconstruct(images), folder / "reconstructions.png", columns=20)
+    uses = uses_of(model, test_set.select(slice(limit)), run.eval_batch_size).sort(descending=True).values
+    shares, ranks = (uses / uses.sum()).tolist(), range(1, len(uses) + 1)
+    curves = {
+        "codes of the test images": (ranks, shares, "-"),
+        "all alike": (ranks, [1 / len(uses)] * len(uses), "--"),
+    }
+    training.save_functions({"share of the uses": curves}, folder / "code_use.png", "code, by its use")
+
+
+if __name__ == "__main__":
+    training.launch(main, Run, Model, Protocol, description=__doc__)
