@@ -1,12 +1,12 @@
 """
 Trains a vector-quantised variational autoencoder of binary images (van den Oord et al., arXiv:1711.00937) with a
-causal transformer over its codes as prior, tests its bound, scores its samples and saves both in one folder.
+causal transformer over its codes as prior, tests its bound and saves both in one folder.
 
     accelerate launch recipes/train_vqvae.py
     accelerate launch recipes/train_vqvae.py --config recipes/configs/vqvae/mnist.yaml
 
-The first trains on scikit-learn's digits, offline. The prior learns beside the codes, which carry no gradient of it;
-`--stage codes` and then `--stage prior --model_name_or_path FOLDER` train one after the other, as in the paper.
+The first trains on scikit-learn's digits, offline. `--stage codes`, then `--stage prior --model_name_or_path FOLDER`
+train codes and prior one after the other, as in the paper.
 """
 
 from dataclasses import asdict, dataclass
@@ -42,19 +42,19 @@ class Protocol(scoring.ScoreFlags):
 
     conditional: bool = flag(False, "condition the prior on the class of an image")
     binarization: Literal[BINARY] = flag(
-        "dynamic", "training pixels: drawn at every step, once, 1 above 127, or binary already"
+        "dynamic", "of training pixels: at every step, once, above 127, or in the data"
     )
     stage: Literal[tuple(PARTS)] = flag("both", "what is trained: codes and prior together, or one of them")
-    num_continuous_steps: int = flag(
-        150, "first steps, in which the decoder gets the encoder's outputs in place of codes", "[0, inf)"
-    )
+    num_continuous_steps: int = flag(150, "first steps, in which the decoder gets the encoder's outputs", "[0, inf)")
     restart_steps: int = flag(50, "steps between restarts of codes that are hardly used; 0 for none", "[0, inf)")
     temperature: float = flag(1.0, "of the samples in pictures: 1 draws from the model", "(0, inf)")
 
 
 def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
-    if protocol.stage == "prior" and (run.model_name_or_path is None or architecture.prior == "uniform"):
-        raise UsageError("--stage prior trains a transformer on trained codes: give --model_name_or_path with it")
+    if protocol.conditional and architecture.prior == "uniform":
+        raise UsageError("--conditional is of a transformer as prior: give --prior transformer with it")
+    if protocol.stage == "prior" and run.model_name_or_path is None:
+        raise UsageError("--stage prior is given without a model whose codes are trained: give --model_name_or_path")
     # 1. accelerator, seed, output folder
     with training.start(run) as accelerator:
         # 2. data, on the device as one tensor
@@ -137,7 +137,10 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
 def build(run, data, architecture, protocol) -> VQVAEModel:
     classes = len(data.train.class_names) if protocol.conditional else 0
     config = VQVAEConfig(num_classes=classes, **data.image_shape, **asdict(architecture))
-    return hub.load_or_build(VQVAEModel, run.model_name_or_path, config, num_classes={classes})
+    model = hub.load_or_build(VQVAEModel, run.model_name_or_path, config, num_classes={classes})
+    if protocol.stage == "prior" and model.prior is None:
+        raise UsageError(f"--stage prior: the prior of {run.model_name_or_path} is uniform, there is nothing to train")
+    return model
 
 
 def uses_of(model, images, batch_size: int) -> torch.Tensor:
@@ -158,11 +161,8 @@ def save_pictures(folder, model, test_set, run, protocol, limit):
         images = test_set.pixel_values(slice(limit or 100))
         training.save_pairs(images, model.reconstruct(images), folder / "reconstructions.png", columns=20)
     uses = uses_of(model, test_set.select(slice(limit)), run.eval_batch_size).sort(descending=True).values
-    shares, ranks = (uses / uses.sum()).tolist(), range(1, len(uses) + 1)
-    curves = {
-        "codes of the test images": (ranks, shares, "-"),
-        "all alike": (ranks, [1 / len(uses)] * len(uses), "--"),
-    }
+    shares = {"test images": uses / uses.sum(), "all codes alike": torch.full((len(uses),), 1 / len(uses))}
+    curves = {name: (range(1, len(uses) + 1), each.tolist(), "-") for name, each in shares.items()}
     training.save_functions({"share of the uses": curves}, folder / "code_use.png", "code, by its use")
 
 

@@ -94,6 +94,7 @@ def overwriting(recipe, straight, tmp_path, events):
     wider |= {"train_continual": "--hidden_sizes=17", "train_t5": "--config_d_ff=24"}
     wider |= {"train_flow": "--hidden_size=5"}
     wider |= {"train_autoregressive": "--head_hidden_size=50"}
+    wider |= {"train_vqvae": "--code_size=4"}
     flags = ["--overwrite_output_dir", wider[recipe]]
     new = tmp_path / "new"
     shutil.copytree(straight[0], new)
