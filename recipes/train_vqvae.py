@@ -41,9 +41,7 @@ class Protocol(scoring.ScoreFlags):
     FREE = scoring.ScoreFlags.FREE | {"temperature"}
 
     conditional: bool = flag(False, "condition the prior on the class of an image")
-    binarization: Literal[BINARY] = flag(
-        "dynamic", "of training pixels: at every step, once, above 127, or in the data"
-    )
+    binarization: Literal[BINARY] = flag("dynamic", "training pixels: drawn at every step, once, above 127, or binary")
     stage: Literal[tuple(PARTS)] = flag("both", "what is trained: codes and prior together, or one of them")
     num_continuous_steps: int = flag(150, "first steps, in which the decoder gets the encoder's outputs", "[0, inf)")
     restart_steps: int = flag(50, "steps between restarts of codes that are hardly used; 0 for none", "[0, inf)")
