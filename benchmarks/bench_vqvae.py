@@ -6,19 +6,21 @@ How fast a VQ-VAE trains.
 The data are 60,000 images of 28 x 28 pixels, binarised at every step: MNIST when HWZOO_DATA_DIR holds it, else random
 ones (the work is the same).
 
-- Loop: recipes/train_vqvae.py's own `main` as it is run (codes and prior of the preset `mnist`, averaged weights,
-  restarts of dead codes, progress bar, log, checkpoints; only its final test is left out) and a bare loop of the same
+- Loops: recipes/train_vqvae.py's own `main` as it is run (averaged weights, restarts of dead codes, progress bar, log,
+  checkpoints; only its final test is left out) in each of its two phases, and a bare loop of the same part of the
   model, optimiser, schedule, average and restarts take turns at each step; the medians over the rounds are compared.
 - Quantiser: what the search for the nearest codes and the counts and averages of the codebook take of the steps of
-  the bare loop.
+  the bare loop of the codes.
 """
 
 import argparse
 import json
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -29,7 +31,7 @@ import train_vqvae
 from side_by_side import images, ratio, step_by_step, take_turns
 from transformers import get_scheduler
 
-from hwzoo import VQVAEConfig, VQVAEModel
+from hwzoo import VQVAEConfig, VQVAEModel, hub
 from hwzoo.data import ImageSplits
 from hwzoo.training import averaged_model
 
@@ -42,16 +44,18 @@ class Bare:
 
     Args:
         data: the images.
+        part: `autoencoder` or `prior`.
         total_steps: of the schedule.
         mixed_precision: whether matrix products are in bfloat16.
     """
 
-    def __init__(self, data: ImageSplits, total_steps: int, mixed_precision: bool):
+    def __init__(self, data: ImageSplits, part: str, total_steps: int, mixed_precision: bool):
         torch.manual_seed(0)
         self.images, self.mixed_precision, self.steps = data.train.images, mixed_precision, 0
         self.model = VQVAEModel(VQVAEConfig()).to(memory_format=torch.channels_last).train()
-        self.average = averaged_model(self.model, 0.998)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=2e-3, fused=True)
+        self.codes, self.part = part == "autoencoder", getattr(self.model, part)
+        self.average = averaged_model(self.part, 0.998)
+        self.optimizer = torch.optim.Adam(self.part.parameters(), lr=4e-3, fused=True)
         self.lr_scheduler = get_scheduler("cosine", self.optimizer, WARMUP, total_steps)
         self.order, self.place = torch.randperm(len(self.images)), 0
 
@@ -62,15 +66,16 @@ class Bare:
         self.place += BATCH
         pixel_values = self.images.index_select(0, indices).float().div_(255)
         pixel_values = torch.rand(pixel_values.shape).lt_(pixel_values)
+        codes = None if self.codes else self.model.encode(pixel_values).flatten(1)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.mixed_precision):
-            loss = self.model(pixel_values).loss
+            loss = self.part(pixel_values)[0]["loss"] if self.codes else -self.part(codes, None).mean()
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.lr_scheduler.step()
-        self.average.update_parameters(self.model)
+        self.average.update_parameters(self.part)
         self.steps += 1
-        if self.steps % RESTART == 0:
+        if self.codes and self.steps % RESTART == 0:
             self.model.restart_dead_codes(pixel_values)
 
 
@@ -87,18 +92,24 @@ class Clock:
         return result
 
 
-def bench_loop(data: ImageSplits, steps: int, rounds: int, precision: str) -> dict[str, float]:
-    bare = Bare(data, steps * (rounds + 1), precision == "bf16")
-    others = train_vqvae.Model(), train_vqvae.Protocol(num_continuous_steps=0)
-    flags = {"max_train_steps": steps, "train_batch_size": BATCH, "mixed_precision": precision}
-    print("training, steps of the recipe and of a bare loop in turn:")
-    speeds = take_turns(lambda: step_by_step(train_vqvae, data, bare.step, *others, **flags), rounds, "steps/s")
-    return {"recipe / bare": ratio(speeds, "recipe", "bare")}
+def bench_loops(data: ImageSplits, steps: int, rounds: int, precision: str) -> dict[str, float]:
+    results = {}
+    with tempfile.TemporaryDirectory() as folder:
+        hub.save(VQVAEModel(VQVAEConfig()), Path(folder))
+        flags = {"max_train_steps": steps, "train_batch_size": BATCH, "mixed_precision": precision}
+        flags |= {"model_name_or_path": folder}
+        for part, share in (("autoencoder", 0.0), ("prior", 1.0)):
+            bare = Bare(data, part, steps * (rounds + 1), precision == "bf16")
+            others = train_vqvae.Model(), train_vqvae.Protocol(num_continuous_steps=0, prior_share=share)
+            turns = partial(step_by_step, train_vqvae, data, bare.step, *others, **flags)
+            print(f"training the {part}, steps of the recipe and of a bare loop in turn:")
+            results[f"recipe / bare, {part}"] = ratio(take_turns(turns, rounds, "steps/s"), "recipe", "bare")
+    return results
 
 
 def bench_quantiser(data: ImageSplits, steps: int, rounds: int, precision: str) -> dict[str, float]:
-    bare = Bare(data, steps * (rounds + 1), precision == "bf16")
-    codebook = bare.model.codebook
+    bare = Bare(data, "autoencoder", steps * (rounds + 1), precision == "bf16")
+    codebook = bare.model.autoencoder.codebook
     clocks = [Clock(codebook.nearest), Clock(codebook.update)]
     codebook.nearest, codebook.update = clocks
 
@@ -122,7 +133,7 @@ def main():
     parser.add_argument("--mixed_precision", choices=["no", "bf16"], default="bf16")
     arguments = parser.parse_args()
     data, results = images(), {}
-    for bench in (bench_loop, bench_quantiser):
+    for bench in (bench_loops, bench_quantiser):
         results |= bench(data, arguments.steps, arguments.rounds, arguments.mixed_precision)
     print(f"peak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
     print(json.dumps(results))

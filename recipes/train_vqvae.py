@@ -5,8 +5,8 @@ causal transformer over its codes as prior, tests its bound and saves both in on
     accelerate launch recipes/train_vqvae.py
     accelerate launch recipes/train_vqvae.py --config recipes/configs/vqvae/mnist.yaml
 
-The first trains on scikit-learn's digits, offline. `--stage codes`, then `--stage prior --model_name_or_path FOLDER`
-train codes and prior one after the other, as in the paper.
+The first trains on scikit-learn's digits, offline. As in the paper, the codes are trained first; then they stay, and
+the prior is trained on them: `--prior_share` is its share of the steps.
 """
 
 from dataclasses import asdict, dataclass
@@ -14,16 +14,14 @@ from typing import Literal
 
 import torch
 
-from hwzoo import VQVAEConfig, VQVAEModel, hub, scoring, training
+from hwzoo import VQVAEConfig, VQVAEModel, hub, metrics, scoring, training
 from hwzoo.data import BINARIZATIONS, ImageBatches, binarize, load_images
 from hwzoo.errors import UsageError
-from hwzoo.models.vqvae.networks_vqvae import perplexity
 from hwzoo.training import flag
 
 TEST_SEED = 0  # of the test images' binarisation: the same for every run, whatever its seed
 BOUNDS = ("negative_bound", "rate", "distortion")
 BINARY = tuple(name for name in BINARIZATIONS if name != "none")
-PARTS = {"both": (), "codes": ("prior",), "prior": ("encoder", "codebook", "decoder")}  # what each stage leaves alone
 DEFAULTS = {"train_batch_size": 64, "max_train_steps": 1500, "learning_rate": 2e-3, "lr_scheduler": "cosine"}
 DEFAULTS |= {"lr_warmup_steps": 100, "use_ema": True, "ema_decay": 0.998, "output_dir": "outputs/vqvae"}
 
@@ -42,7 +40,7 @@ class Protocol(scoring.ScoreFlags):
 
     conditional: bool = flag(False, "condition the prior on the class of an image")
     binarization: Literal[BINARY] = flag("dynamic", "training pixels: drawn at every step, once, above 127, or binary")
-    stage: Literal[tuple(PARTS)] = flag("both", "what is trained: codes and prior together, or one of them")
+    prior_share: float = flag(0.5, "share of the steps, the last ones, that train a transformer as prior", "[0, 1]")
     num_continuous_steps: int = flag(150, "first steps, in which the decoder gets the encoder's outputs", "[0, inf)")
     restart_steps: int = flag(50, "steps between restarts of codes that are hardly used; 0 for none", "[0, inf)")
     temperature: float = flag(1.0, "of the samples in pictures: 1 draws from the model", "(0, inf)")
@@ -51,8 +49,8 @@ class Protocol(scoring.ScoreFlags):
 def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
     if protocol.conditional and architecture.prior == "uniform":
         raise UsageError("--conditional is of a transformer as prior: give --prior transformer with it")
-    if protocol.stage == "prior" and run.model_name_or_path is None:
-        raise UsageError("--stage prior is given without a model whose codes are trained: give --model_name_or_path")
+    if protocol.prior_share == 1 and run.model_name_or_path is None:
+        raise UsageError("--prior_share is 1 without a model whose codes are trained: give --model_name_or_path")
     # 1. accelerator, seed, output folder
     with training.start(run) as accelerator:
         # 2. data, on the device as one tensor
@@ -64,30 +62,33 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
         batches = ImageBatches.for_run(train_set, run, accelerator)
         noise = training.GlobalNoise.for_run(run, accelerator)
 
-        # 3. model; what its stage leaves alone neither learns nor counts
+        # 3. model
         model = build(run, data, architecture, protocol).train()
         model.to(accelerator.device, memory_format=torch.channels_last)  # the faster one for convolutions
-        for part in filter(None, (getattr(model, name) for name in PARTS[protocol.stage])):
-            part.requires_grad_(False).eval()
 
-        # 4. optimiser
-        optimizer = torch.optim.Adam(model.parameters(), lr=run.learning_rate, fused=True)
-        state = training.TrainState(run, accelerator, model, optimizer, run.total_steps(len(batches)))
-        eval_model = state.eval_model
+        # 4. optimisers, schedules and averages: one of each part, in its own phase
+        steps = phases(model, protocol.prior_share, run.total_steps(len(batches)))
+        eval_model, states = VQVAEModel(model.config).to(accelerator.device) if run.use_ema else model, {}
+        for name, num in steps.items():
+            optimizer = training.make_optimizer("adam", getattr(model, name), run.learning_rate)
+            states[name] = training.TrainState(run, accelerator, getattr(model, name), optimizer, num)
+            setattr(eval_model, name, states[name].eval_model)
+        codes = states["autoencoder"]
 
-        # 5. one step; codes that are hardly used begin anew among the encoder's outputs
+        # 5. one step: of the codes, of which some that are hardly used begin anew; or of the prior
+        def rate_of(codes, labels):
+            log_prob = states["prior"].wrapped(codes.flatten(1), labels if model.config.num_classes else None)
+            return {"rate": -log_prob.mean()}
+
         def train_step(batch):
-            pixel_values, step = batch["pixel_values"], state.steps_done + 1
+            pixel_values, step = batch["pixel_values"], codes.steps_done + 1
             if protocol.binarization == "dynamic":
                 pixel_values = binarize(pixel_values, noise.uniform(*pixel_values.shape))
-            quantize = protocol.stage == "prior" or step > protocol.num_continuous_steps
-
-            def loss_of(pixel_values, labels):
-                output = state.wrapped(pixel_values, labels, quantize=quantize)
-                return {"negative_bound": output.rate + output.distortion, **output}
-
-            logged = state.step(loss_of, pixel_values, batch["labels"])
-            if model.codebook.training and protocol.restart_steps and step % protocol.restart_steps == 0:
+            if step > steps["autoencoder"]:
+                return states["prior"].step(rate_of, eval_model.encode(pixel_values), batch["labels"], loss="rate")
+            coded = step > protocol.num_continuous_steps
+            logged = codes.step(lambda pixels: codes.wrapped(pixels, coded)[0], pixel_values)
+            if protocol.restart_steps and step % protocol.restart_steps == 0:
                 logged["restarted"] = model.restart_dead_codes(pixel_values, generator=noise.generator)
             return logged
 
@@ -101,8 +102,8 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
         # 7. test
         def test(limit):
             results = {f"test_{name}": value for name, value in test_means(scores, limit, with_error=BOUNDS).items()}
-            uses = uses_of(eval_model, test_set.select(test_means.indices(limit)), run.eval_batch_size)
-            results |= {"test_codes_used": int((uses > 0).sum()), "test_perplexity": perplexity(uses.float()).item()}
+            some = test_set.select(test_means.indices(limit))
+            results |= metrics.code_scores(metrics.code_counts(eval_model, some, run.eval_batch_size))
             results["protocol"] = "; ".join((
                 f"{data.described}: all {len(test_set)} test images",
                 BINARIZATIONS[protocol.binarization].format(seed=TEST_SEED),
@@ -124,10 +125,11 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
 
         test = scoring.scored(test, eval_model, data, run, protocol, accelerator)
         ending = training.Ending(test, save, [model, eval_model], hub.publish)
-        own = {"config": model.config, "num_classes": model.config.num_classes}
+        own = {"config": model.config, "num_classes": model.config.num_classes, "phases": steps}
         identity = training.identity_of("train_vqvae", data, architecture, protocol, **own)
+        entries = {f"{part}_{name}": each for part in states for name, each in states[part].entries().items()}
         return training.fit(
-            run, accelerator, batches, train_step, state={"model": model, "noise": noise, **state.entries()},
+            run, accelerator, batches, train_step, state={"model": model, "noise": noise, **entries},
             identity=identity, evaluate=lambda: watch_means(scores, 1000), ending=ending,
         ).results  # fmt: skip
 
@@ -136,16 +138,15 @@ def build(run, data, architecture, protocol) -> VQVAEModel:
     classes = len(data.train.class_names) if protocol.conditional else 0
     config = VQVAEConfig(num_classes=classes, **data.image_shape, **asdict(architecture))
     model = hub.load_or_build(VQVAEModel, run.model_name_or_path, config, num_classes={classes})
-    if protocol.stage == "prior" and model.prior is None:
-        raise UsageError(f"--stage prior: the prior of {run.model_name_or_path} is uniform, there is nothing to train")
+    if protocol.prior_share == 1 and model.prior is None:
+        raise UsageError(f"--prior_share is 1: the prior of {run.model_name_or_path} is uniform, nothing to train")
     return model
 
 
-def uses_of(model, images, batch_size: int) -> torch.Tensor:
-    """How often images hold each code: int64, (codebook_size,)."""
-    parts = torch.arange(len(images), device=images.images.device).split(batch_size)
-    codes = torch.cat([model.encode(images.pixel_values(part)).flatten() for part in parts])
-    return codes.bincount(minlength=model.config.codebook_size)
+def phases(model, prior_share: float, total_steps: int) -> dict[str, int]:
+    """Steps of each part of the model; a uniform prior has none."""
+    prior = {} if model.prior is None else {"prior": round(total_steps * prior_share)}
+    return {"autoencoder": total_steps - sum(prior.values()), **prior}
 
 
 def save_pictures(folder, model, test_set, run, protocol, limit):
@@ -158,9 +159,9 @@ def save_pictures(folder, model, test_set, run, protocol, limit):
         training.save_image_grid(model.decode(uniform.to(model.device)), folder / "uniform_samples.png", columns=20)
         images = test_set.pixel_values(slice(limit or 100))
         training.save_pairs(images, model.reconstruct(images), folder / "reconstructions.png", columns=20)
-    uses = uses_of(model, test_set.select(slice(limit)), run.eval_batch_size).sort(descending=True).values
-    shares = {"test images": uses / uses.sum(), "all codes alike": torch.full((len(uses),), 1 / len(uses))}
-    curves = {name: (range(1, len(uses) + 1), each.tolist(), "-") for name, each in shares.items()}
+    counts = metrics.code_counts(model, test_set.select(slice(limit)), run.eval_batch_size)
+    shares, num = (counts.sort(descending=True).values / counts.sum()).tolist(), len(counts)
+    curves = {"test images": (range(1, num + 1), shares, "-"), "all alike": ([1, num], [1 / num] * 2, "--")}
     training.save_functions({"share of the uses": curves}, folder / "code_use.png", "code, by its use")
 
 

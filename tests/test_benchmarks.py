@@ -17,7 +17,10 @@ CASES = {
         ["--steps=3", "--rounds=1", "--cpu_minutes=0.02", "--num_samples=4", "--passes=1"],
         {"recipe / bare", "nats, transformer", "with / without cache, gated PixelCNN"},
     ),
-    "bench_vqvae": (["--steps=3", "--rounds=1"], {"recipe / bare", "quantiser / step"}),
+    "bench_vqvae": (
+        ["--steps=3", "--rounds=1"],
+        {"recipe / bare, autoencoder", "recipe / bare, prior", "quantiser / step"},
+    ),
     "bench_generation": (
         ["--lengths", "2", "4", "--beams", "1", "2", "--rounds=1", "--steps=3", "--plot=generation.png"],
         {"recipe / bare", "with / without cache, 4 tokens, 2 beams"},

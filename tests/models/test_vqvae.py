@@ -50,9 +50,9 @@ def small_model(spread=0.3, **changes):
             parameter.add_(torch.randn_like(parameter), alpha=spread)
         # Codes where the encoder's outputs are: a model of which some code is never used tests little.
         images = some_images(model, 40)
-        outputs = model.encoder(2 * images - 1).permute(0, 2, 3, 1).flatten(0, 2)
+        outputs = model.autoencoder.encoder(2 * images - 1).permute(0, 2, 3, 1).flatten(0, 2)
         chosen = torch.randperm(len(outputs), generator=seeded())[: model.config.codebook_size]
-        model.codebook.embeddings.copy_(outputs[chosen])
+        model.autoencoder.codebook.embeddings.copy_(outputs[chosen])
     return model
 
 
@@ -69,7 +69,7 @@ def all_images(size):
 
 def outputs_of(model, images):
     """The encoder's outputs, (num, code_size), in the order of reading of each image."""
-    return model.encoder(2 * images - 1).permute(0, 2, 3, 1).flatten(0, 2)
+    return model.autoencoder.encoder(2 * images - 1).permute(0, 2, 3, 1).flatten(0, 2)
 
 
 def log_prob_by_hand(probabilities, images):
@@ -97,7 +97,7 @@ def test_codes_are_the_nearest_embeddings():
     model = small_model()
     images = some_images(model, 50)
     latents = outputs_of(model, images)
-    distances = (latents[:, None] - model.codebook.embeddings).square().sum(-1)
+    distances = (latents[:, None] - model.autoencoder.codebook.embeddings).square().sum(-1)
     codes = model.encode(images)
     assert torch.equal(codes.flatten(), distances.argmin(1))
     assert len(codes.unique()) == 5
@@ -106,8 +106,8 @@ def test_codes_are_the_nearest_embeddings():
 def test_a_decoded_code_is_its_embedding_decoded():
     model = small_model()
     codes = torch.randint(5, (4, 2, 2), generator=seeded())
-    embedded = torch.stack([model.codebook.embeddings[each] for each in codes.flatten()]).view(4, 2, 2, 3)
-    expected = model.decoder(embedded.permute(0, 3, 1, 2)).sigmoid()
+    embedded = torch.stack([model.autoencoder.codebook.embeddings[each] for each in codes.flatten()]).view(4, 2, 2, 3)
+    expected = model.autoencoder.decoder(embedded.permute(0, 3, 1, 2)).sigmoid()
     torch.testing.assert_close(model.decode(codes), expected)
     images = some_images(model)
     assert torch.equal(model.reconstruct(images), model.decode(model.encode(images)))
@@ -141,10 +141,10 @@ def test_the_encoder_gets_the_decoders_gradient_unchanged(update, accumulate):
     model = small_model(codebook_update=update, commitment_weight=0.0).train(accumulate)
     images = some_images(model)
     seen = {}
-    model.encoder.register_forward_hook(lambda *each: seen.update(latents=each[-1]))
-    model.decoder.register_forward_hook(lambda *each: seen.update(quantized=each[1][0]))
+    model.autoencoder.encoder.register_forward_hook(lambda *each: seen.update(latents=each[-1]))
+    model.autoencoder.decoder.register_forward_hook(lambda *each: seen.update(quantized=each[1][0]))
     codes = model.encode(images)
-    embedded = model.codebook.embeddings[codes].permute(0, 3, 1, 2).clone()
+    embedded = model.autoencoder.codebook.embeddings[codes].permute(0, 3, 1, 2).clone()
     distortion = model(images).distortion
     assert torch.equal(seen["quantized"], embedded)  # not only up to rounding: what is trained is what is tested
     gradients = torch.autograd.grad(distortion, [seen["latents"], seen["quantized"]])
@@ -154,13 +154,16 @@ def test_the_encoder_gets_the_decoders_gradient_unchanged(update, accumulate):
 def test_averaged_codes_have_no_gradient_and_no_optimiser_moves_them():
     model = small_model(codebook_update="ema")
     assert all("codebook" not in name for name, _ in model.named_parameters())
-    before = model.codebook.embeddings.clone()
+    before = model.autoencoder.codebook.embeddings.clone()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     output = model(some_images(model))  # in eval mode: no averages either
     output.loss.backward()
     optimizer.step()
     assert output.codebook_loss == 0
-    assert torch.equal(model.codebook.embeddings, before) and not model.codebook.embeddings.requires_grad
+    assert (
+        torch.equal(model.autoencoder.codebook.embeddings, before)
+        and not model.autoencoder.codebook.embeddings.requires_grad
+    )
 
 
 def test_commitment_moves_the_encoder_and_the_codebook_term_the_codes():
@@ -168,13 +171,13 @@ def test_commitment_moves_the_encoder_and_the_codebook_term_the_codes():
     images = some_images(model)
     latents = outputs_of(model, images)
     codes = model.encode(images).flatten()
-    distance = (latents - model.codebook.embeddings[codes]).square().sum() / len(images)
+    distance = (latents - model.autoencoder.codebook.embeddings[codes]).square().sum() / len(images)
     output = model(images)
     torch.testing.assert_close(output.commitment_loss, distance)
     torch.testing.assert_close(output.codebook_loss, distance)
     expected = output.distortion + output.rate + distance + 0.25 * distance
     torch.testing.assert_close(output.loss, expected)
-    encoder, embeddings = list(model.encoder.parameters()), model.codebook.embeddings
+    encoder, embeddings = list(model.autoencoder.encoder.parameters()), model.autoencoder.codebook.embeddings
     given = [torch.autograd.grad(each, [*encoder, embeddings], retain_graph=True, allow_unused=True)
              for each in (output.commitment_loss, output.codebook_loss)]  # fmt: skip
     assert given[0][-1] is None and all(each is not None for each in given[0][:-1])
@@ -198,7 +201,7 @@ def test_without_codes_the_decoder_gets_the_encoders_outputs():
     model = small_model()
     images = some_images(model)
     output = model(images, quantize=False)
-    expected = model.decoder(model.encoder(2 * images - 1)).sigmoid()
+    expected = model.autoencoder.decoder(model.autoencoder.encoder(2 * images - 1)).sigmoid()
     torch.testing.assert_close(output.distortion, -log_prob_by_hand(expected, images).mean())
     torch.testing.assert_close(output.loss, output.distortion + output.rate)
     assert output.commitment_loss > 0
@@ -210,7 +213,7 @@ def test_without_codes_the_decoder_gets_the_encoders_outputs():
 def test_averages_are_those_of_what_was_assigned():
     model = small_model(codebook_update="ema", codebook_decay=0.9).train()
     counts, sums = torch.zeros(5, dtype=torch.double), torch.zeros(5, 3, dtype=torch.double)
-    first = model.codebook.embeddings.clone()
+    first = model.autoencoder.codebook.embeddings.clone()
     for step in range(3):
         images = some_images(model, 4, seed=step)
         latents, codes = outputs_of(model, images).detach(), model.encode(images).flatten()
@@ -218,11 +221,11 @@ def test_averages_are_those_of_what_was_assigned():
         for code in range(5):
             counts[code] = 0.9 * counts[code] + 0.1 * (codes == code).sum()
             sums[code] = 0.9 * sums[code] + 0.1 * latents[codes == code].sum(0)
-        torch.testing.assert_close(model.codebook.counts, counts)
+        torch.testing.assert_close(model.autoencoder.codebook.counts, counts)
         used = counts > 0
-        torch.testing.assert_close(model.codebook.embeddings[used], (sums / counts[:, None])[used])
-        assert torch.equal(model.codebook.embeddings[~used], first[~used])
-    assert not torch.equal(model.codebook.embeddings, first)
+        torch.testing.assert_close(model.autoencoder.codebook.embeddings[used], (sums / counts[:, None])[used])
+        assert torch.equal(model.autoencoder.codebook.embeddings[~used], first[~used])
+    assert not torch.equal(model.autoencoder.codebook.embeddings, first)
 
 
 def test_a_code_out_of_use_keeps_its_place_for_ever():
@@ -240,27 +243,29 @@ def test_dead_codes_begin_anew_at_outputs_of_the_encoder(update):
     model = small_model(codebook_update=update).train()
     images = some_images(model, 20)
     with torch.no_grad():
-        model.codebook.embeddings[3] += 1000  # never the nearest
+        model.autoencoder.codebook.embeddings[3] += 1000  # never the nearest
     for _ in range(5):
         model(images)
-    assert model.codebook.counts[3] == 0 and (model.codebook.counts[[0, 1, 2, 4]] > 0).all()
-    before = model.codebook.embeddings.detach().clone()
+    assert model.autoencoder.codebook.counts[3] == 0 and (model.autoencoder.codebook.counts[[0, 1, 2, 4]] > 0).all()
+    before = model.autoencoder.codebook.embeddings.detach().clone()
     state = torch.get_rng_state()
     moved = model.restart_dead_codes(images, threshold=1e-6, generator=seeded())
     assert moved == 1 and torch.equal(torch.get_rng_state(), state)
     outputs = outputs_of(model, images)
-    after = model.codebook.embeddings.detach()
+    after = model.autoencoder.codebook.embeddings.detach()
     assert torch.equal(after[[0, 1, 2, 4]], before[[0, 1, 2, 4]])
     assert (outputs - after[3]).abs().sum(1).min() == 0
-    torch.testing.assert_close(model.codebook.counts[3], model.codebook.counts[[0, 1, 2, 4]].sum() / 5)  # the mean
+    counts = model.autoencoder.codebook.counts
+    torch.testing.assert_close(counts[3], counts[[0, 1, 2, 4]].sum() / 5)  # the mean use before
     # The generator decides where, alone.
     again = small_model(codebook_update=update)
     again.load_state_dict(model.state_dict())
     for each in (model, again):
         assert each.restart_dead_codes(images, threshold=2.0, generator=seeded(5)) > 1
-    assert torch.equal(model.codebook.embeddings, again.codebook.embeddings)
+    assert torch.equal(model.autoencoder.codebook.embeddings, again.autoencoder.codebook.embeddings)
     if update == "ema":  # it stays there until it is assigned something
-        torch.testing.assert_close(model.codebook.sums / model.codebook.counts[:, None], model.codebook.embeddings)
+        codebook = model.autoencoder.codebook
+        torch.testing.assert_close(codebook.sums / codebook.counts[:, None], codebook.embeddings)
 
 
 # The bound

@@ -630,16 +630,16 @@ VQVAE_CASES = {
     "grey pixels": (2, "--binarization: invalid choice: 'none'", lambda tmp: ["--binarization=none"]),
     "temperature 0": (2, "--temperature is 0.0; it must be in (0, inf)", lambda tmp: ["--temperature=0"]),
     "unknown update": (2, "--codebook_update: invalid choice: 'sgd'", lambda tmp: ["--codebook_update=sgd"]),
-    "unknown stage": (2, "--stage: invalid choice: 'decoder'", lambda tmp: ["--stage=decoder"]),
+    "more than all steps": (2, "--prior_share is 1.5; it must be in [0, 1]", lambda tmp: ["--prior_share=1.5"]),
     "restarts before the start": (
         2, "--restart_steps is -1; it must be in [0, inf)", lambda tmp: ["--restart_steps=-1"],
     ),
     "a prior of codes that are not there": (
-        2, "--stage prior is given without a model", lambda tmp: ["--stage=prior"],
+        2, "--prior_share is 1 without a model", lambda tmp: ["--prior_share=1"],
     ),
     "a prior that learns nothing": (
-        2, "is uniform, there is nothing to train",
-        lambda tmp: ["--stage=prior", vqvae_model(tmp, prior="uniform")],
+        2, "is uniform, nothing to train",
+        lambda tmp: ["--prior_share=1", vqvae_model(tmp, prior="uniform")],
     ),
     "classes of a uniform prior": (
         2, "--conditional is of a transformer as prior", lambda tmp: ["--conditional", "--prior=uniform"],

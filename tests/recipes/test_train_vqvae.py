@@ -39,7 +39,7 @@ SMALL = {
     "prior_num_layers": 1,
     "prior_num_heads": 2,
     "train_batch_size": 20,
-    "max_train_steps": 6,
+    "max_train_steps": 8,
     "logging_steps": 2,
     "num_continuous_steps": 2,
     "restart_steps": 2,
@@ -85,11 +85,9 @@ def test_what_a_run_leaves(train_vqvae, tmp_path):
     assert results["test_perplexity"] == pytest.approx(math.exp(entropy), rel=1e-4)
     assert results["test_fid"] > 0 and results["test_classes_covered"] >= 1
 
-    assert [record["step"] for record in history(tmp_path)] == [2, 4, 6]
-    names = {*BOUNDS, "loss", "commitment_loss", "codebook_loss", "perplexity", "restarted", "step"}
-    assert all(record.keys() == names for record in history(tmp_path))
-    for record in history(tmp_path):
-        assert record["negative_bound"] == pytest.approx(record["rate"] + record["distortion"], rel=1e-5)
+    names = {"loss", "distortion", "commitment_loss", "codebook_loss", "perplexity", "restarted", "step"}
+    assert [record["step"] for record in history(tmp_path)] == [2, 4, 6, 8]
+    assert [record.keys() for record in history(tmp_path)] == [names, names, {"rate", "step"}, {"rate", "step"}]
 
     samples = tiles_of(tmp_path / "samples.png", columns=20)
     assert samples.shape == (200, 28, 28)
@@ -119,7 +117,7 @@ def test_training_learns_and_uses_its_codes(train_vqvae, no_pictures, tmp_path):
     flags = {"codebook_size": 16, "hidden_sizes": [8, 16, 32], "code_size": 8, "learning_rate": 5e-3}
     flags |= {"lr_warmup_steps": 5, "num_continuous_steps": 30, "restart_steps": 10}
     before = run(train_vqvae, tmp_path / "a", max_train_steps=1, **flags)
-    after = run(train_vqvae, tmp_path / "b", max_train_steps=150, **flags)
+    after = run(train_vqvae, tmp_path / "b", max_train_steps=400, **flags)
     assert before["test_negative_bound"] > 500 and after["test_negative_bound"] < 340
     assert after["test_codes_used"] == 16 and after["test_perplexity"] > 8
     assert 0 < after["test_rate"] < 16 * math.log(16)
@@ -132,7 +130,7 @@ def test_training_learns_and_uses_its_codes(train_vqvae, no_pictures, tmp_path):
         ({"prior": "uniform", "binarization": "threshold"}, ["a uniform prior over the codes", "threshold"]),
         ({"conditional": True, "mixed_precision": "bf16", "temperature": 0.5},
          ["given the class", "one of 10 classes", "labels=", "temperature 0.5"]),
-        ({"stage": "codes", "hidden_sizes": [4, 6]}, ["7 x 7 codes of 12", "without the prior"]),
+        ({"prior_share": 0.0, "hidden_sizes": [4, 6]}, ["7 x 7 codes of 12", "the prior is untrained"]),
     ],
     ids=["loss", "uniform", "conditional", "codes"],
 )  # fmt: skip
@@ -155,25 +153,26 @@ def test_samples_of_a_conditional_model_show_each_class(train_vqvae, no_pictures
     torch.testing.assert_close(samples, expected, atol=1 / 254, rtol=0)
 
 
-def test_one_stage_leaves_the_parts_of_the_other_alone(train_vqvae, no_pictures, tmp_path):
-    flags = {"use_ema": False}
-    run(train_vqvae, tmp_path / "codes", stage="codes", **flags)
-    flags |= {"stage": "prior", "model_name_or_path": str(tmp_path / "codes"), "learning_rate": 1e-2}
-    results = run(train_vqvae, tmp_path / "prior", seed=1, max_train_steps=20, lr_warmup_steps=0, **flags)
+@pytest.mark.parametrize("use_ema", [False, True], ids=["", "averaged"])
+def test_the_prior_is_trained_on_codes_that_stay(train_vqvae, no_pictures, tmp_path, use_ema):
+    run(train_vqvae, tmp_path / "codes", prior_share=0.0, use_ema=use_ema, max_train_steps=10)
+    flags = {"model_name_or_path": str(tmp_path / "codes"), "learning_rate": 1e-2, "lr_warmup_steps": 0}
+    flags |= {"use_ema": use_ema, "ema_decay": 0.9, "max_train_steps": 30}
+    results = run(train_vqvae, tmp_path / "prior", seed=1, prior_share=1.0, **flags)
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("codes", "prior"))
     changed = {name.split(".")[0] for name in first if not torch.equal(first[name], second[name])}
     assert changed == {"prior"}
     earlier = json.loads((tmp_path / "codes" / "all_results.json").read_text())
     assert results["test_distortion"] == earlier["test_distortion"]
     assert results["test_rate"] < earlier["test_rate"] - 1
-    assert not any("restarted" in record for record in history(tmp_path / "prior"))
+    assert all(record.keys() == {"rate", "step"} for record in history(tmp_path / "prior"))
 
 
 def test_stopped_and_resumed_equals_uninterrupted(train_vqvae, no_pictures, tmp_path):
     everything = {"gradient_accumulation_steps": 2, "max_grad_norm": 50.0, "conditional": True, "lr_warmup_steps": 3}
-    everything |= {"checkpointing_steps": 3, "checkpoints_total_limit": 4, "max_train_steps": 12}
+    everything |= {"prior_share": 0.3, "checkpointing_steps": 3, "checkpoints_total_limit": 4, "max_train_steps": 12}
     run(train_vqvae, tmp_path / "straight", **everything)
-    assert sum(record["restarted"] for record in history(tmp_path / "straight")) > 0
+    assert sum(record.get("restarted", 0) for record in history(tmp_path / "straight")) > 0
     folder = stopped_at(tmp_path / "straight", 6, tmp_path / "resumed")
     for path in folder.iterdir():
         if path.name not in ("checkpoints", "history.jsonl", ".made.jsonl"):
@@ -194,10 +193,9 @@ def test_two_processes_equal_one(train_vqvae, no_pictures, tmp_path):
     assert sum(record.get("restarted", 0) for record in history(tmp_path / "one")) > 0
     for first, second in zip(history(tmp_path / "one"), history(tmp_path / "two"), strict=True):
         assert first.keys() == second.keys()
-        for name in (*BOUNDS, "commitment_loss", "restarted"):
-            assert first.get(name) == pytest.approx(second.get(name), rel=1e-3), name
+        assert first == pytest.approx(second, rel=1e-3)
     weights = [load_file(checkpoint(tmp_path / name, 12) / "model.safetensors") for name in ("one", "two")]
-    for name in ("codebook.counts", "codebook.sums", "codebook.embeddings"):
+    for name in (f"autoencoder.codebook.{each}" for each in ("counts", "sums", "embeddings")):
         torch.testing.assert_close(weights[0][name], weights[1][name], rtol=1e-3, atol=1e-4)
     first, second = results_but_times(tmp_path / "one"), results_but_times(tmp_path / "two")
     for name in (*(f"test_{each}" for each in BOUNDS), "test_codes_used", "test_perplexity", "train_steps"):

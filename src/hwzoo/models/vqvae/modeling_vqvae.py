@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_vqvae import VQVAEConfig
-from .networks_vqvae import Codebook, Decoder, Encoder, Prior, binary_log_prob, perplexity, uniform_log_prob
+from .networks_vqvae import Autoencoder, Codebook, Prior, binary_log_prob, uniform_log_prob
 
 TOLERANCE = 1e-3  # what 255 / 255 or bfloat16 of 0 and 1 may be off
 
@@ -62,7 +62,7 @@ class VQVAEModel(VQVAEPreTrainedModel):
 
     def __init__(self, config: VQVAEConfig):
         super().__init__(config)
-        self.encoder, self.codebook, self.decoder = Encoder(config), Codebook(config), Decoder(config)
+        self.autoencoder = Autoencoder(config)
         self.prior = Prior(config) if config.prior == "transformer" else None
         self.post_init()
 
@@ -81,24 +81,10 @@ class VQVAEModel(VQVAEPreTrainedModel):
         Raises:
             ValueError: for pixels other than 0 and 1 or images of another size; a conditional model without labels.
         """
-        latents = self._latents(pixel_values)
-        flat = latents.permute(0, 2, 3, 1).flatten(0, 2)  # (batch * codes, code_size)
-        codes = self.codebook.nearest(flat)
-        quantized = self._embedded(codes.view(len(latents), *latents.shape[2:]))
-        # Straight through: exactly the embeddings forward, the decoder's gradient to the encoder unchanged backward.
-        decoded = quantized.detach() + (latents - latents.detach()) if quantize else latents
-        distortion = -binary_log_prob(pixel_values, self._logits(decoded)).mean()
-        rate = -self.prior_log_prob(codes.view(len(latents), *latents.shape[2:]), labels).mean()
-        commitment = (latents - quantized.detach()).square().sum((1, 2, 3)).mean()
-        codebook = (latents.detach() - quantized).square().sum((1, 2, 3)).mean()
-        if self.config.codebook_update == "ema":
-            codebook = torch.zeros_like(codebook)
-        if self.codebook.training:
-            self.codebook.update(flat.detach(), codes)
-        loss = distortion + rate + codebook + quantize * self.config.commitment_weight * commitment
-        counts = torch.zeros_like(self.codebook.counts, dtype=loss.dtype)
-        counts.index_add_(0, codes, torch.ones_like(codes, dtype=loss.dtype))
-        return VQVAEOutput(loss, distortion, rate, commitment, codebook, perplexity(counts))
+        self._check_pixels(pixel_values)
+        losses, codes = self.autoencoder(pixel_values, quantize)
+        rate = -self.prior_log_prob(codes, labels).mean()
+        return VQVAEOutput(**losses | {"loss": losses["loss"] + rate, "rate": rate})
 
     def negative_bound(self, pixel_values: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """
@@ -118,15 +104,14 @@ class VQVAEModel(VQVAEPreTrainedModel):
         """
         codes = self.encode(pixel_values)
         rate = -self.prior_log_prob(codes, labels)
-        distortion = -binary_log_prob(pixel_values, self._logits(self._embedded(codes)))
+        distortion = -binary_log_prob(pixel_values, self._logits(codes))
         return rate + distortion, rate, distortion
 
     @torch.no_grad()
     def encode(self, pixel_values: Tensor) -> Tensor:
         """Codes of images of 0 and 1: (batch, channels, height, width) -> int64, (batch, grid, grid)."""
-        latents = self._latents(pixel_values)
-        codes = self.codebook.nearest(latents.permute(0, 2, 3, 1).flatten(0, 2))
-        return codes.view(len(latents), *latents.shape[2:])
+        self._check_pixels(pixel_values)
+        return self.autoencoder.nearest(self.autoencoder.latents(pixel_values))
 
     def decode(self, codes: Tensor) -> Tensor:
         """
@@ -142,7 +127,7 @@ class VQVAEModel(VQVAEPreTrainedModel):
             ValueError: for codes of another shape or not in the codebook.
         """
         self._check_codes(codes)
-        return self._logits(self._embedded(codes)).sigmoid()
+        return self._logits(codes).sigmoid()
 
     def reconstruct(self, pixel_values: Tensor) -> Tensor:
         """Means of p(x | codes) at the codes of images of 0 and 1: in [0, 1], of the same shape."""
@@ -164,12 +149,12 @@ class VQVAEModel(VQVAEPreTrainedModel):
         """
         self._check_codes(codes)
         if self.prior is None:
-            like = self.codebook.embeddings
+            like = self.autoencoder.codebook.embeddings
             dtype = torch.promote_types(like.dtype, torch.float32)
             return torch.full((len(codes),), uniform_log_prob(self.config), dtype=dtype, device=like.device)
         if self.config.num_classes and labels is None:
             raise ValueError("labels is None, but this model is conditional: give a class for each image")
-        return self.prior(codes.flatten(1), labels if self.config.num_classes else None)
+        return self.prior.log_prob(codes.flatten(1), labels if self.config.num_classes else None)
 
     @torch.no_grad()
     def sample_codes(
@@ -253,11 +238,14 @@ class VQVAEModel(VQVAEPreTrainedModel):
         Raises:
             ValueError: as of `forward`.
         """
-        latents = self._latents(pixel_values).permute(0, 2, 3, 1).flatten(0, 2)
-        return self.codebook.restart(latents, threshold, generator)
+        self._check_pixels(pixel_values)
+        latents = self.autoencoder.latents(pixel_values).permute(0, 2, 3, 1).flatten(0, 2)
+        return self.autoencoder.codebook.restart(latents, threshold, generator)
 
-    def _latents(self, pixel_values: Tensor) -> Tensor:
-        """The encoder's outputs, (batch, code_size, grid, grid), float32 also in half or mixed precision."""
+    def _logits(self, codes: Tensor) -> Tensor:
+        return self.autoencoder.logits(self.autoencoder.embedded(codes))
+
+    def _check_pixels(self, pixel_values: Tensor):
         shape = (self.config.num_channels, self.config.image_size, self.config.image_size)
         if pixel_values.shape[1:] != shape:
             raise ValueError(
@@ -270,19 +258,6 @@ class VQVAEModel(VQVAEPreTrainedModel):
             if wrong.any():
                 value = pixel_values[wrong][0].item()
                 raise ValueError(f"pixel_values holds {value:.4g}; this model takes 0 and 1: binarise them")
-        return self._full(self.encoder(2 * pixel_values.to(self.dtype) - 1))
-
-    def _embedded(self, codes: Tensor) -> Tensor:
-        """(batch, grid, grid) -> the codes' embeddings, (batch, code_size, grid, grid)."""
-        return self._full(nn.functional.embedding(codes, self.codebook.embeddings)).permute(0, 3, 1, 2)
-
-    def _logits(self, embedded: Tensor) -> Tensor:
-        return self._full(self.decoder(embedded.to(self.dtype)))
-
-    @staticmethod
-    def _full(tensor: Tensor) -> Tensor:
-        """In float32, or float64 where it is."""
-        return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
     def _check_codes(self, codes: Tensor):
         size, num = self.config.grid_sizes[-1], self.config.codebook_size

@@ -140,6 +140,62 @@ class Codebook(nn.Module):
         return dead.sum()
 
 
+class Autoencoder(nn.Module):
+    """Encoder, codebook and decoder: all but the prior."""
+
+    def __init__(self, config: VQVAEConfig):
+        super().__init__()
+        self.config = config
+        self.encoder, self.codebook, self.decoder = Encoder(config), Codebook(config), Decoder(config)
+
+    def forward(self, pixel_values: Tensor, quantize: bool = True) -> tuple[dict[str, Tensor], Tensor]:
+        """
+        The losses without the prior's. In training mode it counts the uses of the codes and moves averaged ones.
+
+        Args:
+            pixel_values: 0 and 1, (batch, channels, height, width).
+            quantize: whether the decoder gets the codes' embeddings; else the encoder's outputs, to which then nothing
+                is bound.
+
+        Returns:
+            Scalars by name, `loss` the sum to minimise, as of `VQVAEOutput`; and the codes, (batch, grid, grid).
+        """
+        latents = self.latents(pixel_values)
+        codes = self.nearest(latents)
+        embedded = self.embedded(codes)
+        # Straight through: exactly the embeddings forward, the decoder's gradient to the encoder unchanged backward.
+        decoded = embedded.detach() + (latents - latents.detach()) if quantize else latents
+        distortion = -binary_log_prob(pixel_values, self.logits(decoded)).mean()
+        commitment = (latents - embedded.detach()).square().sum((1, 2, 3)).mean()
+        codebook = (latents.detach() - embedded).square().sum((1, 2, 3)).mean()
+        if self.codebook.averaged:
+            codebook = torch.zeros_like(codebook)
+        if self.training:
+            self.codebook.update(latents.detach().permute(0, 2, 3, 1).flatten(0, 2), codes.flatten())
+        loss = distortion + codebook + quantize * self.config.commitment_weight * commitment
+        counts = torch.zeros_like(self.codebook.counts, dtype=loss.dtype)
+        counts.index_add_(0, codes.flatten(), torch.ones_like(codes, dtype=loss.dtype).flatten())
+        losses = {"loss": loss, "distortion": distortion, "commitment_loss": commitment, "codebook_loss": codebook}
+        return {**losses, "perplexity": perplexity(counts)}, codes
+
+    def latents(self, pixel_values: Tensor) -> Tensor:
+        """The encoder's outputs, (batch, code_size, grid, grid), float32 also in half or mixed precision."""
+        return _full(self.encoder((2 * pixel_values - 1).to(self.encoder[0].weight.dtype)))
+
+    def nearest(self, latents: Tensor) -> Tensor:
+        """(batch, code_size, grid, grid) -> their codes, int64, (batch, grid, grid)."""
+        codes = self.codebook.nearest(latents.permute(0, 2, 3, 1).flatten(0, 2))
+        return codes.view(len(latents), *latents.shape[2:])
+
+    def embedded(self, codes: Tensor) -> Tensor:
+        """(batch, grid, grid) -> the codes' embeddings, (batch, code_size, grid, grid)."""
+        return _full(F.embedding(codes, self.codebook.embeddings)).permute(0, 3, 1, 2)
+
+    def logits(self, embedded: Tensor) -> Tensor:
+        """Of a 1: (batch, code_size, grid, grid) -> (batch, channels, height, width)."""
+        return _full(self.decoder(embedded.to(self.encoder[0].weight.dtype)))
+
+
 class Prior(nn.Module):
     """
     p(codes) = prod_t p(code_t | codes before it, class): a causal transformer (GPT-2's blocks) over the codes in the
@@ -168,6 +224,10 @@ class Prior(nn.Module):
         self.head = nn.Linear(config.prior_hidden_size, config.codebook_size)
 
     def forward(self, codes: Tensor, labels: Tensor | None) -> Tensor:
+        """As `log_prob`: what a trainer wraps, in mixed precision."""
+        return self.log_prob(codes, labels)
+
+    def log_prob(self, codes: Tensor, labels: Tensor | None) -> Tensor:
         """log p(codes) in nats: int64, (batch, length), and (batch,) or None -> (batch,)."""
         tokens = torch.cat([self._first(len(codes), labels), codes[:, :-1]], 1)
         hidden = self.transformer(input_ids=tokens, use_cache=False).last_hidden_state
@@ -200,8 +260,12 @@ class Prior(nn.Module):
         return (self.codebook_size + first)[:, None]
 
     def _log_probs(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
-        logits = self.head(hidden)
-        return (logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature).log_softmax(-1)
+        return (_full(self.head(hidden)) / temperature).log_softmax(-1)
+
+
+def _full(tensor: Tensor) -> Tensor:
+    """In float32, or float64 where it is."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _several_processes() -> bool:
