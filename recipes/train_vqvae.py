@@ -22,7 +22,7 @@ from hwzoo.training import flag
 TEST_SEED = 0  # of the test images' binarisation: the same for every run, whatever its seed
 BOUNDS = ("negative_bound", "rate", "distortion")
 BINARY = tuple(name for name in BINARIZATIONS if name != "none")
-DEFAULTS = {"train_batch_size": 64, "max_train_steps": 1500, "learning_rate": 2e-3, "lr_scheduler": "cosine"}
+DEFAULTS = {"train_batch_size": 64, "max_train_steps": 1500, "learning_rate": 4e-3, "lr_scheduler": "cosine"}
 DEFAULTS |= {"lr_warmup_steps": 100, "use_ema": True, "ema_decay": 0.998, "output_dir": "outputs/vqvae"}
 
 
