@@ -228,7 +228,16 @@ class Prior(nn.Module):
         return self.log_prob(codes, labels)
 
     def log_prob(self, codes: Tensor, labels: Tensor | None) -> Tensor:
-        """log p(codes) in nats: int64, (batch, length), and (batch,) or None -> (batch,)."""
+        """
+        log p(codes), or log p(codes | class).
+
+        Args:
+            codes: int64, (batch, length), in the order of reading.
+            labels: int64, (batch,), of a conditional prior; else None.
+
+        Returns:
+            (batch,), in nats, summed over the codes.
+        """
         tokens = torch.cat([self._first(len(codes), labels), codes[:, :-1]], 1)
         hidden = self.transformer(input_ids=tokens, use_cache=False).last_hidden_state
         return self._log_probs(hidden).gather(-1, codes[..., None])[..., 0].sum(1)
