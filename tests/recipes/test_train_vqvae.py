@@ -118,9 +118,9 @@ def test_training_learns_and_uses_its_codes(train_vqvae, no_pictures, tmp_path):
     flags |= {"lr_warmup_steps": 5, "num_continuous_steps": 30, "restart_steps": 10}
     before = run(train_vqvae, tmp_path / "a", max_train_steps=1, **flags)
     after = run(train_vqvae, tmp_path / "b", max_train_steps=400, **flags)
-    assert before["test_negative_bound"] > 500 and after["test_negative_bound"] < 340
-    assert after["test_codes_used"] == 16 and after["test_perplexity"] > 8
-    assert 0 < after["test_rate"] < 16 * math.log(16)
+    assert before["test_negative_bound"] > 500 and after["test_negative_bound"] < 335
+    assert before["test_codes_used"] < 6 and after["test_codes_used"] > 11 and after["test_perplexity"] > 9
+    assert before["test_rate"] > 16 * math.log(16) and after["test_rate"] < 30
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,8 @@ def test_two_processes_equal_one(train_vqvae, no_pictures, tmp_path):
     assert sum(record.get("restarted", 0) for record in history(tmp_path / "one")) > 0
     for first, second in zip(history(tmp_path / "one"), history(tmp_path / "two"), strict=True):
         assert first.keys() == second.keys()
-        assert first == pytest.approx(second, rel=1e-3)
+        for name in first.keys() - {"perplexity"}:  # that of a batch is the mean over its parts
+            assert first[name] == pytest.approx(second[name], rel=1e-3), name
     weights = [load_file(checkpoint(tmp_path / name, 12) / "model.safetensors") for name in ("one", "two")]
     for name in (f"autoencoder.codebook.{each}" for each in ("counts", "sums", "embeddings")):
         torch.testing.assert_close(weights[0][name], weights[1][name], rtol=1e-3, atol=1e-4)
