@@ -153,7 +153,7 @@ def test_the_console_is_not_the_run(where, recipe, straight, tmp_path):
 
 
 def test_a_hangup_saves_and_leaves(recipe, straight, tmp_path):
-    ended = every_recipe.run(recipe, tmp_path / "run", signals={straight[1] // 3 + 8: signal.SIGHUP})
+    ended = every_recipe.run(recipe, tmp_path / "run", signals={straight[1] // 3 + 12: signal.SIGHUP})
     assert ended.status == 128 + signal.SIGHUP, ended.error
     assert "stopped by SIGHUP after step" in ended.error.splitlines()[-1]
     assert Checkpoints(tmp_path / "run" / "checkpoints").read_latest() is not None
