@@ -22,6 +22,10 @@ CASES = {
             "with / without cache, gated PixelCNN",
         },
     ),
+    "bench_vqvae": (
+        ["--steps=3", "--rounds=1"],
+        {"recipe / bare, autoencoder", "recipe / bare, prior", "quantiser / step"},
+    ),
     "bench_generation": (
         ["--lengths", "2", "4", "--beams", "1", "2", "--rounds=1", "--steps=3", "--plot=generation.png"],
         {"recipe / bare", "with / without cache, 4 tokens, 2 beams"},

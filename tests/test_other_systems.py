@@ -30,6 +30,10 @@ MORE = {
         f"--max_train_steps 2 --train_batch_size 10 --network {network} --num_layers 1 --hidden_size 4"
         for network in ("pixelcnn", "gated_pixelcnn")
     ],
+    "train_vqvae": [
+        "--max_train_steps 2 --train_batch_size 10 --hidden_sizes 4 6 8 --codebook_size 12 --code_size 3 "
+        "--prior uniform --codebook_update loss --num_continuous_steps 1 --restart_steps 1 --num_test_samples 8"
+    ],
     "train_gan": ["--max_train_steps 2 --train_batch_size 10 --generator_channels 8 4 --discriminator_channels 4 6"],
     "train_ddpm": [
         "--max_train_steps 2 --train_batch_size 10 --block_out_channels 8 8 --norm_num_groups 4 --num_bound_images 4 "

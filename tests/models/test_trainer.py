@@ -25,6 +25,10 @@ SMALL = {
     "classifier": dict(image_size=16, image_mean=[0.3], image_std=[0.5]),
     "flow": dict(image_size=8, num_scales=1, num_steps=2, hidden_size=8, num_hidden_layers=1),
     "autoregressive": dict(image_size=8, hidden_size=8, num_layers=1, head_hidden_size=16),
+    "vqvae": dict(
+        image_size=8, hidden_sizes=[8], codebook_size=8, code_size=4, prior_hidden_size=8, prior_num_layers=1,
+        prior_num_heads=2,
+    ),
 }  # fmt: skip
 
 

@@ -25,6 +25,11 @@ def train_autoregressive() -> ModuleType:
 
 
 @pytest.fixture
+def train_vqvae() -> ModuleType:
+    return load_recipe("train_vqvae")
+
+
+@pytest.fixture
 def train_continual() -> ModuleType:
     return load_recipe("train_continual")
 

@@ -22,6 +22,8 @@ from hwzoo import (
     FlowModel,
     GANConfig,
     GANModel,
+    VQVAEConfig,
+    VQVAEModel,
     hub,
     text,
     training,
@@ -311,6 +313,13 @@ def autoregressive_model(folder: Path, **changes) -> str:
     """An untrained one, of binary 28 x 28 images but for the changes."""
     small = {"image_size": 28, "hidden_size": 8, "num_layers": 1, "num_attention_heads": 2, "head_hidden_size": 16}
     hub.save(AutoregressiveModel(AutoregressiveConfig(**small | changes)), folder / "model")
+    return f"--model_name_or_path={folder / 'model'}"
+
+
+def vqvae_model(folder: Path, **changes) -> str:
+    """An untrained one, of binary 28 x 28 images but for the changes."""
+    small = {"hidden_sizes": [4], "prior_hidden_size": 8, "prior_num_layers": 1, "prior_num_heads": 2}
+    hub.save(VQVAEModel(VQVAEConfig(**small | changes)), folder / "model")
     return f"--model_name_or_path={folder / 'model'}"
 
 
@@ -608,12 +617,53 @@ AUTOREGRESSIVE_CASES = {
         2, "--conditional: pictures has one class", lambda tmp: ["--conditional", small_pictures(tmp, classes=1)],
     ),
 }  # fmt: skip
+VQVAE_CASES = {
+    "too many halvings": (
+        2, "hidden_sizes is [4, 4, 4, 4, 4, 4] with image_size 28; nothing is left to halve",
+        lambda tmp: ["--hidden_sizes", *"444444"],
+    ),
+    "one code": (2, "--codebook_size is 1; it must be in [2, inf)", lambda tmp: ["--codebook_size=1"]),
+    "averages that stand still": (
+        2, "--codebook_decay is 1.0; it must be in [0, 1)", lambda tmp: ["--codebook_decay=1"],
+    ),
+    "negative commitment": (
+        2, "--commitment_weight is -1.0; it must be in [0, inf)", lambda tmp: ["--commitment_weight=-1"],
+    ),
+    "too many heads": (
+        2, "prior_hidden_size is 8; it must be divisible by prior_num_heads, which is 3",
+        lambda tmp: ["--prior_num_heads=3"],
+    ),
+    "grey pixels": (2, "--binarization: invalid choice: 'none'", lambda tmp: ["--binarization=none"]),
+    "temperature 0": (2, "--temperature is 0.0; it must be in (0, inf)", lambda tmp: ["--temperature=0"]),
+    "unknown update": (2, "--codebook_update: invalid choice: 'sgd'", lambda tmp: ["--codebook_update=sgd"]),
+    "more than all steps": (2, "--prior_share is 1.5; it must be in [0, 1]", lambda tmp: ["--prior_share=1.5"]),
+    "restarts before the start": (
+        2, "--restart_steps is -1; it must be in [0, inf)", lambda tmp: ["--restart_steps=-1"],
+    ),
+    "a prior of codes that are not there": (
+        2, "--prior_share is 1 without a model", lambda tmp: ["--prior_share=1"],
+    ),
+    "a prior that learns nothing": (
+        2, "is uniform, nothing to train",
+        lambda tmp: ["--prior_share=1", vqvae_model(tmp, prior="uniform")],
+    ),
+    "classes of a uniform prior": (
+        2, "--conditional is of a transformer as prior", lambda tmp: ["--conditional", "--prior=uniform"],
+    ),
+    "a model of other images": (2, "it has image_size 8, the data 28", lambda tmp: [vqvae_model(tmp, image_size=8)]),
+    "a model without classes": (
+        2, "it has num_classes 0, the data 10", lambda tmp: ["--conditional", vqvae_model(tmp)],
+    ),
+    "classes of one class": (
+        2, "--conditional: pictures has one class", lambda tmp: ["--conditional", small_pictures(tmp, classes=1)],
+    ),
+}  # fmt: skip
 ALL_CASES = [
     (recipe, name)
     for recipe, cases in (
         ("train_vae", CASES), ("train_continual", CONTINUAL_CASES), ("train_gan", GAN_CASES),
         ("train_ddpm", DDPM_CASES), ("train_t5", T5_CASES), ("train_flow", FLOW_CASES),
-        ("train_autoregressive", AUTOREGRESSIVE_CASES),
+        ("train_autoregressive", AUTOREGRESSIVE_CASES), ("train_vqvae", VQVAE_CASES),
     )
     for name in cases
 ]  # fmt: skip
@@ -629,6 +679,7 @@ def test_one_line_and_status(recipe, name, request, command_line, tmp_path):
         "train_t5": (T5_CASES, SMALL_T5),
         "train_flow": (FLOW_CASES, SMALL_FLOW),
         "train_autoregressive": (AUTOREGRESSIVE_CASES, SMALL_AUTOREGRESSIVE),
+        "train_vqvae": (VQVAE_CASES, SMALL_VQVAE),
     }[recipe]
     status, named, arguments = cases[name]
     output = tmp_path / "output"
@@ -654,6 +705,7 @@ SMALL_DDPM = [
 SMALL_FLOW = ["--hidden_size=4", "--num_steps=1", "--train_batch_size=20", "--num_test_samples=8"]
 SMALL_AUTOREGRESSIVE = ["--hidden_size=8", "--num_layers=1", "--num_attention_heads=2", "--train_batch_size=20"]
 SMALL_AUTOREGRESSIVE += ["--num_test_samples=8"]
+SMALL_VQVAE = ["--hidden_sizes", "4", "6", "8", "--prior_hidden_size=8", "--prior_num_layers=1", "--prior_num_heads=2"]
 SMALL_T5 = ["--config_d_model=8", "--config_d_ff=8", "--config_num_layers=1", "--config_num_decoder_layers=1"]
 
 

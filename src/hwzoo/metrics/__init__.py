@@ -1,5 +1,6 @@
 """Tensors in, numbers out."""
 
+from .codes import code_counts, code_scores
 from .continual import continual_metrics, continual_results, lower_bound
 from .discriminators import discriminator_mlp, discriminator_values, logit_gradient, train_discriminators
 from .divergence import (
@@ -31,6 +32,8 @@ __all__ = [
     "NUM_NEIGHBORS",
     "active_units",
     "classes_covered",
+    "code_counts",
+    "code_scores",
     "continual_metrics",
     "continual_results",
     "course100",

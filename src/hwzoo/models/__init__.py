@@ -29,6 +29,8 @@ from .gan.configuration_gan import GANConfig
 from .gan.modeling_gan import GANModel
 from .vae.configuration_vae import VAEConfig
 from .vae.modeling_vae import VAEModel
+from .vqvae.configuration_vqvae import VQVAEConfig
+from .vqvae.modeling_vqvae import VQVAEModel
 
 
 @dataclass(frozen=True)
@@ -207,6 +209,7 @@ for _family in (
     Family("gan", GANConfig, GANModel),
     Family("autoregressive", AutoregressiveConfig, AutoregressiveModel),
     Family("flow", FlowConfig, FlowModel),
+    Family("vqvae", VQVAEConfig, VQVAEModel),
     PipelineFamily("ddpm"),
     TextFamily("t5"),
 ):
@@ -250,6 +253,8 @@ __all__ = [
     "TextFamily",
     "VAEConfig",
     "VAEModel",
+    "VQVAEConfig",
+    "VQVAEModel",
     "family_of",
     "register",
 ]

@@ -1,0 +1,290 @@
+"""The vector-quantised variational autoencoder of van den Oord et al. (arXiv:1711.00937), with its prior."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput, can_return_tuple
+
+from .configuration_vqvae import VQVAEConfig
+from .networks_vqvae import Autoencoder, Codebook, Prior, binary_log_prob, uniform_log_prob
+
+TOLERANCE = 1e-3  # what 255 / 255 or bfloat16 of 0 and 1 may be off
+
+
+@dataclass
+class VQVAEOutput(ModelOutput):
+    """
+    What `VQVAEModel.forward` returns: scalars, averaged over the batch.
+
+    Args:
+        loss: distortion + commitment_weight * commitment_loss + codebook_loss + rate: what training minimises.
+        distortion: -log p(x | codes), nats per image.
+        rate: -log p(codes), nats per image; codes carry no gradient, so that it trains the prior alone.
+        commitment_loss: squared distance of the encoder's outputs to their codes, which are held fixed, summed over an
+            image.
+        codebook_loss: the same with the outputs held fixed, which moves the codes; 0 where they are averages.
+        perplexity: of the codes of the batch, from 1 to K.
+    """
+
+    loss: Tensor | None = None
+    distortion: Tensor | None = None
+    rate: Tensor | None = None
+    commitment_loss: Tensor | None = None
+    codebook_loss: Tensor | None = None
+    perplexity: Tensor | None = None
+
+
+class VQVAEPreTrainedModel(PreTrainedModel):
+    """Weights, saving and loading, as all models of transformers have them."""
+
+    config_class = VQVAEConfig
+    base_model_prefix = "vqvae"
+    main_input_name = "pixel_values"
+
+    def _init_weights(self, module: nn.Module):
+        # transformers would draw every layer from N(0, 0.02): keep torch's own initialisation (scaled by the fan-in).
+        # The transformer inside has GPT-2's, by its own class.
+        if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, Codebook)):
+            module.reset_parameters()
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02)
+
+
+class VQVAEModel(VQVAEPreTrainedModel):
+    """
+    Binary images through a grid of discrete codes: an encoder whose outputs are replaced by the nearest embeddings of
+    a codebook, a decoder p(x | codes) of independent pixels, and a prior p(codes).
+
+    Pixels are float32, 0 or 1, shape (batch, num_channels, image_size, image_size). Likelihoods are nats per image.
+    """
+
+    def __init__(self, config: VQVAEConfig):
+        super().__init__(config)
+        self.autoencoder = Autoencoder(config)
+        self.prior = Prior(config) if config.prior == "transformer" else None
+        self.post_init()
+
+    @can_return_tuple
+    def forward(self, pixel_values: Tensor, labels: Tensor | None = None, *, quantize: bool = True) -> VQVAEOutput:
+        """
+        The training loss (equation 3), with that of the prior on the codes as they are. In training mode it counts
+        the uses of the codes and, under `codebook_update` `"ema"`, moves them, those of all processes together.
+
+        Args:
+            pixel_values: 0 and 1, (batch, channels, height, width).
+            labels: int64, (batch,), of a conditional model; an unconditional one ignores them.
+            quantize: whether the decoder gets the codes; else the encoder's outputs, and nothing binds these to codes
+                (a start that keeps codes from collapsing).
+
+        Raises:
+            ValueError: for pixels other than 0 and 1 or images of another size; a conditional model without labels.
+        """
+        self._check_pixels(pixel_values)
+        losses, codes = self.autoencoder(pixel_values, quantize)
+        rate = -self.prior_log_prob(codes, labels).mean()
+        return VQVAEOutput(**losses | {"loss": losses["loss"] + rate, "rate": rate})
+
+    def negative_bound(self, pixel_values: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """
+        An upper bound on -log p(x): -log p(codes) - log p(x | codes) at the codes of the encoder, one term of the sum
+        over all codes. It is exact: nothing is sampled.
+
+        Args:
+            pixel_values: 0 and 1, (batch, channels, height, width).
+            labels: int64, (batch,), of a conditional model (a bound on -log p(x | label)); else ignored.
+
+        Returns:
+            Bound, rate (-log p(codes)) and distortion (-log p(x | codes)), nats per image, (batch,) each; the first is
+            the sum of the others.
+
+        Raises:
+            ValueError: as of `forward`.
+        """
+        codes = self.encode(pixel_values)
+        rate = -self.prior_log_prob(codes, labels)
+        distortion = -binary_log_prob(pixel_values, self._logits(codes))
+        return rate + distortion, rate, distortion
+
+    @torch.no_grad()
+    def encode(self, pixel_values: Tensor) -> Tensor:
+        """Codes of images of 0 and 1: (batch, channels, height, width) -> int64, (batch, grid, grid)."""
+        self._check_pixels(pixel_values)
+        return self.autoencoder.nearest(self.autoencoder.latents(pixel_values))
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """
+        Probabilities of a 1.
+
+        Args:
+            codes: int64, (batch, grid, grid), from 0 to codebook_size - 1.
+
+        Returns:
+            Means of p(x | codes) in [0, 1], (batch, channels, height, width).
+
+        Raises:
+            ValueError: for codes of another shape or not in the codebook.
+        """
+        self._check_codes(codes)
+        return self._logits(codes).sigmoid()
+
+    def reconstruct(self, pixel_values: Tensor) -> Tensor:
+        """Means of p(x | codes) at the codes of images of 0 and 1: in [0, 1], of the same shape."""
+        return self.decode(self.encode(pixel_values))
+
+    def prior_log_prob(self, codes: Tensor, labels: Tensor | None = None) -> Tensor:
+        """
+        log p(codes).
+
+        Args:
+            codes: int64, (batch, grid, grid), from 0 to codebook_size - 1.
+            labels: as of `negative_bound`.
+
+        Returns:
+            (batch,), in nats, summed over the codes of an image.
+
+        Raises:
+            ValueError: for codes of another shape or not in the codebook; a conditional model without labels.
+        """
+        self._check_codes(codes)
+        if self.prior is None:
+            like = self.autoencoder.codebook.embeddings
+            dtype = torch.promote_types(like.dtype, torch.float32)
+            return torch.full((len(codes),), uniform_log_prob(self.config), dtype=dtype, device=like.device)
+        if self.config.num_classes and labels is None:
+            raise ValueError("labels is None, but this model is conditional: give a class for each image")
+        return self.prior.log_prob(codes.flatten(1), labels if self.config.num_classes else None)
+
+    @torch.no_grad()
+    def sample_codes(
+        self,
+        num_samples: int,
+        *,
+        labels: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """
+        Codes drawn from the prior, one after the other.
+
+        Args:
+            num_samples: how many images.
+            labels: int64, (num_samples,), for a conditional model only; each class is as likely when not given.
+            generator: of labels and codes; torch's global one when not given.
+            temperature: divides the prior's logits: 1 draws from it, less prefers its likely codes.
+
+        Returns:
+            int64, (num_samples, grid, grid).
+
+        Raises:
+            ValueError: for a temperature that is not above 0; labels to an unconditional model, or wrong ones to a
+                conditional one.
+        """
+        if not temperature > 0:
+            raise ValueError(f"temperature is {temperature}; it must be above 0")
+        labels, size = self._drawn_labels(num_samples, labels, generator), self.config.grid_sizes[-1]
+        given = {"device": self.device if generator is None else generator.device}
+        given |= {} if generator is None else {"generator": generator}
+        if self.prior is None:
+            codes = torch.randint(self.config.codebook_size, (num_samples, size, size), **given)
+            return codes.to(self.device)
+        uniform = torch.rand((num_samples, size**2), **given).to(self.device)
+        return self.prior.sample(labels, uniform, temperature).unflatten(1, (size, size))
+
+    @torch.no_grad()
+    def sample(
+        self,
+        num_samples: int,
+        *,
+        labels: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """
+        Means of p(x | codes) for codes drawn from the prior.
+
+        Args:
+            num_samples: how many.
+            labels: as of `sample_codes`.
+            generator: as of `sample_codes`.
+            temperature: as of `sample_codes`.
+
+        Returns:
+            (num_samples, channels, height, width) in [0, 1].
+
+        Raises:
+            ValueError: as of `sample_codes`.
+        """
+        given = {"labels": labels, "generator": generator, "temperature": temperature}
+        return self.decode(self.sample_codes(num_samples, **given))
+
+    @torch.no_grad()
+    def restart_dead_codes(
+        self, pixel_values: Tensor, *, threshold: float = 0.05, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """
+        Moves codes that the training batches hardly use to outputs of the encoder, which are drawn at random (as in
+        Jukebox, arXiv:2005.00341, section 3.1). Several processes draw from the images of all; each calls it.
+
+        Args:
+            pixel_values: of a training batch, 0 and 1, (batch, channels, height, width).
+            threshold: a code is dead that is used less often than this share of the mean use.
+            generator: of the draws, in the same state in all processes; torch's global one when not given.
+
+        Returns:
+            How many codes were moved, a scalar.
+
+        Raises:
+            ValueError: as of `forward`.
+        """
+        self._check_pixels(pixel_values)
+        latents = self.autoencoder.latents(pixel_values).permute(0, 2, 3, 1).flatten(0, 2)
+        return self.autoencoder.codebook.restart(latents, threshold, generator)
+
+    def _logits(self, codes: Tensor) -> Tensor:
+        return self.autoencoder.logits(self.autoencoder.embedded(codes))
+
+    def _check_pixels(self, pixel_values: Tensor):
+        shape = (self.config.num_channels, self.config.image_size, self.config.image_size)
+        if pixel_values.shape[1:] != shape:
+            raise ValueError(
+                f"pixel_values has shape {tuple(pixel_values.shape)}; this model takes (batch, "
+                f"{', '.join(map(str, shape))})"
+            )
+        # In training on an accelerator each look at a value would wait for the device.
+        if not (torch.compiler.is_compiling() or (self.training and pixel_values.device.type != "cpu")):
+            wrong = torch.minimum(pixel_values.abs(), (pixel_values - 1).abs()) > TOLERANCE
+            if wrong.any():
+                value = pixel_values[wrong][0].item()
+                raise ValueError(f"pixel_values holds {value:.4g}; this model takes 0 and 1: binarise them")
+
+    def _check_codes(self, codes: Tensor):
+        size, num = self.config.grid_sizes[-1], self.config.codebook_size
+        if codes.shape[1:] != (size, size):
+            raise ValueError(f"codes has shape {tuple(codes.shape)}; this model takes (batch, {size}, {size})")
+        if codes.device.type == "cpu" and not torch.compiler.is_compiling():
+            wrong = codes[(codes < 0) | (codes >= num)]
+            if len(wrong):
+                raise ValueError(f"codes holds {wrong[0].item()}; it must be one of 0 to {num - 1} everywhere")
+
+    def _drawn_labels(self, num: int, labels: Tensor | None, generator: torch.Generator | None) -> Tensor | None:
+        """Labels on the model's device, drawn where they are wanted and not given."""
+        num_classes = self.config.num_classes
+        if not num_classes:
+            if labels is not None:
+                raise ValueError("labels were given, but this model is unconditional: leave labels at None")
+            return None
+        if labels is None:
+            device = self.device if generator is None else generator.device
+            return torch.randint(num_classes, (num,), generator=generator, device=device).to(self.device)
+        allowed = f"one of 0 to {num_classes - 1} for each of the {num} images"
+        if labels.shape != (num,):
+            raise ValueError(f"labels has shape {tuple(labels.shape)}; it must be {allowed}")
+        wrong = labels[(labels < 0) | (labels >= num_classes)]
+        if len(wrong):
+            raise ValueError(f"labels holds {wrong[0].item()}; it must be {allowed}")
+        return labels.to(self.device)
+
+
+__all__ = ["VQVAEModel", "VQVAEPreTrainedModel"]
