@@ -5,8 +5,7 @@ causal transformer over its codes as prior, tests its bound and saves both in on
     accelerate launch recipes/train_vqvae.py
     accelerate launch recipes/train_vqvae.py --config recipes/configs/vqvae/mnist.yaml
 
-The first trains on scikit-learn's digits, offline. As in the paper, the codes are trained first; then they stay, and
-the prior is trained on them: `--prior_share` is its share of the steps.
+The first trains on scikit-learn's digits. The codes come first, then the prior, for `--prior_share` of the steps.
 """
 
 from dataclasses import asdict, dataclass
@@ -130,7 +129,7 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
         entries = {f"{part}_{name}": each for part in states for name, each in states[part].entries().items()}
         return training.fit(
             run, accelerator, batches, train_step, state={"model": model, "noise": noise, **entries},
-            identity=identity, evaluate=lambda: watch_means(scores, 1000), ending=ending,
+            identity=identity, evaluate=lambda: watch_means(scores, 1000), ending=ending, shown=BOUNDS,
         ).results  # fmt: skip
 
 
@@ -150,10 +149,9 @@ def phases(model, prior_share: float, total_steps: int) -> dict[str, int]:
 
 
 def save_pictures(folder, model, data, test_set, run, protocol, limit):
-    num, made_by = limit or 200, training.made_by(run, data)
-    draw = generators.sampler(model, run.seed, num, evenly=True, temperature=protocol.temperature)
-    caption = f"{num} samples at temperature {protocol.temperature:g}; {made_by}"
-    training.save_image_grid(draw(num), folder / "samples.png", caption)
+    num, made_by, t = limit or 200, training.made_by(run, data), protocol.temperature
+    draw = generators.sampler(model, run.seed, num, evenly=True, temperature=t)
+    training.save_image_grid(draw(num), folder / "samples.png", f"{num} samples at temperature {t:g}; {made_by}")
     shape, generator = (num, *[model.config.grid_sizes[-1]] * 2), torch.Generator().manual_seed(run.seed)
     uniform = torch.randint(model.config.codebook_size, shape, generator=generator)
     versions = data.test_versions(test_set, slice(limit or 100))

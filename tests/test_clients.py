@@ -45,6 +45,13 @@ SMALL = {
     "autoregressive": (
         "autoregressive", {"image_size": 8, "hidden_size": 8, "num_layers": 1, "head_hidden_size": 16},
     ),
+    "VQ-VAE": (
+        "vqvae",
+        {
+            "image_size": 8, "hidden_sizes": [4, 4], "num_residual_layers": 1, "codebook_size": 6, "code_size": 2,
+            "prior_hidden_size": 8, "prior_num_layers": 1, "prior_num_heads": 2,
+        },
+    ),
     "classifier": ("classifier", {"image_size": 8, "backbone": "mlp", "hidden_sizes": [4]}),
 }  # fmt: skip
 IMAGES = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0)).round()

@@ -205,6 +205,7 @@ CASES = {
     ("train_ddpm", "classifier"): (["--max_train_steps=1"], ("images",)),
     ("train_autoregressive", "classifier"): (["--max_train_steps=1"], ("images",)),
     ("train_flow", "classifier"): (["--max_train_steps=1"], ("images",)),
+    ("train_vqvae", "classifier"): (["--max_train_steps=1"], ("images",)),
     **{
         (recipe.stem, "model_name_or_path"): (["--max_train_steps=0"], ("images", "pipeline"))
         for recipe in RECIPES.glob("train_*.py")

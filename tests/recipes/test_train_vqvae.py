@@ -95,10 +95,11 @@ def test_what_a_run_leaves(train_vqvae, tmp_path):
     torch.testing.assert_close(samples / 255, expected, atol=1 / 254, rtol=0)
     uniform = tiles_of(tmp_path / "uniform_samples.png", columns=20)
     assert uniform.shape == (200, 28, 28) and not torch.equal(uniform, samples)
-    pairs = tiles_of(tmp_path / "reconstructions.png", columns=20).unflatten(0, (5, 2, 20))
-    assert torch.equal(pairs[:, 0].flatten(0, 1), test_set.images[:100, 0])
+    pairs = tiles_of(tmp_path / "reconstructions.png", columns=20).unflatten(0, (5, 3, 20))
+    assert torch.equal(pairs[:, 0].flatten(0, 1), load_images("digits").test.images[:100, 0])
+    assert torch.equal(pairs[:, 1].flatten(0, 1), test_set.images[:100, 0])
     reconstructed = model.reconstruct(images[:100])[:, 0].detach()
-    torch.testing.assert_close(pairs[:, 1].flatten(0, 1) / 255, reconstructed, atol=1 / 254, rtol=0)
+    torch.testing.assert_close(pairs[:, 2].flatten(0, 1) / 255, reconstructed, atol=1 / 254, rtol=0)
     for name in ("curves.png", "code_use.png"):
         assert Image.open(tmp_path / name).width > 300
     card = " ".join((tmp_path / "README.md").read_text().split())

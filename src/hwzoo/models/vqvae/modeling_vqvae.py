@@ -9,6 +9,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_vqvae import VQVAEConfig
 from .networks_vqvae import Autoencoder, Codebook, Prior, binary_log_prob, uniform_log_prob
+from .pixels import check_pixels
 
 TOLERANCE = 1e-3  # what 255 / 255 or bfloat16 of 0 and 1 may be off
 
@@ -67,7 +68,14 @@ class VQVAEModel(VQVAEPreTrainedModel):
         self.post_init()
 
     @can_return_tuple
-    def forward(self, pixel_values: Tensor, labels: Tensor | None = None, *, quantize: bool = True) -> VQVAEOutput:
+    def forward(
+        self,
+        pixel_values: Tensor,
+        labels: Tensor | None = None,
+        return_loss: bool = True,
+        *,
+        quantize: bool = True,
+    ) -> VQVAEOutput:
         """
         The training loss (equation 3), with that of the prior on the codes as they are. In training mode it counts
         the uses of the codes and, under `codebook_update` `"ema"`, moves them, those of all processes together.
@@ -75,6 +83,7 @@ class VQVAEModel(VQVAEPreTrainedModel):
         Args:
             pixel_values: 0 and 1, (batch, channels, height, width).
             labels: int64, (batch,), of a conditional model; an unconditional one ignores them.
+            return_loss: as in transformers, whose Trainer takes from it that there is a loss without labels.
             quantize: whether the decoder gets the codes; else the encoder's outputs, and nothing binds these to codes
                 (a start that keeps codes from collapsing).
 
@@ -84,7 +93,7 @@ class VQVAEModel(VQVAEPreTrainedModel):
         self._check_pixels(pixel_values)
         losses, codes = self.autoencoder(pixel_values, quantize)
         rate = -self.prior_log_prob(codes, labels).mean()
-        return VQVAEOutput(**losses | {"loss": losses["loss"] + rate, "rate": rate})
+        return VQVAEOutput(**losses | {"loss": losses["loss"] + rate if return_loss else None, "rate": rate})
 
     def negative_bound(self, pixel_values: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """
@@ -252,6 +261,7 @@ class VQVAEModel(VQVAEPreTrainedModel):
                 f"pixel_values has shape {tuple(pixel_values.shape)}; this model takes (batch, "
                 f"{', '.join(map(str, shape))})"
             )
+        check_pixels(pixel_values, self.training)
         # In training on an accelerator each look at a value would wait for the device.
         if not (torch.compiler.is_compiling() or (self.training and pixel_values.device.type != "cpu")):
             wrong = torch.minimum(pixel_values.abs(), (pixel_values - 1).abs()) > TOLERANCE
