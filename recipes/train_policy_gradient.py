@@ -76,9 +76,9 @@ def main(settings: Settings) -> dict:
         for name in settings.estimators:
             if index == 0 or name in ZERO_MATTERS:
                 learned = blackbox.learn(
-                    name, task, blackbox.pair_of(words), settings.seeds, hidden_sizes=settings.hidden_sizes, steps=last,
-                    learning_rate=settings.learning_rate, batch_size=settings.train_batch_size, eval_at=eval_at,
-                    noise_at=table_steps if name == "reinforce" else (),
+                    name, task, blackbox.pair_of(words), settings.seeds, steps=last, eval_at=eval_at,
+                    hidden_sizes=settings.hidden_sizes, batch_size=settings.train_batch_size,
+                    learning_rate=settings.learning_rate, noise_at=table_steps if name == "reinforce" else (),
                 )  # fmt: skip
                 rows[name if name == "supervised" else f"{name} {words}"] = row_of(name, words, learned)
                 print(f"{list(rows)[-1]}: {time.monotonic() - started:.0f} s", flush=True)
