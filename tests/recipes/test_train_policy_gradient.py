@@ -40,7 +40,7 @@ def test_what_a_run_leaves(recipe, tmp_path, capsys):
         assert image.width > 900 and len(image.convert("RGB").getcolors(1_000_000)) > 20
     assert {path.name for path in tmp_path.iterdir()} == {"all_results.json", "preset.yaml", "curves.png"}
     (again,) = parse_arguments([recipe.Settings], [f"--config={tmp_path / 'preset.yaml'}"])
-    assert (again.seeds, again.max_train_steps, again.pairs) == ([73, 0], 20, [(3, -1), (1, 0)])
+    assert (again.seeds, again.max_train_steps, again.rewards) == ([73, 0], 20, ["3/-1", "1/0"])
     printed = capsys.readouterr().out
     assert "| estimator, rewards | 20 steps | training, at the end |" in printed and "| argmax 1/0 | " in printed
 
