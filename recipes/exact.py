@@ -12,7 +12,7 @@ pseudo-likelihood, entropy; Gibbs sampling beside the exact law; J from samples 
 ten estimates of an expected loss's gradient beside the exact one; and the language that each learns against a
 discriminator, beside counting, in total variation over all strings.
 
-all_results.json holds the tables. `ring` takes TIME, `bigram` TIME of one core of an AMD EPYC.
+all_results.json holds the tables. `ring` takes 11 seconds, `bigram` 80 of one core of an AMD EPYC (Zen 4).
 """
 
 import time

@@ -12,7 +12,7 @@ the reward of every answer, `evolution` perturbs the weights (arXiv:1703.03864),
 first of `--rewards`, right/wrong, is for all of them, the others for `argmax` and `reinforce`: to those alone it
 matters where 0 lies. Accuracy is of the most probable answer, whatever the training drew.
 
-all_results.json holds accuracies, curves.png draws them. The course's data and settings, with five seeds, take TIME.
+all_results.json holds accuracies, curves.png draws them. Takes 54 seconds of one core of an AMD EPYC (Zen 4).
 """
 
 import time
