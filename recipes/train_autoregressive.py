@@ -21,7 +21,7 @@ from hwzoo.training import flag
 
 TEST_SEED = 0  # of the test images' binarisation: the same for every run, whatever its seed
 LOSS = "negative_log_prob"
-DEFAULTS = {"train_batch_size": 32, "max_train_steps": 1500, "learning_rate": 2e-3, "lr_scheduler": "cosine"}
+DEFAULTS = {"train_batch_size": 32, "max_train_steps": 800, "learning_rate": 2e-3, "lr_scheduler": "cosine"}
 DEFAULTS |= {"lr_warmup_steps": 100, "use_ema": True, "ema_decay": 0.998, "output_dir": "outputs/autoregressive"}
 
 

@@ -305,7 +305,8 @@ def _locked(folder: Path) -> Iterator[None]:
 def _start_trackers(accelerator: Accelerator, run: RunArguments):
     logs = Path(run.output_dir) / "logs"
     logs.mkdir(exist_ok=True)
-    os.environ.setdefault("TRACKIO_DIR", str(logs.resolve()))  # trackio knows no folder argument
+    if "trackio" in run.report_to:  # it knows no folder argument, and takes the first of a process
+        os.environ.setdefault("TRACKIO_DIR", str(logs.resolve()))
     settings = {name: value for name, value in vars(run).items() if isinstance(value, int | float | str)}
     own = {"config": settings, "init_kwargs": {"wandb": {"dir": str(logs)}}}
     accelerator.init_trackers(Path(run.output_dir).resolve().name, **own)
