@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from packaging.version import Version
 from transformers import AutoImageProcessor, ByT5Tokenizer, T5ForConditionalGeneration, Trainer, TrainingArguments
 from transformers.pipelines import PIPELINE_REGISTRY
 
@@ -134,8 +135,15 @@ def test_each_family_of_the_zoo_has_a_column():
     assert CALLS.keys() <= {call for call, _, _ in CELLS}
 
 
+# The page is of the newest versions: torch 2.7 exports less of these, and says so in other words.
+NEEDS_NEWEST_TORCH = "flow", "autoregressive", "VQ-VAE"
+OLD_TORCH = Version(torch.__version__) < Version("2.13")
+
+
 @pytest.mark.parametrize(("call", "column", "cell"), [each for each in CELLS if each[0] in CALLS])
 def test_a_cell_says_what_the_call_does(call, column, cell, tmp_path):
+    if OLD_TORCH and "torch.export" in call and column in NEEDS_NEWEST_TORCH:
+        pytest.skip("docs/clients.md is of the newest torch")
     model = small(column)
     if not cell.startswith(("refused", "has none")):
         CALLS[call](model, tmp_path, cell)
@@ -146,6 +154,7 @@ def test_a_cell_says_what_the_call_does(call, column, cell, tmp_path):
         assert words in str(error.value)
 
 
+@pytest.mark.skipif(OLD_TORCH, reason="docs/clients.md is of the newest torch")
 @pytest.mark.parametrize("column", ["flow", pytest.param("autoregressive", marks=pytest.mark.slow)])
 def test_flow_and_autoregressive_are_traced(column):
     """By torch.compile and torch.export; of the autoregressive model `forward` only, as its `sample` is a loop."""
