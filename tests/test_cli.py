@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import warm
 import yaml
 from recipe_runs import RECIPES, load_recipe
 
@@ -40,9 +41,8 @@ def presets_listed() -> dict[str, list[str]]:
 def hwzoo(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
     """Runs the command in a process of its own, in a folder."""
     path = os.pathsep.join([str(Path(hwzoo_cli.__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = [sys.executable, "-m", "hwzoo_cli", *arguments]
     environment = {**os.environ, "PYTHONPATH": path, **environment}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    return warm.run(["-m", "hwzoo_cli", *arguments], cwd=folder, env=environment)
 
 
 def test_every_recipe_has_a_command_of_its_own():

@@ -1,12 +1,12 @@
 """A deprecation of one of the libraries fails the test in which it is used."""
 
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+import warm
 from recipe_runs import finish, start
 
 USES = """
@@ -36,8 +36,8 @@ def test_what_is_neither():
 def test_a_deprecation_fails_the_test_that_uses_it(tmp_path):
     (tmp_path / "conftest.py").write_text((Path(__file__).parent / "conftest.py").read_text())
     (tmp_path / "test_uses.py").write_text(USES)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "/dev/null", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "/dev/null", tmp_path]
+    done = warm.run(command, cwd=tmp_path)
     assert "2 failed, 1 passed" in done.stdout, done.stdout
     assert "transformers.utils.deprecation: `old` is deprecated and will be removed in version 99.0" in done.stdout
     assert "transformers.x: `old` is deprecated" in done.stdout

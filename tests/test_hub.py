@@ -5,12 +5,12 @@ import json
 import os
 import shlex
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+import warm
 from huggingface_hub import HfApi, close_session, constants
 from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 from loopback_hub import LoopbackHub
@@ -667,7 +667,7 @@ def test_push_to_hub_of_transformers_takes_the_code_along(tmp_path_factory):
     """In a process of its own: the libraries keep the address of the Hub."""
     with LoopbackHub(token=TOKEN) as server:
         environment = os.environ | server.environment(tmp_path_factory.mktemp("cache")) | {"HF_HUB_DISABLE_XET": "1"}
-        subprocess.run([sys.executable, "-c", PUSHES], env=environment | {"HF_HUB_OFFLINE": "0"}, check=True)
+        warm.run(["-c", PUSHES], env=environment | {"HF_HUB_OFFLINE": "0"}, check=True)
         for family in filter(lambda family: family.model_class, FAMILIES):
             folder = Path(inspect.getfile(family.model_class)).parent
             files = server.repos[f"me/{family.name}"].files

@@ -3,8 +3,6 @@
 import io
 import json
 import os
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+import warm
 import yaml
 from loopback_hub import LoopbackHub
 
@@ -25,8 +24,7 @@ def run(server, folder, program, *arguments):
     """Runs a program that prints one line of JSON, against the Hub; gives what it says."""
     environment = os.environ | server.environment(folder / "cache")
     environment.pop("HWZOO_DATA_DIR", None)
-    command = [sys.executable, "-W", "ignore", "-c", program, *map(str, arguments)]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    done = warm.run(["-W", "ignore", "-c", program, *arguments], cwd=folder, env=environment)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

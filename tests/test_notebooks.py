@@ -2,12 +2,11 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+import warm
 
 from hwzoo import VAEModel
 
@@ -41,8 +40,7 @@ def test_a_notebook_is_kept_without_outputs(path):
 def test_the_tour_is_run_as_it_stands(tmp_path):
     folder = tmp_path / "tour"
     environment = os.environ | {"TOUR_FOLDER": str(folder), "TOUR_STEPS": "20"}
-    command = [sys.executable, "-c", RUN, "tour.ipynb"]
-    ended = subprocess.run(command, cwd=NOTEBOOKS, env=environment, capture_output=True, text=True, timeout=300)
+    ended = warm.run(["-c", RUN, "tour.ipynb"], cwd=NOTEBOOKS, env=environment)
     assert ended.returncode == 0, ended.stderr[-3000:]
     told = json.loads(ended.stdout.splitlines()[-1])
     saved = json.loads((folder / "all_results.json").read_text())

@@ -2,10 +2,9 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
+import warm
 from huggingface_hub.errors import HTTPError
 from loopback_hub import LoopbackHub
 
@@ -150,9 +149,6 @@ def test_models_tokenizers_adapters_and_data_come_from_a_busy_hub(tmp_path):
         ):
             server.fail("GET", path, status)
             server.fail("HEAD", path, status)
-        done = subprocess.run(
-            [sys.executable, "-c", LOADING], env=os.environ | server.environment(tmp_path / "cache"),
-            capture_output=True, text=True, timeout=300, check=False,
-        )  # fmt: skip
+        done = warm.run(["-c", LOADING], env=os.environ | server.environment(tmp_path / "cache"))
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["8", str(len(tokenizer)), "PeftModelForSeq2SeqLM", "100"]

@@ -3,13 +3,12 @@
 import inspect
 import json
 import os
-import subprocess
-import sys
 
 import diffusers
 import numpy as np
 import pytest
 import torch
+import warm
 from diffusers import DDPMPipeline, DiffusionPipeline
 from loopback_hub import LoopbackHub
 from PIL import Image
@@ -366,9 +365,7 @@ def test_it_loads_where_hwzoo_is_not_installed(tiny_unet, tmp_path):
     hub.save(pipeline, tmp_path / "model")
     program = tmp_path / "program.py"
     program.write_text(WITHOUT_HWZOO)
-    done = subprocess.run(
-        [sys.executable, program, tmp_path / "model", tmp_path / "again"], capture_output=True, text=True, timeout=240
-    )
+    done = warm.run([program, tmp_path / "model", tmp_path / "again"])
     assert done.returncode == 0, done.stderr
     expected = draw(pipeline, [0, 2], guidance_scale=3.0)
     assert expected.shape == (2, 1, 6, 6)
@@ -426,8 +423,7 @@ def test_it_is_pushed_and_loads_by_its_id(tiny_unet, tmp_path):
     with LoopbackHub(token="hf_right", users=("me",)) as server:
         environment = os.environ | server.environment(tmp_path / "cache") | {"HF_TOKEN": "hf_right"}
         for program, folder in ((PUSH, tmp_path / "model"), (LOAD, tmp_path)):
-            command = [sys.executable, "-c", program, folder]
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
+            done = warm.run(["-c", program, folder], env=environment)
             assert done.returncode == 0, done.stderr
         assert server.repos["me/ours"].files["README.md"].decode() == card.replace('"model"', '"me/ours"')
     for name in ("ours", "theirs"):

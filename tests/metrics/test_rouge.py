@@ -1,11 +1,9 @@
 """ROUGE: known values, agreement with rouge-score, and that the metric loads where there is no network."""
 
-import subprocess
-import sys
-
 import evaluate
 import numpy as np
 import pytest
+import warm
 from rouge_score import rouge_scorer, scoring
 
 from hwzoo.metrics.rouge.sentences import split_sentences
@@ -115,9 +113,7 @@ def test_it_loads_by_path_without_a_network(tmp_path):
         "print(evaluate.load(sys.argv[1]).compute(predictions=['a b. C'], references=['a b. C'], newline_split=True))"
     )
     environment = {"HF_HOME": str(tmp_path), "PATH": "", "HWZOO_DATA_DIR": ""}
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(ROUGE)], env=environment, cwd=tmp_path, capture_output=True, text=True
-    )
+    done = warm.run(["-c", program, ROUGE], env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("1.0") == 4
 

@@ -5,12 +5,11 @@ import math
 import os
 import re
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+import warm
 from huggingface_hub.errors import StrictDataclassClassValidationError
 from PIL import Image
 from torch import nn
@@ -412,14 +411,8 @@ def test_a_pipeline_names_what_is_in_a_picture(folder, monkeypatch):
 def test_a_pipeline_works_without_hwzoo(folder, former_folder, tmp_path):
     pictures = [folder / "grey.png", folder / "colour.png"]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")}
-    output = subprocess.run(
-        [sys.executable, "-c", PIPELINE, folder, former_folder, *pictures],
-        cwd=tmp_path,
-        env=environment,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
+    command = ["-c", PIPELINE, folder, former_folder, *pictures]
+    output = warm.run(command, cwd=tmp_path, env=environment, check=True).stdout
     *_, names, answers_of_pictures, former_names, same_answers = output.splitlines()
     assert names == "ClassifierForImageClassification ClassifierImageProcessor"
     assert former_names == "ContinualForImageClassification ContinualImageProcessor"

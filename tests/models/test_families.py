@@ -4,12 +4,11 @@ import importlib
 import inspect
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+import warm
 from huggingface_hub.errors import StrictDataclassFieldValidationError
 from safetensors.torch import save_file
 from torch import nn
@@ -271,12 +270,8 @@ def remote(tmp_path_factory):
         torch.save(some_inputs(family, model.config), folder / "inputs.pt")
         (folder / "auto_class").write_text(family.auto_class.__name__)
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(elsewhere / "modules")}
-    subprocess.run(
-        [sys.executable, "-c", REMOTE, *(root / family.name for family in ZOO)],
-        cwd=elsewhere,
-        env=environment,
-        check=True,
-    )
+    folders = [root / family.name for family in ZOO]
+    warm.run(["-c", REMOTE, *folders], cwd=elsewhere, env=environment, check=True)
     return root
 
 

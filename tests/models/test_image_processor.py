@@ -1,12 +1,11 @@
 """The classifier's image processor takes what transformers' own take, and its features come out of a pipeline."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+import warm
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, pipeline
 
@@ -151,7 +150,7 @@ def test_the_pipeline_gives_features(folder, tmp_path):
     for pool in (False, True):
         torch.testing.assert_close(features(picture, return_tensors=True, pool=pool), expected)
     picture.save(tmp_path / "picture.png")
-    subprocess.run([sys.executable, "-c", REMOTE, str(folder)], cwd=tmp_path, check=True)  # without hwzoo
+    warm.run(["-c", REMOTE, folder], cwd=tmp_path, check=True)  # without hwzoo
     np.testing.assert_allclose(np.load(tmp_path / "features.npy"), expected, rtol=1e-5, atol=1e-6)
 
 

@@ -8,11 +8,10 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import warm
 from loopback_hub import LoopbackHub
 from recipe_runs import checkpoint, same_run, save_classifier, stopped_at
 
@@ -47,9 +46,7 @@ def family(tmp_path) -> Path:
 def python(family: Path, *arguments: str, **environment: str) -> str:
     paths = [str(family), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | environment
-    done = subprocess.run(
-        [sys.executable, *arguments], env=environment, cwd=family.parent, capture_output=True, text=True, timeout=300
-    )
+    done = warm.run(arguments, env=environment, cwd=family.parent)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -2,12 +2,11 @@
 
 import json
 import math
-import sys
 from pathlib import Path
 
 import pytest
-import recipe_runs
 import torch
+import warm
 from PIL import Image
 from recipe_runs import load_recipe, results_but_times
 
@@ -187,7 +186,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(recipe, no_pictures, tmp_path):
 
 
 def test_help_as_from_the_command_line(recipe):
-    process = recipe_runs.start([sys.executable, recipe.__file__, "--help"])
-    out, error = recipe_runs.finish(process)
-    assert process.returncode == 0, error
-    assert "python recipes/estimate_divergence.py --seed 1" in out and "--gradient_penalty_weight (0, inf)" in out
+    done = warm.run([recipe.__file__, "--help"])
+    assert done.returncode == 0, done.stderr
+    assert "python recipes/estimate_divergence.py --seed 1" in done.stdout
+    assert "--gradient_penalty_weight (0, inf)" in done.stdout

@@ -3,13 +3,12 @@
 import json
 import os
 import re
-import subprocess
-import sys
 from hashlib import sha256
 
 import numpy as np
 import pytest
 import torch
+import warm
 import yaml
 from datasets import ClassLabel, Dataset, Features
 from datasets import Image as ImageColumn
@@ -239,11 +238,9 @@ def test_a_model_of_the_hub_is_compared_with_the_data_of_its_training(recipe, tm
     with LoopbackHub(token="hf_right") as server:
         server.add_dataset("me/shapes", rows)
         server.add_model("me/vae", {path.name: path.read_bytes() for path in (tmp_path / "vae").iterdir()})
-        command = [sys.executable, "-c", EVALUATE, recipe.__file__, "me/vae", f"--classifier={classifier}"]
-        done = subprocess.run(
-            [*command, f"--output_dir={tmp_path / 'scores'}"],
-            env=os.environ | server.environment(tmp_path / "cache"), capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
+        command = ["-c", EVALUATE, recipe.__file__, "me/vae", f"--classifier={classifier}"]
+        environment = os.environ | server.environment(tmp_path / "cache")
+        done = warm.run([*command, f"--output_dir={tmp_path / 'scores'}"], env=environment)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "scores" / "scores.json").read_text())
     assert results["dataset"] == "me/shapes" and results["num_samples"] == 20

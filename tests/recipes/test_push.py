@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+import warm
 from huggingface_hub import ModelCard
 from loopback_hub import LoopbackHub
 
@@ -60,9 +61,7 @@ print(json.dumps(model.sample(2, generator=torch.Generator().manual_seed(0)).fla
 
 
 def python(server, tmp_path, *arguments: str, **kwargs) -> subprocess.CompletedProcess:
-    environment = os.environ | server.environment(tmp_path / "cache")
-    command = [sys.executable, *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, **kwargs)
+    return warm.run(arguments, env=os.environ | server.environment(tmp_path / "cache"), **kwargs)
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:

@@ -7,11 +7,11 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import recipe_runs
+import warm
 from forked import TwoProcesses
 from loopback_hub import LoopbackHub
 from peft import AutoPeftModelForSeq2SeqLM
@@ -384,5 +384,4 @@ def test_the_model_or_the_adapter_alone_is_pushed(method, train_t5, base, words,
 
 
 def python(environment: dict, program: str, *arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-c", program, *arguments]
-    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=300)
+    return warm.run(["-c", program, *arguments], env=os.environ | environment)
