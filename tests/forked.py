@@ -28,19 +28,21 @@ def context():
 
 class TwoProcesses:
     """
-    Starts a recipe in two processes that know of each other, as those of torchrun do.
+    Starts a recipe in two processes as torchrun does.
 
     Args:
         recipe: its name.
         folder: of its output; what the processes write to standard error comes into files beside it.
         arguments: further ones.
+        on_cpu: whether accelerate is told so; without it they do not know of each other where there is no GPU.
     """
 
-    def __init__(self, recipe: str, folder: Path, *arguments: str):
+    def __init__(self, recipe: str, folder: Path, *arguments: str, on_cpu: bool = True):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        environment = {"ACCELERATE_USE_CPU": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": 2}
+        environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": 2}
+        environment |= {"ACCELERATE_USE_CPU": 1} if on_cpu else {}
         self._processes, self._errors = [], []
         folder.parent.mkdir(parents=True, exist_ok=True)
         for rank in (0, 1):
@@ -50,8 +52,8 @@ class TwoProcesses:
             self._processes.append(context().Process(target=_run, args=args, daemon=True))
             self._processes[-1].start()
 
-    def finish(self, timeout: float = 240):
-        """Waits for their end; fails where one fails, or has not ended and tells where it stands."""
+    def finish(self, timeout: float = 240, status: int = 0) -> str:
+        """What they wrote to standard error once both have ended with `status`; else it is told where they stand."""
         for process in self._processes:
             process.join(timeout)
         for process in self._processes:
@@ -59,7 +61,8 @@ class TwoProcesses:
                 os.kill(process.pid, signal.SIGABRT)
                 process.join()
         errors = "\n".join(path.read_text()[-3000:] for path in self._errors)
-        assert [process.exitcode for process in self._processes] == [0, 0], errors
+        assert [process.exitcode for process in self._processes] == [status, status], errors
+        return errors
 
 
 def _run(recipe: str, argv: list[str], environment: dict, error: Path):

@@ -49,7 +49,9 @@ def interpreter() -> str:
     return address
 
 
-def run(arguments, *, env=None, cwd=None, input="", timeout=300, check=False) -> subprocess.CompletedProcess:
+def run(
+    arguments, *, env=None, cwd=None, input="", console=None, timeout=300, check=False
+) -> subprocess.CompletedProcess:
     """
     What `subprocess.run([sys.executable, *arguments], capture_output=True, text=True, ...)` gives.
 
@@ -58,6 +60,7 @@ def run(arguments, *, env=None, cwd=None, input="", timeout=300, check=False) ->
         env: the whole environment; this process's when None. It has one thread whatever is said here.
         cwd: working directory; this process's when None.
         input: of the standard input.
+        console: an open file for standard output and error in place of the two that are read.
         timeout: seconds, after which it is aborted and tells where it stands.
         check: raises `CalledProcessError` where the status is not 0.
 
@@ -67,13 +70,14 @@ def run(arguments, *, env=None, cwd=None, input="", timeout=300, check=False) ->
     arguments = [str(argument) for argument in arguments]
     request = {"arguments": arguments, "env": dict(os.environ if env is None else env), "cwd": str(cwd or Path.cwd())}
     with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(4)]  # request, stdin, stdout, stderr
+        files = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(4)]  # request, input, output, error
         for file, text in ((files[0], json.dumps(request)), (files[1], input)):
             file.write(text.encode())
             file.seek(0)
         client = stack.enter_context(socket.socket(socket.AF_UNIX))
         client.connect(interpreter())
-        socket.send_fds(client, [b"."], [file.fileno() for file in files])
+        pipes = files if console is None else [*files[:2], console, console]
+        socket.send_fds(client, [b"."], [pipe.fileno() for pipe in pipes])
         process = int(client.recv(16))
         client.settimeout(timeout)
         try:
@@ -133,8 +137,9 @@ def _execute(arguments: list[str], environment: dict[str, str], folder: str, pat
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    sys.stdin, sys.stdout = open(0), open(1, "w")
-    sys.stderr = io.TextIOWrapper(open(2, "wb", 0), line_buffering=True, write_through=True)
+    encoding = environment.get("PYTHONIOENCODING", "utf-8")
+    sys.stdin, sys.stdout = open(0, encoding=encoding), open(1, "w", encoding=encoding)
+    sys.stderr = io.TextIOWrapper(open(2, "wb", 0), encoding, "backslashreplace", line_buffering=True)
     while arguments[0] == "-W":
         warnings.simplefilter(arguments[1])
         del arguments[:2]
@@ -162,7 +167,10 @@ def _execute(arguments: list[str], environment: dict[str, str], folder: str, pat
         status = 1
     threading._shutdown()
     atexit._run_exitfuncs()
-    sys.stdout.flush()
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return 120  # as the interpreter's
     return status
 
 
