@@ -915,8 +915,10 @@ OFFLINE = {
 
 @pytest.mark.parametrize(
     "name",
-    ["unknown flag", "truncated gz"]
-    + [pytest.param(name, marks=pytest.mark.slow) for name in ("unknown data set", *OFFLINE)],
+    [
+        "truncated gz",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("unknown flag", "unknown data set", *OFFLINE)),
+    ],
 )
 def test_the_real_command_says_the_same(name, tmp_path):
     status, named, arguments = (CASES | OFFLINE)[name]
