@@ -86,7 +86,7 @@ def main(compare: Compare) -> list[dict[str, Any]]:
     asked = [row for label in shown for row in rows if row["run"] == label and row["seed"] in compare.seeds]
     means, floors = comparison.averaged(asked), (asked[0]["test_fid_floor"], asked[0]["second_fid_floor"])
     table = comparison.family_table(means, floors)
-    text = f"{table}\n{comparison.agreement(means)}\n\nOf {asked[0]['run']}: {asked[0]['protocol']}.\n"
+    text = f"{table}\n{comparison.agreement(means)}\n\n{asked[0]['protocol']}.\n"
     pictures = "![FID over CPU minutes](quality.png)\n\n![samples of each](samples.png)\n"
     page = f"# Generators of {data.title}, side by side\n\n{text}\n{pictures}"
     write_bytes(folder / "families.md", page.encode())

@@ -24,6 +24,7 @@ from .training import sweep
 # The likelihood of a run, the first of these that its results hold: binary images in nats, 8-bit ones in bits/dim.
 NATS = ("test_iwae_5000", "test_iwae_100", "test_negative_elbo", "test_negative_log_prob", "test_negative_bound")
 BITS = ("test_bits_per_dim",)
+MADE_BY = "each run, with the seed of its training, a pipeline's by the sampler and steps of its training's pictures"
 # Columns of the table: what a row calls them, heading, and number of decimals where there is no error that tells.
 COLUMNS = (
     ("nats", "NLL or bound, binary, nats", 2),
@@ -188,15 +189,15 @@ def measure(
     """
     name, device = settings["output_dir"], torch.device("cpu")
     asked = {key: settings.get(key) for key in ("scheduler", "num_inference_steps")}
-    sample, made_by, _ = generators.open_generator(name, device, output_dir=Path(), **asked)
+    sample, *_ = generators.open_generator(name, device, output_dir=Path(), **asked)
     _, model = generators.load_generator(name, device)
     generator, images = torch.Generator().manual_seed(settings["seed"]), []
     start = time.process_time()
     for part in tqdm(torch.arange(num_samples).split(batch_size), desc=f"samples of {name}", unit="batch"):
         images.append(sample(part, num_samples, generator).float())
     seconds, images = time.process_time() - start, torch.cat(images)
-    scores = scoring.score(images, data, classifiers[0], made_by, every_score=True)
-    second = scoring.score(images, data, classifiers[1], made_by)
+    scores = scoring.score(images, data, classifiers[0], MADE_BY, every_score=True)
+    second = scoring.score(images, data, classifiers[1], MADE_BY)
     network = getattr(model, "unet", model)
     row = likelihood(results, settings) | scores
     row |= {"smallest_class": 100 * min(scores["test_class_histogram"])}

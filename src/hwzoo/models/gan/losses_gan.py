@@ -166,12 +166,30 @@ def judged_right(logits_real: Tensor, logits_fake: Tensor) -> dict[str, Tensor]:
 
 
 def estimated_distance(logits_real: Tensor, logits_fake: Tensor) -> dict[str, Tensor]:
-    """`wasserstein_estimate`, E[f(x)] - E[f(G(z))] of logits of any shapes; a scalar of either sign."""
+    """
+    A critic's estimate of the Wasserstein distance.
+
+    Args:
+        logits_real: f of images of the data, any shape.
+        logits_fake: f of images of the generator, any shape.
+
+    Returns:
+        `wasserstein_estimate`, E[f(x)] - E[f(G(z))], a scalar of either sign.
+    """
     return {"wasserstein_estimate": -wasserstein(logits_real, logits_fake)}
 
 
 def ordered_right(logits_real: Tensor, logits_fake: Tensor) -> dict[str, Tensor]:
-    """`accuracy_pairs`, the share in [0, 1] of the pairs, (batch,) and (batch,), that are told apart rightly."""
+    """
+    How often the discriminator tells the images of a pair apart.
+
+    Args:
+        logits_real: of images of the data, (batch,).
+        logits_fake: of as many images of the generator.
+
+    Returns:
+        `accuracy_pairs`, a scalar in [0, 1].
+    """
     return {"accuracy_pairs": (logits_real > logits_fake).float().mean()}
 
 
