@@ -99,7 +99,7 @@ def main(settings: Settings) -> dict:
         shown.clear()
         images, seconds = generators.draw(family, pipeline, settings.num_samples, num_inference_steps=steps, **call)
         row = sampler | {"network_evaluations": sum(shown) / len(images), "seconds": seconds}
-        scores = scoring.score(images, data, classifier, made_by, standard_error=True)
+        scores = scoring.score(images, data, classifier, made_by, every_score=True)
         results["protocol"] = f"{scores.pop('protocol')}; {PROTOCOL}"
         rows.append(row | scores)
         caption = f"{name} by {scheduler}, {spacing}, {steps} steps, seed {settings.seed}"

@@ -26,7 +26,7 @@ import torch
 
 from hwzoo import metrics, training
 from hwzoo.files import write_json
-from hwzoo.models.gan.losses_gan import LOSSES, gradient_penalty
+from hwzoo.models.gan.losses_gan import LOSSES
 from hwzoo.training import flag
 
 LN2 = math.log(2)
@@ -55,7 +55,7 @@ def estimate(loss, draw, settings, generator, times=1):
     logits, trace = metrics.train_discriminators(
         losses.discriminator, draw, batch_size=times * settings.train_batch_size, steps=settings.max_train_steps,
         learning_rate=settings.learning_rate, generator=generator, name=loss,
-        penalty=gradient_penalty if losses.penalised else None, penalty_weight=settings.gradient_penalty_weight,
+        penalty=losses.penalty, penalty_weight=settings.gradient_penalty_weight,
     )  # fmt: skip
     samples = draw(times * settings.num_eval_samples, generator)
     return logits, trace, samples, *metrics.discriminator_values(losses.discriminator, logits, *samples)

@@ -19,13 +19,13 @@ import torch
 
 from hwzoo import GANConfig, GANModel, generators, hub, scoring, training
 from hwzoo.data import ImageBatches, load_images
-from hwzoo.models.gan.losses_gan import LOSSES, gradient_penalty, judged_right
+from hwzoo.models.gan.losses_gan import LOSSES
 from hwzoo.models.gan.modeling_gan import PIXEL_RANGES
 from hwzoo.training import flag
 
 PANELS = {
     "loss": ("discriminator_loss", "generator_loss"),
-    "judged right": ("accuracy_real", "accuracy_fake"),
+    "judged right": ("accuracy_real", "accuracy_fake", "accuracy_pairs"),
     "wasserstein": ("wasserstein_estimate", "gradient_penalty"),
     "norm of the gradient": ("discriminator_gradient_norm", "generator_gradient_norm"),
 }
@@ -46,7 +46,7 @@ class Method(scoring.ScoreFlags):
 
     conditional: bool = flag(False, "condition both networks on the class of an image")
     loss: Literal[tuple(LOSSES)] = flag("non_saturating", "what both networks minimise")
-    gradient_penalty_weight: float = flag(10.0, "of the penalty of wasserstein_gp", "[0, inf)")
+    gradient_penalty_weight: float | None = flag(None, "else wasserstein_gp's 10, relativistic's 1", "[0, inf)")
     num_discriminator_steps: int = flag(1, "steps of the discriminator for one of the generator", "[1, inf)")
     discriminator_learning_rate: float | None = flag(None, "its peak; --learning_rate when not given", "(0, inf)")
     adam_beta1: float = flag(0.5, "decay of Adam's average gradient", "[0, 1)")
@@ -78,25 +78,24 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
         eval_model.generator, eval_model.discriminator = states["generator"].eval_model, model.discriminator
 
         # 5. one step; the generated images have the classes of the real ones
-        losses, latent_size = LOSSES[method.loss], config.latent_size
+        losses, latent_size, weight = LOSSES[method.loss], config.latent_size, method.gradient_penalty_weight
+        weight = losses.penalty_weight if weight is None else weight
         slope = PIXEL_RANGES[config.pixel_range][0]  # Lipschitz constant: 1 in the networks' own units
 
         def discriminator_loss(real, labels, latents, mixing):
             with torch.no_grad():
                 fake = model.generator(latents, labels)
             both = torch.cat([real, fake]), torch.cat([labels, labels])
-            logits_real, logits_fake = discriminator(*both).chunk(2)
-            loss = losses.discriminator(logits_real, logits_fake)
-            if not losses.penalised:
-                return {"discriminator_loss": loss, **judged_right(logits_real, logits_fake)}
-            critic = partial(discriminator, labels=labels)
-            penalty = gradient_penalty(critic, real, fake, mixing, slope)
-            penalised = loss + method.gradient_penalty_weight * penalty
-            return {"discriminator_loss": penalised, "wasserstein_estimate": -loss, "gradient_penalty": penalty}
+            logits = discriminator(*both).chunk(2)
+            loss, told = losses.discriminator(*logits), losses.told(*logits)
+            if losses.penalty is None:
+                return {"discriminator_loss": loss, **told}
+            penalty = losses.penalty(partial(discriminator, labels=labels), real, fake, mixing, slope)
+            return {"discriminator_loss": loss + weight * penalty, **told, "gradient_penalty": penalty}
 
-        def generator_loss(labels, latents):
-            logits = model.discriminator(generator(latents, labels), labels)
-            return {"generator_loss": losses.generator(logits)}
+        def generator_loss(labels, latents, real):
+            judged = [generator(latents, labels), *([real] if losses.paired else [])]
+            return {"generator_loss": losses.generator(*(model.discriminator(each, labels) for each in judged))}
 
         def train_step(batch):
             pixel_values, labels = batch["pixel_values"], batch["labels"]
@@ -106,9 +105,9 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
             outputs = [step(*part, advance=turn == turns) for turn, part in enumerate(parts, 1)]
             # Without gradients of the discriminator's weights: the generator's step has no use for them.
             model.discriminator.requires_grad_(False)
-            labels = labels.chunk(turns)[-1]
+            real, labels = pixel_values.chunk(turns)[-1], labels.chunk(turns)[-1]
             latents = noise.normal(len(labels), latent_size)
-            output = states["generator"].step(generator_loss, labels, latents, loss="generator_loss")
+            output = states["generator"].step(generator_loss, labels, latents, real, loss="generator_loss")
             model.discriminator.requires_grad_(True)
             return training.average(outputs) | output
 

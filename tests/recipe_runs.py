@@ -24,7 +24,8 @@ from hwzoo import ClassifierConfig, ClassifierForImageClassification, hub
 from hwzoo.files import ENDED
 
 RECIPES = Path(__file__).parents[1] / "recipes"
-TIMES = {"train_runtime", "train_samples_per_second", "seconds_per_phase"}
+TIMES = {"train_runtime", "train_cpu_seconds", "train_samples_per_second", "seconds_per_phase", "peak_memory"}
+CLOCKS = ("runtime", "cpu")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
 LAUNCHED: list[subprocess.Popen] = []
 
@@ -142,7 +143,7 @@ def as_flags(settings: dict) -> list[str]:
 def state_of(folder: Path, step: int) -> dict:
     """What a checkpoint holds besides weights, without times."""
     state = torch.load(checkpoint(folder, step) / "state.pt", weights_only=True)
-    del state["progress"]["runtime"]
+    state["progress"] = {name: value for name, value in state["progress"].items() if name not in CLOCKS}
     return state
 
 
@@ -265,7 +266,8 @@ def checkpoint_state(path: Path) -> dict:
         elif name.endswith((".pt", ".pth")):
             state[name] = torch.load(path / name, weights_only=False)  # this test's own run
     if "progress" in state.get("state.pt", {}):
-        del state["state.pt"]["progress"]["runtime"]
+        progress = state["state.pt"]["progress"]
+        state["state.pt"]["progress"] = {name: value for name, value in progress.items() if name not in CLOCKS}
         for name in ("elapsed", "seconds"):  # of the tasks of continual learning
             state["state.pt"]["objects"].get("scores", {}).pop(name, None)
     return state

@@ -139,7 +139,7 @@ def score(
     made_by: str,
     inception=None,
     limit: int | None = None,
-    standard_error: bool = False,
+    every_score: bool = False,
     split: str = "test",
 ) -> dict:
     """
@@ -152,7 +152,7 @@ def score(
         made_by: what made the samples, with the seed, for the protocol.
         inception: of `metrics.load_inception`, for FID on its features as well.
         limit: test images at most, for a rehearsal.
-        standard_error: as of `metrics.generator_scores`.
+        every_score: as of `metrics.generator_scores`.
         split: what `data.test` holds, for the protocol.
 
     Returns:
@@ -167,7 +167,7 @@ def score(
     def real():
         return pixel_values(data.test, torch.arange(len(data.test))[:limit]), pixel_values(data.train, chosen)
 
-    scores = metrics.generator_scores(samples, *real(), classifier, standard_error=standard_error)
+    scores = metrics.generator_scores(samples, *real(), classifier, every_score=every_score)
     if inception is not None:
         scores |= metrics.inception_scores(samples, *real(), inception)
     weights = sha256(Path(cached_file(settled(classifier.name_or_path), "model.safetensors")).read_bytes())
@@ -185,6 +185,8 @@ def score(
     ]
     if min(num_samples, len(data.test)) <= num_features:
         protocol.append("no more images than features: the covariances are singular, FID says little beside its floor")
+    if every_score:
+        protocol.append(f"density and coverage: k = {metrics.DENSITY_NEIGHBORS}, on the same features")
     if inception is not None:
         protocol.append("test_inception_fid: on Inception's 2,048 features, grey images repeated to three channels")
     return scores | {"protocol": "; ".join(protocol)}

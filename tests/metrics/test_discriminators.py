@@ -81,7 +81,7 @@ def test_stacked_discriminators_learn_as_each_would_alone(loss):
         real, fake = torch.rand(2, 3, num_samples, 2, generator=generator)
         return real, fake + torch.tensor(shifts)[:, None, None]
 
-    penalty = gradient_penalty if LOSSES[loss].penalised else None
+    penalty = LOSSES[loss].penalty
     torch.manual_seed(0)
     logits, trace = train_discriminators(
         LOSSES[loss].discriminator, draw, batch_size=batch_size, steps=steps, learning_rate=3e-3, generator=seeded(1),

@@ -11,6 +11,7 @@ from hwzoo import ClassifierConfig, ClassifierForImageClassification
 from hwzoo.errors import HwzooError, UsageError
 from hwzoo.metrics import (
     classes_covered,
+    density_coverage,
     frechet_distance,
     frechet_standard_error,
     generation,
@@ -369,3 +370,19 @@ def test_inception_whose_weights_are_not_there(monkeypatch):
     monkeypatch.setattr(fid, "NoTrainInceptionV3", refuse)
     with pytest.raises(HwzooError, match="cannot be downloaded: no route to host"):
         load_inception()
+
+
+def test_density_and_coverage_by_counting():
+    real, made, k = normal(40, 3), 0.7 * normal(25, 3, seed=1) + 0.2, 4
+    radii = torch.cdist(real, real).sort(1).values[:, k]
+    inside = torch.cdist(real, made) <= radii[:, None]
+    expected = inside.sum().item() / (k * 25), inside.any(1).double().mean().item()
+    for chunk in (1, 200, 10**6):
+        assert density_coverage(real, made, num_neighbors=k, chunk=chunk) == pytest.approx(expected)
+    assert density_coverage(real, real, num_neighbors=k)[1] == 1
+    assert density_coverage(real, real + 100, num_neighbors=k) == (0, 0)
+    # Far from the real points an outlier makes nothing, and a real outlier does not make density: unlike precision.
+    outlier = torch.cat([real, 50 + normal(1, 3)])
+    assert density_coverage(outlier, normal(500, 3, seed=2) + 20, num_neighbors=k)[0] <= 1 / k + 1e-9
+    with pytest.raises(UsageError, match="4 images have no 5-th nearest"):
+        density_coverage(real[:4], made)

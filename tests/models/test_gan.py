@@ -10,7 +10,7 @@ from torch import nn
 
 from hwzoo import hub
 from hwzoo.models.gan.configuration_gan import GANConfig
-from hwzoo.models.gan.losses_gan import LOSSES, gradient_penalty
+from hwzoo.models.gan.losses_gan import LOSSES, gradient_penalty, judged_right, ordered_right, zero_centred_penalty
 from hwzoo.models.gan.modeling_gan import GANModel
 
 # For the shared suite: a small unconditional model with its optional parts switched on, and a loss for each of its
@@ -84,12 +84,13 @@ def test_the_losses_are_those_of_the_papers():
         "minimax": (cross_entropy, (1 - d_fake).log().mean()),
         "non_saturating": (cross_entropy, -d_fake.log().mean()),
         "wasserstein_gp": (fake.mean() - real.mean(), -fake.mean()),
+        "relativistic": (-(real - fake).sigmoid().log().mean(), -(fake - real).sigmoid().log().mean()),
     }
     assert expected.keys() == LOSSES.keys()
     for name, losses in LOSSES.items():
-        given = losses.discriminator(real, fake), losses.generator(fake)
+        given = losses.discriminator(real, fake), losses.generator(*[fake, real][: 1 + losses.paired])
         torch.testing.assert_close(given, expected[name])
-        assert losses.penalised == (name == "wasserstein_gp")
+        assert (losses.penalty is None) == (losses.told is judged_right) == (name in ("minimax", "non_saturating"))
 
 
 def test_a_discriminator_that_cannot_tell_costs_2_ln_2():
@@ -103,7 +104,8 @@ def test_a_discriminator_that_cannot_tell_costs_2_ln_2():
 @pytest.mark.parametrize("name", LOSSES)
 def test_losses_stay_finite_at_sure_logits(name):
     logits = torch.tensor([-1e4, 1e4], requires_grad=True)
-    for loss in (LOSSES[name].discriminator(logits, -logits), LOSSES[name].generator(logits)):
+    losses = LOSSES[name]
+    for loss in (losses.discriminator(logits, -logits), losses.generator(*[logits, -logits][: 1 + losses.paired])):
         (gradient,) = torch.autograd.grad(loss, logits)
         assert loss.isfinite() and gradient.isfinite().all()
 
@@ -150,6 +152,37 @@ def test_the_penalty_of_a_linear_critic_is_known():
     real, fake = torch.rand(5, 2, 4, 4), torch.rand(5, 2, 4, 4)
     penalty = gradient_penalty(lambda x: (x * weight).sum((1, 2, 3)), real, fake, torch.rand(5))
     assert penalty.item() == pytest.approx((weight.norm().item() - 1) ** 2, rel=1e-5)
+
+
+def test_the_zero_centred_penalty_of_a_quadratic_critic_is_known():
+    """f(x) = |x|^2 / 2 has the gradient x; in the networks' own units it is x / K."""
+    real, fake = (torch.rand(5, 2, 4, 4, generator=seeded(seed)) for seed in (0, 1))
+    penalty = zero_centred_penalty(lambda x: x.square().sum((1, 2, 3)) / 2, real, fake, torch.rand(5), 2.0)
+    expected = (real.square().sum() + fake.square().sum()) / 5 / 2 / 4
+    torch.testing.assert_close(penalty, expected)
+    model = tiny_model()
+    real, _ = some_batch(model.config)
+    made = model.generator(torch.randn(6, 4))
+    zero_centred_penalty(model.discriminator, real, made, torch.rand(6)).backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert {name.split(".")[0] for name in gradients} == {"discriminator"}
+    with torch.autocast("cpu", torch.bfloat16):
+        assert zero_centred_penalty(model.discriminator, real, made, torch.rand(6)).dtype == torch.float32
+
+
+def test_pairs_are_judged_by_their_difference_alone():
+    real, fake = LOGITS, LOGITS.flip(0)
+    losses = LOSSES["relativistic"]
+    torch.testing.assert_close(losses.discriminator(real + 7, fake + 7), losses.discriminator(real, fake))
+    assert losses.discriminator(real, real).item() == pytest.approx(math.log(2))
+    assert ordered_right(torch.tensor([1.0, 2, 3, 4]), torch.tensor([0.0, 3, 2, 5]))["accuracy_pairs"] == 0.5
+
+
+def test_a_generator_without_norms_makes_an_image_of_its_own_latents_alone():
+    model = tiny_model(generator_norm="none").train()
+    latents = torch.randn(6, 4, generator=seeded())
+    torch.testing.assert_close(model.generator(latents)[:1], model.generator(latents[:1]))
+    assert not [name for name, _ in model.named_buffers()]
 
 
 def test_the_penalty_is_taken_between_the_images_of_each_pair():

@@ -29,6 +29,7 @@ TOP = {
     "hub": SHARED | {"models", "cards"},
     "generators": SHARED | {"data", "diffusion", "hub", "models"},
     "scoring": SHARED | {"data", "generators", "hub", "metrics", "models", "training"},
+    "comparison": SHARED | {"data", "generators", "models", "packaged", "scoring", "training"},
 }
 FOR_PIPELINES = {"torch", "diffusers"} | sys.stdlib_module_names
 FOR_MODELS = {"torch", "transformers", "huggingface_hub", "numpy", "PIL"} | sys.stdlib_module_names

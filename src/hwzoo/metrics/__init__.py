@@ -15,8 +15,10 @@ from .divergence import (
     warped_normal_log_ratio,
 )
 from .generation import (
+    DENSITY_NEIGHBORS,
     NUM_NEIGHBORS,
     classes_covered,
+    density_coverage,
     frechet_distance,
     frechet_standard_error,
     generator_scores,
@@ -29,6 +31,7 @@ from .generation import (
 from .likelihood import active_units, course100, first_of_each_class, latent_variable_scores
 
 __all__ = [
+    "DENSITY_NEIGHBORS",
     "NUM_NEIGHBORS",
     "active_units",
     "classes_covered",
@@ -38,6 +41,7 @@ __all__ = [
     "continual_results",
     "course100",
     "first_of_each_class",
+    "density_coverage",
     "discriminator_mlp",
     "discriminator_values",
     "frechet_distance",

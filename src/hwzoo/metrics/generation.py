@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..errors import HwzooError, UsageError
 
 NUM_NEIGHBORS = 3  # the choice of Kynkäänniemi et al., arXiv:1904.06991
+DENSITY_NEIGHBORS = 5  # the choice of Naeem et al., arXiv:2002.09797
 COVERED_FROM = 0.01  # the share of the samples from which a class counts as covered
 # Pairs of points whose distances are held at once: 32 MB of float64.
 CHUNK = 4_000_000
@@ -115,6 +116,38 @@ def precision_recall(
     return precise.double().mean().item(), num_recalled / len(real)
 
 
+def density_coverage(
+    real: Tensor, generated: Tensor, *, num_neighbors: int = DENSITY_NEIGHBORS, chunk: int = CHUNK
+) -> tuple[float, float]:
+    """
+    Density and coverage (Naeem et al., arXiv:2002.09797, section 3), of balls around the real points alone, each up to
+    the point's k-th nearest real neighbour: an outlier changes them less than precision and recall.
+
+    Args:
+        real, generated: features, (num, feature_size) each; computed in float64 on the CPU.
+        num_neighbors: k.
+        chunk: pairs of points whose distances are held at once.
+
+    Returns:
+        density: in how many real balls a generated point lies, on average, over k; 1 is expected of real images, more
+            of points where the real ones are dense.
+        coverage: the fraction of the real balls that hold a generated point, in [0, 1].
+
+    Raises:
+        UsageError: for k or fewer real points.
+    """
+    if len(real) <= num_neighbors:
+        raise UsageError(f"{len(real)} images have no {num_neighbors}-th nearest neighbours for density and coverage")
+    real, generated = real.cpu().double(), generated.cpu().double()
+    all_radii, rows = _squared_radii(real, num_neighbors, chunk), max(1, chunk // len(generated))
+    num_inside = num_covered = 0
+    for points, radii in zip(real.split(rows), all_radii.split(rows), strict=True):
+        inside = _squared_distances(points, generated) <= radii[:, None]
+        num_inside += int(inside.sum())
+        num_covered += int(inside.any(1).sum())
+    return num_inside / (num_neighbors * len(generated)), num_covered / len(real)
+
+
 def _squared_radii(points: Tensor, num_neighbors: int, chunk: int) -> Tensor:
     """Squared distance of each point to its k-th nearest neighbour, (num,)."""
     radii = []
@@ -167,7 +200,7 @@ def generator_scores(
     *,
     batch_size: int = 500,
     num_neighbors: int = NUM_NEIGHBORS,
-    standard_error: bool = False,
+    every_score: bool = False,
 ) -> dict[str, Any]:
     """
     Scores generated images by the features and labels of a classifier. Comparable only with scores by the same
@@ -182,8 +215,8 @@ def generator_scores(
             `classifier(pixel_values).logits -> (batch, num_labels)`; it is put into eval mode.
         batch_size: images that the classifier sees at once, for images that come as one tensor.
         num_neighbors: of precision and recall.
-        standard_error: whether `test_fid_standard_error`, of `frechet_standard_error` over the samples, is given too;
-            it takes 50 Fréchet distances.
+        every_score: whether `test_fid_standard_error`, of `frechet_standard_error` over the samples (50 Fréchet
+            distances), `test_density` and `test_coverage`, see `density_coverage`, are given too.
 
     Returns:
         `test_fid`: `frechet_distance` between samples and test images; `test_fid_floor`: the same between the training
@@ -205,8 +238,11 @@ def generator_scores(
         raise UsageError(f"{len(train)} training images for {len(made)} samples: the floor needs as many")
     precision, recall = precision_recall(test, made, num_neighbors=num_neighbors)
     histogram = label_histogram(logits.argmax(-1), logits.shape[-1])
-    error = {"test_fid_standard_error": frechet_standard_error(made, test)} if standard_error else {}
-    return error | {
+    further = {}
+    if every_score:
+        further["test_fid_standard_error"] = frechet_standard_error(made, test)
+        further["test_density"], further["test_coverage"] = density_coverage(test, made)
+    return further | {
         "test_fid": frechet_distance(made, test),
         "test_fid_floor": frechet_distance(train, test),
         "test_precision": precision,

@@ -1,6 +1,7 @@
 """The last stages of a run, test and save, which are shown to work before the first step."""
 
 import math
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -82,7 +83,7 @@ class Ending:
         Raises:
             HwzooError: when a file cannot be written (those of an earlier run stay), or publishing fails.
         """
-        results = fitted.results | self.test(None)
+        results = fitted.results | self.test(None) | peak_memory()
         if accelerator.is_main_process:
             folder = Path(run.output_dir)
             with renewing(folder) as staging:
@@ -92,6 +93,16 @@ class Ending:
             print_results(results, folder, run.expected)
             self.publish(run)
         return FitResult(results, fitted.history)
+
+
+def peak_memory() -> dict[str, float]:
+    """`peak_memory`, the most that this process has held, in MB; nothing where the system does not tell it."""
+    try:
+        # Not by getrusage, which tells that of the process before it was this program.
+        told = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    except OSError:
+        told = None
+    return {} if told is None else {"peak_memory": round(int(told[1]) * 1.024e-3, 1)}
 
 
 def is_not_finite(value: Any) -> bool:

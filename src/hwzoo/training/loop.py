@@ -48,7 +48,8 @@ class FitResult:
     """
     Args:
         results: `train_steps`, `train_runtime` (seconds in the loop, evaluations and checkpoints included, summed over
-            resumes) and `train_samples_per_second`.
+            resumes), `train_cpu_seconds` (the same of the processor, all threads of the main process) and
+            `train_samples_per_second`.
         history: one record a log line, {"step": ..., name: value}; evaluations under `eval_` names. As in
             `history.jsonl` of the output folder.
     """
@@ -134,7 +135,7 @@ class _Loop:
         self.journal = journal
         self.step = 0
         self.checkpointed_step = None
-        self.runtime = 0.0  # seconds of the parts of this run before the last resume
+        self.runtime = self.cpu = 0.0  # seconds, and the processor's, of the parts of this run before the last resume
         self.unread: list[dict[str, Tensor]] = []  # metrics of the last steps, still on the device
         self.window: dict[str, tuple[float, int]] = {}  # since the last log line: sum and count by name
 
@@ -143,7 +144,7 @@ class _Loop:
         # From here on each process has its own dropout.
         set_seed((self.run.seed + self.accelerator.process_index) % 2**32)
         self._resume()
-        self.started = time.perf_counter()
+        self.started, self.cpu_started = time.perf_counter(), time.process_time()
         with contextlib.closing(self.journal.begin(self.step, self.total)), _Signals(self.accelerator) as signals:
             while self.step < self.total:
                 self.unread.append(self.train_step(next(self.batches)))
@@ -163,11 +164,12 @@ class _Loop:
                     self._save()
                 if number := signals.received():
                     self._stop(number)
-        runtime = self._elapsed()
+        runtime, cpu = self._elapsed()
         samples = self.step * self.batches.global_batch_size
         results = {
             "train_steps": self.step,
             "train_runtime": round(runtime, 2),
+            "train_cpu_seconds": round(cpu, 2),
             "train_samples_per_second": round(samples / runtime, 1) if runtime > 0 else 0.0,
         }
         return FitResult(results, read_jsonl(self.folder / HISTORY))
@@ -175,8 +177,9 @@ class _Loop:
     def _due(self, interval: int | None) -> bool:
         return interval is not None and self.step % interval == 0
 
-    def _elapsed(self) -> float:
-        return self.runtime + time.perf_counter() - self.started
+    def _elapsed(self) -> tuple[float, float]:
+        clocks = time.perf_counter() - self.started, time.process_time() - self.cpu_started
+        return self.runtime + clocks[0], self.cpu + clocks[1]
 
     def _log(self):
         self._read()
@@ -206,7 +209,8 @@ class _Loop:
         rng = gather_object([random_state()])
         problem = None
         if self.accelerator.is_main_process:
-            progress = {"runtime": self._elapsed(), "window": dict(self.window)}
+            runtime, cpu = self._elapsed()
+            progress = {"runtime": runtime, "cpu": cpu, "window": dict(self.window)}
             try:
                 # Files that grow with the run stay outside: a checkpoint knows how long they were. To flush them to
                 # the disk would take longer than all else here: a power cut may cost a piece of a curve.
@@ -244,7 +248,7 @@ class _Loop:
             )
         progress, rng = checkpoint.load(self.state)
         self.step = checkpoint.step
-        self.runtime = progress["runtime"]
+        self.runtime, self.cpu = progress["runtime"], progress.get("cpu", 0.0)  # which older checkpoints lack
         if "history" in progress:
             self._adopt_old(progress)
         else:

@@ -12,6 +12,8 @@ from typing import Any
 WORDS = {
     "train_steps": ("optimiser steps", ""),
     "train_runtime": ("training", "seconds"),
+    "train_cpu_seconds": ("the same of the processor", "seconds"),
+    "peak_memory": ("most memory that the run held", "MB"),
     "train_samples_per_second": ("speed of training", "examples a second"),
     "test_negative_elbo": ("negative evidence lower bound", "nats an image"),
     "test_reconstruction_loss": ("its reconstruction loss", "nats an image"),

@@ -23,6 +23,8 @@ class GANConfig(PreTrainedConfig):
         generator_hidden_size (`int`): units of the generator's first layer.
         generator_channels (`list[int]`): channels of the generator's maps of a quarter and of half the image size,
             each before the pixels of 4 channels are shuffled into a map of twice the size: divisible by 4.
+        generator_norm (`"batch"` or `"none"`): BatchNorm after the generator's hidden layers, or nothing, as the
+            relativistic loss wants it ([arXiv:2501.05441](https://arxiv.org/abs/2501.05441)).
         discriminator_channels (`list[int]`): channels of the discriminator's maps of half and of a quarter of the
             image size.
         discriminator_hidden_size (`int`): units of the discriminator's last hidden layer, its features.
@@ -47,6 +49,7 @@ class GANConfig(PreTrainedConfig):
     latent_size: int = field(default=64, metadata={"range": "[1, inf)"})
     generator_hidden_size: int = field(default=512, metadata={"range": "[1, inf)"})
     generator_channels: list[int] | tuple[int, ...] = field(default=(64, 32), metadata={"range": "[4, inf)"})
+    generator_norm: Literal["batch", "none"] = "batch"
     discriminator_channels: list[int] | tuple[int, ...] = field(default=(32, 64), metadata={"range": "[1, inf)"})
     discriminator_hidden_size: int = field(default=512, metadata={"range": "[1, inf)"})
     discriminator_activation: Literal["leaky_relu", "relu"] = "leaky_relu"

@@ -62,6 +62,62 @@ def wasserstein_generator(logits_fake: Tensor) -> Tensor:
     return -logits_fake.mean()
 
 
+def relativistic(logits_real: Tensor, logits_fake: Tensor) -> Tensor:
+    """
+    The discriminator's -E[log sigmoid(f(x) - f(G(z)))] in nats, over pairs (arXiv:2501.05441, equation 2, with
+    arXiv:1807.00734): ln 2 where it cannot tell.
+
+    Args:
+        logits_real: f of images of the data, (batch,).
+        logits_fake: f of as many of the generator.
+
+    Returns:
+        The loss, at least 0.
+    """
+    return F.softplus(logits_fake - logits_real).mean()
+
+
+def relativistic_generator(logits_fake: Tensor, logits_real: Tensor) -> Tensor:
+    """
+    The generator's -E[log sigmoid(f(G(z)) - f(x))] in nats (arXiv:2501.05441, equation 2): an image of the generator
+    shall look more real than one of the data, so it has a gradient wherever that does not hold yet.
+
+    Args:
+        logits_fake: f of images of the generator, (batch,).
+        logits_real: f of as many of the data.
+
+    Returns:
+        The loss, at least 0.
+    """
+    return F.softplus(logits_real - logits_fake).mean()
+
+
+def zero_centred_penalty(
+    critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mixing: Tensor, lipschitz_constant: float = 1.0
+) -> Tensor:
+    """
+    (R1 + R2) / 2 = (E[|grad f(x)|^2] + E[|grad f(G(z))|^2]) / (2 K^2) (arXiv:1801.04406, equations 9 and 10;
+    arXiv:2501.05441, section 2.2), in float32 also under autocast.
+
+    Args:
+        critic: f, (batch, ...) -> (batch,).
+        real: images of the data, (batch, ...).
+        fake: as many of the generator; no gradient flows into it.
+        mixing: of `gradient_penalty`; there is none here.
+        lipschitz_constant: K, of f in the units of `real` where it is 1-Lipschitz in its own.
+
+    Returns:
+        The penalty, a scalar of at least 0, with gradients to the critic's weights.
+    """
+    with torch.autocast(real.device.type, enabled=False), torch.enable_grad():
+        dtype, squares = torch.promote_types(real.dtype, torch.float32), []
+        for images in (real, fake):
+            images = images.detach().to(dtype).requires_grad_()
+            (gradient,) = torch.autograd.grad(critic(images).sum(), images, create_graph=True)
+            squares.append(gradient.flatten(1).square().sum(1).mean())
+        return sum(squares) / (2 * lipschitz_constant**2)
+
+
 def gradient_penalty(
     critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mixing: Tensor, lipschitz_constant: float = 1.0
 ) -> Tensor:
@@ -97,7 +153,7 @@ def gradient_penalty(
 
 def judged_right(logits_real: Tensor, logits_fake: Tensor) -> dict[str, Tensor]:
     """
-    How often the discriminator is right, where its logits are log-odds.
+    How often the discriminator is right, where its logits are log-odds. What is logged beside a loss, as the next two.
 
     Args:
         logits_real: of images of the data, any shape.
@@ -109,24 +165,58 @@ def judged_right(logits_real: Tensor, logits_fake: Tensor) -> dict[str, Tensor]:
     return {"accuracy_real": (logits_real > 0).float().mean(), "accuracy_fake": (logits_fake < 0).float().mean()}
 
 
+def estimated_distance(logits_real: Tensor, logits_fake: Tensor) -> dict[str, Tensor]:
+    """
+    A critic's estimate of the Wasserstein distance.
+
+    Args:
+        logits_real: f of images of the data, any shape.
+        logits_fake: f of images of the generator, any shape.
+
+    Returns:
+        `wasserstein_estimate`, E[f(x)] - E[f(G(z))], a scalar of either sign.
+    """
+    return {"wasserstein_estimate": -wasserstein(logits_real, logits_fake)}
+
+
+def ordered_right(logits_real: Tensor, logits_fake: Tensor) -> dict[str, Tensor]:
+    """
+    How often the discriminator tells the images of a pair apart.
+
+    Args:
+        logits_real: of images of the data, (batch,).
+        logits_fake: of as many images of the generator.
+
+    Returns:
+        `accuracy_pairs`, a scalar in [0, 1].
+    """
+    return {"accuracy_pairs": (logits_real > logits_fake).float().mean()}
+
+
 class Losses(NamedTuple):
     """
     Args:
         discriminator: of (logits_real, logits_fake).
-        generator: of (logits_fake,).
-        penalised: whether the discriminator is a critic, kept 1-Lipschitz by `gradient_penalty`: its logits are no
-            log-odds then.
+        generator: of (logits_fake,), or of (logits_fake, logits_real) where images are judged in pairs.
+        told: of (logits_real, logits_fake), numbers by name that are logged beside the loss.
+        penalty: of the critic's gradients, as `gradient_penalty`; the logits are no log-odds then.
+        penalty_weight: its usual weight.
+        paired: whether images are judged in pairs, one of the data and one of the generator.
     """
 
     discriminator: Callable[[Tensor, Tensor], Tensor]
-    generator: Callable[[Tensor], Tensor]
-    penalised: bool = False
+    generator: Callable[..., Tensor]
+    told: Callable[[Tensor, Tensor], dict[str, Tensor]] = judged_right
+    penalty: Callable[..., Tensor] | None = None
+    penalty_weight: float = 0.0
+    paired: bool = False
 
 
 LOSSES = {
     "minimax": Losses(cross_entropy, minimax),
     "non_saturating": Losses(cross_entropy, non_saturating),
-    "wasserstein_gp": Losses(wasserstein, wasserstein_generator, penalised=True),
+    "wasserstein_gp": Losses(wasserstein, wasserstein_generator, estimated_distance, gradient_penalty, 10.0),
+    "relativistic": Losses(relativistic, relativistic_generator, ordered_right, zero_centred_penalty, 1.0, True),
 }
 
-__all__ = ["LOSSES", "Losses", "gradient_penalty"]
+__all__ = ["LOSSES", "Losses", "gradient_penalty", "zero_centred_penalty"]

@@ -47,7 +47,7 @@ class GANOutput(ModelOutput):
 class Generator(nn.Module):
     """
     From latents to images: two fully connected layers, then twice a sub-pixel convolution (PixelShuffle,
-    arXiv:1609.05158), with BatchNorm and ReLU; the last layer is unbounded.
+    arXiv:1609.05158), with ReLU and, unless the config says otherwise, BatchNorm; the last layer is unbounded.
     """
 
     def __init__(self, config: GANConfig):
@@ -59,17 +59,18 @@ class Generator(nn.Module):
             config.generator_channels,
             config.image_size // 4,
         )
+        flat, maps = BATCH_NORMS if config.generator_norm == "batch" else (nn.Identity, nn.Identity)
         self.network = nn.Sequential(
             nn.Linear(config.latent_size + config.num_classes, hidden),
-            nn.BatchNorm1d(hidden),
+            flat(hidden),
             nn.ReLU(),
             nn.Linear(hidden, quarter * smallest**2),
-            nn.BatchNorm1d(quarter * smallest**2),
+            flat(quarter * smallest**2),
             nn.ReLU(),
             nn.Unflatten(-1, (quarter, smallest, smallest)),
             nn.PixelShuffle(2),
             nn.Conv2d(quarter // 4, half, kernel_size=3, padding=1),
-            nn.BatchNorm2d(half),
+            maps(half),
             nn.ReLU(),
             nn.PixelShuffle(2),
             nn.Conv2d(half // 4, config.num_channels, kernel_size=3, padding=1),

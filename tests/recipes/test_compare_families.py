@@ -1,0 +1,134 @@
+"""The table of families: what stands in a row, that nothing is done twice, and what is refused beforehand."""
+
+import json
+from pathlib import Path
+
+import pytest
+from recipe_runs import load_recipe, save_classifier
+
+from hwzoo import comparison, hub, packaged
+from hwzoo.errors import HwzooError, UsageError
+from hwzoo.training import sweep
+
+FEW = "max_train_steps=2 train_batch_size=10 num_test_samples=8"
+RUNS = [
+    f"vae/digits {FEW} encoder_hidden_sizes=8 decoder_hidden_sizes=8 num_importance_samples=2 num_iwae_images=10",
+    f"gan/digits {FEW} generator_hidden_size=4 discriminator_hidden_size=4",
+]
+
+
+@pytest.fixture
+def recipe():
+    return load_recipe("compare_families")
+
+
+@pytest.fixture
+def here(monkeypatch) -> list[str]:
+    """Runs are done in this process; the names of those that were begun."""
+    begun = []
+
+    def in_a_process(name, flags, data_dir):
+        main = packaged.load_recipe(name).main
+        return lambda run, *further: begun.append(name) or main(run, *further)
+
+    monkeypatch.setattr(comparison, "in_a_process", in_a_process)
+    return begun
+
+
+def test_rows_are_what_the_runs_and_their_scores_say(recipe, here, tmp_path, capsys):
+    second = save_classifier(tmp_path / "second", num_labels=10)
+    asked = {"runs": RUNS, "seeds": [0, 1], "num_samples": 60, "second_classifier": second}
+    means = recipe.main(recipe.Compare(**asked, output_dir=str(tmp_path / "out")))
+    assert here == ["train_vae"] * 2 + ["train_gan"] * 2
+    rows = json.loads((tmp_path / "out" / "families.json").read_text())["rows"]
+    assert [row["run"].split()[0] for row in rows] == ["vae/digits"] * 2 + ["gan/digits"] * 2
+    assert [row["seed"] for row in rows] == [0, 1, 0, 1]
+    evaluate = load_recipe("evaluate_generator")
+    for run, row in zip(comparison.plan(RUNS, [0, 1], tmp_path / "out" / "runs", None), rows, strict=True):
+        folder = run.settings["output_dir"]
+        results = json.loads(Path(folder, "all_results.json").read_text())
+        model = hub.load_any(folder)[1]
+        assert row["parameters"] == sum(each.numel() for each in model.parameters()) / 1e6
+        assert row["train_minutes"] == results["train_cpu_seconds"] / 60 > 0 and row["peak_memory"] > 100
+        assert row.get("nats") == results.get("test_negative_elbo") and "bits_per_dim" not in row
+        scored = {"model_name_or_path": folder, "dataset_name": "digits", "num_samples": 60, "seed": row["seed"]}
+        for name, classifier in (("test_fid", None), ("second_fid", second))[: 2 * (row["seed"] == 0)]:
+            output = str(tmp_path / "scores" / name / row["run"].split()[0] / str(row["seed"]))
+            scores = evaluate.main(evaluate.Settings(**scored, classifier=classifier, output_dir=output))
+            assert row[name] == scores["test_fid"] and row["smallest_class"] <= 10
+    mean = sum(row["test_fid"] for row in rows[:2]) / 2
+    assert means[0]["test_fid"]["mean"] == pytest.approx(mean)
+    assert means[0]["test_fid"]["standard_error"] == pytest.approx(abs(rows[0]["test_fid"] - mean))
+
+    # Called again it trains and draws nothing, and writes the same page; another seed is one run more.
+    page = (tmp_path / "out" / "families.md").read_text()
+    assert page.count(f"| {means[0]['test_fid']['mean']:.1f} ± ") == 1 and RUNS[1] in page and "Kendall's tau" in page
+    assert recipe.main(recipe.Compare(**asked, output_dir=str(tmp_path / "out"))) == means and len(here) == 4
+    assert (tmp_path / "out" / "families.md").read_text() == page
+    recipe.main(recipe.Compare(**asked | {"runs": RUNS[1:], "seeds": [2]}, output_dir=str(tmp_path / "out")))
+    assert len(here) == 5 and len(json.loads((tmp_path / "out" / "families.json").read_text())["rows"]) == 5
+    for name in ("quality.png", "samples.png"):
+        assert (tmp_path / "out" / name).stat().st_size > 1000
+    with pytest.raises(UsageError, match="holds results with num_samples 60, these have 61"):
+        recipe.main(recipe.Compare(**asked | {"num_samples": 61}, output_dir=str(tmp_path / "out")))
+
+
+def test_a_run_in_a_process_is_the_recipe_and_tells_why_it_failed(tmp_path):
+    (run,) = comparison.plan(RUNS[:1], [3], tmp_path, None)
+    results = sweep.result_of(run.main, run.arguments)
+    assert results["train_steps"] == 2 and results["peak_memory"] > 100
+    assert json.loads((tmp_path / run.settings["output_dir"] / "all_results.json").read_text()) == results
+    assert "seed 3" in (tmp_path / run.settings["output_dir"] / "README.md").read_text()
+    (run,) = comparison.plan([f"{RUNS[0]} learning_rate=1e30"], [3], tmp_path, None)
+    with pytest.raises(HwzooError, match=r"^train_vae into .* ended with status 1: error: .* the run stops"):
+        sweep.result_of(run.main, run.arguments)
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("vae/none", "--runs 'vae/none': there is no preset 'vae/none'"),
+        ("none", "--runs 'none': there is no preset 'none'; `hwzoo presets` lists them"),
+        ("vae/digits beta=-1", "--beta is -1.0; it must be in"),
+        ("vae/digits seed=1", "seed is no flag of a run here"),
+    ],
+)
+def test_what_is_wrong_is_told_before_the_first_run(spec, words, recipe, here, tmp_path):
+    with pytest.raises(UsageError) as told:
+        recipe.main(recipe.Compare(runs=[RUNS[0], spec], output_dir=str(tmp_path / "out")))
+    assert words in str(told.value) and here == [] and not (tmp_path / "out").exists()
+
+
+def test_every_family_that_draws_images_is_compared():
+    families = ["autoregressive", "ddpm", "flow", "gan", "vae", "vqvae"]
+    assert comparison.list_generators("digits") == [f"{family}/digits" for family in families]
+    assert {"vae/cs236", "vae/best", "ddpm/mnist_cpu"} < {*comparison.list_generators("mnist")}
+    assert "ddpm/ift6135" not in comparison.list_generators("mnist")  # never run to its end
+
+
+def row(run: str, first: float, second: float) -> dict:
+    numbers = {"test_fid": first, "second_fid": second, "train_minutes": 2.0}
+    return {"run": run, "seeds": [0]} | {name: {"mean": mean, "standard_error": 0.5} for name, mean in numbers.items()}
+
+
+def test_pairs_that_another_classifier_orders_otherwise_are_told():
+    rows = [row("a", 1, 10), row("b", 2, 30), row("c", 3, 20)]
+    told = "By FID the second classifier orders 1 of 3 pairs the other way (Kendall's tau 0.33): b and c."
+    assert comparison.agreement(rows) == told
+    assert comparison.agreement(rows[:2]).endswith("0 of 1 pairs the other way (Kendall's tau 1.00).")
+    assert comparison.quality_curves(rows[:1], 0.5)["curves"] == {"a": [(2.0, 1, 0.5)]}
+
+
+@pytest.mark.parametrize(
+    ("results", "binarization", "expected"),
+    [
+        ({"test_negative_elbo": 100.0, "test_iwae_100": 95.0}, "dynamic", {"nats": 95.0}),
+        ({"test_negative_log_prob": 80.0, "test_bits_per_dim": 0.1}, "dynamic", {"nats": 80.0}),
+        ({"test_negative_log_prob": 600.0, "test_bits_per_dim": 1.1}, None, {"bits_per_dim": 1.1}),
+        ({"test_negative_log_prob": 60.0, "test_bits_per_dim": 0.1}, "threshold", {}),  # other data, 20 nats lower
+        ({"test_fid": 3.0}, None, {}),
+    ],
+)
+def test_likelihoods_of_images_of_one_kind_share_a_column(results, binarization, expected):
+    settings = {} if binarization is None else {"binarization": binarization}
+    assert comparison.likelihood(results, settings) == expected
