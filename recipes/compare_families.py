@@ -16,7 +16,7 @@ done.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -44,7 +44,7 @@ class Compare(training.ImageData):
     overwrite_output_dir: bool = flag(False, "measure anew in a folder with measurements of other settings")
 
 
-def main(compare: Compare) -> list[dict[str, Any]]:
+def main(compare: Compare) -> dict:
     # 1. what is asked for: all of it is parsed before hours of training
     folder = Path(compare.output_dir)
     data = load_images(compare.dataset_name, compare.data_dir, compare)
@@ -66,7 +66,7 @@ def main(compare: Compare) -> list[dict[str, Any]]:
         (run,) = comparison.plan([f"{SECOND} dataset_name={compare.dataset_name}"], [0], *where)
         sweep.result_of(run.main, run.arguments)
         second = run.settings["output_dir"]
-    classifiers = [scoring.load_classifier(data, name) for name in (None, second)]
+    classifiers = [scoring.load_classifier(data), scoring.load_classifier(data, second, "second_classifier")]
 
     # 3. each run in a process of its own, whose memory and processor time are its alone; then its samples
     shown = {}
@@ -95,7 +95,7 @@ def main(compare: Compare) -> list[dict[str, Any]]:
         shown, folder / "samples.png", f"{data.title}: samples of each run, seed {compare.seeds[0]}", SHOWN
     )
     print(text, f"table, pictures and runs are in {folder}", sep="\n")
-    return means
+    return {"rows": means, "protocol": asked[0]["protocol"]}
 
 
 if __name__ == "__main__":

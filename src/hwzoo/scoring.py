@@ -198,13 +198,16 @@ def own_classifier(data: ImageSplits) -> str | None:
     return name if name is not None and (hub.CLASSIFIERS / name / "config.json").exists() else None
 
 
-def load_classifier(data: ImageSplits, name_or_path: str | None = None) -> ClassifierForImageClassification:
+def load_classifier(
+    data: ImageSplits, name_or_path: str | None = None, flag: str = "classifier"
+) -> ClassifierForImageClassification:
     """
     The classifier whose features score images of a data set: the one of this name, or the data set's own.
 
     Args:
         data: with its test images and class names.
         name_or_path: folder or Hub id; None for the data set's own.
+        flag: by which it was named, for errors.
 
     Returns:
         The classifier, in eval mode.
@@ -217,7 +220,7 @@ def load_classifier(data: ImageSplits, name_or_path: str | None = None) -> Class
         if own is None:
             known = sorted(path.parent.name for path in hub.CLASSIFIERS.glob("*/config.json"))
             raise UsageError(
-                f"--classifier is not given, and none comes with the package for {data.name} (only for "
+                f"--{flag} is not given, and none comes with the package for {data.name} (only for "
                 f"{', '.join(known) or 'no data set'}); give the folder or Hub id of one, as "
                 "`train_continual.py --strategy joint --num_tasks 1` trains it"
             )
@@ -225,13 +228,13 @@ def load_classifier(data: ImageSplits, name_or_path: str | None = None) -> Class
     try:
         classifier = hub.load(AutoModelForImageClassification, name_or_path)
     except ValueError as error:
-        raise UsageError(f"--classifier {name_or_path} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise UsageError(f"--{flag} {name_or_path} cannot be loaded: {str(error).splitlines()[0]}") from error
     if not isinstance(classifier, ClassifierForImageClassification):
-        raise UsageError(f"--classifier {name_or_path}: a {type(classifier).__name__} is no classifier of the zoo")
+        raise UsageError(f"--{flag} {name_or_path}: a {type(classifier).__name__} is no classifier of the zoo")
     wanted = {"image_size": data.test.image_size, "num_channels": data.test.num_channels}
     for key, value in (wanted | {"num_labels": len(data.test.class_names)}).items():
         if getattr(classifier.config, key) != value:
             raise UsageError(
-                f"--classifier {name_or_path}: it has {key} {getattr(classifier.config, key)}, the data {value}"
+                f"--{flag} {name_or_path}: it has {key} {getattr(classifier.config, key)}, the data {value}"
             )
     return classifier

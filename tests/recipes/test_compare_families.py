@@ -38,7 +38,7 @@ def here(monkeypatch) -> list[str]:
 def test_rows_are_what_the_runs_and_their_scores_say(recipe, here, tmp_path, capsys):
     second = save_classifier(tmp_path / "second", num_labels=10)
     asked = {"runs": RUNS, "seeds": [0, 1], "num_samples": 60, "second_classifier": second}
-    means = recipe.main(recipe.Compare(**asked, output_dir=str(tmp_path / "out")))
+    means = recipe.main(recipe.Compare(**asked, output_dir=str(tmp_path / "out")))["rows"]
     assert here == ["train_vae"] * 2 + ["train_gan"] * 2
     rows = json.loads((tmp_path / "out" / "families.json").read_text())["rows"]
     assert [row["run"].split()[0] for row in rows] == ["vae/digits"] * 2 + ["gan/digits"] * 2
@@ -63,7 +63,7 @@ def test_rows_are_what_the_runs_and_their_scores_say(recipe, here, tmp_path, cap
     # Called again it trains and draws nothing, and writes the same page; another seed is one run more.
     page = (tmp_path / "out" / "families.md").read_text()
     assert page.count(f"| {means[0]['test_fid']['mean']:.1f} ± ") == 1 and RUNS[1] in page and "Kendall's tau" in page
-    assert recipe.main(recipe.Compare(**asked, output_dir=str(tmp_path / "out"))) == means and len(here) == 4
+    assert recipe.main(recipe.Compare(**asked, output_dir=str(tmp_path / "out")))["rows"] == means and len(here) == 4
     assert (tmp_path / "out" / "families.md").read_text() == page
     recipe.main(recipe.Compare(**asked | {"runs": RUNS[1:], "seeds": [2]}, output_dir=str(tmp_path / "out")))
     assert len(here) == 5 and len(json.loads((tmp_path / "out" / "families.json").read_text())["rows"]) == 5

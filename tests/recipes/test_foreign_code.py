@@ -199,6 +199,7 @@ CASES = {
     ("compare_samplers", "classifier"): (
         ["--dataset_name=digits", "--model_name_or_path={ddpm}", "--num_inference_steps=2"], ("images",),
     ),
+    ("compare_families", "second_classifier"): (["--runs=vae/digits max_train_steps=1"], ("images",)),
     ("export_onnx", "model_name_or_path"): ([], ("images",)),
     ("train_vae", "classifier"): (["--max_train_steps=1"], ("images",)),
     ("train_gan", "classifier"): (["--max_train_steps=1"], ("images",)),
@@ -223,7 +224,10 @@ def test_every_flag_that_names_a_model_is_tried():
     found, trusting = set(), set()
     for path in sorted(RECIPES.glob("[!_]*.py")):
         names = {each.name for kind in types_of(load_recipe(path.stem)) for each in fields(kind)}
-        found |= {(path.stem, name) for name in names & {"model_name_or_path", "tokenizer_name", "classifier"}}
+        found |= {
+            (path.stem, name)
+            for name in names & {"model_name_or_path", "tokenizer_name", "classifier", "second_classifier"}
+        }
         trusting |= {path.stem} if "trust_remote_code" in names else set()
     assert found == CASES.keys() and trusting == SERVES
 
@@ -249,7 +253,7 @@ def test_code_of_a_stranger_runs_by_the_flag_alone(recipe, flag, kind, strangers
     assert sys.stdin.tell() == 0  # nobody asked
     assert status in (1, 2) and error.startswith("error: ") and error.count("\n") == 1, error
     assert folder in error
-    if recipe not in SERVES or flag == "classifier":
+    if recipe not in SERVES or "classifier" in flag:
         assert "--trust_remote_code" not in error
         return
     assert "--trust_remote_code" in error
