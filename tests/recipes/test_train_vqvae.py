@@ -3,16 +3,14 @@
 import functools
 import json
 import math
-import os
 from pathlib import Path
 
 import pytest
 import recipe_runs
 import torch
+from forked import by_one_and_by_two
 from PIL import Image
 from recipe_runs import (
-    TORCHRUN,
-    as_flags,
     checkpoint,
     history,
     results_but_times,
@@ -26,7 +24,6 @@ from transformers import AutoModel
 
 from hwzoo import training
 from hwzoo.data import load_images
-from hwzoo.training import parse_arguments
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "train_vqvae.py"
 launch = functools.partial(recipe_runs.launch, RECIPE)
@@ -184,13 +181,8 @@ def test_stopped_and_resumed_equals_uninterrupted(train_vqvae, no_pictures, tmp_
 
 def test_two_processes_equal_one(train_vqvae, no_pictures, tmp_path):
     """Also the counts of uses, the averaged codes and those that begin anew are of the images of both."""
-    flags = as_flags(SMALL | {"max_train_steps": 12, "logging_steps": 1, "eval_batch_size": 40, "conditional": True})
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "1"}
-    two = launch(tmp_path / "two", *flags, "--train_batch_size=10", command=TORCHRUN, env=environment)
-    arguments = parse_arguments(types_of(train_vqvae), [f"--output_dir={tmp_path / 'one'}", *flags])
-    train_vqvae.main(*arguments)
-    _, error = two.communicate(timeout=240)
-    assert two.returncode == 0, error[-3000:]
+    settings = SMALL | {"max_train_steps": 12, "logging_steps": 1, "eval_batch_size": 40, "conditional": True}
+    by_one_and_by_two(train_vqvae, types_of(train_vqvae), tmp_path, settings)
     assert sum(record.get("restarted", 0) for record in history(tmp_path / "one")) > 0
     for first, second in zip(history(tmp_path / "one"), history(tmp_path / "two"), strict=True):
         assert first.keys() == second.keys()
