@@ -41,7 +41,9 @@ class Bare:
 
     def __init__(self, data: ImageSplits):
         self.images = data.train.images
-        network = {name: value for name, value in asdict(ARCHITECTURE).items() if name != "padded_size"}
+        network = {
+            name: value for name, value in asdict(ARCHITECTURE).items() if name not in ("padded_size", "patch_size")
+        }
         self.unet = diffusion.build_unet(28, 1, **network).train()
         self.scheduler = diffusion.train_scheduler(1000, prediction_type="v_prediction")
         self.optimizer = torch.optim.Adam(self.unet.parameters(), lr=RUN.learning_rate, fused=True)

@@ -66,8 +66,7 @@ def main(settings: Settings) -> dict:
     classifier = scoring.load_classifier(data, settings.classifier).to(device).eval()
     if settings.num_samples > len(data.train):
         raise UsageError(f"--num_samples is {settings.num_samples}; the floor has {len(data.train)} training images")
-    size = pipeline.config.image_size or pipeline.unet.config.sample_size
-    shapes = [(pipeline.unet.config.in_channels, size, size), tuple(data.test.images.shape[1:])]
+    shapes = [pipeline.image_shape, tuple(data.test.images.shape[1:])]
     if shapes[0] != shapes[1]:
         raise UsageError(f"--model_name_or_path {name}: its images are {shapes[0]}, those of {data.name} {shapes[1]}")
     weights = torch.cat([parameter.detach().flatten().cpu() for parameter in pipeline.unet.parameters()])

@@ -73,15 +73,14 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
         if (num := len(data.test)) < 2:
             raise UsageError(f"--num_bound_images: a standard error needs 2 test images, {data.name} has {num}")
         batches = ImageBatches.for_run(data.train, run, accelerator)
-        noise = training.GlobalNoise.for_run(run, accelerator)
-        scorer = scoring.Scorer(data, method, device)
+        noise, scorer = training.GlobalNoise.for_run(run, accelerator), scoring.Scorer(data, method, device)
 
         # 3. model: the UNet, and the scheduler that says what it is trained on
         size, num_classes = data.train.image_size, len(data.train.class_names) if method.conditional else 0
         scheduler = diffusion.train_scheduler(method.num_train_timesteps, method.beta_schedule, method.prediction_type)
         unet, scheduler = diffusion.load_or_build(run.model_name_or_path, data, architecture, scheduler, num_classes)
         unet.to(device).train()
-        alphas_cumprod, padded_size = diffusion.alphas_cumprod(scheduler, device), unet.config.sample_size
+        alphas_cumprod, patch = diffusion.alphas_cumprod(scheduler, device), architecture.patch_size
 
         # 4. optimiser
         optimizer = torch.optim.Adam(unet.parameters(), lr=run.learning_rate, fused=True)
@@ -97,21 +96,21 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
             return {"loss": diffusion.diffusion_loss(network, clean, noise, timesteps, alphas_cumprod, **kind)}
 
         def train_step(batch):
-            clean, labels = diffusion.clean_images(batch["pixel_values"], padded_size), batch["labels"]
+            clean, labels = diffusion.clean_images(batch["pixel_values"], *evaluation.sizes), batch["labels"]
             eps, timesteps = noise.normal(*clean.shape), noise.integers(len(alphas_cumprod), len(clean))
             if num_classes:  # the class after the last stands for none
                 labels = labels.where(noise.uniform(len(labels)) >= method.label_dropout, num_classes)
             return state.step(partial(loss_of, state.wrapped), clean, eps, timesteps, labels)
 
         # 6. training; the pictures show the same noise at all steps, and as many images of each class
-        evaluation = diffusion.Evaluation(eval_model, scheduler, size, method, run.seed, run.eval_batch_size)
+        evaluation = diffusion.Evaluation(eval_model, scheduler, size, method, run.seed, run.eval_batch_size, patch)
         test_means, watch_means = (training.TestMeans(accelerator, each, run.eval_batch_size, seed=TEST_SEED)
                                    for each in (data.test.to(device), data.watched.to(device)))  # fmt: skip
         made_by, series = training.made_by(run, data), partial(training.ImageSeries, run.output_dir, columns=COLUMNS)
         pictures = {name: series(f"{name.capitalize()}; {made_by}", name=name) for name in ("samples", "denoising")}
 
         def test_loss(batch, generator):
-            clean, draw = diffusion.clean_images(batch["pixel_values"], padded_size), {"generator": generator}
+            clean, draw = diffusion.clean_images(batch["pixel_values"], *evaluation.sizes), {"generator": generator}
             eps = torch.randn(clean.shape, device=device, **draw)
             timesteps = torch.randint(len(alphas_cumprod), (len(clean),), device=device, **draw)
             return loss_of(eval_model, clean, eps, timesteps, batch["labels"])
@@ -139,10 +138,11 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
 
         # 8. save
         def save(folder, results, history, limit):
-            hub.save(diffusion.make_pipeline(eval_model, scheduler, size), folder, results)
+            hub.save(diffusion.make_pipeline(eval_model, scheduler, size, patch), folder, results)
             save_pictures(folder, evaluation, pictures, history, limit, data.test.pixel_values(slice(10)), made_by)
             training.save_settings(folder / "preset.yaml", run, architecture, method)
-            about = {"config": eval_model.config, "schedule": scheduler.config, "image_size": size, "method": method}
+            about = {"config": eval_model.config, "schedule": scheduler.config, "method": method}
+            about |= {"image_size": size, "patch_size": patch}
             hub.save_card(run, folder, "ddpm", data, results, **about)
 
         return training.fit(

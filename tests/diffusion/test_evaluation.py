@@ -15,9 +15,9 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def evaluation_of(unet, image_size=8, batch_size=4, **settings):
+def evaluation_of(unet, image_size=8, batch_size=4, patch_size=1, **settings):
     settings = SimpleNamespace(**SETTINGS | settings)
-    return diffusion.Evaluation(unet, diffusion.train_scheduler(30), image_size, settings, 7, batch_size)
+    return diffusion.Evaluation(unet, diffusion.train_scheduler(30), image_size, settings, 7, batch_size, patch_size)
 
 
 def test_images_are_padded_with_black_on_all_sides():
@@ -26,6 +26,33 @@ def test_images_are_padded_with_black_on_all_sides():
     padded = diffusion.clean_images(images, 5)[0, 0]
     assert torch.equal(padded[1:3, 1:3], torch.tensor([[-1, -0.5], [0, 1]]))  # one before, two after
     assert padded.sum().item() == -0.5 - (25 - 4)
+
+
+def test_patches_are_channels_and_become_pixels_again():
+    """As in torch.nn.PixelUnshuffle: the place of the four pixels of a patch is their channel."""
+    images = torch.arange(2 * 3 * 4 * 4).view(2, 3, 4, 4) / 96
+    clean = diffusion.clean_images(images, 6, 2)
+    assert clean.shape == (2, 12, 3, 3) and torch.equal(clean[0, :4, 1, 1], 2 * images[0, 0, 1:3, 1:3].flatten() - 1)
+    unet = diffusion.build_unet(4, 3, block_out_channels=[8], norm_num_groups=4, padded_size=6, patch_size=2)
+    assert (unet.config.sample_size, unet.config.in_channels, unet.config.out_channels) == (3, 12, 12)
+    pipeline = diffusion.make_pipeline(unet, diffusion.train_scheduler(30), 4, 2)
+    assert pipeline.image_shape == (3, 4, 4)
+    torch.testing.assert_close(pipeline.to_pixel_values(clean), images)
+    assert pipeline(batch_size=2, num_inference_steps=2, output_type="pt").images.shape == (2, 3, 4, 4)
+
+
+def test_a_network_of_patches_has_the_bound_of_the_whole_image(tiny_unet):
+    """Where it predicts no noise, the terms are those of a network of pixels that does the same: in bits a pixel."""
+    terms = {}
+    for patch in (1, 2):
+        unet = tiny_unet(sample_size=8, patch_size=patch)
+        unet.forward = lambda x, *args, **kwargs: (torch.zeros_like(x),)
+        evaluation = evaluation_of(unet, num_bound_timesteps=29, patch_size=patch)
+        batch = {"pixel_values": torch.rand(64, 1, 8, 8, generator=seeded()), "labels": None}
+        terms[patch] = {name: value.mean() for name, value in evaluation.bound(batch, seeded(1)).items()}
+        (versions,) = list(evaluation.forward_process(batch["pixel_values"][:2], 2).values())[1:]
+        assert versions.shape == (2, 1, 8, 8)
+    torch.testing.assert_close(terms[2], terms[1], rtol=0.02, atol=1e-3)  # of other noise
 
 
 def test_frames_are_of_each_class(tiny_unet):

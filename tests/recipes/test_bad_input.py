@@ -546,6 +546,14 @@ DDPM_CASES = {
         2, "images of 28 pixels cannot be halved 3 times; give fewer, or --padded_size 32",
         lambda tmp: ["--block_out_channels", "8", "8", "8", "8"],
     ),
+    "patches that do not divide": (
+        2, "--patch_size is 3; it must divide the 28 pixels of a side (see --padded_size)",
+        lambda tmp: ["--patch_size=3"],
+    ),
+    "patches not divisible": (
+        2, "images of 28 pixels in patches of 2 cannot be halved 2 times; give fewer, or --padded_size 32",
+        lambda tmp: ["--patch_size=2", "--block_out_channels", "8", "8", "8"],
+    ),
     "groups that do not divide": (
         2, "--norm_num_groups is 3; it must divide each of --block_out_channels 8 8",
         lambda tmp: ["--norm_num_groups=3"],

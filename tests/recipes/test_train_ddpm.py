@@ -284,6 +284,8 @@ def test_a_trained_model_goes_on_and_is_tested(train_ddpm, small_images, tmp_pat
     assert "Tested on digits without further training" in (tmp_path / "b" / "README.md").read_text()
     with pytest.raises(UsageError, match="its UNet has num_class_embeds 11, this run's None"):
         run(train_ddpm, tmp_path / "c", **given)
+    with pytest.raises(UsageError, match="its patches have 1 pixels a side, --patch_size is 2"):
+        run(train_ddpm, tmp_path / "c", **given, conditional=True, patch_size=2, overwrite_output_dir=True)
     with pytest.raises(UsageError, match="its UNet has sample_size 12, this run's 16"):
         run(train_ddpm, tmp_path / "c", **given, conditional=True, padded_size=16, overwrite_output_dir=True)
 
@@ -294,7 +296,7 @@ def test_a_trained_model_goes_on_and_is_tested(train_ddpm, small_images, tmp_pat
 @pytest.mark.parametrize("settings", [{}, EVERYTHING], ids=["plain", "everything"])
 def test_interrupted_and_resumed_equals_uninterrupted(settings, train_ddpm, small_images, monkeypatch, tmp_path):
     settings = settings | {"max_train_steps": 7}
-    settings |= {"padded_size": 14} if "padded_size" in settings else {}
+    settings |= {"padded_size": 16, "patch_size": 2} if "padded_size" in settings else {}
     run(train_ddpm, tmp_path / "straight", **settings)
     noise, calls = training.GlobalNoise, []
 

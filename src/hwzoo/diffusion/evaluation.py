@@ -25,13 +25,24 @@ class Evaluation:
             `num_bound_timesteps` of the bound.
         seed: of the noise and of the classes that are drawn.
         batch_size: of `samples`.
+        patch_size: of the UNet, as in `UNetArchitecture`.
     """
 
-    def __init__(self, unet: Any, scheduler: Any, image_size: int, settings: Any, seed: int, batch_size: int):
+    def __init__(
+        self,
+        unet: Any,
+        scheduler: Any,
+        image_size: int,
+        settings: Any,
+        seed: int,
+        batch_size: int,
+        patch_size: int = 1,
+    ):
         self.unet, self.scheduler, self.settings, self.seed = unet, scheduler, settings, seed
-        self.batch_size = batch_size
-        self.pipeline = make_pipeline(unet, make_scheduler(settings.scheduler, scheduler.config), image_size)
+        self.batch_size, sampler = batch_size, make_scheduler(settings.scheduler, scheduler.config)
+        self.pipeline = make_pipeline(unet, sampler, image_size, patch_size)
         self.num_classes, self.image_size = self.pipeline.num_classes, image_size
+        self.sizes = unet.config.sample_size * patch_size, patch_size  # in pixels: of the padded images, of a patch
 
     def __str__(self) -> str:
         """What makes the samples, for protocols."""
@@ -80,7 +91,7 @@ class Evaluation:
         Returns:
             `x_0`, then `t = 110` and so on -> of the shape of `pixel_values`, in [0, 1], what lies outside clamped.
         """
-        clean = clean_images(pixel_values, self.unet.config.sample_size)
+        clean = clean_images(pixel_values, *self.sizes)
         noise = torch.randn(clean.shape, generator=self._generator()).to(clean.device)
         products, versions = alphas_cumprod(self.scheduler, clean.device), {"x_0": pixel_values}
         for timestep in (index * (len(products) - 1) // (columns - 1) for index in range(1, columns)):
@@ -107,11 +118,11 @@ class Evaluation:
         Returns:
             (batch,) by the names of the fields of `VariationalBound`.
         """
-        size, labels = self.unet.config.sample_size, batch["labels"] if self.num_classes else None
-        padded = (clean_images(batch["pixel_values"], size) + 1) / 2
+        labels = batch["labels"] if self.num_classes else None
+        padded = (clean_images(batch["pixel_values"], *self.sizes) + 1) / 2
         drawn = {"num_timesteps": self.settings.num_bound_timesteps, "generator": generator}
         terms = variational_bound(self.unet, self.scheduler, padded, labels=labels, **drawn)
-        return {name: (size / self.image_size) ** 2 * getattr(terms, name) for name in BOUNDS}
+        return {name: (self.sizes[0] / self.image_size) ** 2 * getattr(terms, name) for name in BOUNDS}
 
     def protocol(self, num_images: int) -> str:
         """How the mean of `bound` over so many images, evenly spaced, is computed."""

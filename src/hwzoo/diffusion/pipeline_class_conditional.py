@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput, UNet2DModel
 from diffusers.utils.torch_utils import randn_tensor
+from torch.nn import functional as F
 
 
 class ClassConditionalPipeline(DiffusionPipeline):
@@ -25,19 +26,27 @@ class ClassConditionalPipeline(DiffusionPipeline):
         scheduler: DDPMScheduler, DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler ...
         image_size: height and width that the images are cut to, from the middle, where those of the network are
             larger (it was trained on padded ones).
+        patch_size: side of the patches of pixels that are the channels of one place of the network.
     """
 
     model_cpu_offload_seq = "unet"
 
-    def __init__(self, unet: UNet2DModel, scheduler: Any, image_size: int | None = None):
+    def __init__(self, unet: UNet2DModel, scheduler: Any, image_size: int | None = None, patch_size: int = 1):
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler)
-        self.register_to_config(image_size=image_size)
+        self.register_to_config(image_size=image_size, patch_size=patch_size)
 
     @property
     def num_classes(self) -> int:
         """How many classes the network knows; 0 for an unconditional one."""
         return (self.unet.config.num_class_embeds or 1) - 1
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the images that it draws."""
+        unet, patch_size = self.unet.config, self.config.patch_size
+        size = self.config.image_size or unet.sample_size * patch_size
+        return unet.in_channels // patch_size**2, size, size
 
     @torch.no_grad()
     def __call__(
@@ -65,7 +74,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
                 (batch, channels, height, width).
             return_dict: False gives a tuple.
             callback_on_step_end: called after each step as `callback(pipeline, step, timestep, {"latents": x})` with x
-                in [-1, 1] and noise, before it is cut; what it returns is not used.
+                in [-1, 1] and noise, in patches and before it is cut; what it returns is not used.
 
         Raises:
             ValueError: for labels that are no classes of the network, of an unconditional network, or beside another
@@ -134,6 +143,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
 
     def to_pixel_values(self, latents: torch.Tensor) -> torch.Tensor:
         """What a step of the scheduler leaves as pixels, cut to the size of the images and clamped to [0, 1]."""
+        latents = F.pixel_shuffle(latents, self.config.patch_size)
         if size := self.config.image_size:
             start = (latents.shape[-1] - size) // 2
             latents = latents[..., start : start + size, start : start + size]

@@ -113,7 +113,7 @@ def make_scheduler(name: str, config: Any, spacing: str | None = None) -> Any:
     return diffusers.DPMSolverMultistepScheduler.from_config(config, **settings)
 
 
-def make_pipeline(unet: Any, scheduler: Any, image_size: int | None = None) -> Any:
+def make_pipeline(unet: Any, scheduler: Any, image_size: int | None = None, patch_size: int = 1) -> Any:
     """
     A `ClassConditionalPipeline` without progress bar; cuts images to `image_size` where the UNet's are larger.
 
@@ -121,15 +121,16 @@ def make_pipeline(unet: Any, scheduler: Any, image_size: int | None = None) -> A
         unet: a `UNet2DModel`.
         scheduler: to sample with.
         image_size: height and width of what the pipeline gives; that of the UNet when None.
+        patch_size: of the UNet, as in `UNetArchitecture`.
 
     Returns:
         The pipeline, which holds both as they are, not copies.
     """
     from .pipeline_class_conditional import ClassConditionalPipeline
 
-    if image_size == unet.config.sample_size:
+    if image_size == unet.config.sample_size * patch_size:
         image_size = None
-    pipeline = ClassConditionalPipeline(unet, scheduler, image_size)
+    pipeline = ClassConditionalPipeline(unet, scheduler, image_size, patch_size)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -140,13 +141,13 @@ def portable(pipeline: Any) -> Any:
         pipeline: of `make_pipeline` or `load_pipeline`.
 
     Returns:
-        What is saved of it: of an unconditional one that cuts nothing a `DDPMPipeline`, which every diffusers loads
-        without further code.
+        What is saved of it: of an unconditional one without patches that cuts nothing a `DDPMPipeline`, which every
+        diffusers loads without further code.
     """
     from diffusers import DDPMPipeline
 
-    if getattr(pipeline, "num_classes", 1) or pipeline.config.image_size is not None:  # not ours: as it is
-        return pipeline
+    if getattr(pipeline, "num_classes", 1) or pipeline.config.image_size is not None or pipeline.config.patch_size > 1:
+        return pipeline  # also one that is not ours
     return DDPMPipeline(pipeline.unet, pipeline.scheduler)
 
 
@@ -200,7 +201,7 @@ def load_pipeline(name_or_path: str) -> Any:
         raise HwzooError(f"{name_or_path} cannot be loaded: {first_line(error)}") from error
     check_all_loaded(report, name_or_path)
     check_finite(unet, name_or_path, "unet")
-    return make_pipeline(unet.float().eval(), scheduler, index.get("image_size"))
+    return make_pipeline(unet.float().eval(), scheduler, index.get("image_size"), index.get("patch_size", 1))
 
 
 def reverse_process(pipeline: Any, num_frames: int, **kwargs: Any) -> dict[str, Tensor]:
@@ -276,6 +277,9 @@ def load_or_build(
     if name_or_path is None:
         return unet, scheduler
     trained = load_pipeline(name_or_path)
+    if trained.config.patch_size != architecture.patch_size:
+        told = f"its patches have {trained.config.patch_size} pixels a side, --patch_size is {architecture.patch_size}"
+        raise UsageError(f"--model_name_or_path {name_or_path}: {told}")
     for name in ("sample_size", "in_channels", "num_class_embeds"):
         given, wanted = trained.unet.config[name], unet.config[name]
         if given != wanted:
