@@ -11,12 +11,14 @@ over the rounds are compared.
 - recipe: recipes/train_ddpm.py's own `main` without averages, with its progress bar, log lines, norms of gradients and
   a checkpoint; its evaluations, which draw pictures, and its final test are left out.
 - recipe, EMA: the same with averages.
+- recipe, patches: without averages, as many parameters on patches of 2 x 2 pixels (`--patch_size 2
+  --block_out_channels 32 64 --mixed_precision bf16`).
 """
 
 import argparse
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -34,6 +36,9 @@ PRESET = Path(train_ddpm.__file__).parent / "configs" / "ddpm" / "mnist_cpu.yaml
 TYPES = [train_ddpm.Run, train_ddpm.Model, train_ddpm.Method]
 RUN, ARCHITECTURE, METHOD = training.parse_arguments(TYPES, [f"--config={PRESET}"])
 BATCH = RUN.train_batch_size
+PATCHES = replace(ARCHITECTURE, patch_size=2, block_out_channels=[32, 64])
+KINDS = {"recipe": (ARCHITECTURE, {"use_ema": False}), "recipe, EMA": (ARCHITECTURE, {"use_ema": True})}
+KINDS["recipe, patches"] = PATCHES, {"use_ema": False, "mixed_precision": "bf16"}
 
 
 class Bare:
@@ -74,8 +79,8 @@ def main():
 
     def contenders():
         speeds = {}
-        for use_ema, name in ((False, "recipe"), (True, "recipe, EMA")):
-            turns = step_by_step(train_ddpm, data, bare.step, ARCHITECTURE, METHOD, **flags, use_ema=use_ema)
+        for name, (architecture, own) in KINDS.items():
+            turns = step_by_step(train_ddpm, data, bare.step, architecture, METHOD, **flags, **own)
             # Each beside the bare loop that ran with it.
             speeds |= {f"bare of {name}": turns["bare"], name: turns["recipe"]}
             speeds[f"{name} / bare"] = turns["recipe"] / turns["bare"]
@@ -83,7 +88,8 @@ def main():
 
     speeds = take_turns(contenders, arguments.rounds, "steps/s (or their ratio)")
     ratios = {"recipe / bare": ratio(speeds, "recipe", "bare of recipe")}
-    ratios["recipe, EMA / recipe"] = ratio(speeds, "recipe, EMA / bare", "recipe / bare")
+    for name in ("recipe, EMA", "recipe, patches"):
+        ratios[f"{name} / recipe"] = ratio(speeds, f"{name} / bare", "recipe / bare")
     print(json.dumps(ratios))
 
 

@@ -12,7 +12,7 @@ CASES = {
     "bench_train_vae": (["--steps=8", "--rounds=1"], {"recipe / bare", "recipe / usual script"}),
     "bench_continual": (["--rounds=1"], {"naive / bare", "ewc / naive", "replay / naive"}),
     "bench_gan": (["--steps=3", "--rounds=1"], {"recipe / bare"}),
-    "bench_ddpm": (["--steps=3", "--rounds=1"], {"recipe / bare", "recipe, EMA / recipe"}),
+    "bench_ddpm": (["--steps=3", "--rounds=1"], {"recipe / bare", "recipe, EMA / recipe", "recipe, patches / recipe"}),
     "bench_likelihood": (
         ["--steps=3", "--rounds=1", "--cpu_minutes=0.02", "--num_samples=4", "--passes=1"],
         {
