@@ -27,8 +27,32 @@ from .generation import (
     precision_recall,
 )
 from .likelihood import active_units, course100, first_of_each_class, latent_variable_scores
+from .representation import (
+    PROBES,
+    accuracy_of,
+    compare_features,
+    comparison,
+    effective_rank,
+    features_of,
+    linear_probe,
+    neighbor_accuracy,
+    principal_components,
+    probe_scores,
+    sphere_scores,
+)
 
 __all__ = [
+    "accuracy_of",
+    "PROBES",
+    "compare_features",
+    "comparison",
+    "effective_rank",
+    "features_of",
+    "linear_probe",
+    "neighbor_accuracy",
+    "principal_components",
+    "probe_scores",
+    "sphere_scores",
     "NUM_NEIGHBORS",
     "active_units",
     "classes_covered",
