@@ -169,6 +169,7 @@ class SimCLRForImageClassification(SimCLRPreTrainedModel):
         self.feature_size = config.feature_size
         self.classifier = nn.Linear(config.feature_size, config.num_labels)
         self.post_init()
+        self._keys_to_ignore_on_load_unexpected = set()  # `post_init` gathers those of the encoder, which has no head
 
     @can_return_tuple
     def forward(self, pixel_values: Tensor, labels: Tensor | None = None) -> ImageClassifierOutput:
