@@ -53,7 +53,7 @@ class SimCLRConfig(PreTrainedConfig):
     image_size: int = 28
     num_channels: int = 1
     hidden_sizes: list[int] | tuple[int, ...] = field(default=(32, 64, 64, 128, 256), metadata={"range": "[1, inf)"})
-    pool_size: int = field(default=1, metadata={"range": "[1, inf)"})
+    pool_size: int = field(default=2, metadata={"range": "[1, inf)"})
     loss: Literal["nt_xent", "simsiam"] = "nt_xent"
     temperature: float = field(default=0.2, metadata={"range": "(0, inf)"})
     projection_hidden_size: int = field(default=256, metadata={"range": "[1, inf)"})
