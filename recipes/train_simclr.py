@@ -15,11 +15,9 @@ import time
 from dataclasses import asdict, dataclass
 
 import torch
-from torch.nn import functional as F
-from torch.optim.swa_utils import update_bn
 
 from hwzoo import SimCLRConfig, SimCLRForImageClassification, SimCLRModel, hub, metrics, training
-from hwzoo.data import NUM_NOISE, Augmentations, ImageBatches, augment, load_images
+from hwzoo.data import NUM_NOISE, Augmentations, ImageBatches, augment, load_images, two_views
 from hwzoo.errors import UsageError
 from hwzoo.training import flag
 
@@ -40,9 +38,7 @@ Views = training.config_flags(Augmentations, class_name="Views")
 
 @dataclass
 class Protocol(training.Flags):
-    supervised_steps: int = flag(
-        200, "steps of the same encoder with all labels, to compare with; 0: none", "[0, inf)"
-    )
+    supervised_steps: int = flag(200, "steps of the same encoder with all labels, beside it; 0: none", "[0, inf)")
 
 
 def main(run: Run, architecture: Model, views: Views, protocol: Protocol) -> dict:
@@ -86,10 +82,10 @@ def main(run: Run, architecture: Model, views: Views, protocol: Protocol) -> dic
 
         # 7. test: the linear probe becomes the classifier of the model that is saved
         def test(limit):
-            parts, start = (batches.data, test_set), time.perf_counter()
+            parts = batches.data, test_set
             if limit is not None:
                 parts = [each.select(metrics.first_of_each_class(each.labels, limit)) for each in parts]
-            ways = {"this model": probed.eval(), "untrained encoder": calibrated(untrained, parts[0])}
+            ways = {"this model": probed.eval(), "untrained encoder": metrics.calibrated(untrained, parts[0])}
             if num := min(protocol.supervised_steps, limit or protocol.supervised_steps):
                 encoder, runtime = supervised(run, accelerator, batches.data, untrained, views, num)
                 ways |= {"encoder trained with all labels": encoder}
@@ -102,7 +98,7 @@ def main(run: Run, architecture: Model, views: Views, protocol: Protocol) -> dic
             results |= sphere(probed.simclr, parts[1].spread(NUM_VIEWED), run, views)
             results |= {"test_effective_rank": metrics.effective_rank(features)}
             results |= {"supervised_steps": num, "supervised_runtime": runtime} if num else {}
-            results |= {"test_runtime": round(time.perf_counter() - start, 2), "accuracies": scores}
+            results["accuracies"] = scores
             told = f"{data.described}: all {len(test_set)} test images, probes trained on {len(batches.data)} others"
             told = "; ".join((told, metrics.PROBES, training.weights_of(run)))
             return results | {"remark": metrics.comparison(scores), "protocol": told}
@@ -132,25 +128,13 @@ def build(run, data, architecture) -> SimCLRForImageClassification:
     return hub.load_or_build(SimCLRForImageClassification, run.model_name_or_path, config)
 
 
-def two_views(pixel_values, uniform, views):
-    return [augment(pixel_values, each, views) for each in uniform(len(pixel_values), 2, NUM_NOISE).unbind(1)]
-
-
-def calibrated(model, images) -> SimCLRModel:
-    """A copy in eval mode whose batch normalisation has the statistics of some images."""
-    model, some = copy.deepcopy(model), images.spread(NUM_NEIGHBORS)
-    update_bn((some.pixel_values(slice(start, start + 500)) for start in range(0, len(some), 500)), model)
-    return model.eval()
-
-
 def supervised(run, accelerator, images, untrained, views, num) -> tuple[SimCLRModel, float]:
     """The encoder after steps with the labels of the same images and views, and the seconds that these took."""
     model, start = SimCLRForImageClassification(untrained.config).to(accelerator.device), time.perf_counter()
     model.simclr = copy.deepcopy(untrained).train()
     model.simclr.projector = model.simclr.predictor = None
-    state = training.TrainState(
-        run, accelerator, model, training.make_optimizer("adam", model, run.learning_rate), num
-    )
+    optimizer = training.make_optimizer("adam", model, run.learning_rate)
+    state = training.TrainState(run, accelerator, model, optimizer, num)
     batches, noise = ImageBatches.for_run(images, run, accelerator), training.GlobalNoise.for_run(run, accelerator)
     for batch in (next(batches) for _ in range(num)):
         view = augment(batch["pixel_values"], noise.uniform(len(batch["labels"]), NUM_NOISE), views)
@@ -173,13 +157,10 @@ def save_pictures(folder, model, train, test_set, accuracies, run, data, views, 
     training.save_rows(shown, folder / "views.png", f"Views of images, as in training; {made_by}")
     nearest = {"test image": pixels}
     for name, way in {"by features": model.features, "by pixels": lambda pixel_values: pixel_values}.items():
-        found = [F.normalize(metrics.features_of(way, each, run.eval_batch_size), dim=1) for each in (some, train)]
-        nearest[name] = train.pixel_values((found[0] @ found[1].T).argmax(1).to(pixels.device))
+        found = metrics.nearest(*(metrics.features_of(way, each, run.eval_batch_size) for each in (train, some)))
+        nearest[name] = train.pixel_values(found.to(pixels.device))
     training.save_rows(nearest, folder / "neighbors.png", f"The nearest of {len(train)} training images; {made_by}")
-    panels = {"linear probe": [(each["linear_accuracy"], 0.0) for each in accuracies.values()]}
-    few = [(each["few_labels_accuracy"], each["few_labels_accuracy_standard_error"]) for each in accuracies.values()]
-    panels |= {"10 labels a class": few, "kNN": [(each["knn_accuracy"], 0.0) for each in accuracies.values()]}
-    panels = {label: tuple(zip(*each, strict=True)) for label, each in panels.items()}
+    panels = metrics.accuracy_panels(accuracies)
     training.save_bar_panels(list(accuracies), panels, folder / "probes.png", (0, 1))
 
 

@@ -24,7 +24,7 @@ from hwzoo import ClassifierConfig, ClassifierForImageClassification, hub
 from hwzoo.files import ENDED
 
 RECIPES = Path(__file__).parents[1] / "recipes"
-TIMES = {"train_runtime", "train_samples_per_second", "seconds_per_phase"}
+TIMES = {"train_runtime", "train_samples_per_second", "seconds_per_phase", "supervised_runtime"}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
 LAUNCHED: list[subprocess.Popen] = []
 

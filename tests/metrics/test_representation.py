@@ -48,29 +48,38 @@ def test_a_probe_is_of_the_features_as_they_are():
     assert metrics.accuracy_of((weight, bias), features, (labels + 1) % 3) == 0
 
 
-def test_a_probe_is_the_regression_of_scikit_learn():
+def test_a_probe_is_the_regression_of_scikit_learn_with_the_penalty_that_cross_validation_chooses():
     from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
+    from sklearn.model_selection import cross_val_score
 
-    features, labels = blobs(90, spread=3.0)
-    weight, bias = metrics.linear_probe(features, labels)
-    scaler = StandardScaler().fit(features.numpy())
-    candidates = [
-        LogisticRegression(C=strength, max_iter=200).fit(scaler.transform(features.numpy()), labels.numpy())
-        for strength in representation.STRENGTHS
-    ]
-    expected = [torch.from_numpy(each.predict_proba(scaler.transform(features.numpy()))) for each in candidates]
-    given = F.linear(features, weight, bias).softmax(1).double()
-    assert min((given - each).abs().max().item() for each in expected) < 1e-3
+    chosen = set()
+    for spread, size in ((3.0, 4), (4.0, 40)):
+        features, labels = blobs(90, size=size, spread=spread)
+        inputs = ((features - features.mean(0)) / features.std(0, correction=0)).numpy()
+        models = [LogisticRegression(C=strength, max_iter=200) for strength in representation.STRENGTHS]
+        scores = [cross_val_score(model, inputs, labels.numpy(), cv=3).mean() for model in models]
+        assert len(set(scores)) > 1
+        best = models[scores.index(max(scores))].fit(inputs, labels.numpy())
+        chosen.add(best.C)
+        given = F.linear(features, *metrics.linear_probe(features, labels)).softmax(1)
+        torch.testing.assert_close(given, torch.from_numpy(best.predict_proba(inputs)), atol=1e-3, rtol=0)
+    assert len(chosen) == 2
 
 
-def test_where_there_is_nothing_to_learn_the_strongest_penalty_is_chosen(monkeypatch):
-    noise, labels = torch.randn(240, 60, generator=seeded(3)), torch.arange(240) % 2
-    chosen = metrics.linear_probe(noise, labels)[0]
-    monkeypatch.setattr(representation, "STRENGTHS", (1e-3,))
-    torch.testing.assert_close(metrics.linear_probe(noise, labels)[0], chosen)
+def test_the_penalty_of_classes_in_their_order_is_that_of_any_order(monkeypatch):
+    monkeypatch.setattr(representation, "NUM_TO_CHOOSE", 60)
+    features, labels = blobs(600, spread=3.0)
+    monkeypatch.setattr(representation, "STRENGTHS", (1e-3, 1e-2))
+    order = labels.argsort(stable=True)
+    assert order.tolist() != list(range(600))
+    sorted_probe = metrics.linear_probe(features[order], labels[order])
+    norms = []
+    for strength in (1e-3, 1e-2):
+        monkeypatch.setattr(representation, "STRENGTHS", (strength,))
+        norms.append(metrics.linear_probe(features, labels)[0].norm().item())
+    assert any(sorted_probe[0].norm().item() == pytest.approx(norm, rel=1e-3) for norm in norms)
     monkeypatch.setattr(representation, "STRENGTHS", (1.0,))
-    assert metrics.linear_probe(noise, labels)[0].norm() > 3 * chosen.norm()
+    assert metrics.linear_probe(features, labels)[0].norm() > 1.02 * sorted_probe[0].norm()
 
 
 def test_two_classes_and_few_examples():

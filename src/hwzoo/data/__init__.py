@@ -1,6 +1,6 @@
 """Image data sets in memory, and where they come from."""
 
-from .augmentations import NUM_NOISE, Augmentations, augment
+from .augmentations import NUM_NOISE, Augmentations, augment, two_views
 from .images import ImageBatches, ImageSet, binarize
 from .pictures import ImageOptions, image_files, read_picture, stacked
 from .sources import BINARIZATIONS, ImageSplits, load_images
@@ -19,4 +19,5 @@ __all__ = [
     "load_images",
     "read_picture",
     "stacked",
+    "two_views",
 ]

@@ -1,6 +1,7 @@
 """Random views of images, a whole batch at once on its device, from noise that is given."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -64,6 +65,22 @@ def augment(pixel_values: Tensor, uniform: Tensor, settings: Augmentations) -> T
     )
     mean = views.mean((1, 2, 3), keepdim=True)
     return torch.lerp(mean, views, contrast).mul_(brightness).clamp_(0, 1)
+
+
+def two_views(pixel_values: Tensor, uniform: Callable[..., Tensor], settings: Augmentations) -> list[Tensor]:
+    """
+    Two views of each image of a batch.
+
+    Args:
+        pixel_values: in [0, 1], (batch, channels, height, width).
+        uniform: called as `uniform(batch, 2, NUM_NOISE)`, gives noise in [0, 1) of that shape on the same device.
+        settings: as of `augment`.
+
+    Returns:
+        Two batches in [0, 1], each of the same shape.
+    """
+    noise = uniform(len(pixel_values), 2, NUM_NOISE)
+    return [augment(pixel_values, noise[:, index], settings) for index in (0, 1)]
 
 
 def _affine(uniform: Tensor, settings: Augmentations) -> Tensor:

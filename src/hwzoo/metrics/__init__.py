@@ -30,11 +30,14 @@ from .likelihood import active_units, course100, first_of_each_class, latent_var
 from .representation import (
     PROBES,
     accuracy_of,
+    accuracy_panels,
+    calibrated,
     compare_features,
     comparison,
     effective_rank,
     features_of,
     linear_probe,
+    nearest,
     neighbor_accuracy,
     principal_components,
     probe_scores,
@@ -43,6 +46,9 @@ from .representation import (
 
 __all__ = [
     "accuracy_of",
+    "accuracy_panels",
+    "calibrated",
+    "nearest",
     "PROBES",
     "compare_features",
     "comparison",

@@ -1,5 +1,6 @@
 """What features are worth: probes of them by simple classifiers, and how they lie on the sphere."""
 
+import copy
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.optim.swa_utils import update_bn
 
 from .likelihood import first_of_each_class
 
@@ -41,6 +43,24 @@ def features_of(function: Callable[[Tensor], Tensor], images: Any, batch_size: i
     """
     parts = (slice(start, start + batch_size) for start in range(0, len(images), batch_size))
     return torch.cat([function(images.pixel_values(part)).flatten(1).float().cpu() for part in parts])
+
+
+def calibrated(model: torch.nn.Module, images: Any, num: int = 5000) -> torch.nn.Module:
+    """
+    A network whose batch normalisation has the statistics of images as they are: an untrained one gives features of
+    some use then, the fairer baseline.
+
+    Args:
+        model: of pixel values.
+        images: `spread(num)`, `len`, and `pixel_values(indices)`; on the model's device.
+        num: of the images at most, evenly spaced.
+
+    Returns:
+        A copy, in eval mode.
+    """
+    model, some = copy.deepcopy(model), images.spread(num)
+    update_bn((some.pixel_values(slice(start, start + 500)) for start in range(0, len(some), 500)), model)
+    return model.eval()
 
 
 def principal_components(train: Tensor, *others: Tensor, num_components: int = NUM_COMPONENTS) -> list[Tensor]:
@@ -85,13 +105,14 @@ def linear_probe(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(f"labels are {labels.unique().tolist()}; they must be 0 to {int(labels.max())}, each of them")
     mean, std = features.mean(0), features.std(0, correction=0).clamp_min(1e-6)
     inputs, targets = ((features - mean) / std).numpy(), labels.numpy()
-    model, some = LogisticRegression(max_iter=MAX_ITERATIONS), slice(NUM_TO_CHOOSE)
+    model, num = LogisticRegression(max_iter=MAX_ITERATIONS), min(NUM_TO_CHOOSE, len(labels))
+    some = torch.arange(num) * len(labels) // num  # evenly spaced: a data set may be in the order of its classes
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the iterations are part of the protocol
         strength = STRENGTHS[-1]
-        if labels[some].bincount().min() >= NUM_FOLDS:
+        if labels[some].bincount(minlength=int(labels.max()) + 1).min() >= NUM_FOLDS:
             search = GridSearchCV(model, {"C": STRENGTHS}, cv=NUM_FOLDS, refit=False)
-            strength = search.fit(inputs[some], targets[some]).best_params_["C"]
+            strength = search.fit(inputs[some.numpy()], targets[some.numpy()]).best_params_["C"]
         fitted = model.set_params(C=strength).fit(inputs, targets)
     coefficients, intercept = torch.from_numpy(fitted.coef_).double(), torch.from_numpy(fitted.intercept_).double()
     if len(coefficients) == 1:  # of two classes: the log-odds of the second
@@ -118,6 +139,20 @@ def neighbor_accuracy(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor],
     features, wanted = (F.normalize(each[0], dim=1).numpy() for each in (train, test))
     model = KNeighborsClassifier(min(num, len(features)), algorithm="brute").fit(features, train[1].numpy())
     return float((model.predict(wanted) == test[1].numpy()).mean())
+
+
+def nearest(train: Tensor, test: Tensor) -> Tensor:
+    """
+    The training examples nearest to others, by cosine similarity.
+
+    Args:
+        train: features, (num, size).
+        test: alike.
+
+    Returns:
+        int64, an index for each of the others.
+    """
+    return (F.normalize(test, dim=1) @ F.normalize(train, dim=1).T).argmax(1)
 
 
 def probe_scores(
@@ -231,3 +266,10 @@ def comparison(scores: Mapping[str, Mapping[str, float]]) -> str:
         linear, few, error, knn = (100 * each[key] for key in SCORES)
         lines.append(f"{name:<{width}}   {linear:6.2f}     {few:6.2f} +- {error:5.2f}   {knn:6.2f}")
     return "\n".join(lines)
+
+
+def accuracy_panels(scores: Mapping[str, Mapping[str, float]]) -> dict[str, tuple[list[float], list[float]]]:
+    """The scores of several features as panels of bars: label -> (accuracies, standard errors where known, else 0)."""
+    linear, few, error, knn = ([each[key] for each in scores.values()] for key in SCORES)
+    none = [0.0] * len(scores)
+    return {"linear probe": (linear, none), f"{PER_CLASS} labels a class": (few, error), "kNN": (knn, none)}
