@@ -23,7 +23,7 @@ from hwzoo.training import flag
 
 TEST_SEED = 0  # of the test images' views and of the draws of labels: the same for every run, whatever its seed
 NUM_VIEWED, NUM_NEIGHBORS = 2000, 5000  # test images of which two views are compared; training images when watched
-DEFAULTS = {"train_batch_size": 250, "max_train_steps": 600, "learning_rate": 2e-3, "lr_scheduler": "cosine"}
+DEFAULTS = {"train_batch_size": 125, "max_train_steps": 350, "learning_rate": 2e-3, "lr_scheduler": "cosine"}
 DEFAULTS |= {"lr_warmup_steps": 50, "eval_steps": 100, "output_dir": "outputs/simclr"}
 
 
@@ -38,7 +38,7 @@ Views = training.config_flags(Augmentations, class_name="Views")
 
 @dataclass
 class Protocol(training.Flags):
-    supervised_steps: int = flag(200, "steps of the same encoder with all labels, beside it; 0: none", "[0, inf)")
+    supervised_steps: int = flag(150, "steps of the same encoder with all labels, beside it; 0: none", "[0, inf)")
 
 
 def main(run: Run, architecture: Model, views: Views, protocol: Protocol) -> dict:
