@@ -25,6 +25,7 @@ from hwzoo.files import ENDED
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 TIMES = {"train_runtime", "train_cpu_seconds", "train_samples_per_second", "seconds_per_phase", "peak_memory"}
+TIMES |= {"supervised_runtime"}
 CLOCKS = ("runtime", "cpu")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
 LAUNCHED: list[subprocess.Popen] = []

@@ -53,6 +53,7 @@ SMALL = {
             "prior_hidden_size": 8, "prior_num_layers": 1, "prior_num_heads": 2,
         },
     ),
+    "SimCLR": ("simclr", {"image_size": 8, "hidden_sizes": [4, 4, 6]}),
     "classifier": ("classifier", {"image_size": 8, "backbone": "mlp", "hidden_sizes": [4]}),
 }  # fmt: skip
 IMAGES = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0)).round()
@@ -74,7 +75,7 @@ def trained(model, folder, cell):
     plain = [{"pixel_values": image} for image in IMAGES]
     labelled = [each | {"label": 1} for each in plain]
     settings = {"report_to": [], "use_cpu": True, "disable_tqdm": True, "max_steps": 1, "save_strategy": "no"}
-    data = labelled if isinstance(model, ClassifierForImageClassification) else plain
+    data = labelled if hasattr(model, "classifier") else plain
     trainer = Trainer(model, TrainingArguments(str(folder), **settings), train_dataset=data)
     trainer.train()
     assert trainer.evaluate(labelled)["eval_loss"] > 0

@@ -13,6 +13,7 @@ from huggingface_hub.errors import StrictDataclassFieldValidationError
 from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoImageProcessor
+from transformers.dynamic_module_utils import get_relative_imports
 
 from hwzoo import hub
 from hwzoo.errors import HwzooError
@@ -287,14 +288,15 @@ def test_a_model_works_without_hwzoo(family, remote, name):
 
 @families
 def test_each_save_holds_weights_config_and_code_and_nothing_else(family, remote):
-    source = {
-        path.name: path.read_bytes()
-        for path in Path(inspect.getfile(family.model_class)).parent.glob("*.py")
-        if path.name != "__init__.py"
-    }
-    names = {"config.json", "model.safetensors", *source}
+    files = [*Path(inspect.getfile(family.model_class)).parent.glob("*.py")]
+    source = {path.name: path.read_bytes() for path in files if path.name != "__init__.py"}
+    names = {"config.json", "model.safetensors"}
     if family.image_processor_class is not None:
         names.add("preprocessor_config.json")
+        path = Path(inspect.getfile(family.image_processor_class))  # it may be another family's
+        siblings = [path.parent / f"{name}.py" for name in get_relative_imports(path)]
+        source |= {each.name: each.read_bytes() for each in (path, *siblings)}
+    names |= source.keys()
     for name in ("saved", "saved_again", "saved_remotely"):
         folder = remote / family.name / name
         assert {path.name for path in folder.iterdir()} == names

@@ -30,6 +30,11 @@ def train_vqvae() -> ModuleType:
 
 
 @pytest.fixture
+def train_simclr() -> ModuleType:
+    return load_recipe("train_simclr")
+
+
+@pytest.fixture
 def train_continual() -> ModuleType:
     return load_recipe("train_continual")
 

@@ -22,6 +22,8 @@ from hwzoo import (
     FlowModel,
     GANConfig,
     GANModel,
+    SimCLRConfig,
+    SimCLRForImageClassification,
     VQVAEConfig,
     VQVAEModel,
     hub,
@@ -320,6 +322,12 @@ def vqvae_model(folder: Path, **changes) -> str:
     """An untrained one, of binary 28 x 28 images but for the changes."""
     small = {"hidden_sizes": [4], "prior_hidden_size": 8, "prior_num_layers": 1, "prior_num_heads": 2}
     hub.save(VQVAEModel(VQVAEConfig(**small | changes)), folder / "model")
+    return f"--model_name_or_path={folder / 'model'}"
+
+
+def simclr_model(folder: Path, **changes) -> str:
+    """An untrained one, of 28 x 28 images and ten classes but for the changes."""
+    hub.save(SimCLRForImageClassification(SimCLRConfig(**{"hidden_sizes": [4]} | changes)), folder / "model")
     return f"--model_name_or_path={folder / 'model'}"
 
 
@@ -666,12 +674,37 @@ VQVAE_CASES = {
         2, "--conditional: pictures has one class", lambda tmp: ["--conditional", small_pictures(tmp, classes=1)],
     ),
 }  # fmt: skip
+SIMCLR_CASES = {
+    "nothing to tell from": (
+        2, "--train_batch_size is 1: a view is told from those of other images", lambda tmp: ["--train_batch_size=1"],
+    ),
+    "least above most": (
+        2, "--min_scale is 0.9; it must be at most --max_scale, 0.8",
+        lambda tmp: ["--min_scale=0.9", "--max_scale=0.8"],
+    ),
+    "temperature 0": (2, "--temperature is 0.0; it must be in (0, inf)", lambda tmp: ["--temperature=0"]),
+    "unknown loss": (2, "--loss: invalid choice: 'infonce'", lambda tmp: ["--loss=infonce"]),
+    "unknown predictor": (2, "--predictor: invalid choice: 'moving'", lambda tmp: ["--predictor=moving"]),
+    "more fields than pixels": (
+        2, "pool_size is 5; the last feature maps are 4 x 4, it must be at most 4",
+        lambda tmp: ["--pool_size=5", "--hidden_sizes", "4", "4", "4", "4", "4"],
+    ),
+    "a share above 1": (2, "--blur is 2.0; it must be in [0, 1]", lambda tmp: ["--blur=2"]),
+    "steps before the start": (
+        2, "--supervised_steps is -1; it must be in [0, inf)", lambda tmp: ["--supervised_steps=-1"],
+    ),
+    "a larger batch than data": (2, "--train_batch_size", lambda tmp: ["--train_batch_size=2000"]),
+    "one class": (2, "pictures has one class", lambda tmp: [small_pictures(tmp, classes=1)]),
+    "a model of other images": (2, "it has image_size 8, the data 28", lambda tmp: [simclr_model(tmp, image_size=8)]),
+    "a model of other classes": (2, "it has num_labels 3, the data 10", lambda tmp: [simclr_model(tmp, num_labels=3)]),
+}  # fmt: skip
 ALL_CASES = [
     (recipe, name)
     for recipe, cases in (
         ("train_vae", CASES), ("train_continual", CONTINUAL_CASES), ("train_gan", GAN_CASES),
         ("train_ddpm", DDPM_CASES), ("train_t5", T5_CASES), ("train_flow", FLOW_CASES),
         ("train_autoregressive", AUTOREGRESSIVE_CASES), ("train_vqvae", VQVAE_CASES),
+        ("train_simclr", SIMCLR_CASES),
     )
     for name in cases
 ]  # fmt: skip
@@ -688,6 +721,7 @@ def test_one_line_and_status(recipe, name, request, command_line, tmp_path):
         "train_flow": (FLOW_CASES, SMALL_FLOW),
         "train_autoregressive": (AUTOREGRESSIVE_CASES, SMALL_AUTOREGRESSIVE),
         "train_vqvae": (VQVAE_CASES, SMALL_VQVAE),
+        "train_simclr": (SIMCLR_CASES, SMALL_SIMCLR),
     }[recipe]
     status, named, arguments = cases[name]
     output = tmp_path / "output"
@@ -714,6 +748,7 @@ SMALL_FLOW = ["--hidden_size=4", "--num_steps=1", "--train_batch_size=20", "--nu
 SMALL_AUTOREGRESSIVE = ["--hidden_size=8", "--num_layers=1", "--num_attention_heads=2", "--train_batch_size=20"]
 SMALL_AUTOREGRESSIVE += ["--num_test_samples=8"]
 SMALL_VQVAE = ["--hidden_sizes", "4", "6", "8", "--prior_hidden_size=8", "--prior_num_layers=1", "--prior_num_heads=2"]
+SMALL_SIMCLR = ["--hidden_sizes", "4", "6", "8", "--train_batch_size=20"]
 SMALL_T5 = ["--config_d_model=8", "--config_d_ff=8", "--config_num_layers=1", "--config_num_decoder_layers=1"]
 
 

@@ -89,6 +89,7 @@ def test_overwriting_leaves_the_old_model_or_the_new(recipe, straight, tmp_path)
     wider |= {"train_flow": "--hidden_size=5"}
     wider |= {"train_autoregressive": "--head_hidden_size=50"}
     wider |= {"train_vqvae": "--code_size=4"}
+    wider |= {"train_simclr": "--projection_size=7"}
     flags = ["--overwrite_output_dir", wider[recipe]]
     old, new, killed = straight[0], tmp_path / "new", tmp_path / "killed"
     shutil.copytree(old, new)

@@ -54,6 +54,11 @@ class ImageSet:
         task_ids = None if self.task_ids is None else self.task_ids[indices]
         return replace(self, images=self.images[indices], labels=self.labels[indices], task_ids=task_ids)
 
+    def spread(self, num: int) -> "ImageSet":
+        """At most `num` of the images, evenly spaced."""
+        num = min(num, len(self))
+        return self.select(torch.arange(num, device=self.images.device) * len(self) // max(num, 1))
+
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
         """{"pixel_values": float32 in [0, 1], "labels": int64} of the images at some indices; `task_ids` if any."""
         images = self.images.index_select(0, indices)

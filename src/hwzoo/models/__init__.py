@@ -27,6 +27,8 @@ from .flow.configuration_flow import FlowConfig
 from .flow.modeling_flow import FlowModel
 from .gan.configuration_gan import GANConfig
 from .gan.modeling_gan import GANModel
+from .simclr.configuration_simclr import SimCLRConfig
+from .simclr.modeling_simclr import SimCLRForImageClassification, SimCLRModel
 from .vae.configuration_vae import VAEConfig
 from .vae.modeling_vae import VAEModel
 from .vqvae.configuration_vqvae import VQVAEConfig
@@ -210,6 +212,15 @@ for _family in (
     Family("autoregressive", AutoregressiveConfig, AutoregressiveModel),
     Family("flow", FlowConfig, FlowModel),
     Family("vqvae", VQVAEConfig, VQVAEModel),
+    Family(
+        "simclr",
+        SimCLRConfig,
+        SimCLRForImageClassification,
+        AutoModelForImageClassification,
+        ClassifierImageProcessor,
+        must_fit=("image_size", "num_channels", "num_labels"),
+        backbone_class=SimCLRModel,
+    ),  # fmt: skip
     PipelineFamily("ddpm"),
     TextFamily("t5"),
 ):
@@ -250,6 +261,9 @@ __all__ = [
     "GANConfig",
     "GANModel",
     "PipelineFamily",
+    "SimCLRConfig",
+    "SimCLRForImageClassification",
+    "SimCLRModel",
     "TextFamily",
     "VAEConfig",
     "VAEModel",

@@ -1,0 +1,41 @@
+"""What every family asks of pixels. The file is the same in each folder, as each is copied to the Hub alone."""
+
+import torch
+from torch import Tensor
+
+ROUNDING = 1e-3  # what pixels that were normalised and back may be off
+
+
+def check_floating(pixel_values: Tensor):
+    """
+    Raises:
+        ValueError: for images of integers or booleans.
+    """
+    if not pixel_values.is_floating_point():
+        raise ValueError(
+            f"pixel_values is {pixel_values.dtype}; it must be floating-point in [0, 1] (0 to 255 divided by 255)"
+        )
+
+
+def check_pixels(pixel_values: Tensor, training: bool):
+    """
+    Refuses what is no batch of images as the models take them. Values are not looked at in a traced graph, which has
+    none, and in training on an accelerator, where each look would wait for the device.
+
+    Args:
+        pixel_values: images of any shape.
+        training: whether they are for a step of training.
+
+    Raises:
+        ValueError: for integers or booleans, and for values outside of [0, 1].
+    """
+    check_floating(pixel_values)
+    unseen = torch.compiler.is_compiling() or (training and pixel_values.device.type != "cpu")
+    if unseen or not pixel_values.numel():
+        return
+    try:
+        low, high = (bound.item() for bound in pixel_values.aminmax())
+    except (RuntimeError, NotImplementedError):  # of vmap, of the meta device: there is no value to look at
+        return
+    if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # so that NaN is refused too
+        raise ValueError(f"pixel_values goes from {low:.4g} to {high:.4g}; it must be in [0, 1]")
