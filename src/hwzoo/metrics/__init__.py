@@ -26,11 +26,18 @@ from .generation import (
     load_inception,
     precision_recall,
 )
-from .likelihood import active_units, course100, first_of_each_class, latent_variable_scores
+from .likelihood import (
+    active_units,
+    aggregate_posterior_scores,
+    course100,
+    first_of_each_class,
+    latent_variable_scores,
+)
 
 __all__ = [
     "NUM_NEIGHBORS",
     "active_units",
+    "aggregate_posterior_scores",
     "classes_covered",
     "code_counts",
     "code_scores",
