@@ -31,6 +31,7 @@ from .likelihood import (
     aggregate_posterior_scores,
     course100,
     first_of_each_class,
+    latent_scores,
     latent_variable_scores,
 )
 
@@ -54,6 +55,7 @@ __all__ = [
     "jensen_shannon_divergence",
     "label_entropy",
     "label_histogram",
+    "latent_scores",
     "latent_variable_scores",
     "load_inception",
     "logit_gradient",

@@ -60,6 +60,29 @@ def aggregate_posterior_scores(
 
 
 @torch.inference_mode()
+def latent_scores(model: Any, inputs: Tensor, batch_size: int, *, num_modes: int = 1000, seed: int = 0) -> dict[str, float]:
+    """
+    What the latent of a model of texts holds and does.
+
+    Args:
+        model: with `encode` and `sample`.
+        inputs: what it encodes, (num, ...).
+        batch_size: of them at once.
+        num_modes: latents of the prior whose most likely texts are counted.
+        seed: of latents.
+
+    Returns:
+        The scores of `aggregate_posterior_scores`, `active_units`, and `distinct_modes`: how many different texts the
+        most likely tokens at so many latents of the prior are; 1 where the latent changes nothing.
+    """
+    posteriors = [model.encode(part) for part in inputs.split(batch_size)]
+    mean, variance = (torch.cat(parts) for parts in zip(*posteriors, strict=True))
+    scores = aggregate_posterior_scores(mean, variance, seed=seed) | {"active_units": active_units(mean)}
+    modes = model.sample(num_modes, generator=torch.Generator().manual_seed(seed), temperature=0.0)
+    return scores | {"distinct_modes": len(modes.unique(dim=0))}
+
+
+@torch.inference_mode()
 def latent_variable_scores(model: Any, images: Any, batch_size: int, seed: int = 0) -> dict[str, float]:
     """
     `course100` and the number of `active_units` of a variational autoencoder.

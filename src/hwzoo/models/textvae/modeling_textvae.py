@@ -498,7 +498,7 @@ class TextVAEModel(TextVAEPreTrainedModel):
         low, high = (bound.item() for bound in input_ids.aminmax())
         if low < 0 or high >= self.config.vocab_size:
             wrong = low if low < 0 else high
-            raise ValueError(f"input_ids holds {wrong}; it must be one of 0 to {self.config.vocab_size - 1} everywhere")
+            raise ValueError(f"input_ids holds {wrong}; it must be one of 0 to {self.config.vocab_size - 1}")
         last = input_ids.gather(1, (real.sum(1, keepdim=True) - 1).clamp(min=0))
         if not (real[:, 0].all() and (real[:, 1:] <= real[:, :-1]).all() and (last == self.config.eos_token_id).all()):
             raise ValueError(
