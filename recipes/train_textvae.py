@@ -23,7 +23,18 @@ from hwzoo.training import flag
 TEST_SEED = 0  # of the bounds' noise: the same for every run, whatever its seed
 BOUNDS = ("negative_elbo", "rate", "distortion")
 NUM_TEXTS = 200  # of each kind in texts.json
-DEFAULTS = {"train_batch_size": 128, "max_train_steps": 1500, "learning_rate": 3e-3, "lr_scheduler": "cosine"}
+WORDS = {
+    "negative_elbo": ("bound on the negative log-likelihood", "nats a text"),
+    "rate": ("of it what the latent costs", "nats a text"),
+    "distortion": ("of it the text, given the latent", "nats a text"),
+    "iwae_100": ("importance-weighted bound of 100 samples", "nats a text"),
+    "mutual_information": ("of the rate what the latent tells of a text", "nats a text"),
+    "marginal_divergence": ("the rest: of all latents together from the prior", "nats"),
+    "mutual_information_ceiling": ("the most that so many texts can show", "nats a text"),
+    "active_units": ("latent units in use", ""),
+    "distinct_modes": ("most likely texts at 1,000 latents that differ", ""),
+}
+DEFAULTS = {"train_batch_size": 64, "max_train_steps": 1500, "learning_rate": 3e-3, "lr_scheduler": "cosine"}
 DEFAULTS |= {"lr_warmup_steps": 50, "output_dir": "outputs/textvae"}
 
 
@@ -40,7 +51,7 @@ class Data(training.Flags):
 
 
 OF_TOKENIZER = ("vocab_size", "pad_token_id", "eos_token_id", "unk_token_id")
-Model = training.config_flags(TextVAEConfig, without=OF_TOKENIZER)
+Model = training.config_flags(TextVAEConfig, without=OF_TOKENIZER, free_bits=0.25)
 
 
 @dataclass
@@ -74,10 +85,12 @@ def main(run: Run, data_flags: Data, architecture: Model, protocol: Protocol) ->
         eval_model = state.eval_model
 
         # 4. one step; its noise is drawn for the whole batch, whatever the processes and accumulated parts
+        longest = train_set.input_ids.shape[1]  # a batch of one process may be shorter than that of another
+
         def train_step(batch):
             input_ids = batch["input_ids"]
             latent_noise = noise.normal(len(input_ids), model.config.latent_size)
-            dropout_noise = noise.uniform(*input_ids.shape)
+            dropout_noise = noise.uniform(len(input_ids), longest)[:, : input_ids.shape[1]]
             kl_weight = min(1.0, (state.steps_done + 1) / max(1, protocol.kl_warmup_steps))
 
             def loss_of(input_ids, noise, dropout_noise):
@@ -130,11 +143,12 @@ def main(run: Run, data_flags: Data, architecture: Model, protocol: Protocol) ->
             about = {"config": eval_model.config, "protocol": protocol, "texts": texts}
             hub.save_card(run, folder, "textvae", data, results, **about)
 
-        ending = training.Ending(test, save, [model, eval_model], hub.publish)
+        ending = training.Ending(test, save, [model, eval_model], hub.publish, WORDS)
         identity = training.identity_of("train_textvae", data, data_flags, architecture, protocol, config=model.config)
         return training.fit(
             run, accelerator, batches, train_step, state={"model": model, "noise": noise, **state.entries()},
             identity=identity, evaluate=lambda: watch_means(bounds, 1000), ending=ending, shown=("loss", *BOUNDS[1:]),
+            words=WORDS,
         ).results  # fmt: skip
 
 

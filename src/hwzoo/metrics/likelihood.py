@@ -60,7 +60,9 @@ def aggregate_posterior_scores(
 
 
 @torch.inference_mode()
-def latent_scores(model: Any, inputs: Tensor, batch_size: int, *, num_modes: int = 1000, seed: int = 0) -> dict[str, float]:
+def latent_scores(
+    model: Any, inputs: Tensor, batch_size: int, *, num_modes: int = 1000, seed: int = 0
+) -> dict[str, float]:
     """
     What the latent of a model of texts holds and does.
 

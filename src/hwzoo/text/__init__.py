@@ -41,7 +41,17 @@ from .settings import (
     load_pairs,
     with_adapter,
 )
-from .sources import COURSE_WORDS, Columns, Example, TextSplits, hash_split, is_irregular_plural, limited, load_text, load_texts
+from .sources import (
+    COURSE_WORDS,
+    Columns,
+    Example,
+    TextSplits,
+    hash_split,
+    is_irregular_plural,
+    limited,
+    load_text,
+    load_texts,
+)
 
 __all__ = [
     "with_adapter",

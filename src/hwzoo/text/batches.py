@@ -105,9 +105,11 @@ class TokenSet:
 
     Args:
         input_ids: int64, (num, length): the tokens of a text, its end token, then padding.
+        lengths: int64, (num,): tokens of each text, its end token counted.
     """
 
     input_ids: Tensor
+    lengths: Tensor
 
     unit: ClassVar[str] = "texts"
 
@@ -128,7 +130,7 @@ class TokenSet:
         ids = torch.full((len(rows), max(map(len, rows), default=1)), tokenizer.pad_token_id)
         for row, tokens in zip(ids, rows, strict=True):
             row[: len(tokens)] = torch.tensor(tokens)
-        return cls(ids)
+        return cls(ids, torch.tensor([len(row) for row in rows], dtype=torch.long))
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -140,8 +142,11 @@ class TokenSet:
 
     def to(self, device: torch.device | str) -> "TokenSet":
         """The same texts on a device."""
-        return TokenSet(self.input_ids.to(device))
+        return TokenSet(self.input_ids.to(device), self.lengths.to(device))
 
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
-        """{"input_ids": int64, (indices, length)} of the texts at some indices."""
-        return {"input_ids": self.input_ids.index_select(0, indices)}
+        """{"input_ids": int64, (indices, length)} of the texts at some indices, on a CPU as long as the longest."""
+        input_ids = self.input_ids.index_select(0, indices)
+        if self.device.type == "cpu" and len(indices):  # to ask another device would wait for it
+            input_ids = input_ids[:, : self.lengths.index_select(0, indices).max()]
+        return {"input_ids": input_ids}

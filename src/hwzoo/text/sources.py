@@ -507,9 +507,7 @@ def word_forms() -> TextSplits:
     return _each_once(TextSplits("words", **parts, note=note))
 
 
-def load_texts(
-    dataset_name: str = "words", data_dir: str | None = None, text_column: str | None = None
-) -> TextSplits:
+def load_texts(dataset_name: str = "words", data_dir: str | None = None, text_column: str | None = None) -> TextSplits:
     """
     Loads single texts, each once, in the first of the splits training, validation, test that has it.
 

@@ -42,7 +42,7 @@ class TextVAEConfig(PreTrainedConfig):
     vocab_size: int = 259
     max_tokens: int = field(default=128, metadata={"range": "[1, inf)"})
     embedding_size: int = field(default=64, metadata={"range": "[1, inf)"})
-    hidden_size: int = field(default=160, metadata={"range": "[1, inf)"})
+    hidden_size: int = field(default=128, metadata={"range": "[1, inf)"})
     latent_size: int = field(default=16, metadata={"range": "[0, inf)"})
     beta: float = field(default=1.0, metadata={"range": "[0, inf)"})
     free_bits: float = field(default=0.0, metadata={"range": "[0, inf)"})
