@@ -8,8 +8,8 @@ Draws images, or texts, with any zoo model or diffusion pipeline.
 
 A pipeline samples as it was saved: one of `train_ddpm.py` by DDPM with every step of its training, which takes long;
 `--scheduler` names a faster sampler. Writes samples.png and each image as a PNG of its own in images/, or samples.txt,
-a text a line, and samples.json, which says how and in how many seconds they were drawn. How good and how fast the samplers of a pipeline are,
-`compare_samplers.py` tells; `evaluate_generator.py` scores any model.
+a text a line, and samples.json, which says how and in how many seconds they were drawn. How good and how fast the
+samplers of a pipeline are, `compare_samplers.py` tells; `evaluate_generator.py` scores any model of images.
 """
 
 from dataclasses import dataclass

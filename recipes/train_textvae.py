@@ -6,8 +6,8 @@ measures what of a text its latent holds, and saves it with its tokenizer.
     accelerate launch recipes/train_textvae.py --free_bits 0 --output_dir outputs/textvae-collapsed
     accelerate launch recipes/train_textvae.py --latent_size 0 --output_dir outputs/textvae-language-model
 
-The first trains on English words, offline. The second is the plain bound, under which the latent comes to hold nothing;
-the third has none. `--beta`, `--free_bits`, `--kl_warmup_steps` and `--word_dropout` are what is done about that.
+The first trains on English words, offline. The second is the plain bound, under which the latent comes to hold
+nothing; the third has none. `--free_bits`, `--beta`, `--kl_warmup_steps` and `--word_dropout` are against that.
 """
 
 from dataclasses import asdict, dataclass
@@ -127,8 +127,7 @@ def main(run: Run, data_flags: Data, architecture: Model, protocol: Protocol) ->
                 f"{left_out} longer than {max_tokens} tokens left out",
                 f"{model.config.vocab_size} tokens; nats per text, its end counted, one posterior sample a text",
                 f"test_iwae_{num_samples}: {num_samples} posterior samples a text; standard errors over the texts",
-                "mutual information and marginal divergence: of the aggregate posterior of the test texts, 10 samples a "
-                "text",
+                "mutual information, marginal divergence: of the aggregate posterior of the test texts, 10 samples each",
                 training.weights_of(run),
             ))  # fmt: skip
             return results

@@ -24,8 +24,8 @@ WRONG = {bool: "yes", int: 2.5, float: "0.5", str: "no such choice", list: "16"}
 
 ZOO = [family for family in FAMILIES if family.model_class]  # other libraries test the classes of theirs
 # What each family's own test says of it: config, the fields of a tiny one; losses, where it has not the one `loss`;
-# labelled, where that is of labels; inputs, what gives so many inputs of a family that takes no images; mode, what makes
-# the `sample` of one that draws more than latents draw them alone.
+# labelled, where that is of labels; inputs, what gives so many inputs of a family that takes no images; mode, what
+# makes the `sample` of one that draws more than latents draw them alone.
 SUITE = {family.name: importlib.import_module(f"test_{family.name}").SUITE for family in ZOO}
 families = pytest.mark.parametrize("family", ZOO, ids=lambda family: family.name)
 # Those that take images, and the others, whose inputs their own tests spoil.
