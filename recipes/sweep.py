@@ -9,8 +9,8 @@ Runs a training recipe over seeds and values of its flags, and gives means with 
 Each of `--runs` gives flags of the recipe as name=value; several values with commas between them make a run each. The
 first command trains on scikit-learn's digits, offline, in about three minutes on 2 CPU cores. The output folder gets
 comparison.md and comparison.json (mean and standard error over the seeds), comparison.png (bars), curve.png where
-`--axes` names two numbers, and each run's own folder. Run again after an interruption, it goes on with the run that was
-interrupted and repeats none that is done; a run whose settings have changed since is begun anew.
+`--axes` names two numbers, and each run's own folder. Run again after an interruption, it goes on with the run that
+was interrupted and repeats none that is done; a run whose settings have changed since is begun anew.
 """
 
 import inspect

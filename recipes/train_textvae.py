@@ -127,7 +127,7 @@ def main(run: Run, data_flags: Data, architecture: Model, protocol: Protocol) ->
                 f"{left_out} longer than {max_tokens} tokens left out",
                 f"{model.config.vocab_size} tokens; nats per text, its end counted, one posterior sample a text",
                 f"test_iwae_{num_samples}: {num_samples} posterior samples a text; standard errors over the texts",
-                "mutual information, marginal divergence: of the aggregate posterior of the test texts, 10 samples each",
+                "mutual information, marginal divergence: of the aggregate posterior of the test texts",
                 training.weights_of(run),
             ))  # fmt: skip
             return results
