@@ -153,13 +153,18 @@ def main(run: Run, data_flags: Data, architecture: Model, protocol: Protocol) ->
 
 def build(run, data, data_flags, architecture) -> tuple[TextVAEModel, object]:
     """A model and its tokenizer, both new or both of the folder that is named."""
-    if run.model_name_or_path is None:
+    name, model = run.model_name_or_path, None
+    if name is None:
         tokenizer = text.train_tokenizer((each.target for each in data.train), data_flags.vocab_size)
     else:
-        tokenizer = text.load_tokenizer(run.model_name_or_path, "model_name_or_path")
-    ids = {name: getattr(tokenizer, name) for name in OF_TOKENIZER[1:]}
-    config = TextVAEConfig(vocab_size=len(tokenizer), **ids, **asdict(architecture))
-    return hub.load_or_build(TextVAEModel, run.model_name_or_path, config).train(), tokenizer
+        model, tokenizer = hub.load(TextVAEModel, name), text.load_tokenizer(name, "model_name_or_path")
+    of_tokenizer = dict(zip(OF_TOKENIZER, (len(tokenizer), *(getattr(tokenizer, id) for id in OF_TOKENIZER[1:]))))
+    if model is None:
+        model = TextVAEModel(TextVAEConfig(**of_tokenizer, **asdict(architecture)))
+    for field, wanted in of_tokenizer.items():
+        if (given := getattr(model.config, field)) != wanted:
+            raise UsageError(f"--model_name_or_path {name}: it has {field} {given}, its tokenizer {wanted}")
+    return model.train(), tokenizer
 
 
 def texts_of(model, tokenizer, test_set, seed: int, num: int) -> dict[str, list]:

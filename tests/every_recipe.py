@@ -36,6 +36,10 @@ FLAGS = {
         --hidden_sizes 4 6 8 --num_residual_layers 1 --codebook_size 12 --code_size 3 --prior_hidden_size 8
         --prior_num_layers 1 --prior_num_heads 2 --conditional --ema_decay 0.9 --lr_warmup_steps 3
         --gradient_accumulation_steps 2 --num_continuous_steps 2 --restart_steps 3 --num_test_samples 8""",
+    "train_textvae": """
+        --max_train_steps 12 --checkpointing_steps 3 --eval_steps 4 --logging_steps 2 --train_batch_size 10
+        --max_tokens 24 --embedding_size 4 --hidden_size 8 --latent_size 2 --word_dropout 0.3 --kl_warmup_steps 8
+        --ema_decay 0.9 --use_ema --gradient_accumulation_steps 2 --num_importance_samples 2""",
     "train_gan": """
         --max_train_steps 12 --checkpointing_steps 3 --logging_steps 2 --grid_steps 4 --train_batch_size 10
         --latent_size 4 --generator_hidden_size 12 --generator_channels 8 4 --discriminator_channels 4 6

@@ -30,6 +30,11 @@ def train_vqvae() -> ModuleType:
 
 
 @pytest.fixture
+def train_textvae() -> ModuleType:
+    return load_recipe("train_textvae")
+
+
+@pytest.fixture
 def train_continual() -> ModuleType:
     return load_recipe("train_continual")
 

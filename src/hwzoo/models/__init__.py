@@ -151,7 +151,7 @@ class TextGeneratorFamily(Family):
     """A family of the zoo's own models that draw texts, as tokens of the tokenizer that is saved beside each."""
 
     card: ClassVar = {"pipeline_tag": "text-generation"}
-    draws = "texts"
+    draws: ClassVar = "texts"
 
 
 class TextFamily(Family):
@@ -220,7 +220,7 @@ for _family in (
     Family("autoregressive", AutoregressiveConfig, AutoregressiveModel),
     Family("flow", FlowConfig, FlowModel),
     Family("vqvae", VQVAEConfig, VQVAEModel),
-    TextGeneratorFamily("textvae", TextVAEConfig, TextVAEModel, must_fit=("vocab_size",)),
+    TextGeneratorFamily("textvae", TextVAEConfig, TextVAEModel),
     PipelineFamily("ddpm"),
     TextFamily("t5"),
 ):
