@@ -158,7 +158,7 @@ def build(run, data, data_flags, architecture) -> tuple[TextVAEModel, object]:
         tokenizer = text.train_tokenizer((each.target for each in data.train), data_flags.vocab_size)
     else:
         model, tokenizer = hub.load(TextVAEModel, name), text.load_tokenizer(name, "model_name_or_path")
-    of_tokenizer = dict(zip(OF_TOKENIZER, (len(tokenizer), *(getattr(tokenizer, id) for id in OF_TOKENIZER[1:]))))
+    of_tokenizer = {each: getattr(tokenizer, each) for each in OF_TOKENIZER} | {"vocab_size": len(tokenizer)}
     if model is None:
         model = TextVAEModel(TextVAEConfig(**of_tokenizer, **asdict(architecture)))
     for field, wanted in of_tokenizer.items():

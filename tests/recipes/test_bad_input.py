@@ -325,6 +325,12 @@ def vqvae_model(folder: Path, **changes) -> str:
     return f"--model_name_or_path={folder / 'model'}"
 
 
+def one_pair(folder: Path) -> Path:
+    """A folder of one pair of texts."""
+    (folder / "train.jsonl").write_text('{"source": "ab", "target": "ba"}\n')
+    return folder
+
+
 def textvae_model(folder: Path, texts: list[str] | None = None, **changes) -> str:
     """An untrained one, with a tokenizer of the bytes where there are texts."""
     model = TextVAEModel(TextVAEConfig(embedding_size=4, hidden_size=8, **changes))
@@ -671,7 +677,7 @@ TEXTVAE_CASES = {
     "no data folder": (2, "--dataset_name scitldr is neither words, a folder", lambda tmp: ["--dataset_name=scitldr"]),
     "a column of words": (2, "--text_column word: words has no columns", lambda tmp: ["--text_column=word"]),
     "a column that is not there": (
-        2, "--text_column title: ", lambda tmp: ["--text_column=title", *small_pairs(tmp)],
+        2, "--text_column title: ", lambda tmp: ["--text_column=title", f"--dataset_name={one_pair(tmp)}"],
     ),
     "too few tokens": (2, "--vocab_size is 258; it must be in [259, inf)", lambda tmp: ["--vocab_size=258"]),
     "no tokens": (2, "--max_tokens is 0; it must be in [1, inf)", lambda tmp: ["--max_tokens=0"]),
