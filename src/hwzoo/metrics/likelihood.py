@@ -79,7 +79,8 @@ def latent_scores(
     """
     posteriors = [model.encode(part) for part in inputs.split(batch_size)]
     mean, variance = (torch.cat(parts) for parts in zip(*posteriors, strict=True))
-    scores = aggregate_posterior_scores(mean, variance, seed=seed) | {"active_units": active_units(mean)}
+    scores = aggregate_posterior_scores(mean, variance, seed=seed)
+    scores["active_units"] = active_units(mean) if mean.shape[1] else 0  # of a language model
     modes = model.sample(num_modes, generator=torch.Generator().manual_seed(seed), temperature=0.0)
     return scores | {"distinct_modes": len(modes.unique(dim=0))}
 
