@@ -185,6 +185,12 @@ def test_flow_and_autoregressive_are_traced(column):
     assert_same_for_each_size(model.sample, compiled, lambda num: program(like=torch.zeros(num)))
 
 
+def test_a_recurrent_network_is_not_compiled():
+    torch._dynamo.reset()
+    with pytest.raises(RuntimeError, match="RNN, GRU"):
+        torch.compile(small("text VAE").forward, backend="aot_eager", fullgraph=True)(TEXTS)
+
+
 def assert_same_for_each_size(*calls):
     for num in (3, 5):
         results = []

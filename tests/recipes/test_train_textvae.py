@@ -119,9 +119,8 @@ def test_what_a_run_leaves(train_textvae, small, tmp_path, capsys):
     scores = metrics.aggregate_posterior_scores(mean, variance)
     for name, value in scores.items():
         assert results[f"test_{name}"] == pytest.approx(value, rel=1e-4, abs=1e-6), name
-    assert results["test_mutual_information"] + results["test_marginal_divergence"] == pytest.approx(
-        results["test_rate"], rel=0.3
-    )
+    parts = results["test_mutual_information"] + results["test_marginal_divergence"]
+    assert parts == pytest.approx(results["test_rate"], abs=0.06)  # of 250 draws
 
     written = json.loads((tmp_path / "texts.json").read_text())
     ids = model.sample(200, generator=torch.Generator().manual_seed(0))

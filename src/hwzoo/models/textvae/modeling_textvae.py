@@ -459,7 +459,7 @@ class TextVAEModel(TextVAEPreTrainedModel):
     def _generate(self, latents: Tensor, uniform: Tensor | None, temperature: float) -> Tensor:
         """Tokens one after the other: the most likely ones, or one for each number of `uniform`, (num, max_tokens)."""
         pad, end = self.config.pad_token_id, self.config.eos_token_id
-        tokens = torch.full((len(latents), 1), pad, device=self.device)
+        tokens = torch.full((latents.shape[0], 1), pad, device=self.device)
         ended, state, rows = torch.zeros_like(tokens, dtype=torch.bool), None, []
         for place in range(self.config.max_tokens):
             logits, state = self.decoder(tokens, latents, state)
@@ -474,7 +474,7 @@ class TextVAEModel(TextVAEPreTrainedModel):
             tokens = tokens.masked_fill(ended, pad)
             rows.append(tokens)
             ended = ended | (tokens == end)
-            if ended.all():
+            if not torch.compiler.is_compiling() and ended.all():  # a graph goes through all places
                 break
         return F.pad(torch.cat(rows, 1), (0, self.config.max_tokens - len(rows)), value=pad)
 
