@@ -42,14 +42,14 @@ class Sweep(training.SweepArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.axes is not None and len(self.axes) != 2:
-            raise UsageError(f"--axes has {len(self.axes)} numbers; it must have two")
         names = [Path(name).stem.removeprefix("train_") for name in (self.recipe, self.preset) if name]
         self.title = "-".join(names)
         self.output_dir = self.output_dir or "-".join(["outputs/sweep", *names])
 
 
 def main(asked: Sweep) -> list[dict]:
+    if asked.axes is not None and len(asked.axes) != 2:
+        raise UsageError(f"--axes is {' '.join(asked.axes)}; it must be two numbers")
     recipe, types = loaded(asked.recipe)
     presets = dict.fromkeys(flags.get("config", asked.preset) for flags, _ in sweep.plan(types, asked))
     expected = [name for preset in presets if preset for name in training.expected_numbers(preset, types)]
