@@ -40,7 +40,7 @@ class Bare:
         rows = [torch.tensor(row) for row in text.train_tokenizer(texts, 259)(texts).input_ids]
         self.ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
         self.lengths = torch.tensor([len(row) for row in rows])
-        self.model = TextVAEModel(TextVAEConfig(free_bits=0.25)).train()
+        self.model = TextVAEModel(TextVAEConfig()).train()
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=3e-3, fused=True)
         self.lr_scheduler = get_scheduler("cosine", self.optimizer, WARMUP, total_steps)
         self.order, self.place = torch.randperm(len(self.ids)), 0

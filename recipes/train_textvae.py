@@ -3,11 +3,12 @@ Trains a variational autoencoder of texts (Bowman et al., arXiv:1511.06349), or 
 measures what of a text its latent holds, and saves it with its tokenizer.
 
     accelerate launch recipes/train_textvae.py
-    accelerate launch recipes/train_textvae.py --free_bits 0 --output_dir outputs/textvae-collapsed
+    accelerate launch recipes/train_textvae.py --kl_warmup_steps 0 --output_dir outputs/textvae-collapsed
     accelerate launch recipes/train_textvae.py --latent_size 0 --output_dir outputs/textvae-language-model
 
-The first trains on English words, offline. The second is the plain bound, under which the latent comes to hold
-nothing; the third has none. `--free_bits`, `--beta`, `--kl_warmup_steps` and `--word_dropout` are against that.
+The first trains on English words, offline, in about two minutes of one core. In the second nothing keeps the decoder
+from learning to do without its latent; the third has none. `--free_bits`, `--beta` and `--word_dropout` are further
+ways against such a collapse.
 """
 
 from dataclasses import asdict, dataclass
@@ -51,14 +52,14 @@ class Data(training.Flags):
 
 
 OF_TOKENIZER = ("vocab_size", "pad_token_id", "eos_token_id", "unk_token_id")
-Model = training.config_flags(TextVAEConfig, without=OF_TOKENIZER, free_bits=0.25)
+Model = training.config_flags(TextVAEConfig, without=OF_TOKENIZER)
 
 
 @dataclass
 class Protocol(training.Flags):
     FREE = {"num_importance_samples"}
 
-    kl_warmup_steps: int = flag(0, "steps over which the weight of the rate rises from 0 to beta", "[0, inf)")
+    kl_warmup_steps: int = flag(750, "steps over which the weight of the rate rises from 0 to beta", "[0, inf)")
     num_importance_samples: int = flag(100, "samples K of the importance-weighted test bound iwae_K", "[1, 1000000]")
 
 

@@ -674,7 +674,7 @@ VQVAE_CASES = {
     ),
 }  # fmt: skip
 TEXTVAE_CASES = {
-    "no data folder": (2, "--dataset_name scitldr is neither words, a folder", lambda tmp: ["--dataset_name=scitldr"]),
+    "unknown data set": (2, "--dataset_name novels is neither words, a folder", lambda tmp: ["--dataset_name=novels"]),
     "a column of words": (2, "--text_column word: words has no columns", lambda tmp: ["--text_column=word"]),
     "a column that is not there": (
         2, "--text_column title: ", lambda tmp: ["--text_column=title", f"--dataset_name={one_pair(tmp)}"],

@@ -56,6 +56,8 @@ def small(tmp_path_factory) -> dict:
         "logging_steps": 2,
         "lr_warmup_steps": 2,
         "num_importance_samples": 3,
+        "free_bits": 0.25,
+        "kl_warmup_steps": 0,
     }
 
 
