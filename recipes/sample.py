@@ -1,14 +1,15 @@
 """
-Draws images with any zoo model or diffusion pipeline.
+Draws images, or texts, with any zoo model or diffusion pipeline.
 
     python recipes/sample.py outputs/ddpm --num_samples 100 --scheduler unipc --num_inference_steps 20
     python recipes/sample.py outputs/ddpm-conditional --labels 0 1 2 3 --guidance_scale 1.5 --scheduler sde_dpm_solver
     python recipes/sample.py outputs/vae --num_samples 200 --seed 1
+    python recipes/sample.py outputs/textvae
 
 A pipeline samples as it was saved: one of `train_ddpm.py` by DDPM with every step of its training, which takes long;
-`--scheduler` names a faster sampler. Writes samples.png, each image as a PNG of its own in images/, and samples.json,
-which says how and in how many seconds they were drawn. How good and how fast the samplers of a pipeline are,
-`compare_samplers.py` tells; `evaluate_generator.py` scores any model.
+`--scheduler` names a faster sampler. Writes samples.png and each image as a PNG of its own in images/, or samples.txt,
+a text a line, and samples.json, which says how and in how many seconds they were drawn. How good and how fast the
+samplers of a pipeline are, `compare_samplers.py` tells; `evaluate_generator.py` scores any model of images.
 """
 
 from dataclasses import dataclass
@@ -18,13 +19,14 @@ from typing import Literal
 import torch
 from accelerate import PartialState
 
-from hwzoo import PipelineFamily, diffusion, generators, training
+from hwzoo import PipelineFamily, diffusion, generators, text, training
 from hwzoo.errors import UsageError
-from hwzoo.files import renewing, write_json
+from hwzoo.files import renewing, write_bytes, write_json
 from hwzoo.loading import TRUST
 from hwzoo.training import flag
 
 FAST_STEPS = 25
+NUM_SHOWN = 10  # texts that are printed
 
 
 @dataclass
@@ -34,7 +36,7 @@ class Settings(training.Flags):
     config: str | None = flag(None, "YAML file with these flags as keys; the command line wins")
     model_name_or_path: str | None = flag(None, "folder or Hub id of a model or pipeline")
     trust_remote_code: bool = flag(False, TRUST)
-    num_samples: int = flag(100, "how many images", "[1, inf)")
+    num_samples: int = flag(100, "how many images or texts", "[1, inf)")
     scheduler: Literal[diffusion.SCHEDULERS] | None = flag(
         None, "sampler of a pipeline, in place of the one that it was saved with; sde_dpm_solver is a good fast one"
     )
@@ -52,7 +54,9 @@ class Settings(training.Flags):
     )
     seed: int = flag(0, "of the images", "[0, 4294967295]")
     eval_batch_size: int = flag(250, "images a batch", "[1, inf)")
-    output_dir: str | None = flag(None, "folder for the images and samples.json; outputs/samples/MODEL when not given")
+    output_dir: str | None = flag(
+        None, "folder for the samples and samples.json; outputs/samples/MODEL when not given"
+    )
     overwrite_output_dir: bool = flag(False, "write over what the folder holds")
 
     def __post_init__(self):
@@ -64,7 +68,10 @@ def main(settings: Settings) -> dict:
     # 1. what is asked for: all of it is found, or told to be wrong, before hours of sampling
     folder, name = Path(settings.output_dir), settings.model_name_or_path
     training.check_free(folder, settings.overwrite_output_dir)
-    family, model = generators.load_generator(name, PartialState().device, settings.trust_remote_code)
+    asked = {"trust_remote_code": settings.trust_remote_code, "draws": ("images", "texts")}
+    family, model = generators.load_generator(name, PartialState().device, **asked)
+    of_texts = family.draws == "texts"
+    tokenizer = text.load_tokenizer(name, "model_name_or_path") if of_texts else None
     num_classes = family.num_classes(model)
     generators.check_guidance(settings.guidance_scale, family, model, name)
     results, call = {"model": name}, {}
@@ -91,8 +98,8 @@ def main(settings: Settings) -> dict:
         labels = torch.tensor(settings.labels)[torch.arange(settings.num_samples) % len(settings.labels)]
     training.make_output_dir(folder)
 
-    # 2. images
-    images, seconds = generators.draw(
+    # 2. samples
+    samples, seconds = generators.draw(
         family, model, settings.num_samples, labels, settings.seed, settings.eval_batch_size, **call
     )
 
@@ -101,10 +108,17 @@ def main(settings: Settings) -> dict:
     caption = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in results.items())
     results["seconds"] = round(seconds, 3)
     with renewing(folder) as staging:
-        training.save_image_grid(images[:200], staging / "samples.png", caption)
-        training.save_images(images, staging / "images")
+        if of_texts:
+            texts = tokenizer.batch_decode(samples.tolist(), skip_special_tokens=True)
+            lines = [" ".join(each.split()) for each in texts]
+            write_bytes(staging / "samples.txt", "".join(f"{line}\n" for line in lines).encode())
+        else:
+            training.save_image_grid(samples[:200], staging / "samples.png", caption)
+            training.save_images(samples, staging / "images")
         write_json(staging / "samples.json", results)
-    print(f"{len(images)} images in {seconds:.1f} s; they are in {folder}")
+    if of_texts:
+        print("\n".join(lines[:NUM_SHOWN]))
+    print(f"{len(samples)} {family.draws} in {seconds:.1f} s; they are in {folder}")
     return results
 
 

@@ -8,9 +8,9 @@ Runs a training recipe over seeds and values of its flags, and gives means with 
 
 Each of `--runs` gives flags of the recipe as name=value; several values with commas between them make a run each. The
 first command trains on scikit-learn's digits, offline, in about three minutes on 2 CPU cores. The output folder gets
-comparison.md and comparison.json (mean and standard error over the seeds), comparison.png (bars), and each run's own
-folder. Run again after an interruption, it goes on with the run that was interrupted and repeats none that is done; a
-run whose settings have changed since is begun anew.
+comparison.md and comparison.json (mean and standard error over the seeds), comparison.png (bars), curve.png where
+`--axes` names two numbers, and each run's own folder. Run again after an interruption, it goes on with the run that
+was interrupted and repeats none that is done; a run whose settings have changed since is begun anew.
 """
 
 import inspect
@@ -33,6 +33,9 @@ class Sweep(training.SweepArguments):
         "numbers of all_results.json for the table; when not given, those for which the presets say what to expect, "
         "else the scores, test_... and accuracies, else all",
     )
+    axes: list[str] | None = flag(
+        None, "two numbers of all_results.json: also curve.png, the second over the first, a point for each run"
+    )
     output_dir: str | None = flag(
         None, "folder for the table, the picture and the runs; outputs/sweep-RECIPE-PRESET when not given"
     )
@@ -45,6 +48,8 @@ class Sweep(training.SweepArguments):
 
 
 def main(asked: Sweep) -> list[dict]:
+    if asked.axes is not None and len(asked.axes) != 2:
+        raise UsageError(f"--axes is {' '.join(asked.axes)}; it must be two numbers")
     recipe, types = loaded(asked.recipe)
     presets = dict.fromkeys(flags.get("config", asked.preset) for flags, _ in sweep.plan(types, asked))
     expected = [name for preset in presets if preset for name in training.expected_numbers(preset, types)]
@@ -52,9 +57,10 @@ def main(asked: Sweep) -> list[dict]:
 
     def metrics(results):
         numbers = sweep.numbers_of(results)
-        unknown = [name for name in asked.metrics or [] if name not in numbers]
-        if unknown and not columns:
-            raise UsageError(f"--metrics {unknown[0]} is not among its numbers: {', '.join(numbers)}")
+        for key in ("metrics", "axes"):
+            unknown = [name for name in getattr(asked, key) or [] if name not in numbers]
+            if unknown and not columns:
+                raise UsageError(f"--{key} {unknown[0]} is not among its numbers: {', '.join(numbers)}")
         named = [name for name in asked.metrics or expected if name in numbers]
         named = named or [name for name in numbers if name.startswith("test_") or "accuracy" in name]
         named = named or list(numbers)  # of a generator without a classifier that would score it
@@ -66,6 +72,8 @@ def main(asked: Sweep) -> list[dict]:
         row["label"] = row["label"] or asked.title  # the only row
     text = sweep.table(rows, list(columns))
     sweep.save_comparison(rows, Path(asked.output_dir), text, list(columns))
+    if asked.axes is not None:
+        sweep.save_curve(rows, Path(asked.output_dir), *asked.axes)
     print(f"\n{text}\ntable, picture and runs are in {asked.output_dir}")
     return rows
 

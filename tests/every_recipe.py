@@ -40,6 +40,10 @@ FLAGS = {
         --max_train_steps 12 --checkpointing_steps 3 --eval_steps 4 --logging_steps 2 --train_batch_size 10
         --hidden_sizes 4 6 8 --projection_hidden_size 8 --projection_size 6 --loss simsiam --predictor_hidden_size 4
         --use_ema --ema_decay 0.9 --lr_warmup_steps 3 --gradient_accumulation_steps 2 --mirror --supervised_steps 2""",
+    "train_textvae": """
+        --max_train_steps 12 --checkpointing_steps 3 --eval_steps 4 --logging_steps 2 --train_batch_size 10
+        --max_tokens 24 --embedding_size 4 --hidden_size 8 --latent_size 2 --word_dropout 0.3 --kl_warmup_steps 8
+        --ema_decay 0.9 --use_ema --gradient_accumulation_steps 2 --num_importance_samples 2""",
     "train_gan": """
         --max_train_steps 12 --checkpointing_steps 3 --logging_steps 2 --grid_steps 4 --train_batch_size 10
         --latent_size 4 --generator_hidden_size 12 --generator_channels 8 4 --discriminator_channels 4 6

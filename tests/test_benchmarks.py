@@ -27,6 +27,7 @@ CASES = {
         {"recipe / bare, autoencoder", "recipe / bare, prior", "quantiser / step"},
     ),
     "bench_simclr": (["--steps=3", "--rounds=1"], {"recipe / bare", "augmentations / step"}),
+    "bench_textvae": (["--steps=3", "--rounds=1"], {"recipe / bare"}),
     "bench_generation": (
         ["--lengths", "2", "4", "--beams", "1", "2", "--rounds=1", "--steps=3", "--plot=generation.png"],
         {"recipe / bare", "with / without cache, 4 tokens, 2 beams"},

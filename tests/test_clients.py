@@ -54,9 +54,20 @@ SMALL = {
         },
     ),
     "SimCLR": ("simclr", {"image_size": 8, "hidden_sizes": [4, 4, 6]}),
+    "text VAE": (
+        "textvae", {"vocab_size": 9, "max_tokens": 5, "embedding_size": 4, "hidden_size": 4, "latent_size": 2},
+    ),
     "classifier": ("classifier", {"image_size": 8, "backbone": "mlp", "hidden_sizes": [4]}),
 }  # fmt: skip
 IMAGES = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0)).round()
+
+
+TEXTS = torch.tensor([[3, 4, 5, 6, 1], [7, 1, 0, 0, 0]]).repeat(3, 1)
+
+
+def inputs_of(model):
+    """What it takes first."""
+    return TEXTS if model.main_input_name == "input_ids" else IMAGES
 
 
 def small(column):
@@ -72,7 +83,7 @@ def saved(model, folder):
 
 
 def trained(model, folder, cell):
-    plain = [{"pixel_values": image} for image in IMAGES]
+    plain = [{model.main_input_name: each} for each in inputs_of(model)]
     labelled = [each | {"label": 1} for each in plain]
     settings = {"report_to": [], "use_cpu": True, "disable_tqdm": True, "max_steps": 1, "save_strategy": "no"}
     data = labelled if hasattr(model, "classifier") else plain
@@ -102,11 +113,11 @@ class Sample(torch.nn.Module):
 
 
 def hidden_states(model, folder, cell):
-    assert model(IMAGES, output_hidden_states=True).hidden_states
+    assert model(inputs_of(model), output_hidden_states=True).hidden_states
 
 
 CALLS = {
-    "`model(..., return_dict=False)`": lambda model, folder, cell: model(IMAGES, return_dict=False)[0],
+    "`model(..., return_dict=False)`": lambda model, folder, cell: model(inputs_of(model), return_dict=False)[0],
     "`model(..., output_hidden_states=True)`, or in the config": hidden_states,
     "`Trainer(...).train()`, `.evaluate()`": trained,
     "`AutoImageProcessor` on arrays, tensors, batches, PIL images": lambda model, folder, cell: (
@@ -116,7 +127,7 @@ CALLS = {
         "image-classification", saved(model, folder)
     ),
     "`torch.export.export(model, ..., dynamic_shapes=...)`, strict or not": lambda model, folder, cell: exported(
-        model, {"pixel_values": IMAGES}
+        model, {model.main_input_name: inputs_of(model)}
     ),
     "`torch.export` of `sample`": lambda model, folder, cell: exported(Sample(model), {"like": torch.zeros(3)}),
     "`hwzoo export onnx MODEL --output_dir FOLDER`": lambda model, folder, cell: onnx.parts(model),
@@ -173,6 +184,12 @@ def test_flow_and_autoregressive_are_traced(column):
         return
     program = exported(Sample(model), {"like": torch.zeros(3)}).module()
     assert_same_for_each_size(model.sample, compiled, lambda num: program(like=torch.zeros(num)))
+
+
+def test_a_recurrent_network_is_not_compiled():
+    torch._dynamo.reset()
+    with pytest.raises(RuntimeError, match="RNN, GRU"):
+        torch.compile(small("text VAE").forward, backend="aot_eager", fullgraph=True)(TEXTS)
 
 
 def assert_same_for_each_size(*calls):

@@ -4,7 +4,7 @@ import inspect
 import math
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +21,27 @@ from .retry import has_file, retried
 
 
 def load_generator(
-    name: str | None, device: torch.device, trust_remote_code: bool | None = None, foreign: bool = False
+    name: str | None,
+    device: torch.device,
+    trust_remote_code: bool | None = None,
+    foreign: bool = False,
+    draws: Collection[str] = ("images",),
 ) -> tuple[Family, Any]:
     """
-    A model that makes images from nothing, in eval mode, and the row of its family.
+    A model that makes images, or texts, from nothing, in eval mode, and the row of its family.
 
     Args:
         name: folder or Hub id.
         device: for the model.
         trust_remote_code: as in `hub.load`; the code of a pipeline is run only where it is a foreign one.
         foreign: whether a pipeline of another network than a UNet2DModel will do.
+        draws: what may come out, `images` or `texts`.
 
     Returns:
         The row, and the model or pipeline on the device.
 
     Raises:
-        UsageError: for what makes no images.
+        UsageError: for what makes none of these.
         HwzooError: when it cannot be loaded.
     """
     if name is None:
@@ -52,6 +57,8 @@ def load_generator(
         raise UsageError(f"--model_name_or_path {name} cannot be loaded: {str(error).splitlines()[0]}") from error
     if not family.samples(model):
         raise UsageError(f"--model_name_or_path {name}: a {type(model).__name__} has no `sample`")
+    if family.draws not in draws:
+        raise UsageError(f"--model_name_or_path {name}: a {type(model).__name__} makes {family.draws}, no images")
     model = model.to(device)
     return family, model.eval() if isinstance(model, torch.nn.Module) else model
 
@@ -94,7 +101,7 @@ def draw(
     family: Family, model: Any, num_samples: int, labels: Tensor | None, seed: int, batch_size: int, **call: Any
 ) -> tuple[Tensor, float]:
     """
-    Images of a model of `load_generator`, and the seconds that they took.
+    Images, or tokens of texts, of a model of `load_generator`, and the seconds that they took.
 
     Args:
         family: the row of the model.
@@ -106,7 +113,7 @@ def draw(
         call: of the pipeline: its steps and guidance.
 
     Returns:
-        (num_samples, channels, height, width) in [0, 1], on the CPU; seconds.
+        (num_samples, channels, height, width) in [0, 1], or (num_samples, max_tokens), on the CPU; seconds.
     """
     quick = True if num_samples <= batch_size else None  # no bar; None: where there is a terminal
     generator, images, start = torch.Generator().manual_seed(seed), [], time.perf_counter()

@@ -55,7 +55,8 @@ def parts(model: Any, num: int = BATCHES[0]) -> dict[str, Part]:
         UsageError: for a model of another kind.
     """
     config, generator = model.config, torch.Generator().manual_seed(0)
-    if not any(hasattr(config, name) for name in ("backbone", "latent_size")):
+    of_images = model.main_input_name == "pixel_values"
+    if not of_images or not any(hasattr(config, name) for name in ("backbone", "latent_size")):
         raise UsageError(f"a {type(model).__name__} has no part that is exported; a VAE, a GAN or a classifier has")
     shape = (num, config.num_channels, config.image_size, config.image_size)
     pixels = {"pixel_values": torch.rand(shape, generator=generator)}

@@ -24,9 +24,13 @@ WRONG = {bool: "yes", int: 2.5, float: "0.5", str: "no such choice", list: "16"}
 
 ZOO = [family for family in FAMILIES if family.model_class]  # other libraries test the classes of theirs
 # What each family's own test says of it: config, the fields of a tiny one; losses, where it has not the one `loss`;
-# labelled, where that is of labels.
+# labelled, where that is of labels; inputs, what gives so many inputs of a family that takes no images; mode, what
+# makes the `sample` of one that draws more than latents draw them alone.
 SUITE = {family.name: importlib.import_module(f"test_{family.name}").SUITE for family in ZOO}
 families = pytest.mark.parametrize("family", ZOO, ids=lambda family: family.name)
+# Those that take images, and the others, whose inputs their own tests spoil.
+OF_IMAGES = [family for family in ZOO if family.model_class.main_input_name == "pixel_values"]
+of_images = pytest.mark.parametrize("family", OF_IMAGES, ids=lambda family: family.name)
 generative = pytest.mark.parametrize(
     "family", [family for family in ZOO if hasattr(family.model_class, "sample")], ids=lambda family: family.name
 )
@@ -53,6 +57,8 @@ def some_images(config, num=6):
 
 def some_inputs(family, config, num=6):
     """What a family's forward takes to compute its loss."""
+    if "inputs" in SUITE[family.name]:
+        return SUITE[family.name]["inputs"](config, num)
     inputs = {"pixel_values": some_images(config, num)}
     if SUITE[family.name].get("labelled"):
         inputs["labels"] = torch.arange(num) % config.num_labels
@@ -319,14 +325,18 @@ def test_a_model_saved_without_hwzoo_comes_back_here(family, remote):
 
 
 @generative
-def test_samples_are_images(family):
+def test_samples_are_what_the_family_draws(family):
     model = tiny_model(family)
     config = model.config
     for num_samples in (1, 5):
         samples = model.sample(num_samples)
-        assert samples.shape == (num_samples, config.num_channels, config.image_size, config.image_size)
-        assert samples.dtype == torch.float32 and not samples.requires_grad
-        assert 0 <= samples.min() < samples.max() <= 1
+        assert not samples.requires_grad
+        if family.draws == "images":
+            assert samples.shape == (num_samples, config.num_channels, config.image_size, config.image_size)
+            assert samples.dtype == torch.float32 and 0 <= samples.min() < samples.max() <= 1
+        else:
+            assert samples.shape == (num_samples, config.max_tokens) and samples.dtype == torch.int64
+            assert dict(model(samples))  # they are what it takes
 
 
 @generative
@@ -364,7 +374,7 @@ WRONG_PIXELS = {
 }
 
 
-@families
+@of_images
 @pytest.mark.parametrize("name", WRONG_PIXELS)
 def test_pixels_that_are_not_in_0_to_1_are_refused_with_the_range(family, name):
     spoil, told = WRONG_PIXELS[name]
@@ -401,11 +411,12 @@ def test_gradients_of_single_images_by_vmap(name):
 
 
 @families
-def test_a_batch_of_no_images_is_no_error_of_range(family):
+def test_a_batch_of_nothing_is_no_error_of_range(family):
     model = tiny_model(family)
+    inputs = some_inputs(family, model.config, num=0)[model.main_input_name]
     for call in ("encode", "features", "logits"):
         if hasattr(model, call):
-            assert len(getattr(model, call)(some_images(model.config, num=0))) in (0, 2)
+            assert len(getattr(model, call)(inputs)) in (0, 2)
 
 
 def test_a_file_of_several_families_is_the_same_in_each():
@@ -424,13 +435,18 @@ LATENT = [family for family in ZOO if hasattr(family.model_class, "interpolate")
 latent = pytest.mark.parametrize("family", LATENT, ids=lambda family: family.name)
 
 
+def mode_of(family):
+    """What makes `sample` draw nothing but the latents."""
+    return SUITE[family.name].get("mode", {})
+
+
 def some_latents(config, num, seed):
-    size = getattr(config, "latent_size", config.num_channels * config.image_size**2)
+    size = config.latent_size if hasattr(config, "latent_size") else config.num_channels * config.image_size**2
     return torch.randn(num, size, generator=torch.Generator().manual_seed(seed))
 
 
 def test_models_with_latents_name_and_order_them_alike():
-    assert {"vae", "gan", "flow"} <= {family.name for family in LATENT}
+    assert {"vae", "gan", "flow", "textvae"} <= {family.name for family in LATENT}
     for name in ("interpolate", "sample"):
         signatures = [inspect.signature(getattr(family.model_class, name)).parameters for family in LATENT]
         shared = [
@@ -446,11 +462,12 @@ def test_latents_alone_decide_the_samples(family):
     model = tiny_model(family)
     latents = some_latents(model.config, 5, 1)
     state = torch.get_rng_state()
-    images = model.sample(5, latents=latents)
+    samples = model.sample(5, latents=latents, **mode_of(family))
     assert torch.equal(torch.get_rng_state(), state)
-    assert images.shape[0] == 5 and not images.requires_grad and 0 <= images.min() < images.max() <= 1
-    torch.testing.assert_close(model.sample(2, latents=latents[:2]), images[:2])
-    assert not torch.allclose(model.sample(5, latents=some_latents(model.config, 5, 2)), images)
+    assert samples.shape[0] == 5 and not samples.requires_grad
+    torch.testing.assert_close(model.sample(2, latents=latents[:2], **mode_of(family)), samples[:2])
+    other = 3 * some_latents(model.config, 5, 2)  # far: tokens do not move with every change of a latent
+    assert not torch.allclose(model.sample(5, latents=other, **mode_of(family)), samples)
     for wrong in (latents[:4], latents[:, :-1], latents[None]):
         with pytest.raises(ValueError, match=r"latents has shape .*; it must be \(5, "):
             model.sample(5, latents=wrong)
@@ -461,10 +478,10 @@ def test_latents_alone_decide_the_samples(family):
 def test_a_path_begins_and_ends_with_its_ends(family, mode):
     model = tiny_model(family)
     start, end = some_latents(model.config, 3, 1), some_latents(model.config, 3, 2)
-    images = model.interpolate(start, end, 4, mode=mode)
-    assert images.shape == (3, 4, *model.sample(1).shape[1:]) and not images.requires_grad
-    torch.testing.assert_close(images[:, 0], model.sample(3, latents=start))
-    torch.testing.assert_close(images[:, -1], model.sample(3, latents=end))
+    samples = model.interpolate(start, end, 4, mode=mode)
+    assert samples.shape == (3, 4, *model.sample(1).shape[1:]) and not samples.requires_grad
+    torch.testing.assert_close(samples[:, 0], model.sample(3, latents=start, **mode_of(family)))
+    torch.testing.assert_close(samples[:, -1], model.sample(3, latents=end, **mode_of(family)))
 
 
 @latent

@@ -29,6 +29,7 @@ SMALL = {
         image_size=8, hidden_sizes=[8], codebook_size=8, code_size=4, prior_hidden_size=8, prior_num_layers=1,
         prior_num_heads=2,
     ),
+    "textvae": dict(vocab_size=9, max_tokens=5, embedding_size=4, hidden_size=8, latent_size=2),
 }  # fmt: skip
 
 
@@ -38,6 +39,8 @@ def build(family):
 
 
 def inputs_of(model, num=4):
+    if model.main_input_name == "input_ids":
+        return {"input_ids": torch.tensor([[3, 4, 5, 6, 1], [7, 1, 0, 0, 0]])[torch.arange(num) % 2]}
     size = model.config.image_size
     images = torch.rand(num, 1, size, size, generator=torch.Generator().manual_seed(1)).round()
     takes_labels = "labels" in inspect.signature(model.forward).parameters and not isinstance(model, GANModel)
@@ -86,7 +89,8 @@ def test_losses_are_float32_whatever_is_half(family, weights, pixels):
     model = build(family)
     inputs = inputs_of(model)
     expected = outputs(model, **inputs)
-    given = outputs(model.to(weights), **inputs | {"pixel_values": inputs["pixel_values"].to(pixels)})
+    given = {name: value.to(pixels) if value.is_floating_point() else value for name, value in inputs.items()}
+    given = outputs(model.to(weights), **given)
     assert {key: value.dtype for key, value in given.items()} == dict.fromkeys(expected, torch.float32)
     torch.testing.assert_close(dict(given), dict(expected), rtol=0.05, atol=0.05)
 

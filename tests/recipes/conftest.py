@@ -35,6 +35,11 @@ def train_simclr() -> ModuleType:
 
 
 @pytest.fixture
+def train_textvae() -> ModuleType:
+    return load_recipe("train_textvae")
+
+
+@pytest.fixture
 def train_continual() -> ModuleType:
     return load_recipe("train_continual")
 

@@ -24,6 +24,8 @@ from hwzoo import (
     GANModel,
     SimCLRConfig,
     SimCLRForImageClassification,
+    TextVAEConfig,
+    TextVAEModel,
     VQVAEConfig,
     VQVAEModel,
     hub,
@@ -328,6 +330,19 @@ def vqvae_model(folder: Path, **changes) -> str:
 def simclr_model(folder: Path, **changes) -> str:
     """An untrained one, of 28 x 28 images and ten classes but for the changes."""
     hub.save(SimCLRForImageClassification(SimCLRConfig(**{"hidden_sizes": [4]} | changes)), folder / "model")
+    return f"--model_name_or_path={folder / 'model'}"
+
+
+def one_pair(folder: Path) -> Path:
+    """A folder of one pair of texts."""
+    (folder / "train.jsonl").write_text('{"source": "ab", "target": "ba"}\n')
+    return folder
+
+
+def textvae_model(folder: Path, texts: list[str] | None = None, **changes) -> str:
+    """An untrained one, with a tokenizer of the bytes where there are texts."""
+    model = TextVAEModel(TextVAEConfig(embedding_size=4, hidden_size=8, **changes))
+    hub.save(model, folder / "model", also=() if texts is None else [text.train_tokenizer(texts, 259)])
     return f"--model_name_or_path={folder / 'model'}"
 
 
@@ -698,6 +713,28 @@ SIMCLR_CASES = {
     "a model of other images": (2, "it has image_size 8, the data 28", lambda tmp: [simclr_model(tmp, image_size=8)]),
     "a model of other classes": (2, "it has num_labels 3, the data 10", lambda tmp: [simclr_model(tmp, num_labels=3)]),
 }  # fmt: skip
+TEXTVAE_CASES = {
+    "unknown data set": (2, "--dataset_name novels is neither words, a folder", lambda tmp: ["--dataset_name=novels"]),
+    "a column of words": (2, "--text_column word: words has no columns", lambda tmp: ["--text_column=word"]),
+    "a column that is not there": (
+        2, "--text_column title: ", lambda tmp: ["--text_column=title", f"--dataset_name={one_pair(tmp)}"],
+    ),
+    "too few tokens": (2, "--vocab_size is 258; it must be in [259, inf)", lambda tmp: ["--vocab_size=258"]),
+    "no tokens": (2, "--max_tokens is 0; it must be in [1, inf)", lambda tmp: ["--max_tokens=0"]),
+    "only longer texts": (2, "--max_tokens is 1; no test text of words is as short", lambda tmp: ["--max_tokens=1"]),
+    "more than all inputs": (2, "--word_dropout is 1.5; it must be in [0, 1]", lambda tmp: ["--word_dropout=1.5"]),
+    "negative free nats": (2, "--free_bits is -1.0; it must be in [0, inf)", lambda tmp: ["--free_bits=-1"]),
+    "negative latent": (2, "--latent_size is -1; it must be in [0, inf)", lambda tmp: ["--latent_size=-1"]),
+    "absurd batch": (2, f"a step takes {10**12} texts", lambda tmp: [f"--train_batch_size={10**12}"]),
+    "a flag of images": (2, "--image_size is not a flag of this recipe", lambda tmp: ["--image_size=28"]),
+    "a model of images": (
+        2, "is a model of type hwzoo_vqvae; it must be of type hwzoo_textvae", lambda tmp: [vqvae_model(tmp)],
+    ),
+    "a model without its tokenizer": (1, "its tokenizer cannot be loaded", lambda tmp: [textvae_model(tmp)]),
+    "another model's tokenizer": (
+        2, "it has vocab_size 300, its tokenizer 259", lambda tmp: [textvae_model(tmp, ["abc"], vocab_size=300)],
+    ),
+}  # fmt: skip
 ALL_CASES = [
     (recipe, name)
     for recipe, cases in (
@@ -705,6 +742,7 @@ ALL_CASES = [
         ("train_ddpm", DDPM_CASES), ("train_t5", T5_CASES), ("train_flow", FLOW_CASES),
         ("train_autoregressive", AUTOREGRESSIVE_CASES), ("train_vqvae", VQVAE_CASES),
         ("train_simclr", SIMCLR_CASES),
+        ("train_textvae", TEXTVAE_CASES),
     )
     for name in cases
 ]  # fmt: skip
@@ -722,6 +760,7 @@ def test_one_line_and_status(recipe, name, request, command_line, tmp_path):
         "train_autoregressive": (AUTOREGRESSIVE_CASES, SMALL_AUTOREGRESSIVE),
         "train_vqvae": (VQVAE_CASES, SMALL_VQVAE),
         "train_simclr": (SIMCLR_CASES, SMALL_SIMCLR),
+        "train_textvae": (TEXTVAE_CASES, SMALL_TEXTVAE),
     }[recipe]
     status, named, arguments = cases[name]
     output = tmp_path / "output"
@@ -749,6 +788,7 @@ SMALL_AUTOREGRESSIVE = ["--hidden_size=8", "--num_layers=1", "--num_attention_he
 SMALL_AUTOREGRESSIVE += ["--num_test_samples=8"]
 SMALL_VQVAE = ["--hidden_sizes", "4", "6", "8", "--prior_hidden_size=8", "--prior_num_layers=1", "--prior_num_heads=2"]
 SMALL_SIMCLR = ["--hidden_sizes", "4", "6", "8", "--train_batch_size=20"]
+SMALL_TEXTVAE = ["--embedding_size=4", "--hidden_size=8", "--latent_size=2", "--max_train_steps=2"]
 SMALL_T5 = ["--config_d_model=8", "--config_d_ff=8", "--config_num_layers=1", "--config_num_decoder_layers=1"]
 
 

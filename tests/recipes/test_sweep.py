@@ -87,6 +87,10 @@ def test_columns_are_what_the_preset_says_to_expect(recipe, started, tmp_path, m
     # What is asked for comes first; a wrong name is told after the first run.
     recipe.main(recipe.Sweep(**again, metrics=["active_units"]))
     assert (tmp_path / "again" / "comparison.md").read_text().startswith("| run | active_units |\n")
+    recipe.main(recipe.Sweep(**again, metrics=["active_units"], axes=["test_kl_divergence", "test_negative_elbo"]))
+    assert (tmp_path / "again" / "curve.png").stat().st_size > 1000
+    with pytest.raises(UsageError, match="--axes loss is not among its numbers: train_steps, "):
+        recipe.main(recipe.Sweep(**again, axes=["active_units", "loss"]))
     with pytest.raises(UsageError, match="--metrics loss is not among its numbers: train_steps, "):
         recipe.main(recipe.Sweep(**again, metrics=["active_units", "loss"]))
     assert started == [(1.0, 3)] * 2
@@ -105,6 +109,7 @@ NAMES = ", ".join(sorted(path.stem.removeprefix("train_") for path in hwzoo_cli.
         (["vea"], "--recipe vea: it must be one of autoregressive, continual, "),
         (["nowhere/train_vae.py"], "--recipe nowhere/train_vae.py: it must be one of "),
         (["vae", "--preset=cs237"], "--preset cs237: no such file, and no preset has this name; did you mean cs236"),
+        (["vae", "--axes", "test_rate"], "--axes is test_rate; it must be two numbers"),
         (["vae", "--runs", "beta=1", "beta=-1"], "--runs 'beta=-1': --beta is -1.0; it must be in "),
     ],
 )

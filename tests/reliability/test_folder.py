@@ -90,6 +90,7 @@ def test_overwriting_leaves_the_old_model_or_the_new(recipe, straight, tmp_path)
     wider |= {"train_autoregressive": "--head_hidden_size=50"}
     wider |= {"train_vqvae": "--code_size=4"}
     wider |= {"train_simclr": "--projection_size=7"}
+    wider |= {"train_vqvae": "--code_size=4", "train_textvae": "--latent_size=3"}
     flags = ["--overwrite_output_dir", wider[recipe]]
     old, new, killed = straight[0], tmp_path / "new", tmp_path / "killed"
     shutil.copytree(old, new)

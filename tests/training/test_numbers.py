@@ -8,6 +8,7 @@ from recipe_runs import load_recipe
 import hwzoo_cli
 from hwzoo import VAEConfig, VAEModel, hub
 from hwzoo.training import parse_arguments, print_results
+from hwzoo.training.arguments import DEFAULT_RUNS
 from hwzoo.training.numbers import lines_of, next_commands
 
 CONFIGS = Path(__file__).parents[2] / "recipes" / "configs"
@@ -48,11 +49,14 @@ def test_the_band_is_of_these_settings_alone(flags, told):
     assert (run.expected.get("test_negative_elbo") == (268.0, 276.0)) is told and bool(run.expected) is told
 
 
-@pytest.mark.parametrize("family", sorted(path.parent.name for path in CONFIGS.glob("*/digits.yaml")))
-def test_the_preset_named_digits_is_the_run_without_flags(family):
-    recipe = load_recipe(f"train_{family}")
+@pytest.mark.parametrize(
+    "preset",
+    sorted(f"{each.parent.name}/{each.stem}" for name in DEFAULT_RUNS for each in CONFIGS.glob(f"*/{name}.yaml")),
+)
+def test_the_preset_named_digits_or_words_is_the_run_without_flags(preset):
+    recipe = load_recipe(f"train_{preset.split('/')[0]}")
     types = [kind for kind in recipe.main.__annotations__.values() if kind is not dict]
-    plain, preset = (parse_arguments(types, flags) for flags in ([], [f"--config={family}/digits"]))
+    plain, preset = (parse_arguments(types, flags) for flags in ([], [f"--config={preset}"]))
     assert plain[0].expected and plain[0].expected == preset[0].expected
     for each in (*plain, *preset):
         vars(each).pop("output_dir", None), vars(each).pop("config", None)

@@ -161,6 +161,24 @@ def test_means_and_standard_errors_by_hand(recipe, tmp_path, capsys):
     assert Image.open(tmp_path / "comparison.png").size == pytest.approx((800, 180), abs=1)
 
 
+def test_the_curve_joins_the_values_of_one_flag(recipe, tmp_path, monkeypatch):
+    cells = run_all(recipe, tmp_path, "size=3,1,2", "size=2 kind=b", seeds=[0, 1])
+    drawn = {}
+    monkeypatch.setattr(sweep, "save_functions", lambda panels, path, xlabel: drawn.update({xlabel: (panels, path)}))
+    sweep.save_curve(sweep.summaries(cells, [0, 1]), tmp_path, "test_loss", "test_rank")
+    assert drawn == {
+        "test loss": (
+            {
+                "test rank": {
+                    "size": ((1.25, 2.25, 3.25), (3.0, 3.0, 3.0), "o-"),
+                    "size=2 kind=b": ((2.25,), (3.0,), "o-"),
+                }
+            },
+            tmp_path / "curve.png",
+        )
+    }
+
+
 def test_a_row_is_called_by_what_the_rows_do_not_share(recipe, tmp_path):
     rows = sweep.summaries(run_all(recipe, tmp_path, "kind=a size=1,2", seeds=[1]), [1])
     assert [row["label"] for row in rows] == ["size=1", "size=2"]

@@ -1,7 +1,7 @@
 """A data set as one uint8 tensor, and its endless batches: one gather a batch, no worker processes."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -26,8 +26,15 @@ class ImageSet:
     class_names: tuple[str, ...]
     task_ids: Tensor | None = None
 
+    unit: ClassVar[str] = "images"
+
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images are."""
+        return self.images.device
 
     @property
     def num_channels(self) -> int:
@@ -111,8 +118,8 @@ def binarize(pixel_values: Tensor, uniform: Tensor) -> Tensor:
 
 class ImageBatches:
     """
-    Endless shuffled batches, as `ImageSet.batch` gives them. Each epoch is a permutation drawn
-    from seed + epoch; the incomplete batch at its end is left out.
+    Endless shuffled batches, as `ImageSet.batch` gives them, or of anything else with its `batch`, `device`, `to`,
+    `unit` and `len`. Each epoch is a permutation drawn from seed + epoch; the incomplete batch at its end is left out.
 
     The state is (epoch, batch): the place is exact after a resume, and several processes share the batches that one
     process would see, the i-th process the i-th of equal parts.
@@ -139,7 +146,7 @@ class ImageBatches:
         self._order = None
         if len(self) == 0:
             raise UsageError(
-                f"--train_batch_size: a step takes {self.global_batch_size} images (over all processes and "
+                f"--train_batch_size: a step takes {self.global_batch_size} {self.data.unit} (over all processes and "
                 f"accumulated batches), the training set has {len(data)}"
             )
 
@@ -171,7 +178,7 @@ class ImageBatches:
     def __next__(self) -> dict[str, Tensor]:
         if self._order is None:
             generator = torch.Generator().manual_seed(self.seed + self.epoch)
-            self._order = torch.randperm(len(self.data), generator=generator).to(self.data.images.device)
+            self._order = torch.randperm(len(self.data), generator=generator).to(self.data.device)
         start = self.batch * self.global_batch_size + self.process_index * self.batch_size
         indices = self._order[start : start + self.batch_size]
         self.batch += 1

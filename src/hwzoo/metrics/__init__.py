@@ -28,7 +28,14 @@ from .generation import (
     load_inception,
     precision_recall,
 )
-from .likelihood import active_units, course100, first_of_each_class, latent_variable_scores
+from .likelihood import (
+    active_units,
+    aggregate_posterior_scores,
+    course100,
+    first_of_each_class,
+    latent_scores,
+    latent_variable_scores,
+)
 from .representation import (
     PROBES,
     accuracy_of,
@@ -64,6 +71,7 @@ __all__ = [
     "sphere_scores",
     "NUM_NEIGHBORS",
     "active_units",
+    "aggregate_posterior_scores",
     "classes_covered",
     "code_counts",
     "code_scores",
@@ -81,6 +89,7 @@ __all__ = [
     "jensen_shannon_divergence",
     "label_entropy",
     "label_histogram",
+    "latent_scores",
     "latent_variable_scores",
     "load_inception",
     "logit_gradient",

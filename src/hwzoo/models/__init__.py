@@ -29,6 +29,8 @@ from .gan.configuration_gan import GANConfig
 from .gan.modeling_gan import GANModel
 from .simclr.configuration_simclr import SimCLRConfig
 from .simclr.modeling_simclr import SimCLRForImageClassification, SimCLRModel
+from .textvae.configuration_textvae import TextVAEConfig
+from .textvae.modeling_textvae import TextVAEModel
 from .vae.configuration_vae import VAEConfig
 from .vae.modeling_vae import VAEModel
 from .vqvae.configuration_vqvae import VQVAEConfig
@@ -63,6 +65,7 @@ class Family:
 
     entry: ClassVar[str] = "config.json"  # the file by which a saved model of the family is known
     card: ClassVar[dict[str, str]] = {}  # what its cards say that is not `write_card`'s default
+    draws: ClassVar[str] = "images"  # or texts: what `sample` gives
 
     def holds(self, model: Any) -> bool:
         """Whether a model is of this family."""
@@ -89,7 +92,7 @@ class Family:
         return [model, self.image_processor_class.from_config(model.config)]
 
     def samples(self, model: Any) -> bool:
-        """Whether `sample` draws images from nothing."""
+        """Whether `sample` draws from nothing what `draws` says."""
         return hasattr(model, "sample")
 
     def num_classes(self, model: Any) -> int:
@@ -98,7 +101,7 @@ class Family:
 
     def sample(self, model: Any, num_samples: int, labels: Tensor | None, generator: Any, **call: Any) -> Tensor:
         """
-        Draws images.
+        Draws images, or texts.
 
         Args:
             model: of the family.
@@ -108,7 +111,7 @@ class Family:
             call: what the family takes besides, as a pipeline its steps and guidance.
 
         Returns:
-            (num_samples, channels, height, width) in [0, 1].
+            (num_samples, channels, height, width) in [0, 1]; of texts their tokens, (num_samples, max_tokens).
         """
         return model.sample(num_samples, labels=labels, generator=generator, **call)
 
@@ -144,6 +147,13 @@ class PipelineFamily(Family):
         call |= {} if labels is None else {"labels": labels}  # others do not know the word
         images = model(batch_size=num_samples, generator=generator, output_type="np", **call).images
         return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()  # it had the channels last
+
+
+class TextGeneratorFamily(Family):
+    """A family of the zoo's own models that draw texts, as tokens of the tokenizer that is saved beside each."""
+
+    card: ClassVar = {"pipeline_tag": "text-generation"}
+    draws: ClassVar = "texts"
 
 
 class TextFamily(Family):
@@ -221,6 +231,7 @@ for _family in (
         must_fit=("image_size", "num_channels", "num_labels"),
         backbone_class=SimCLRModel,
     ),  # fmt: skip
+    TextGeneratorFamily("textvae", TextVAEConfig, TextVAEModel),
     PipelineFamily("ddpm"),
     TextFamily("t5"),
 ):
@@ -265,6 +276,9 @@ __all__ = [
     "SimCLRForImageClassification",
     "SimCLRModel",
     "TextFamily",
+    "TextGeneratorFamily",
+    "TextVAEConfig",
+    "TextVAEModel",
     "VAEConfig",
     "VAEModel",
     "VQVAEConfig",

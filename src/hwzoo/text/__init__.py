@@ -2,7 +2,7 @@
 
 from .adapters import PEFT_METHODS, PROMPT_INITS, add_adapter, check_adapter_acts, count_trainable
 from .baselines import SuffixRules, lead, oracle_sentence
-from .batches import IGNORED_LABEL, PadBatch, TokenizedPairs, check_batch_size
+from .batches import IGNORED_LABEL, PadBatch, TokenizedPairs, TokenSet, check_batch_size
 from .cache_names import follow_cache_name
 from .models import (
     adapter_of,
@@ -41,7 +41,17 @@ from .settings import (
     load_pairs,
     with_adapter,
 )
-from .sources import COURSE_WORDS, Columns, Example, TextSplits, hash_split, is_irregular_plural, limited, load_text
+from .sources import (
+    COURSE_WORDS,
+    Columns,
+    Example,
+    TextSplits,
+    hash_split,
+    is_irregular_plural,
+    limited,
+    load_text,
+    load_texts,
+)
 
 __all__ = [
     "with_adapter",
@@ -63,6 +73,7 @@ __all__ = [
     "PadBatch",
     "SuffixRules",
     "TextSplits",
+    "TokenSet",
     "TokenizedPairs",
     "adapter_of",
     "add_adapter",
@@ -91,6 +102,7 @@ __all__ = [
     "load_base",
     "load_seq2seq",
     "load_text",
+    "load_texts",
     "load_tokenizer",
     "mean_length",
     "new_base",

@@ -2,6 +2,8 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -94,3 +96,57 @@ class PadBatch:
 
 def _ids(encoded) -> list[Tensor]:
     return [torch.tensor(ids, dtype=torch.int32) for ids in encoded["input_ids"]]
+
+
+@dataclass(frozen=True)
+class TokenSet:
+    """
+    Texts in memory, as rows of tokens.
+
+    Args:
+        input_ids: int64, (num, length): the tokens of a text, its end token, then padding.
+        lengths: int64, (num,): tokens of each text, its end token counted.
+    """
+
+    input_ids: Tensor
+    lengths: Tensor
+
+    unit: ClassVar[str] = "texts"
+
+    @classmethod
+    def of(cls, texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> "TokenSet":
+        """
+        Those of some texts that are not too long.
+
+        Args:
+            texts: they are tokenized with their end.
+            tokenizer: with a pad token.
+            max_tokens: of a text, its end token counted; longer ones are left out.
+
+        Returns:
+            The rows, in the order of the texts.
+        """
+        rows = [row for row in tokenizer(list(texts)).input_ids if len(row) <= max_tokens] if texts else []
+        ids = torch.full((len(rows), max(map(len, rows), default=1)), tokenizer.pad_token_id)
+        for row, tokens in zip(ids, rows, strict=True):
+            row[: len(tokens)] = torch.tensor(tokens)
+        return cls(ids, torch.tensor([len(row) for row in rows], dtype=torch.long))
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tokens are."""
+        return self.input_ids.device
+
+    def to(self, device: torch.device | str) -> "TokenSet":
+        """The same texts on a device."""
+        return TokenSet(self.input_ids.to(device), self.lengths.to(device))
+
+    def batch(self, indices: Tensor) -> dict[str, Tensor]:
+        """{"input_ids": int64, (indices, length)} of the texts at some indices, on a CPU as long as the longest."""
+        input_ids = self.input_ids.index_select(0, indices)
+        if self.device.type == "cpu" and len(indices):  # to ask another device would wait for it
+            input_ids = input_ids[:, : self.lengths.index_select(0, indices).max()]
+        return {"input_ids": input_ids}

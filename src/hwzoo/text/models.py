@@ -194,7 +194,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 
     Args:
         texts: of training.
-        vocab_size: number of tokens, at least 260: the 256 bytes and the special ones.
+        vocab_size: number of tokens, at least 259: the 256 bytes and the special ones.
 
     Returns:
         The tokenizer, of at most so many tokens.
@@ -213,9 +213,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {END}", special_tokens=[(END, 1)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=PAD, eos_token=END, unk_token=UNKNOWN, clean_up_tokenization_spaces=False
-    )
+    named = {"pad_token": PAD, "eos_token": END, "unk_token": UNKNOWN}
+    named["model_input_names"] = ["input_ids", "attention_mask"]
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **named)
 
 
 def base_of(model: PreTrainedModel) -> str | None:

@@ -489,3 +489,53 @@ def singular_or_plural() -> TextSplits:
             for word, label in ((row["source"], "singular"), (row["target"], "plural")):
                 parts[hash_split(row["source"])].append(Example(word, label, (label,), text=word))
     return TextSplits("singular or plural", **parts, note="split by the hash of the singular, 8 : 1 : 1")
+
+
+def word_forms() -> TextSplits:
+    """
+    English words as texts of their own, each as source and target: the embedded nouns and verbs, their plurals and
+    participles, and compounds of two words and those's, split by the hash of the word that is inflected. All three
+    splits are alike.
+    """
+    rows = [row for row in word_rows() if row["task"] in ("plural", "participle")]
+    pairs = [Example(row["source"], row["target"], (row["target"],), row["task"], row["source"]) for row in rows]
+    pairs = add_compounds(TextSplits("words", pairs, [], []), COMPOUNDS_PER_WORD).train
+    parts: dict[str, list[Example]] = {split: [] for split in SPLITS}
+    for pair in pairs:
+        parts[hash_split(pair.text)].append(pair)
+    note = "nouns, plurals, verbs, participles and compounds, split by the hash of the uninflected word, 8 : 1 : 1"
+    return _each_once(TextSplits("words", **parts, note=note))
+
+
+def load_texts(dataset_name: str = "words", data_dir: str | None = None, text_column: str | None = None) -> TextSplits:
+    """
+    Loads single texts, each once, in the first of the splits training, validation, test that has it.
+
+    Args:
+        dataset_name: `words`, those of `word_forms`; else as of `load_text`.
+        data_dir: as of `load_text`.
+        text_column: the column of the texts; when not given, both of the usual columns of pairs.
+
+    Returns:
+        The splits; source and target of an example are its text.
+
+    Raises:
+        UsageError: for a column of `words`, or as of `load_text`.
+        HwzooError: as of `load_text`.
+    """
+    if dataset_name == "words":
+        if text_column is not None:
+            raise UsageError(f"--text_column {text_column}: words has no columns; leave it out")
+        return word_forms()
+    columns = Columns(text_column, text_column, source_prefix="")
+    return _each_once(load_text(dataset_name, data_dir, columns=columns, compounds_per_word=0))
+
+
+def _each_once(pairs: TextSplits) -> TextSplits:
+    seen: set[str] = set()
+    parts: dict[str, list[Example]] = {}
+    for split in SPLITS:
+        texts = dict.fromkeys(text for each in getattr(pairs, split) for text in (each.text, each.target))
+        parts[split] = [Example(text, text, (text,), text=text) for text in texts if text not in seen]
+        seen |= texts.keys()
+    return replace(pairs, **parts)

@@ -4,6 +4,7 @@ from . import sweep
 from .arguments import (
     Flags,
     ImageData,
+    LoopArguments,
     RunArguments,
     expected_numbers,
     flag,
@@ -66,6 +67,7 @@ __all__ = [
     "ImageSeries",
     "NonFiniteLoss",
     "ImageData",
+    "LoopArguments",
     "RunArguments",
     "Stopped",
     "SweepArguments",

@@ -23,7 +23,7 @@ from ..packaged import presets
 
 # `expected` holds the band of each test number of a preset; the reproduction test reads it, a recipe does not.
 KEYS_FOR_TESTS = {"expected"}
-DEFAULT_RUN = "digits"  # the preset that says what to expect of a recipe's run without flags
+DEFAULT_RUNS = ("digits", "words")  # the presets that say what to expect of a recipe's run without flags
 OF_ONE_TRY = {"config", "data_dir", "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "report_to"}
 OF_ONE_TRY |= {"expected", "push_to_hub", "hub_model_id", "hub_private_repo", "base_model_id", "trust_remote_code"}
 # What else no step of an image recipe depends on. The data has a digest, a batch its size over all processes.
@@ -163,18 +163,12 @@ class RecordedData(ImageData):
 
 
 @dataclass
-class RunArguments(ImageData):
-    """The flags of a run; a recipe derives from it to give its own defaults."""
+class LoopArguments(Flags):
+    """The flags of a run of the loop, whatever its data."""
 
     FREE = OF_ONE_TRY | OF_NO_STEP
 
     config: str | None = flag(None, "a preset by name, or a YAML file with flags as keys; the command line wins")
-    dataset_name: str = flag(
-        "digits", "digits, mnist, fashion_mnist, a Hub id, or a folder with idx files or with images by class"
-    )
-    data_dir: str | None = flag(
-        None, "folder that holds mnist/ or fashion_mnist/ with their idx files; HWZOO_DATA_DIR when not given"
-    )
     output_dir: str = flag("outputs", "folder for the model, results, pictures and checkpoints")
     overwrite_output_dir: bool = flag(False, "start anew in a folder that is not empty, over its files")
     seed: int = flag(0, "seed of the initial weights, the order of the data and all noise", "[0, 4294967295]")
@@ -230,6 +224,18 @@ class RunArguments(ImageData):
         if self.num_train_epochs is not None:
             return max(1, math.ceil(self.num_train_epochs * steps_per_epoch))
         return self.max_train_steps if self.max_train_steps is not None else steps_per_epoch
+
+
+@dataclass
+class RunArguments(LoopArguments, ImageData):
+    """The flags of a run on images; a recipe derives from it to give its own defaults."""
+
+    dataset_name: str = flag(
+        "digits", "digits, mnist, fashion_mnist, a Hub id, or a folder with idx files or with images by class"
+    )
+    data_dir: str | None = flag(
+        None, "folder that holds mnist/ or fashion_mnist/ with their idx files; HWZOO_DATA_DIR when not given"
+    )
 
 
 OF_IMAGES = {each.name for each in fields(ImageData)}
@@ -400,7 +406,7 @@ def _recipe(flags: type) -> str:
 
 def _default_preset(types: list[type]) -> Path | None:
     recipe = _recipe(types[0])
-    return next((each.path for each in presets() if each.recipe == recipe and each.path.stem == DEFAULT_RUN), None)
+    return next((each.path for each in presets() if each.recipe == recipe and each.path.stem in DEFAULT_RUNS), None)
 
 
 def _expected(path: Path | None) -> dict[str, tuple[float, float]]:

@@ -3,7 +3,7 @@
 import math
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class Ending:
             an empty folder.
         models: whose modes, of training or not, a rehearsal leaves as they are.
         publish: called with the flags of the run by the main process when all is saved.
+        words: as of `lines_of`.
     """
 
     def __init__(
@@ -40,8 +41,9 @@ class Ending:
         save: Callable[[Path, dict[str, Any], list[dict[str, float]], int | None], None],
         models: Sequence[torch.nn.Module],
         publish: Callable[[Any], None],
+        words: Mapping[str, tuple[str, str]] | None = None,
     ):
-        self.test, self.save, self.models, self.publish = test, save, models, publish
+        self.test, self.save, self.models, self.publish, self.words = test, save, models, publish, words
 
     def rehearse(self, run: Any, accelerator: Accelerator):
         """
@@ -90,7 +92,7 @@ class Ending:
                 self.save(staging, results, fitted.history, None)
                 pictures = [path.name for path in sorted(staging.glob("*.png")) if path.name != CURVES]
             log_ending(accelerator, results, [folder / name for name in pictures])
-            print_results(results, folder, run.expected)
+            print_results(results, folder, run.expected, self.words)
             self.publish(run)
         return FitResult(results, fitted.history)
 

@@ -53,11 +53,11 @@ def mean_over(
 
 class TestMeans:
     """
-    Means over the images of a test set, or over some of them, evenly spaced.
+    Means over the images, or other examples, of a test set, or over some of them, evenly spaced.
 
     Args:
         accelerator: of the processes that share the batches.
-        images: the test set on the device: `len`, and `batch(indices)` that gives tensors by name.
+        images: the test set on its `device`: `len`, and `batch(indices)` that gives tensors by name.
         batch_size: images a batch.
         seed: of what is drawn, with the batch.
     """
@@ -91,7 +91,7 @@ class TestMeans:
         indices = self.indices(limit)
 
         def means_of(part: slice, generator: torch.Generator) -> dict[str, Tensor]:
-            metrics = metrics_of(self.images.batch(indices[part].to(self.images.images.device)), generator)
+            metrics = metrics_of(self.images.batch(indices[part].to(self.images.device)), generator)
             squares = {f"{name}_standard_error": metrics[name].square() for name in with_error}
             return {name: value.mean() for name, value in {**metrics, **squares}.items()}
 

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -268,7 +268,12 @@ def save_results(folder: Path, results: dict[str, Any], failures: list[dict[str,
     print(f"results, failures and pictures are in {folder}")
 
 
-def print_results(results: dict[str, Any], folder: Path, expected: dict[str, tuple[float, float]] | None = None):
+def print_results(
+    results: dict[str, Any],
+    folder: Path,
+    expected: dict[str, tuple[float, float]] | None = None,
+    words: Mapping[str, tuple[str, str]] | None = None,
+):
     """
     Prints the numbers of a run, a line each with what it means, where everything is, and the next commands.
 
@@ -276,8 +281,9 @@ def print_results(results: dict[str, Any], folder: Path, expected: dict[str, tup
         results: by name; texts (but for a `remark`), lists and mappings are left out.
         folder: that holds model, results and pictures.
         expected: lowest and highest normal value by name, as a preset tells; none when not given.
+        words: as of `lines_of`.
     """
-    print("\n".join(lines_of(results, expected or {})))
+    print("\n".join(lines_of(results, expected or {}, words)))
     if "remark" in results:
         print(results["remark"])
     print(f"model, results and pictures are in {folder}; next:")

@@ -52,25 +52,32 @@ WORDS = {
     "test_exact_match": ("texts that equal a reference", "fraction"),
 }
 
+TEXTS = "texts.json"  # what a model of texts writes, in its folder
 
-def lines_of(results: Mapping[str, Any], expected: Mapping[str, tuple[float, float]]) -> list[str]:
+
+def lines_of(
+    results: Mapping[str, Any],
+    expected: Mapping[str, tuple[float, float]],
+    words: Mapping[str, tuple[str, str]] | None = None,
+) -> list[str]:
     """
     A line a number: name, value, what it is in words, its unit, and the band of what is normal.
 
     Args:
         results: by name; texts, lists and mappings are left out.
         expected: lowest and highest normal value by name, for this data and these settings.
+        words: words and unit by name without `test_`, of a test's numbers in place of those of WORDS.
 
     Returns:
         The lines.
     """
-    lines = []
+    lines, known = [], WORDS | {f"test_{name}": each for name, each in (words or {}).items()}
     for name, value in results.items():
         if not isinstance(value, int | float):
             continue
-        words, unit = WORDS.get(name, ("", ""))
+        what, unit = known.get(name, ("", ""))
         line = f"{name:>32} " + (f"{value:<12.4f}" if isinstance(value, float) else f"{value:<12}")
-        line += f" {words}" + (f" ({unit})" if unit else "")
+        line += f" {what}" + (f" ({unit})" if unit else "")
         if name in expected:
             low, high = expected[name]
             side = "normal" if low <= value <= high else "low" if value < low else "high"
@@ -110,7 +117,8 @@ def evaluation_line(step: int, values: Mapping[str, float], words: Mapping[str, 
 
 def next_commands(folder: Path) -> list[str]:
     """
-    What to do with a model that was saved: sample, score and load it; one that makes no images is loaded alone.
+    What to do with a model that was saved: sample, score and load it; one that makes texts is not scored, one that
+    makes nothing is loaded alone.
 
     Args:
         folder: with all that the run left.
@@ -119,6 +127,8 @@ def next_commands(folder: Path) -> list[str]:
         The commands.
     """
     commands = [f"python -c 'from hwzoo import hub; family, model = hub.load_any(\"{folder}\")'"]
+    if (folder / TEXTS).exists():
+        commands = [f"hwzoo sample {folder}", *commands]
     if (folder / "samples.png").exists():
         # A pipeline's own sampler takes every step of its training.
         fast = ["", ""]

@@ -19,7 +19,7 @@ from ..errors import UsageError
 from ..files import settled, write_bytes, write_json
 from .arguments import Flags, flag, parse_arguments, reproducing, save_settings
 from .launch import make_output_dir
-from .pictures import save_bar_panels
+from .pictures import save_bar_panels, save_functions
 from .resume import CHECKPOINTS
 
 # What the sweep itself says of each run, and what all of them would do to the same place.
@@ -272,6 +272,27 @@ def save_comparison(rows: list[dict[str, Any]], folder: Path, text: str, metrics
         means, errors = [each["mean"] for each in numbers], [each["standard_error"] or 0.0 for each in numbers]
         panels[name.replace("_", " ")] = means, errors
     save_bar_panels([row["label"] for row in rows], panels, folder / "comparison.png", limits)
+
+
+def save_curve(rows: list[dict[str, Any]], folder: Path, x: str, y: str):
+    """
+    Writes curve.png: a point for each row that has both numbers, their means over the seeds; those that differ in the
+    value of one flag alone are joined by a line, the others have a legend.
+
+    Args:
+        rows: of `summaries`.
+        folder: for the file.
+        x: name of the number on the horizontal axis.
+        y: of the number on the vertical axis.
+    """
+    groups: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        if x in row and y in row:
+            own = row["label"].split()
+            label = own[0].split("=")[0] if len(own) == 1 else row["label"]
+            groups.setdefault(label, []).append((row[x]["mean"], row[y]["mean"]))
+    curves = {label: (*zip(*sorted(points), strict=True), "o-") for label, points in groups.items()}
+    save_functions({y.replace("_", " "): curves}, folder / "curve.png", x.replace("_", " "))
 
 
 def _name(flags: dict[str, str]) -> str:

@@ -1,0 +1,194 @@
+"""
+Trains a variational autoencoder of texts (Bowman et al., arXiv:1511.06349), or its decoder alone as a language model,
+measures what of a text its latent holds, and saves it with its tokenizer.
+
+    accelerate launch recipes/train_textvae.py
+    accelerate launch recipes/train_textvae.py --kl_warmup_steps 0 --output_dir outputs/textvae-collapsed
+    accelerate launch recipes/train_textvae.py --latent_size 0 --output_dir outputs/textvae-language-model
+
+The first trains on English words, offline, in about two minutes of one core. In the second nothing keeps the decoder
+from learning to do without its latent; the third has none. `--free_bits`, `--beta` and `--word_dropout` are further
+ways against such a collapse.
+"""
+
+from dataclasses import asdict, dataclass
+
+import torch
+
+from hwzoo import TextVAEConfig, TextVAEModel, hub, metrics, text, training
+from hwzoo.data import ImageBatches
+from hwzoo.errors import UsageError
+from hwzoo.files import write_json
+from hwzoo.training import flag
+
+TEST_SEED = 0  # of the bounds' noise: the same for every run, whatever its seed
+BOUNDS = ("negative_elbo", "rate", "distortion")
+NUM_TEXTS = 200  # of each kind in texts.json
+WORDS = {
+    "negative_elbo": ("bound on the negative log-likelihood", "nats a text"),
+    "rate": ("of it what the latent costs", "nats a text"),
+    "distortion": ("of it the text, given the latent", "nats a text"),
+    "iwae_100": ("importance-weighted bound of 100 samples", "nats a text"),
+    "mutual_information": ("of the rate what the latent tells of a text", "nats a text"),
+    "marginal_divergence": ("the rest: of all latents together from the prior", "nats"),
+    "mutual_information_ceiling": ("the most that so many texts can show", "nats a text"),
+    "active_units": ("latent units in use", ""),
+    "distinct_modes": ("most likely texts at 1,000 latents that differ", ""),
+}
+DEFAULTS = {"train_batch_size": 64, "max_train_steps": 1500, "learning_rate": 3e-3, "lr_scheduler": "cosine"}
+DEFAULTS |= {"lr_warmup_steps": 50, "output_dir": "outputs/textvae"}
+
+
+@dataclass
+class Run(training.with_defaults(training.LoopArguments, **DEFAULTS)):
+    dataset_name: str = flag("words", "words, inflections, scitldr, a folder with train.jsonl and so on, or a Hub id")
+    data_dir: str | None = flag(None, "folder that holds inflections/ and scitldr/; HWZOO_DATA_DIR when not given")
+
+
+@dataclass
+class Data(training.Flags):
+    text_column: str | None = flag(None, "column of the texts; when not given, both of the usual columns of pairs")
+    vocab_size: int = flag(259, "tokens, learned from the training texts; 259: bytes alone", "[259, inf)")
+
+
+OF_TOKENIZER = ("vocab_size", "pad_token_id", "eos_token_id", "unk_token_id")
+Model = training.config_flags(TextVAEConfig, without=OF_TOKENIZER)
+
+
+@dataclass
+class Protocol(training.Flags):
+    FREE = {"num_importance_samples"}
+
+    kl_warmup_steps: int = flag(750, "steps over which the weight of the rate rises from 0 to beta", "[0, inf)")
+    num_importance_samples: int = flag(100, "samples K of the importance-weighted test bound iwae_K", "[1, 1000000]")
+
+
+def main(run: Run, data_flags: Data, architecture: Model, protocol: Protocol) -> dict:
+    # 1. accelerator, seed, output folder
+    with training.start(run) as accelerator:
+        # 2. data, its tokens, on the device as one tensor a split
+        data = text.load_texts(run.dataset_name, run.data_dir, data_flags.text_column)
+        model, tokenizer = build(run, data, data_flags, architecture)
+        model.to(accelerator.device)
+        max_tokens = model.config.max_tokens
+        train_set, watched, test_set = (
+            text.TokenSet.of([each.target for each in split], tokenizer, max_tokens).to(accelerator.device)
+            for split in (data.train, data.validation or data.test, data.test)
+        )
+        if not (len(watched) and len(test_set)):
+            raise UsageError(f"--max_tokens is {max_tokens}; no test text of {data.name} is as short")
+        batches = ImageBatches.for_run(train_set, run, accelerator)
+        noise = training.GlobalNoise.for_run(run, accelerator)
+
+        # 3. optimiser
+        optimizer = training.make_optimizer("adam", model, run.learning_rate)
+        state = training.TrainState(run, accelerator, model, optimizer, run.total_steps(len(batches)))
+        eval_model = state.eval_model
+
+        # 4. one step; its noise is drawn for the whole batch, whatever the processes and accumulated parts
+        longest = train_set.input_ids.shape[1]  # a batch of one process may be shorter than that of another
+
+        def train_step(batch):
+            input_ids = batch["input_ids"]
+            latent_noise = noise.normal(len(input_ids), model.config.latent_size)
+            dropout_noise = noise.uniform(len(input_ids), longest)[:, : input_ids.shape[1]]
+            kl_weight = min(1.0, (state.steps_done + 1) / max(1, protocol.kl_warmup_steps))
+
+            def loss_of(input_ids, noise, dropout_noise):
+                return state.wrapped(input_ids, kl_weight=kl_weight, noise=noise, dropout_noise=dropout_noise)
+
+            return state.step(loss_of, input_ids, latent_noise, dropout_noise)
+
+        # 5. training, watched on some of the validation texts
+        watch_means = training.TestMeans(accelerator, watched, run.eval_batch_size, seed=TEST_SEED)
+        test_means = training.TestMeans(accelerator, test_set, run.eval_batch_size, seed=TEST_SEED)
+        num_samples = protocol.num_importance_samples
+
+        def bounds(batch, generator):
+            return dict(zip(BOUNDS, eval_model.negative_bound(**batch, generator=generator), strict=True))
+
+        def iwae(batch, generator):
+            bound = eval_model.negative_iwae_bound(
+                batch["input_ids"], num_samples, generator=generator, reduction="none"
+            )
+            return {f"iwae_{num_samples}": bound}
+
+        # 6. test
+        def test(limit):
+            eval_model.eval()
+            results = test_means(bounds, limit, with_error=BOUNDS)
+            results |= test_means(iwae, limit, batch_size=100, with_error=[f"iwae_{num_samples}"])
+            some = test_set.batch(test_means.indices(limit).to(test_set.device))["input_ids"]
+            results |= metrics.latent_scores(eval_model, some, run.eval_batch_size, seed=TEST_SEED)
+            results = {f"test_{name}": value for name, value in results.items()}
+            left_out = sum(map(len, (data.train, data.test))) - len(train_set) - len(test_set)
+            results["protocol"] = "; ".join((
+                f"{data.name}: all {len(test_set):,} test texts, {len(train_set):,} training texts",
+                *filter(None, [data.note]),
+                f"{left_out} longer than {max_tokens} tokens left out",
+                f"{model.config.vocab_size} tokens; nats per text, its end counted, one posterior sample a text",
+                f"test_iwae_{num_samples}: {num_samples} posterior samples a text; standard errors over the texts",
+                "mutual information, marginal divergence: of the aggregate posterior of the test texts",
+                training.weights_of(run),
+            ))  # fmt: skip
+            return results
+
+        # 7. save
+        def save(folder, results, history, limit):
+            hub.save(eval_model, folder, results, also=(tokenizer,))
+            texts = texts_of(eval_model, tokenizer, test_set, run.seed, limit or NUM_TEXTS)
+            write_json(folder / "texts.json", texts)
+            training.save_curves(history, folder / "curves.png", BOUNDS, unit="nats per text")
+            training.save_settings(folder / "preset.yaml", run, data_flags, architecture, protocol)
+            about = {"config": eval_model.config, "protocol": protocol, "texts": texts}
+            hub.save_card(run, folder, "textvae", data, results, **about)
+
+        ending = training.Ending(test, save, [model, eval_model], hub.publish, WORDS)
+        identity = training.identity_of("train_textvae", data, data_flags, architecture, protocol, config=model.config)
+        return training.fit(
+            run, accelerator, batches, train_step, state={"model": model, "noise": noise, **state.entries()},
+            identity=identity, evaluate=lambda: watch_means(bounds, 1000), ending=ending, shown=("loss", *BOUNDS[1:]),
+            words=WORDS,
+        ).results  # fmt: skip
+
+
+def build(run, data, data_flags, architecture) -> tuple[TextVAEModel, object]:
+    """A model and its tokenizer, both new or both of the folder that is named."""
+    name, model = run.model_name_or_path, None
+    if name is None:
+        tokenizer = text.train_tokenizer((each.target for each in data.train), data_flags.vocab_size)
+    else:
+        model, tokenizer = hub.load(TextVAEModel, name), text.load_tokenizer(name, "model_name_or_path")
+    of_tokenizer = {each: getattr(tokenizer, each) for each in OF_TOKENIZER} | {"vocab_size": len(tokenizer)}
+    if model is None:
+        model = TextVAEModel(TextVAEConfig(**of_tokenizer, **asdict(architecture)))
+    for field, wanted in of_tokenizer.items():
+        if (given := getattr(model.config, field)) != wanted:
+            raise UsageError(f"--model_name_or_path {name}: it has {field} {given}, its tokenizer {wanted}")
+    return model.train(), tokenizer
+
+
+def texts_of(model, tokenizer, test_set, seed: int, num: int) -> dict[str, list]:
+    """What the model writes: from latents of the prior, on paths between test texts, and of test texts."""
+
+    def decoded(ids):
+        return tokenizer.batch_decode(ids.tolist(), skip_special_tokens=True)
+
+    drawn = {"temperature 1": 1.0, "most likely tokens": 0.0}
+    texts = {
+        f"samples, {name}": decoded(
+            model.sample(num, generator=torch.Generator().manual_seed(seed), temperature=temperature)
+        )
+        for name, temperature in drawn.items()
+    }
+    if model.config.latent_size:
+        some = test_set.batch(torch.arange(min(num, len(test_set)), device=test_set.device))["input_ids"]
+        pairs = zip(decoded(some), decoded(model.reconstruct(some)), strict=True)
+        texts["reconstructions"] = [list(pair) for pair in pairs]
+        start, end = some[: len(some) // 2][:10], some[len(some) // 2 :][:10]
+        texts["paths"] = [decoded(path) for path in model.interpolate(start, end[: len(start)], 7)]
+    return texts
+
+
+if __name__ == "__main__":
+    training.launch(main, Run, Data, Model, Protocol, description=__doc__)
