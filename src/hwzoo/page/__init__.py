@@ -1,0 +1,8 @@
+"""A page to play with models: what each of them offers as controls, and nothing of the host to be had."""
+
+from . import texts  # registers its controls
+from .app import SECONDS, build, serve
+from .controls import CONTROLS, Control, register
+from .entries import Entry, load_entries
+
+__all__ = ["CONTROLS", "SECONDS", "Control", "Entry", "build", "load_entries", "register", "serve", "texts"]

@@ -1,0 +1,319 @@
+"""The page itself: entries and their controls as Gradio's components, and the server in front of them."""
+
+import math
+import os
+import threading
+from collections.abc import Callable, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from ..errors import HwzooError, UsageError
+from .answers import Answer, Curve, File, Note, Pictures, Table, data_uri, png, to_html
+from .controls import SEED, Control, answer, controls_of, draws
+from .entries import Entry
+from .guard import Guard
+from .inputs import MOST_BYTES, Choice, Input, Number, Picture, Words
+from .jobs import Job
+
+HERE = Path(__file__).parent
+SECONDS = 20.0  # of a call, at most
+WAITING = 200  # calls that wait at once
+MOST_COMPARED = 8  # images of each model
+SILENT = {
+    "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "GRADIO_SHARE": "False",
+    "GRADIO_SSR_MODE": "False", "GRADIO_MCP_SERVER": "False",
+}  # fmt: skip
+QUIET = dict(show_progress="full", api_visibility="private")
+NOTHING = '<div class="answer"></div>'
+
+
+def gradio() -> Any:
+    """
+    Gradio, told to be silent before its import.
+
+    Raises:
+        UsageError: when it is not installed.
+    """
+    os.environ.update(SILENT)
+    try:
+        import gradio
+    except ImportError as error:
+        raise UsageError(f"the page needs Gradio: pip install 'hwzoo[page]' ({error})") from error
+    return gradio
+
+
+class Jobs:
+    """The calls that go on, so that each visitor can cancel the own ones."""
+
+    def __init__(self):
+        self._jobs: dict[tuple[str, str], Job] = {}
+        self._lock = threading.Lock()
+
+    def start(self, visitor: str, key: str, job: Job):
+        """
+        Notes a call; an earlier one of the same visitor at the same place ends.
+
+        Args:
+            visitor: of the call.
+            key: of the place.
+            job: the call.
+        """
+        with self._lock:
+            before, self._jobs[visitor, key] = self._jobs.get((visitor, key)), job
+        if before is not None:
+            before.cancel()
+
+    def end(self, visitor: str, key: str, job: Job):
+        """
+        Forgets a call.
+
+        Args:
+            visitor: of the call.
+            key: of the place.
+            job: the call.
+        """
+        with self._lock:
+            if self._jobs.get((visitor, key)) is job:
+                del self._jobs[visitor, key]
+
+    def cancel(self, visitor: str, key: str):
+        """
+        Ends a call where there is one.
+
+        Args:
+            visitor: whose it is.
+            key: of the place.
+        """
+        with self._lock:
+            job = self._jobs.get((visitor, key))
+        if job is not None:
+            job.cancel()
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+
+def build(entries: Sequence[Entry], seconds: float = SECONDS, title: str = "hwzoo") -> Any:
+    """
+    The page.
+
+    Args:
+        entries: a tab each.
+        seconds: that a call may take.
+        title: of the page.
+
+    Returns:
+        Gradio's `Blocks`, to be served by `serve`.
+    """
+    gr, jobs = gradio(), Jobs()
+    with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(300, 600)) as page:
+        gr.HTML(f"<h1>{title}</h1><p>Models to play with. What is drawn depends on the seed alone.</p>")
+        with gr.Tabs():
+            for place, entry in enumerate(entries):
+                with gr.Tab(entry.title):
+                    _tab(gr, jobs, entry, str(place), seconds)
+            drawing = [entry for entry in entries if entry.draws and entry.image_shape]
+            if len(drawing) > 1:
+                with gr.Tab("Compare"):
+                    _compare(gr, jobs, drawing, seconds)
+    page.queue(max_size=WAITING, api_open=False, default_concurrency_limit=4)
+    return page
+
+
+def _tab(gr: Any, jobs: Jobs, entry: Entry, key: str, seconds: float):
+    gr.HTML(to_html([Note(entry.error, wrong=True)]) if entry.error else f"<h2>{escape(entry.title)}</h2>")
+    if entry.error:
+        return
+    with gr.Tabs():
+        for number, control in enumerate(controls_of(entry)):
+            with gr.Tab(control.title):
+                inputs = control.inputs(entry)
+
+                def run(values: Sequence[Any], job: Job, control: Control = control) -> Sequence[Answer]:
+                    return answer(entry, control, values, job)
+
+                _form(gr, jobs, f"{key}.{number}", control.about, inputs, control.button, run, key, seconds)
+        with gr.Tab("About") as tab:
+            shown = gr.HTML(NOTHING)
+            tab.select(lambda: to_html(about(entry)), None, shown, queue=False, **QUIET)
+            if entry.card:
+                gr.Markdown(entry.card, elem_classes="card")
+
+
+def about(entry: Entry) -> list[Answer]:
+    """What the folder of an entry tells: its numbers with their protocol, curves and pictures."""
+    numbers = [[name.replace("_", " "), value] for name, value in entry.results.items() if isinstance(value, int | float)]
+    protocol = str(entry.results.get("protocol", "Numbers of all_results.json"))
+    found: list[Any] = [Table(["number", "value"], numbers, protocol)] if numbers else []
+    names = dict.fromkeys(name for line in entry.history for name in line if name != "step")
+    for name in names:
+        points = [(line["step"], line[name]) for line in entry.history if _finite(line, "step", name)]
+        if points:
+            found.append(Curve(_thinned(points), name.replace("_", " ")))
+    found += [File(data, name) for name, data in entry.pictures.items()]
+    return found or [Note("The folder tells nothing of the run.")]
+
+
+def _compare(gr: Any, jobs: Jobs, entries: Sequence[Entry], seconds: float):
+    names = tuple(entry.title for entry in entries)
+    inputs = [
+        Choice("models", "Models", names, names[:4]),
+        Number("num", "How many", 1, MOST_COMPARED, 4),
+        SEED,
+    ]
+
+    def run(values: Sequence[Any], job: Job) -> Sequence[Answer]:
+        return compare(entries, inputs, values, job)
+
+    _form(gr, jobs, "compare", "The same seeds, model by model.", inputs, "Draw", run, "compare", seconds)
+
+
+def compare(entries: Sequence[Entry], inputs: Sequence[Input], values: Sequence[Any], job: Job) -> list[Answer]:
+    """
+    What several models draw of the same seed.
+
+    Args:
+        entries: that draw.
+        inputs: `models`, titles of entries, `num` and `seed`.
+        values: of them.
+        job: of the call.
+
+    Returns:
+        Pictures of each, or what is wrong with it.
+    """
+    try:
+        given = {each.name: each.check(value) for each, value in zip(inputs, values, strict=True)}
+    except HwzooError as error:
+        return [Note(str(error), wrong=True)]
+    answers: list[Answer] = []
+    for entry in entries:
+        if entry.title in given["models"]:
+            own = {"scheduler": "sde_dpm_solver", "steps": 25, "label": "any"} | given
+            try:
+                images = draws(entry, own, job)
+                captions = [f"{entry.title}, image {place + 1}" for place in range(len(images))]
+                answers += [Note(entry.title), Pictures(images, captions, shown=False)]
+            except Exception as error:
+                told = str(error) if isinstance(error, HwzooError) else type(error).__name__
+                answers.append(Note(f"{entry.title}: {told}", wrong=True))
+    return answers
+
+
+# Forms
+
+
+def _form(
+    gr: Any, jobs: Jobs, key: str, about: str, inputs: Sequence[Input], button: str | None,
+    run: Callable[[Sequence[Any], Job], Sequence[Answer]], queue: str, seconds: float,
+):  # fmt: skip
+    """Inputs, buttons and the place of the answer."""
+    gr.HTML(f"<p>{escape(about)}</p>")
+    with gr.Row():
+        with gr.Column(scale=1, min_width=280):
+            parts = [_component(gr, each) for each in inputs]
+            with gr.Row():
+                start = gr.Button(button or "Run", variant="primary", min_width=80)
+                stop = gr.Button("Cancel", min_width=80)
+        with gr.Column(scale=3, min_width=280):
+            shown = gr.HTML(NOTHING, elem_classes="shown")
+
+    def called(request: gr.Request, *values: Any, progress: Any = gr.Progress()) -> str:  # noqa: B008
+        visitor = request.session_hash or ""
+        job = Job(seconds, lambda share, words: progress(share, desc=words))
+        jobs.start(visitor, key, job)
+        try:
+            return to_html(run(values, job))
+        finally:
+            jobs.end(visitor, key, job)
+
+    called.__annotations__["request"] = gr.Request
+
+    def cancelled(request: gr.Request) -> str:
+        jobs.cancel(request.session_hash or "", key)
+        return to_html([Note("Cancelled.")])
+
+    cancelled.__annotations__["request"] = gr.Request
+    once = dict(concurrency_limit=1, concurrency_id=f"model {queue}", **QUIET)
+    events = [start.click(called, parts, shown, trigger_mode="once", **once)]
+    if button is None:
+        for part in parts:
+            event = part.release if hasattr(part, "release") else part.change
+            events.append(event(called, parts, shown, trigger_mode="always_last", **once))
+    stop.click(cancelled, None, shown, cancels=events, queue=False, **QUIET)
+
+
+def _component(gr: Any, each: Input) -> Any:
+    if isinstance(each, Number) and each.high < 10_000:
+        return gr.Slider(each.low, each.high, each.value, step=each.step, label=each.label)
+    if isinstance(each, Number):
+        return gr.Number(each.value, label=each.label, precision=0, minimum=each.low, maximum=each.high)
+    if isinstance(each, Choice) and each.several:
+        return gr.CheckboxGroup(list(each.choices), value=list(each.value), label=each.label)
+    if isinstance(each, Choice):
+        return gr.Dropdown(list(each.choices), value=each.value, label=each.label)
+    if isinstance(each, Words):
+        return gr.Textbox(each.value, label=each.label, lines=each.lines, max_length=each.longest)
+    return _board(gr, each)
+
+
+def _board(gr: Any, each: Picture) -> Any:
+    board = gr.HTML(
+        "", label=each.label, html_template=(HERE / "board.html").read_text(), js_on_load=(HERE / "board.js").read_text(),
+        elem_classes="board", size=each.size, name=each.label,
+    )  # fmt: skip
+    upload = gr.UploadButton("Upload a picture", file_types=["image"], type="binary", size="sm")
+
+    def uploaded(data: bytes) -> Any:
+        try:
+            return data_uri(png(each.decode(data)[0]))
+        except HwzooError as error:
+            gr.Warning(str(error))
+            return gr.skip()
+
+    upload.upload(uploaded, upload, board, **QUIET)
+    return board
+
+
+# Serving
+
+
+def serve(
+    page: Any, host: str | None = "127.0.0.1", port: int | None = None, told: Callable[[str], Any] | None = None
+) -> str:
+    """
+    Serves a page.
+
+    Args:
+        page: of `build`.
+        host: address to listen at; None for what a Space says.
+        port: None for the first that is free from 7860 on.
+        told: gets the address, and it is then served until the program ends; when not given, the call returns.
+
+    Returns:
+        The address of the page.
+    """
+    from starlette.middleware import Middleware
+
+    gr = gradio()
+    mono, sans = ["ui-monospace", "monospace"], ["system-ui", "sans-serif"]
+    _, url, _ = page.launch(
+        server_name=host, server_port=port, share=False, inbrowser=False, quiet=True, prevent_thread_lock=True,
+        max_file_size=MOST_BYTES, show_error=False, ssr_mode=False, mcp_server=False, pwa=False,
+        enable_monitoring=False, footer_links=[], run_history=False, allowed_paths=[], max_threads=40,
+        app_kwargs={"middleware": [Middleware(Guard)], "docs_url": None, "redoc_url": None, "openapi_url": None},
+        theme=gr.themes.Base(font=sans, font_mono=mono), css=(HERE / "page.css").read_text(),
+        head=f"<script>{(HERE / 'page.js').read_text()}</script>",
+    )  # fmt: skip
+    if told is not None:
+        told(f"the page is at {url} (Ctrl-C ends it)")
+        page.block_thread()
+    return url
+
+
+def _finite(line: dict[str, Any], *names: str) -> bool:
+    return all(isinstance(line.get(name), int | float) and math.isfinite(line[name]) for name in names)
+
+
+def _thinned(points: list[Any], most: int = 200) -> list[Any]:
+    return points[:: -(-len(points) // most)]
