@@ -11,6 +11,7 @@ instead (`python app.py` there shows it), and `--push` sends that to the Hub.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from hwzoo import page, training
 from hwzoo.errors import UsageError
@@ -38,7 +39,11 @@ def main(settings: Settings):
         raise UsageError("--models is missing: folders or Hub ids")
     # 1. a Space
     if settings.push or settings.output_dir:
-        folder = page.make_space(settings)
+        folder = Path(settings.output_dir or "outputs/space")
+        ids = page.hub_ids(settings.models)
+        training.check_free(folder, settings.overwrite_output_dir)
+        training.make_output_dir(folder)
+        page.make_space(ids, folder, settings.max_seconds)
         print(f"{folder}: python app.py there shows the page")
         if settings.push:
             print("pushed:", page.push_space(folder, settings.push, settings.hub_private_repo))

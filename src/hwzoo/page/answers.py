@@ -176,9 +176,10 @@ class Curve:
         told = f"{self.name} from {_number(ys[0])} at {self.unit} {left:g} to {_number(ys[-1])} at {right:g}"
         dot = f'<circle cx="{line.split(",")[0]}" cy="{line.split(",")[1]}" r="3"/>' if len(xs) == 1 else ""
         return (
-            f'<figure class="curve"><figcaption>{escape(self.name)}</figcaption><svg viewBox="-4 -6 308 112" role="img" '
-            f'aria-label="{escape(told)}"><polyline points="{line}"/>{dot}</svg><p><span>{self.unit} {left:g} to '
-            f"{right:g}</span><span>{_number(low)} to {_number(high)}</span></p></figure>"
+            f'<figure class="curve"><figcaption>{escape(self.name)}</figcaption><svg viewBox="-4 -6 308 112" '
+            f'role="img" aria-label="{escape(told)}"><polyline points="{line}"/>{dot}</svg>'
+            f"<p><span>{self.unit} {left:g} to {right:g}</span><span>{_number(low)} to {_number(high)}</span></p>"
+            "</figure>"
         )
 
 

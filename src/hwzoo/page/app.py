@@ -3,7 +3,9 @@
 import math
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,10 @@ from .inputs import MOST_BYTES, Choice, Input, Number, Picture, Words
 from .jobs import Job
 
 HERE = Path(__file__).parent
+BOARD = (HERE / "board.html").read_text()
 SECONDS = 20.0  # of a call, at most
 WAITING = 200  # calls that wait at once
+SLIDER = 10_000  # larger numbers are typed
 MOST_COMPARED = 8  # images of each model
 SILENT = {
     "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "GRADIO_SHARE": "False",
@@ -50,32 +54,29 @@ class Jobs:
         self._jobs: dict[tuple[str, str], Job] = {}
         self._lock = threading.Lock()
 
-    def start(self, visitor: str, key: str, job: Job):
+    @contextmanager
+    def running(self, visitor: str, key: str, job: Job) -> Iterator[None]:
         """
-        Notes a call; an earlier one of the same visitor at the same place ends.
+        Knows a call while it goes on; an earlier one of the same visitor at the same place ends.
 
         Args:
             visitor: of the call.
             key: of the place.
             job: the call.
+
+        Returns:
+            Nothing, as the value of the `with`.
         """
         with self._lock:
             before, self._jobs[visitor, key] = self._jobs.get((visitor, key)), job
         if before is not None:
             before.cancel()
-
-    def end(self, visitor: str, key: str, job: Job):
-        """
-        Forgets a call.
-
-        Args:
-            visitor: of the call.
-            key: of the place.
-            job: the call.
-        """
-        with self._lock:
-            if self._jobs.get((visitor, key)) is job:
-                del self._jobs[visitor, key]
+        try:
+            yield
+        finally:
+            with self._lock:
+                if self._jobs.get((visitor, key)) is job:
+                    del self._jobs[visitor, key]
 
     def cancel(self, visitor: str, key: str):
         """
@@ -122,18 +123,21 @@ def build(entries: Sequence[Entry], seconds: float = SECONDS, title: str = "hwzo
 
 
 def _tab(gr: Any, jobs: Jobs, entry: Entry, key: str, seconds: float):
-    gr.HTML(to_html([Note(entry.error, wrong=True)]) if entry.error else f"<h2>{escape(entry.title)}</h2>")
     if entry.error:
+        gr.HTML(to_html([Note(entry.error, wrong=True)]))
         return
     with gr.Tabs():
         for number, control in enumerate(controls_of(entry)):
-            with gr.Tab(control.title):
+            with gr.Tab(control.title) as tab:
                 inputs = control.inputs(entry)
 
                 def run(values: Sequence[Any], job: Job, control: Control = control) -> Sequence[Answer]:
                     return answer(entry, control, values, job)
 
-                _form(gr, jobs, f"{key}.{number}", control.about, inputs, control.button, run, key, seconds)
+                form = Form(
+                    f"{key}.{number}", control.about, inputs, control.button, run, f"model {key}", entry.example
+                )
+                form.show(gr, jobs, tab, seconds)
         with gr.Tab("About") as tab:
             shown = gr.HTML(NOTHING)
             tab.select(lambda: to_html(about(entry)), None, shown, queue=False, **QUIET)
@@ -143,7 +147,9 @@ def _tab(gr: Any, jobs: Jobs, entry: Entry, key: str, seconds: float):
 
 def about(entry: Entry) -> list[Answer]:
     """What the folder of an entry tells: its numbers with their protocol, curves and pictures."""
-    numbers = [[name.replace("_", " "), value] for name, value in entry.results.items() if isinstance(value, int | float)]
+    numbers = [
+        [name.replace("_", " "), value] for name, value in entry.results.items() if isinstance(value, int | float)
+    ]
     protocol = str(entry.results.get("protocol", "Numbers of all_results.json"))
     found: list[Any] = [Table(["number", "value"], numbers, protocol)] if numbers else []
     names = dict.fromkeys(name for line in entry.history for name in line if name != "step")
@@ -166,7 +172,7 @@ def _compare(gr: Any, jobs: Jobs, entries: Sequence[Entry], seconds: float):
     def run(values: Sequence[Any], job: Job) -> Sequence[Answer]:
         return compare(entries, inputs, values, job)
 
-    _form(gr, jobs, "compare", "The same seeds, model by model.", inputs, "Draw", run, "compare", seconds)
+    Form("compare", "The same seed, model by model.", inputs, "Draw", run, "compare").show(gr, jobs, None, seconds)
 
 
 def compare(entries: Sequence[Entry], inputs: Sequence[Input], values: Sequence[Any], job: Job) -> list[Answer]:
@@ -203,76 +209,106 @@ def compare(entries: Sequence[Entry], inputs: Sequence[Input], values: Sequence[
 # Forms
 
 
-def _form(
-    gr: Any, jobs: Jobs, key: str, about: str, inputs: Sequence[Input], button: str | None,
-    run: Callable[[Sequence[Any], Job], Sequence[Answer]], queue: str, seconds: float,
-):  # fmt: skip
-    """Inputs, buttons and the place of the answer."""
-    gr.HTML(f"<p>{escape(about)}</p>")
-    with gr.Row():
-        with gr.Column(scale=1, min_width=280):
-            parts = [_component(gr, each) for each in inputs]
-            with gr.Row():
-                start = gr.Button(button or "Run", variant="primary", min_width=80)
-                stop = gr.Button("Cancel", min_width=80)
-        with gr.Column(scale=3, min_width=280):
-            shown = gr.HTML(NOTHING, elem_classes="shown")
+@dataclass(frozen=True)
+class Form:
+    """
+    Inputs, buttons and the place of the answer.
 
-    def called(request: gr.Request, *values: Any, progress: Any = gr.Progress()) -> str:  # noqa: B008
-        visitor = request.session_hash or ""
-        job = Job(seconds, lambda share, words: progress(share, desc=words))
-        jobs.start(visitor, key, job)
-        try:
-            return to_html(run(values, job))
-        finally:
-            jobs.end(visitor, key, job)
+    Args:
+        key: of the place on the page.
+        about: a sentence to the visitor.
+        inputs: of what is run.
+        button: its word; None where it also runs at each change of an input.
+        run: gets the values, unchecked, and the job.
+        queue: the calls of one queue are run one after the other.
+        example: gives a picture for the board, or None.
+    """
 
-    called.__annotations__["request"] = gr.Request
+    key: str
+    about: str
+    inputs: Sequence[Input]
+    button: str | None
+    run: Callable[[Sequence[Any], Job], Sequence[Answer]]
+    queue: str
+    example: Callable[[], Any] = lambda: None
 
-    def cancelled(request: gr.Request) -> str:
-        jobs.cancel(request.session_hash or "", key)
-        return to_html([Note("Cancelled.")])
+    def show(self, gr: Any, jobs: Jobs, tab: Any, seconds: float):
+        """
+        Makes the components.
 
-    cancelled.__annotations__["request"] = gr.Request
-    once = dict(concurrency_limit=1, concurrency_id=f"model {queue}", **QUIET)
-    events = [start.click(called, parts, shown, trigger_mode="once", **once)]
-    if button is None:
-        for part in parts:
-            event = part.release if hasattr(part, "release") else part.change
-            events.append(event(called, parts, shown, trigger_mode="always_last", **once))
-    stop.click(cancelled, None, shown, cancels=events, queue=False, **QUIET)
+        Args:
+            gr: Gradio.
+            jobs: of the page.
+            tab: that it is on; None where nothing is answered before the visitor asks.
+            seconds: that a call may take.
+        """
+        gr.HTML(f"<p>{escape(self.about)}</p>")
+        if not self.inputs:
+            gr.HTML(to_html(self.run([], Job(seconds))), elem_classes="shown")
+            return
+        with gr.Row():
+            with gr.Column(scale=1, min_width=300):
+                parts = [self._component(gr, each) for each in self.inputs]
+                with gr.Row():
+                    start = gr.Button(self.button or "Run", variant="primary", min_width=80)
+                    stop = gr.Button("Cancel", min_width=80)
+            with gr.Column(scale=3, min_width=300):
+                shown = gr.HTML(NOTHING, elem_classes="shown")
 
+        def called(request: gr.Request, *values: Any, progress: Any = gr.Progress()) -> str:  # noqa: B008
+            job = Job(seconds, lambda share, words: progress(share, desc=words))
+            with jobs.running(request.session_hash or "", self.key, job):
+                return to_html(self.run(values, job))
 
-def _component(gr: Any, each: Input) -> Any:
-    if isinstance(each, Number) and each.high < 10_000:
-        return gr.Slider(each.low, each.high, each.value, step=each.step, label=each.label)
-    if isinstance(each, Number):
-        return gr.Number(each.value, label=each.label, precision=0, minimum=each.low, maximum=each.high)
-    if isinstance(each, Choice) and each.several:
-        return gr.CheckboxGroup(list(each.choices), value=list(each.value), label=each.label)
-    if isinstance(each, Choice):
-        return gr.Dropdown(list(each.choices), value=each.value, label=each.label)
-    if isinstance(each, Words):
-        return gr.Textbox(each.value, label=each.label, lines=each.lines, max_length=each.longest)
-    return _board(gr, each)
+        def cancelled(request: gr.Request) -> str:
+            jobs.cancel(request.session_hash or "", self.key)
+            return to_html([Note("Cancelled.")])
 
+        call = {"fn": called, "inputs": parts, "outputs": shown, "concurrency_limit": 1, "concurrency_id": self.queue}
+        events = [start.click(trigger_mode="once", **call, **QUIET)]
+        if self.button is None:
+            changes = [part.release if isinstance(part, gr.Slider) else part.change for part in parts]
+            if tab is not None and not any(isinstance(each, Picture | Words) for each in self.inputs):
+                changes.append(tab.select)
+            events += [change(trigger_mode="always_last", **call, **QUIET) for change in changes]
+        stop.click(cancelled, None, shown, cancels=events, queue=False, **QUIET)
 
-def _board(gr: Any, each: Picture) -> Any:
-    board = gr.HTML(
-        "", label=each.label, html_template=(HERE / "board.html").read_text(), js_on_load=(HERE / "board.js").read_text(),
-        elem_classes="board", size=each.size, name=each.label,
-    )  # fmt: skip
-    upload = gr.UploadButton("Upload a picture", file_types=["image"], type="binary", size="sm")
+    def _component(self, gr: Any, each: Input) -> Any:
+        if isinstance(each, Number) and each.high <= SLIDER:
+            return gr.Slider(each.low, each.high, each.value, step=each.step, label=each.label)
+        if isinstance(each, Number):
+            return gr.Number(each.value, label=each.label, precision=0, minimum=each.low, maximum=each.high)
+        if isinstance(each, Choice) and each.several:
+            return gr.CheckboxGroup(list(each.choices), value=list(each.value), label=each.label)
+        if isinstance(each, Choice):
+            return gr.Dropdown(list(each.choices), value=each.value, label=each.label)
+        if isinstance(each, Words):
+            return gr.Textbox(each.value, label=each.label, lines=each.lines, max_length=each.longest)
+        return self._board(gr, each)
 
-    def uploaded(data: bytes) -> Any:
-        try:
-            return data_uri(png(each.decode(data)[0]))
-        except HwzooError as error:
-            gr.Warning(str(error))
-            return gr.skip()
+    def _board(self, gr: Any, each: Picture) -> Any:
+        board = gr.HTML(
+            "", html_template=BOARD, js_on_load=(HERE / "board.js").read_text(), elem_classes="board", size=each.size,
+            name=each.label,
+        )  # fmt: skip
+        with gr.Row():
+            upload = gr.UploadButton("Upload", file_types=["image"], type="binary", size="sm", min_width=80)
+            example = gr.Button("Example", size="sm", min_width=80)
 
-    upload.upload(uploaded, upload, board, **QUIET)
-    return board
+        def shown(make: Callable[..., Any]) -> Callable[..., Any]:
+            def run(*given: Any) -> Any:
+                try:
+                    image = make(*given)
+                except HwzooError as error:
+                    gr.Warning(escape(str(error)))
+                    return gr.skip()
+                return gr.skip() if image is None else data_uri(png(image))
+
+            return run
+
+        upload.upload(shown(lambda data: each.decode(data)[0]), upload, board, **QUIET)
+        example.click(shown(self.example), None, board, **QUIET)
+        return board
 
 
 # Serving

@@ -180,7 +180,7 @@ def draws(entry: Entry, given: dict[str, Any], job: Job) -> Any:
     ],
     "Draw",
 )  # fmt: skip
-def draw(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
+def _draw(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
     """The answer of `draws`."""
     made = draws(entry, given, job)
     if isinstance(made, Tensor):
@@ -197,7 +197,7 @@ def draw(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
     ],
     "Go",
 )  # fmt: skip
-def path(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
+def _path(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
     """`interpolate` between the latents of two seeds."""
     with job.running(entry.lock):
         ends = [entry.model.sample_latents(1, generator=_seeded(given[name])) for name in ("seed", "other")]
@@ -209,7 +209,7 @@ def path(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
 
 @register(
     "Plane", "Two numbers of the latent change, the others stay.",
-    lambda entry: entry.offers("sample_latents") and entry.takes("sample", "latents") and entry.image_shape is not None,
+    lambda entry: entry.offers("sample_latents") and entry.takes("sample", "latents") and bool(entry.image_shape),
     lambda entry: [
         Number("first", "Across: dimension", 0, _latent_size(entry) - 1, 0),
         Number("second", "Down: dimension", 0, _latent_size(entry) - 1, min(1, _latent_size(entry) - 1)),
@@ -218,7 +218,7 @@ def path(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
     ],
     None,
 )  # fmt: skip
-def plane(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
+def _plane(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
     """`sample` of a grid of latents."""
     with job.running(entry.lock):
         latents = entry.model.sample_latents(1, generator=_seeded(given["seed"]))
@@ -242,7 +242,7 @@ def _latent_size(entry: Entry) -> int:
     "Reverse process", "What is drawn, at each step from noise to picture.", lambda entry: entry.is_pipeline,
     lambda entry: [Number("num", "How many", 1, 4, 2), SEED, *_classes(entry), *_sampler(entry)],
 )  # fmt: skip
-def reverse(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
+def _reverse(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
     """The frames of `diffusion.reverse_process`."""
     with job.running(entry.lock):
         generator, num, labels = _seeded(given["seed"]), given["num"], _labels(given, given["num"])
@@ -259,7 +259,7 @@ def reverse(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
     "Forward process", "Noise comes over a picture; beside it what the model takes the picture to be.",
     lambda entry: entry.is_pipeline, lambda entry: [_board(entry), SEED],
 )  # fmt: skip
-def forward(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
+def _forward(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
     """x_t of the forward process and the network's x_0, over t."""
     pipeline = entry.model
     with job.running(entry.lock):
@@ -305,7 +305,7 @@ def _taken(entry: Entry, run: Callable[[Tensor], Any], picture: Tensor) -> tuple
     ],
     "Complete",
 )  # fmt: skip
-def complete(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
+def _complete(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
     """`complete` of the model."""
     num, call = given["num"], {"labels": _labels(given, given["num"])}
     call |= {"temperature": given["temperature"]} if "temperature" in given else {}
@@ -326,7 +326,7 @@ def complete(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
     "Reconstruct", "What comes back through the code or latent of a picture.",
     lambda entry: entry.offers("reconstruct") and entry.image_shape is not None, lambda entry: [_board(entry)], None,
 )  # fmt: skip
-def reconstruct(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
+def _reconstruct(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
     """`reconstruct` of the model, and its bound."""
     with job.running(entry.lock):
         image, picture = _taken(entry, entry.model.reconstruct, given["picture"])
@@ -347,7 +347,7 @@ def reconstruct(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
     lambda entry: entry.offers("encode", "decode", "sample_codes") and entry.image_shape is not None,
     lambda entry: [_board(entry), Words("changes", "Changes: row, column, code; one a line", "", 3, 2000)], None,
 )  # fmt: skip
-def codes(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
+def _codes(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
     """The codes of `encode`, and `decode` before and after the changes."""
     with job.running(entry.lock):
         own, picture = _taken(entry, entry.model.encode, given["picture"])
@@ -373,7 +373,7 @@ def codes(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
     "Score", "How likely the picture is, and where it surprises the model.",
     lambda entry: entry.offers("log_prob") and entry.image_shape is not None, lambda entry: [_board(entry)], None,
 )  # fmt: skip
-def score(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
+def _score(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
     """log p of a picture, by class where the model has classes, and the surprise of each pixel where it tells it."""
     num = max(1, entry.num_classes)
     labels = torch.arange(num) if entry.num_classes else None
@@ -411,7 +411,7 @@ def score(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
     lambda entry: entry.offers("to_latents", "to_pixels") and entry.image_shape is not None,
     lambda entry: [_board(entry), *_classes(entry, False)],
 )  # fmt: skip
-def inverse(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
+def _inverse(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
     """`to_latents`, and `to_pixels` of multiples of them."""
     factors = [place / 10 for place in range(0, 16)]
     with job.running(entry.lock):
@@ -421,7 +421,8 @@ def inverse(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
         images = entry.model.to_pixels(torch.tensor(factors)[:, None] * latents, labels).cpu()
     shown = (latents.view_as(given["picture"]).cpu() / 6 + 0.5).clamp(0, 1)
     wrong = (images[factors.index(1.0)] - given["picture"][0]).abs().max().item()
-    frames = [[Pictures(image[None], [f"{factor:g} times the latent"])] for factor, image in zip(factors, images)]
+    named = zip([f"{factor:g} times the latent" for factor in factors], images, strict=True)
+    frames = [[Pictures(image[None], [name], shown=False)] for name, image in named]
     return [
         Film(frames, [f"{factor:g}" for factor in factors], "Factor", factors.index(1.0)),
         Pictures(torch.cat([given["picture"], shown]), ["the picture", "its latent, -3 black, 3 white"]),
@@ -438,7 +439,7 @@ def inverse(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
     lambda entry: entry.family.auto_class is AutoModelForImageClassification and entry.image_shape is not None,
     lambda entry: [_board(entry)], None,
 )  # fmt: skip
-def classify(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
+def _classify(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
     """Probabilities of the classes."""
     with job.running(entry.lock):
         shares = entry.model(pixel_values=given["picture"]).logits[0].softmax(-1).tolist()
@@ -451,7 +452,7 @@ def classify(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
     lambda entry: entry.offers("discriminate") and entry.image_shape is not None,
     lambda entry: [_board(entry), *_classes(entry, False)], None,
 )  # fmt: skip
-def discriminate(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
+def _discriminate(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
     """The logit of the discriminator, beside those of what the generator draws."""
     with job.running(entry.lock):
         labels = _labels(given, 8)
@@ -485,7 +486,7 @@ def _features(entry: Entry) -> Callable[[Tensor], Tensor] | None:
     ],
     None,
 )  # fmt: skip
-def nearest(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
+def _nearest(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
     """Training images by their features."""
     features = _features(entry)
     images, names = entry.training_images
@@ -502,7 +503,7 @@ def nearest(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
             values = F.cosine_similarity(own.flatten(1), entry.features)
             order = values.argsort(descending=True, stable=True)[: given["num"]]
         else:
-            values = torch.cdist(own.flatten(1), entry.features)[0]
+            values = (entry.features - own.flatten(1)).norm(dim=1)
             order = values.argsort(stable=True)[: given["num"]]
     captions = [f"{names[place]}: {given['measure']} {values[place]:.3g}" for place in order.tolist()]
     return [Pictures(torch.cat([picture, images[order]]), ["as the model takes it", *captions])]
@@ -515,7 +516,7 @@ def nearest(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
     "Tasks", "What is left of each task as others are learned.", lambda entry: "accuracy_matrix" in entry.results,
     lambda entry: [], None,
 )  # fmt: skip
-def tasks(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
+def _tasks(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
     """Accuracy by task, after each task."""
     matrix, answers = entry.results["accuracy_matrix"], []
     names = [f"task {place + 1}" for place in range(len(matrix[-1]))]
@@ -530,9 +531,10 @@ def tasks(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
 
 
 @register(
-    "Runs", "The runs of a comparison, means over the seeds.", lambda entry: bool(entry.comparison), lambda entry: [], None
+    "Runs", "The runs of a comparison, means over the seeds.", lambda entry: bool(entry.comparison), lambda entry: [],
+    None,
 )  # fmt: skip
-def runs(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
+def _runs(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
     """A slider over each strength that the runs differ in, and a table of all."""
     answers: list[Answer] = []
     for title, rows in strengths(entry.comparison).items():

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import random
 import re
 import threading
 from collections.abc import Sequence
@@ -63,7 +64,14 @@ class Entry:
         return self.model is not None and all(callable(getattr(self.model, name, None)) for name in names)
 
     def takes(self, method: str, argument: str) -> bool:
-        """Whether a method of the model, where there is one, has an argument of a name."""
+        """
+        Args:
+            method: of the model.
+            argument: of the method.
+
+        Returns:
+            Whether both are there.
+        """
         function = getattr(self.model, method, None)
         return callable(function) and argument in inspect.signature(function).parameters
 
@@ -151,17 +159,24 @@ class Entry:
         found = {name: self.read_bytes(name) for name in dict.fromkeys(named)}
         return {name: data for name, data in found.items() if data}
 
+    def example(self) -> Tensor | None:
+        """One of the training images, (channels, height, width) in [0, 1], another each time; None without them."""
+        if "dataset_name" not in self.settings:
+            return None
+        images, _ = self.training_images
+        return images[random.randrange(len(images))]
+
     @cached_property
     def training_images(self) -> tuple[Tensor, list[str]]:
         """
-        The first of the images that it was trained on, (num, channels, height, width) in [0, 1], and the names of their
-        classes.
+        The first of the images that it was trained on, and the names of their classes.
+
+        Returns:
+            (num, channels, height, width) in [0, 1], and `num` names.
 
         Raises:
-            HwzooError: when nothing tells which those are, or they are not at hand.
+            HwzooError: when they are not at hand.
         """
-        if "dataset_name" not in self.settings:
-            raise HwzooError("nothing in the folder tells the training images (preset.yaml)")
         options = {name: self.settings[name] for name in ImageOptions.__annotations__ if name in self.settings}
         data = load_images(self.settings["dataset_name"], self.settings.get("data_dir"), ImageOptions(**options)).train
         data = data.select(slice(MOST_TRAINING_IMAGES))
@@ -182,7 +197,8 @@ def load_entries(names: Sequence[str], trust_remote_code: bool | None = None) ->
     titles: list[str] = []
     for name in names:
         base = Path(name).resolve().name if Path(name).is_dir() else name.rstrip("/").split("/")[-1]
-        titles.append(base if base not in titles else next(t for i in range(2, 999) if (t := f"{base} {i}") not in titles))
+        same = sum(title == base or title.startswith(f"{base} (") for title in titles)
+        titles.append(f"{base} ({same + 1})" if same else base)
     return [load_entry(name, title, trust_remote_code) for name, title in zip(names, titles, strict=True)]
 
 
@@ -200,8 +216,9 @@ def load_entry(name: str, title: str, trust_remote_code: bool | None = None) -> 
     """
     entry = Entry(name, title)
     if Path(name).is_dir() and (text := entry.read(COMPARISON)):
-        rows = json.loads(text) if text.startswith("[") else []
-        entry.comparison = [row for row in rows if isinstance(row, dict) and "label" in row]
+        rows = _parsed(text)
+        rows = [row for row in rows if isinstance(row, dict) and "label" in row] if isinstance(rows, list) else []
+        entry.comparison = rows
         entry.error = None if entry.comparison else f"{name}/{COMPARISON} holds no rows"
         return entry
     try:
@@ -233,9 +250,13 @@ def _told(name: str, error: Exception) -> str:
     return f"{name} cannot be loaded: {type(error).__name__}: {first_line(error)}"
 
 
-def _object(text: str | None) -> dict[str, Any]:
+def _parsed(text: str | None) -> Any:
     try:
-        content = json.loads(text or "{}")
+        return json.loads(text or "{}")
     except (ValueError, RecursionError):
-        return {}
+        return None
+
+
+def _object(text: str | None) -> dict[str, Any]:
+    content = _parsed(text)
     return content if isinstance(content, dict) else {}

@@ -42,7 +42,16 @@ class Number:
     step: float = 1
 
     def check(self, given: Any) -> float:
-        """The number; UsageError for what is none or out of bounds."""
+        """
+        Args:
+            given: by a visitor.
+
+        Returns:
+            The number.
+
+        Raises:
+            UsageError: for what is none, or out of bounds.
+        """
         right = isinstance(given, int | float) and math.isfinite(given) and self.low <= given <= self.high
         if not right or self.step == 1 and given != int(given):
             kind = "a whole number" if self.step == 1 else "a number"
@@ -73,7 +82,16 @@ class Choice:
         return isinstance(self.value, tuple)
 
     def check(self, given: Any) -> Any:
-        """The word, or a list of words in their order here; UsageError for others."""
+        """
+        Args:
+            given: by a visitor.
+
+        Returns:
+            The word; a list of words, in their order here, where several may be taken.
+
+        Raises:
+            UsageError: for others.
+        """
         words = given if self.several and isinstance(given, list) else [given]
         if not words or any(not isinstance(word, str) or word not in self.choices for word in words):
             raise UsageError(f"{self.label} must be {'some' if self.several else 'one'} of {', '.join(self.choices)}")
@@ -100,7 +118,16 @@ class Words:
     longest: int = 2000
 
     def check(self, given: Any) -> str:
-        """The text; UsageError for one that is too long, or that cannot be written down."""
+        """
+        Args:
+            given: by a visitor.
+
+        Returns:
+            The text.
+
+        Raises:
+            UsageError: for one that is too long, or that cannot be written down.
+        """
         text = "" if given is None else given
         if not isinstance(text, str) or len(text) > self.longest:
             raise UsageError(f"{self.label} must be a text of at most {self.longest} characters")
@@ -127,7 +154,16 @@ class Picture:
     size: int
 
     def check(self, given: Any) -> Tensor:
-        """(1, channels, size, size) in [0, 1] of what the board sends, a PNG as data URI; UsageError for all else."""
+        """
+        Args:
+            given: by a visitor's board, a PNG as data URI.
+
+        Returns:
+            (1, channels, size, size) in [0, 1].
+
+        Raises:
+            UsageError: for anything else.
+        """
         try:
             if not isinstance(given, str) or not given.startswith(PNG) or len(given) > 2 * MOST_BYTES:
                 raise ValueError

@@ -76,6 +76,9 @@ class Job:
             lock: of the model.
             counted: whether `step` tells how far it is; else the seconds are told.
 
+        Returns:
+            Nothing, as the value of the `with`.
+
         Raises:
             Stopped: as of `check`.
         """

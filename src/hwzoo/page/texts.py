@@ -1,6 +1,5 @@
 """What can be done with a language model: write, look at the next token, score words."""
 
-from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -77,7 +76,7 @@ def _input_ids(entry: Entry, context: str) -> Tensor:
     return torch.tensor([text.prompts.source_ids(entry.tokenizer, context, seq2seq, MOST_SOURCE)])
 
 
-def _write(entry: Entry, context: str, given: dict[str, Any]) -> str:
+def _written(entry: Entry, context: str, given: dict[str, Any]) -> str:
     input_ids, tokenizer = _input_ids(entry, context), entry.tokenizer
     steps = LogitsProcessorList([] if given["way"] == "greedy" else [_Draw(given)])
     ids = entry.model.generate(
@@ -96,7 +95,7 @@ def _write(entry: Entry, context: str, given: dict[str, Any]) -> str:
     ],
     "Write",
 )  # fmt: skip
-def write(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
+def _write(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
     """An answer for each way to ask."""
     adapter, shots = text.adapter_of(entry.model), bool(_context(given) != given["prompt"])
     answers: list[Answer] = []
@@ -106,7 +105,7 @@ def write(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
                 words = [f"without its {adapter} adapter"] if without else [f"with its {adapter} adapter"]
                 words = (words if adapter else []) + ([f"{'with' if with_shots else 'without'} examples"] * shots)
                 with entry.model.disable_adapter() if without else nullcontext():
-                    written = _write(entry, _context(given, with_shots), given)
+                    written = _written(entry, _context(given, with_shots), given)
                 answers.append(Text(written, ", ".join(words) or "the model"))
     return answers
 
@@ -115,7 +114,7 @@ def write(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
     "Next token", "The probabilities of the first token that the model would write.", _writes,
     lambda entry: [PROMPT, SHOTS, *WARPERS, Number("num", "Tokens shown", 1, 50, 12)], None,
 )  # fmt: skip
-def next_token(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
+def _next_token(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
     """The most likely tokens, before and after temperature, top-k and top-p."""
     with job.running(entry.lock):
         input_ids = _input_ids(entry, _context(given))
@@ -133,15 +132,14 @@ def next_token(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
 
 
 @register(
-    "Score words", "Which of some answers the model holds for likely, also after calibration with texts that say nothing.",
-    _writes,
+    "Score words", "Which answers the model holds for likely, also calibrated with texts that say nothing.", _writes,
     lambda entry: [
         Words("text", "Text", "", 2), Words("template", "Prompt around it", "{text}", 2),
         Words("labels", "Answers, one a line", "", 3, 500),
     ],
     "Score",
 )  # fmt: skip
-def score_words(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
+def _score_words(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
     """`text.score_labels`, raw, by token and calibrated."""
     labels = list(dict.fromkeys(filter(None, map(str.strip, given["labels"].splitlines()))))
     if not 2 <= len(labels) <= 20:
@@ -155,13 +153,10 @@ def score_words(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
         )
     raw, normalized = scores.raw(), scores.normalized()
     calibrated = text.calibrate(raw[:1], raw[1:])
-    rows = [
-        [label, *(f"{100 * each[0, place]:.1f}" for each in (raw, normalized, calibrated)), scores.log_probs[0, place].item()]
-        for place, label in enumerate(labels)
-    ]
+    rows = []
+    for place, label in enumerate(labels):
+        shares = [f"{100 * each[0, place]:.1f}" for each in (raw, normalized, calibrated)]
+        rows.append([label, *shares, scores.log_probs[0, place].item()])
     head = ["answer", "raw", "mean of its tokens", "calibrated", "log p, nats"]
     best = {label: calibrated[0, place].item() for place, label in enumerate(labels)}
     return [Bars(best, "Calibrated"), Table(head, rows, "Probabilities among the answers, in per cent")]
-
-
-__all__: Sequence[str] = ["next_token", "score_words", "warped", "write"]
