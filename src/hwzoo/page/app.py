@@ -277,7 +277,7 @@ class Form:
         if isinstance(each, Number) and each.high <= SLIDER:
             return gr.Slider(each.low, each.high, each.value, step=each.step, label=each.label)
         if isinstance(each, Number):
-            return gr.Number(each.value, label=each.label, precision=0, minimum=each.low, maximum=each.high)
+            return gr.Number(each.value, label=each.label, precision=0)
         if isinstance(each, Choice) and each.several:
             return gr.CheckboxGroup(list(each.choices), value=list(each.value), label=each.label)
         if isinstance(each, Choice):

@@ -379,9 +379,8 @@ def _score(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
     labels = torch.arange(num) if entry.num_classes else None
 
     def log_prob(picture: Tensor) -> Tensor:
-        torch_noise = {"noise": torch.full_like(picture.expand(num, -1, -1, -1), 0.5)}
-        noise = torch_noise if entry.takes("log_prob", "noise") else {}
-        return entry.model.log_prob(picture.expand(num, -1, -1, -1), labels, **noise)
+        drawn = {"generator": _seeded(0)} if entry.takes("log_prob", "generator") else {}
+        return entry.model.log_prob(picture.expand(num, -1, -1, -1), labels, **drawn)
 
     with job.running(entry.lock):
         log_probs, picture = _taken(entry, log_prob, given["picture"])

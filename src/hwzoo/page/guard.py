@@ -1,16 +1,19 @@
 """What stands before Gradio's server: only the routes that the page needs, no large bodies, nothing from elsewhere."""
 
+import logging
 import re
 from typing import Any
 
 from .inputs import MOST_BYTES
 
+logger = logging.getLogger("hwzoo")
 # All else that Gradio serves (files of the host, proxies, interfaces for programs, histories) is not there.
 ALLOWED = re.compile(
     r"/(|config|theme\.css|favicon\.ico|robots\.txt|manifest\.json|(static|assets|svelte)/[\w./-]+"
     r"|(gradio_api/)?(queue/join|queue/data|cancel|upload|reset|heartbeat/\w+|startup-events|upload_progress|theme\.css"
     r"|app_id|config))/?"
 )
+REFUSALS = {400: b"not understood", 404: b"not here", 413: b"too large"}
 MOST_BODY = MOST_BYTES + 2**16
 # Nothing is asked of another host, whatever a card says.
 POLICY = (
@@ -46,7 +49,7 @@ class Guard:
         if not size.isdigit() or int(size) > MOST_BODY:
             await _refuse(send, 413)
             return
-        read = 0
+        read, started = 0, False
 
         async def counted() -> Any:
             nonlocal read
@@ -55,14 +58,21 @@ class Guard:
             return {"type": "http.disconnect"} if read > MOST_BODY else message
 
         async def with_headers(message: Any):
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 message = message | {"headers": [*message.get("headers", []), *HEADERS]}
             await send(message)
 
-        await self.app(scope, counted, with_headers)
+        try:
+            await self.app(scope, counted, with_headers)
+        except Exception as error:  # of a request that no page sends; what it holds belongs in no log
+            logger.warning(f"a request failed: {type(error).__name__}")
+            if not started:
+                await _refuse(send, 400)
 
 
 async def _refuse(send: Any, status: int):
     headers = [(b"content-type", b"text/plain"), *HEADERS]
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"not here" if status == 404 else b"too large"})
+    await send({"type": "http.response.body", "body": REFUSALS[status]})
