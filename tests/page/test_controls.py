@@ -615,9 +615,10 @@ def test_titles_differ(tmp_path):
 
 
 def test_what_a_folder_tells(entries, tmp_path):
-    table, curve, file = app.about(entries("vae"))
-    assert table.rows == [["test score", 1.5]] and table.caption == "none"
-    assert list(curve.points) == [(line, 5.0 / line) for line in range(1, 6)] and curve.name == "loss"
+    table, protocol, curves, file = app.about(entries("vae"))
+    assert table.rows == [["test score", 1.5]] and protocol.text == "Protocol: none"
+    assert curves.points == {"loss": [(line, 5.0 / line) for line in range(1, 6)]}
+    assert 'points="0.0,0.0 75.0,62.5' in curves.html() and "loss from 5 at step 1 to 1 at step 5" in curves.html()
     assert file.name == "curves.png" and file.data.startswith(b"\x89PNG")
     assert entries("vae").card.strip() == "# A card\n\n\nIts words."
     assert app.about(entries("gan"))[0].rows == [["test score", 1.5]]

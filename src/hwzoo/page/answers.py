@@ -153,33 +153,32 @@ class Bars:
 
 
 @dataclass(frozen=True)
-class Curve:
+class Curves:
     """
-    A line over steps.
+    Lines over the steps of a run, a panel each.
 
     Args:
-        points: (x, y), finite, x growing.
-        name: of y.
-        unit: of x.
+        points: by name, (step, value) with growing steps; finite.
     """
 
-    points: Sequence[tuple[float, float]]
-    name: str
-    unit: str = "step"
+    points: Mapping[str, Sequence[tuple[float, float]]]
 
     def html(self) -> str:
-        """A drawing with the ends of both axes, in the colours of the text."""
-        xs, ys = zip(*self.points, strict=True)
-        (left, right), (low, high) = (min(xs), max(xs)), (min(ys), max(ys))
-        width, height = (right - left) or 1, (high - low) or 1
-        line = " ".join(f"{300 * (x - left) / width:.1f},{100 - 100 * (y - low) / height:.1f}" for x, y in self.points)
-        told = f"{self.name} from {_number(ys[0])} at {self.unit} {left:g} to {_number(ys[-1])} at {right:g}"
-        dot = f'<circle cx="{line.split(",")[0]}" cy="{line.split(",")[1]}" r="3"/>' if len(xs) == 1 else ""
+        """Drawings in the colours of the text, with the ends of both axes in words."""
+        return f'<div class="curves">{"".join(self._panel(*each) for each in self.points.items())}</div>'
+
+    def _panel(self, name: str, points: Sequence[tuple[float, float]]) -> str:
+        steps, values = zip(*points, strict=True)
+        first, last, low, high = steps[0], steps[-1], min(values), max(values)
+        width, height = (last - first) or 1, (high - low) or 1
+        places = [(300 * (x - first) / width, 100 - 100 * (y - low) / height) for x, y in points]
+        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+        told = f"{name} from {_number(values[0])} at step {first:g} to {_number(values[-1])} at step {last:g}"
+        dot = '<circle cx="0" cy="100" r="3"/>' if len(points) == 1 else ""
         return (
-            f'<figure class="curve"><figcaption>{escape(self.name)}</figcaption><svg viewBox="-4 -6 308 112" '
-            f'role="img" aria-label="{escape(told)}"><polyline points="{line}"/>{dot}</svg>'
-            f"<p><span>{self.unit} {left:g} to {right:g}</span><span>{_number(low)} to {_number(high)}</span></p>"
-            "</figure>"
+            f'<figure><figcaption>{escape(name)}</figcaption><svg viewBox="-4 -6 308 112" role="img" '
+            f'aria-label="{escape(told)}"><polyline points="{line}"/>{dot}</svg>'
+            f"<p><span>step {first:g} to {last:g}</span><span>{_number(low)} to {_number(high)}</span></p></figure>"
         )
 
 
@@ -240,7 +239,7 @@ class File:
         return f'<figure class="file">{image}<figcaption>{name}</figcaption></figure>'
 
 
-Answer = Pictures | Film | Table | Bars | Curve | Text | Note | File
+Answer = Pictures | Film | Table | Bars | Curves | Text | Note | File
 
 
 def to_html(answers: Sequence[Answer]) -> str:

@@ -4,14 +4,14 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from ..errors import HwzooError, UsageError
-from .answers import Answer, Curve, File, Note, Pictures, Table, data_uri, png, to_html
+from .answers import Answer, Curves, File, Note, Pictures, Table, data_uri, png, to_html
 from .controls import SEED, Control, answer, controls_of, draws
 from .entries import Entry
 from .guard import Guard
@@ -29,6 +29,8 @@ SILENT = {
     "GRADIO_SSR_MODE": "False", "GRADIO_MCP_SERVER": "False",
 }  # fmt: skip
 QUIET = dict(show_progress="full", api_visibility="private")
+OWN = dict(apply_default_css=False)  # of pieces of HTML: page.css alone tells how they look
+WELCOME = "Models to play with. What is drawn depends on the seed alone: the same seed, the same picture."
 NOTHING = '<div class="answer"></div>'
 
 
@@ -109,8 +111,8 @@ def build(entries: Sequence[Entry], seconds: float = SECONDS, title: str = "hwzo
     """
     gr, jobs = gradio(), Jobs()
     with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(300, 600)) as page:
-        gr.HTML(f"<h1>{title}</h1><p>Models to play with. What is drawn depends on the seed alone.</p>")
-        with gr.Tabs():
+        gr.HTML(f"<h1>{escape(title)}</h1><p>{WELCOME}</p>", **OWN)
+        with gr.Tabs(elem_classes="models"):
             for place, entry in enumerate(entries):
                 with gr.Tab(entry.title):
                     _tab(gr, jobs, entry, str(place), seconds)
@@ -124,7 +126,7 @@ def build(entries: Sequence[Entry], seconds: float = SECONDS, title: str = "hwzo
 
 def _tab(gr: Any, jobs: Jobs, entry: Entry, key: str, seconds: float):
     if entry.error:
-        gr.HTML(to_html([Note(entry.error, wrong=True)]))
+        gr.HTML(to_html([Note(entry.error, wrong=True)]), **OWN)
         return
     with gr.Tabs():
         for number, control in enumerate(controls_of(entry)):
@@ -139,24 +141,25 @@ def _tab(gr: Any, jobs: Jobs, entry: Entry, key: str, seconds: float):
                 )
                 form.show(gr, jobs, tab, seconds)
         with gr.Tab("About") as tab:
-            shown = gr.HTML(NOTHING)
-            tab.select(lambda: to_html(about(entry)), None, shown, queue=False, **QUIET)
+            shown = gr.HTML(NOTHING, **OWN)
+            tab.select(lambda: to_html(about(entry)), None, shown, concurrency_limit=None, **QUIET)
             if entry.card:
                 gr.Markdown(entry.card, elem_classes="card")
 
 
 def about(entry: Entry) -> list[Answer]:
     """What the folder of an entry tells: its numbers with their protocol, curves and pictures."""
-    numbers = [
-        [name.replace("_", " "), value] for name, value in entry.results.items() if isinstance(value, int | float)
-    ]
-    protocol = str(entry.results.get("protocol", "Numbers of all_results.json"))
-    found: list[Any] = [Table(["number", "value"], numbers, protocol)] if numbers else []
-    names = dict.fromkeys(name for line in entry.history for name in line if name != "step")
-    for name in names:
+    results = entry.results
+    numbers = [[name.replace("_", " "), value] for name, value in results.items() if isinstance(value, int | float)]
+    found: list[Answer] = [Table(["number", "value"], numbers, "Numbers of the run")] if numbers else []
+    if numbers and results.get("protocol"):
+        found.append(Note(f"Protocol: {results['protocol']}"))
+    curves = {}
+    for name in dict.fromkeys(name for line in entry.history for name in line if name != "step"):
         points = [(line["step"], line[name]) for line in entry.history if _finite(line, "step", name)]
         if points:
-            found.append(Curve(_thinned(points), name.replace("_", " ")))
+            curves[name.replace("_", " ")] = _thinned(points)
+    found += [Curves(curves)] if curves else []
     found += [File(data, name) for name, data in entry.pictures.items()]
     return found or [Note("The folder tells nothing of the run.")]
 
@@ -242,18 +245,20 @@ class Form:
             tab: that it is on; None where nothing is answered before the visitor asks.
             seconds: that a call may take.
         """
-        gr.HTML(f"<p>{escape(self.about)}</p>")
+        gr.HTML(f"<p>{escape(self.about)}</p>", **OWN)
         if not self.inputs:
-            gr.HTML(to_html(self.run([], Job(seconds))), elem_classes="shown")
+            gr.HTML(to_html(self.run([], Job(seconds))), **OWN)
             return
-        with gr.Row():
-            with gr.Column(scale=1, min_width=300):
-                parts = [self._component(gr, each) for each in self.inputs]
-                with gr.Row():
+        boards = any(isinstance(each, Picture) for each in self.inputs)
+        with gr.Row() if boards else nullcontext():  # the answer beside the board, else below
+            with gr.Column(scale=1, min_width=300, elem_classes="side" if boards else None):
+                with nullcontext() if boards else gr.Row(elem_classes="inputs"):
+                    parts = [self._component(gr, each) for each in self.inputs]
+                with gr.Row(elem_classes="buttons"):
                     start = gr.Button(self.button or "Run", variant="primary", min_width=80)
                     stop = gr.Button("Cancel", min_width=80)
             with gr.Column(scale=3, min_width=300):
-                shown = gr.HTML(NOTHING, elem_classes="shown")
+                shown = gr.HTML(NOTHING, **OWN)
 
         def called(request: gr.Request, *values: Any, progress: Any = gr.Progress()) -> str:  # noqa: B008
             job = Job(seconds, lambda share, words: progress(share, desc=words))
@@ -271,25 +276,24 @@ class Form:
             if tab is not None and not any(isinstance(each, Picture | Words) for each in self.inputs):
                 changes.append(tab.select)
             events += [change(trigger_mode="always_last", **call, **QUIET) for change in changes]
-        stop.click(cancelled, None, shown, cancels=events, queue=False, **QUIET)
+        stop.click(cancelled, None, shown, cancels=events, concurrency_limit=None, **QUIET)
 
     def _component(self, gr: Any, each: Input) -> Any:
         if isinstance(each, Number) and each.high <= SLIDER:
-            return gr.Slider(each.low, each.high, each.value, step=each.step, label=each.label)
+            return gr.Slider(each.low, each.high, each.value, step=each.step, label=each.label, min_width=200)
         if isinstance(each, Number):
-            return gr.Number(each.value, label=each.label, precision=0)
+            return gr.Number(each.value, label=each.label, precision=0, min_width=140)
         if isinstance(each, Choice) and each.several:
-            return gr.CheckboxGroup(list(each.choices), value=list(each.value), label=each.label)
+            return gr.CheckboxGroup(list(each.choices), value=list(each.value), label=each.label, min_width=200)
         if isinstance(each, Choice):
-            return gr.Dropdown(list(each.choices), value=each.value, label=each.label)
+            return gr.Dropdown(list(each.choices), value=each.value, label=each.label, min_width=140)
         if isinstance(each, Words):
-            return gr.Textbox(each.value, label=each.label, lines=each.lines, max_length=each.longest)
+            return gr.Textbox(each.value, label=each.label, lines=each.lines, max_length=each.longest, min_width=280)
         return self._board(gr, each)
 
     def _board(self, gr: Any, each: Picture) -> Any:
         board = gr.HTML(
-            "", html_template=BOARD, js_on_load=(HERE / "board.js").read_text(), elem_classes="board", size=each.size,
-            name=each.label,
+            "", html_template=BOARD, js_on_load=(HERE / "board.js").read_text(), size=each.size, name=each.label, **OWN
         )  # fmt: skip
         with gr.Row():
             upload = gr.UploadButton("Upload", file_types=["image"], type="binary", size="sm", min_width=80)
