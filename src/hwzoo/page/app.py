@@ -336,14 +336,18 @@ def serve(
     from starlette.middleware import Middleware
 
     gr = gradio()
-    mono, sans = ["ui-monospace", "monospace"], ["system-ui", "sans-serif"]
+    colours = {
+        "button_primary_background_fill": "*primary_700",
+        "button_primary_background_fill_hover": "*primary_800",
+    }
+    colours |= {f"{name}_dark": colour for name, colour in colours.items()}  # white words on them can be read
+    theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]).set(**colours)
     _, url, _ = page.launch(
         server_name=host, server_port=port, share=False, inbrowser=False, quiet=True, prevent_thread_lock=True,
         max_file_size=MOST_BYTES, show_error=False, ssr_mode=False, mcp_server=False, pwa=False,
         enable_monitoring=False, footer_links=[], run_history=False, allowed_paths=[], max_threads=40,
         app_kwargs={"middleware": [Middleware(Guard)], "docs_url": None, "redoc_url": None, "openapi_url": None},
-        theme=gr.themes.Base(font=sans, font_mono=mono), css=(HERE / "page.css").read_text(),
-        head=f"<script>{(HERE / 'page.js').read_text()}</script>",
+        theme=theme, css=(HERE / "page.css").read_text(), head=f"<script>{(HERE / 'page.js').read_text()}</script>",
     )  # fmt: skip
     if told is not None:
         told(f"the page is at {url} (Ctrl-C ends it)")

@@ -525,7 +525,7 @@ def _tasks(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
     ]
     answers.append(Film(frames, names[: len(matrix)], "After", len(matrix) - 1))
     rows = [[f"after task {place + 1}", *(f"{100 * each:.1f}" for each in row)] for place, row in enumerate(matrix)]
-    answers.append(Table(["", *names], rows, "Accuracy in per cent"))
+    answers.append(Table(["when", *names], rows, "Accuracy in per cent"))
     return answers
 
 

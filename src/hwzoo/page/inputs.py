@@ -55,7 +55,7 @@ class Number:
         right = isinstance(given, int | float) and math.isfinite(given) and self.low <= given <= self.high
         if not right or self.step == 1 and given != int(given):
             kind = "a whole number" if self.step == 1 else "a number"
-            raise UsageError(f"{self.label} must be {kind} from {self.low:g} to {self.high:g}")
+            raise UsageError(f"{self.label} must be {kind} from {self.low:.10g} to {self.high:.10g}")
         return int(given) if self.step == 1 else float(given)
 
 
