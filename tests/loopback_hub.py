@@ -51,7 +51,7 @@ class Commit:
 class Repo:
     """
     Args:
-        kind: `model` or `dataset`.
+        kind: `model`, `dataset` or `space`.
         id: owner/name.
         private: for its owner only.
         commits: of `main`, the newest last.
@@ -64,8 +64,8 @@ class Repo:
 
     @property
     def key(self) -> str:
-        """As in addresses: owner/name, or datasets/owner/name."""
-        return f"datasets/{self.id}" if self.kind == "dataset" else self.id
+        """As in addresses: owner/name, datasets/owner/name or spaces/owner/name."""
+        return self.id if self.kind == "model" else f"{self.kind}s/{self.id}"
 
     @property
     def files(self) -> dict[str, bytes]:
@@ -114,7 +114,7 @@ class LoopbackHub:
 
     Attributes:
         url: for `HF_ENDPOINT`.
-        repos: by owner/name, data sets by datasets/owner/name.
+        repos: by owner/name, data sets by datasets/owner/name, Spaces by spaces/owner/name.
         requests: all that was answered, in order.
     """
 
@@ -262,7 +262,8 @@ class LoopbackHub:
         return header is not None
 
     def _repo(self, call: "_Call", kind: str | None, id: str, write: bool = False) -> Repo:
-        repo = self.repos.get(f"datasets/{id}" if kind in ("dataset", "datasets", "datasets/") else id)
+        kind = (kind or "model").rstrip("s/")
+        repo = self.repos.get(Repo(kind, id, False).key)
         mine = call.authenticated and id.split("/")[0] in self.users
         if write and not call.authenticated:
             raise _Refused(401, "Invalid username or password.")
@@ -298,8 +299,10 @@ class LoopbackHub:
         if not call.authenticated:
             raise _Refused(401, "Invalid username or password.")
         kind, owner = asked.get("type") or "model", asked.get("organization") or self.users[0]
-        if kind not in ("model", "dataset"):
-            raise _Refused(400, f"{kind}: this Hub has models and datasets only")
+        if kind not in ("model", "dataset", "space"):
+            raise _Refused(400, f"{kind}: this Hub has models, datasets and Spaces only")
+        if kind == "space" and not asked.get("sdk"):
+            raise _Refused(400, "a Space needs an sdk")
         if owner not in self.users:
             if owner in self.others or any(repo.id.split("/")[0] == owner for repo in self.repos.values()):
                 raise _Refused(403, f'You don\'t have the rights to create a {kind} under the namespace "{owner}"')
@@ -484,8 +487,8 @@ class LoopbackHub:
         return _Answer(206, data[start:end], headers)
 
 
-_API = r"/api/(?P<kind>models|datasets)/(?P<id>[^/]+/[^/]+)"
-_GIT = r"/(?P<kind>datasets/)?(?P<id>[^/]+/[^/]+)"
+_API = r"/api/(?P<kind>models|datasets|spaces)/(?P<id>[^/]+/[^/]+)"
+_GIT = r"/(?P<kind>datasets/|spaces/)?(?P<id>[^/]+/[^/]+)"
 ROUTES = (
     (("GET",), r"/api/whoami-v2", LoopbackHub._whoami),
     (("POST",), r"/api/repos/create", LoopbackHub._create),

@@ -9,7 +9,7 @@ from .models import *  # noqa: F403
 __version__ = version("hwzoo")
 
 # Imported when first asked for, as `hwzoo.data`: each costs what `import hwzoo` alone need not.
-_LAZY = ("continual", "data", "diffusion", "generators", "hub", "metrics", "scoring", "text", "training")
+_LAZY = ("continual", "data", "diffusion", "generators", "hub", "metrics", "page", "scoring", "text", "training")
 
 __all__ = ["__version__", *models.__all__]
 

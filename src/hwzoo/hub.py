@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -316,17 +316,50 @@ def push(
     with suppress(OSError, ValueError):  # a terminal that is gone costs no push
         for line in left:
             print(line, file=sys.stderr)
-    api = HfApi()
+
+    def operations() -> list[CommitOperationAdd]:
+        changed = _without_data_dir(folder) | (_naming_base(folder, base, base_model_id) if base else {})
+        return [CommitOperationAdd(name, changed.get(name, folder / name)) for name in names]
+
+    safe = _push_later(folder, repo_id, private, include, base_model_id)
+    return send(folder, repo_id, operations, safe, private)
+
+
+def send(
+    folder: Path,
+    repo_id: str,
+    operations: Callable[[], list[CommitOperationAdd]],
+    safe: str,
+    private: bool = False,
+    **kind: str,
+) -> str:
+    """
+    Creates a repository if need be and makes one commit there.
+
+    Args:
+        folder: of the files, for messages.
+        repo_id: owner/name.
+        operations: gives new ones at each call.
+        safe: how to push later, for messages.
+        private: for a repository that only its owner sees; an existing public one is refused then.
+        kind: of `HfApi.create_repo`, `repo_type` and `space_sdk`, for what is no model.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        UsageError: for an id that is none.
+        HwzooError: when the Hub cannot be reached or refuses.
+    """
+    api, of_type = HfApi(), {"repo_type": kind.get("repo_type", "model")}
 
     def commit(parent: str | None) -> str:
         # After a lost answer the next try finds all files there and commits nothing: it needs new operations, as used
         # ones are not compared. Should the first commit come in late, `parent_commit` keeps it the only one (412).
-        changed = _without_data_dir(folder) | (_naming_base(folder, base, base_model_id) if base else {})
-        operations = [CommitOperationAdd(name, changed.get(name, folder / name)) for name in names]
         message = f"Upload {folder.resolve().name} with hwzoo"
-        return api.create_commit(repo_id, operations, commit_message=message, parent_commit=parent).commit_url
-
-    safe = _push_later(folder, repo_id, private, include, base_model_id)
+        return api.create_commit(
+            repo_id, operations(), commit_message=message, parent_commit=parent, **of_type
+        ).commit_url
 
     def failed(reason: str) -> HwzooError:
         return HwzooError(f"pushing to {repo_id} failed: {reason}; {safe}")
@@ -334,9 +367,11 @@ def push(
     try:
         with _never_silent(f"pushing to {repo_id}"):
             retried(
-                lambda: api.create_repo(repo_id, private=private, exist_ok=True), "creating the repository", json=True
+                lambda: api.create_repo(repo_id, private=private, exist_ok=True, **kind),
+                "creating the repository",
+                json=True,
             )
-            repo = retried(lambda: api.repo_info(repo_id), "reading the repository", json=True)
+            repo = retried(lambda: api.repo_info(repo_id, **of_type), "reading the repository", json=True)
             if private and not repo.private:  # it existed, and `private` was ignored
                 raise failed("it exists and is public, but a private one was asked for")
             return retried(lambda: commit(repo.sha), "pushing", json=True)

@@ -350,7 +350,7 @@ def parse_arguments(
     if first and argv and not argv[0].startswith("-"):
         if first in _names(argv):
             raise UsageError(f"--{first} is given twice, as {argv[0]} and by its name")
-        argv[0] = f"--{first}={argv[0]}"
+        argv[:1] = [f"--{first}", argv[0]]  # a list takes the words that follow
     finder = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     finder.add_argument("--config", nargs="?", default=None)
     path = finder.parse_known_args(argv)[0].config

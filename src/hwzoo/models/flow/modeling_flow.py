@@ -291,15 +291,27 @@ class FlowModel(FlowPreTrainedModel):
         if not temperature > 0:
             raise ValueError(f"temperature is {temperature}; it must be above 0")
         labels = self._drawn_labels(num_samples, labels, generator)
-        drawn = self._drawn_by(generator)
-        shape = (num_samples, self.config.num_channels * self.config.image_size**2)
-        if latents is not None:
-            latents = checked_latents(latents, *shape)
-        elif self.config.prior == "normal":
-            latents = torch.randn(shape, **drawn)
-        else:
-            latents = torch.logit(torch.rand(shape, **drawn), eps=1e-7)
+        if latents is None:
+            latents = self.sample_latents(num_samples, generator=generator)
+        latents = checked_latents(latents, num_samples, self.config.num_channels * self.config.image_size**2)
         return self.to_pixels(temperature * latents.to(self.device), labels)
+
+    @torch.no_grad()
+    def sample_latents(self, num_samples: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """
+        What `sample` takes to images: latents drawn from the prior, as of `to_latents`.
+
+        Args:
+            num_samples: how many.
+            generator: of the latents; torch's global one when not given.
+
+        Returns:
+            (num_samples, dimensions), on the device of the model.
+        """
+        shape, drawn = (num_samples, self.config.num_channels * self.config.image_size**2), self._drawn_by(generator)
+        if self.config.prior == "normal":
+            return torch.randn(shape, **drawn).to(self.device)
+        return torch.logit(torch.rand(shape, **drawn), eps=1e-7).to(self.device)
 
     @torch.no_grad()
     def interpolate(

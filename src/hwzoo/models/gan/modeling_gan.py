@@ -222,7 +222,7 @@ class GANModel(GANPreTrainedModel):
         self._check_labels(labels, pixel_values.shape[0])
         check_pixels(pixel_values, self.training)
         if noise is None:
-            noise = self._latents(pixel_values.shape[0])
+            noise = self.sample_latents(pixel_values.shape[0])
         fake = self.generator(noise, labels)
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
@@ -282,7 +282,7 @@ class GANModel(GANPreTrainedModel):
                 another shape.
         """
         if latents is None:
-            latents = self._latents(num_samples, generator)
+            latents = self.sample_latents(num_samples, generator=generator)
         else:
             latents = checked_latents(latents, num_samples, self.config.latent_size).to(self.device)
         if labels is None and self.config.num_classes:
@@ -325,9 +325,20 @@ class GANModel(GANPreTrainedModel):
         labels = None if labels is None else labels.to(self.device)
         return self.generator(latents, labels, running_statistics=True).clamp(0, 1)
 
-    def _latents(self, num: int, generator: torch.Generator | None = None) -> Tensor:
+    @torch.no_grad()
+    def sample_latents(self, num_samples: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """
+        What `sample` makes images of: standard normal latents.
+
+        Args:
+            num_samples: how many.
+            generator: of the latents; torch's global one when not given.
+
+        Returns:
+            (num_samples, latent_size), on the device of the model.
+        """
         # A generator draws on its own device only: the same CPU generator gives the same noise wherever the model is.
-        return torch.randn(num, self.config.latent_size, **self._drawn_by(generator)).to(self.device)
+        return torch.randn(num_samples, self.config.latent_size, **self._drawn_by(generator)).to(self.device)
 
     def _drawn_by(self, generator: torch.Generator | None) -> dict[str, Any]:
         # Left out where there is none: torch traces no `generator=None` of a dynamic shape.

@@ -416,12 +416,24 @@ class VAEModel(VAEPreTrainedModel):
         self._refuse_labels(labels)
         if latents is not None:
             return self.decode(checked_latents(latents, num_samples, self.config.latent_size).to(self.device))
+        return self.decode(self.sample_latents(num_samples, generator=generator))
+
+    @torch.no_grad()
+    def sample_latents(self, num_samples: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """
+        What `sample` decodes: latents z drawn from the prior.
+
+        Args:
+            num_samples: how many.
+            generator: of the latents; torch's global one when not given.
+
+        Returns:
+            (num_samples, latent_size), on the device of the model.
+        """
         if self.mixture_prior is not None:
-            return self.decode(self.mixture_prior.sample(num_samples, generator))
+            return self.mixture_prior.sample(num_samples, generator)
         like = next(self.parameters())
-        return self.decode(
-            self.config.prior_std * _standard_normal((num_samples, self.config.latent_size), like, generator)
-        )
+        return self.config.prior_std * _standard_normal((num_samples, self.config.latent_size), like, generator)
 
     @torch.no_grad()
     def reconstruct(self, pixel_values: Tensor, *, generator: torch.Generator | None = None) -> Tensor:

@@ -1,0 +1,61 @@
+"""
+Shows models on a page to play with, in a browser on this machine.
+
+    python recipes/page.py outputs/vae outputs/gan outputs/compare_continual
+    python recipes/page.py you/vae you/gan --output_dir outputs/space --push you/space
+
+Each folder or Hub id gets a tab with what its model offers: drawing, paths and planes of latents, noise added and
+taken away, a drawing board, codes, likelihoods, nearest training images, prompts; a folder of a comparison its tables.
+Nothing is asked of another host, nothing of this one is shared. With `--output_dir` it makes the folder of a Space
+instead (`python app.py` there shows it), and `--push` sends that to the Hub.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hwzoo import page, training
+from hwzoo.errors import UsageError
+from hwzoo.loading import TRUST
+from hwzoo.training import flag
+
+
+@dataclass
+class Settings(training.Flags):
+    FIRST = "models"
+
+    config: str | None = flag(None, "YAML file with these flags as keys; the command line wins")
+    models: list[str] | None = flag(None, "folders or Hub ids of models, or folders of comparisons")
+    trust_remote_code: bool = flag(False, TRUST)
+    port: int | None = flag(None, "of the page; the first that is free from 7860 on when not given", "[1, 65535]")
+    max_seconds: float = flag(page.SECONDS, "that a call of a visitor may take", "(0, 600]")
+    output_dir: str | None = flag(None, "folder for the files of a Space, which are made in place of showing the page")
+    overwrite_output_dir: bool = flag(False, "write over what the folder holds")
+    push: str | None = flag(None, "Space to send that folder to, owner/name")
+    hub_private_repo: bool = flag(False, "push to a private Space")
+
+
+def main(settings: Settings):
+    if not settings.models:
+        raise UsageError("--models is missing: folders or Hub ids")
+    # 1. a Space
+    if settings.push or settings.output_dir:
+        folder = Path(settings.output_dir or "outputs/space")
+        ids = page.hub_ids(settings.models)
+        training.check_free(folder, settings.overwrite_output_dir)
+        training.make_output_dir(folder)
+        page.make_space(ids, folder, settings.max_seconds)
+        print(f"{folder}: python app.py there shows the page")
+        if settings.push:
+            print("pushed:", page.push_space(folder, settings.push, settings.hub_private_repo))
+        return
+
+    # 2. the page
+    entries = page.load_entries(settings.models, settings.trust_remote_code)
+    for entry in entries:
+        if entry.error:
+            print(f"{entry.name}: {entry.error}")
+    page.serve(page.build(entries, settings.max_seconds), "127.0.0.1", settings.port, told=print)
+
+
+if __name__ == "__main__":
+    training.launch(main, Settings, description=__doc__)

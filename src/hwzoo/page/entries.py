@@ -1,0 +1,262 @@
+"""What has a tab of its own: a model with what its folder tells of it, a folder of results, or why it is not there."""
+
+import inspect
+import json
+import random
+import re
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import hf_hub_download
+from torch import Tensor
+
+from .. import hub
+from ..data import ImageOptions, load_images
+from ..errors import HwzooError, first_line
+from ..files import settled
+from ..models import Family, family_of
+from ..retry import has_file
+
+COMPARISON = "comparison.json"
+MOST_TRAINING_IMAGES = 2000
+MOST_BYTES = 2**20  # of a file of a folder that is shown
+
+
+@dataclass(eq=False)
+class Entry:
+    """
+    A tab.
+
+    Args:
+        name: folder or Hub id.
+        title: of the tab.
+        family: the row of its model.
+        model: None for results without a model, and where it cannot be loaded.
+        tokenizer: of a model of texts.
+        comparison: rows of a folder that compares runs.
+        error: why there is nothing, in one line.
+        lock: held by whoever computes with the model.
+        features: of the training images, once they were asked for.
+    """
+
+    name: str
+    title: str
+    family: Family = field(default_factory=lambda: Family(""))
+    model: Any = None
+    tokenizer: Any = None
+    comparison: list[dict[str, Any]] = field(default_factory=list)
+    error: str | None = None
+    lock: Any = field(default_factory=threading.Lock)
+    features: Tensor | None = None
+
+    @property
+    def config(self) -> Any:
+        """Of the model."""
+        return getattr(self.model, "config", None)
+
+    def offers(self, *names: str) -> bool:
+        """Whether the model has all of some methods."""
+        return self.model is not None and all(callable(getattr(self.model, name, None)) for name in names)
+
+    def takes(self, method: str, argument: str) -> bool:
+        """
+        Args:
+            method: of the model.
+            argument: of the method.
+
+        Returns:
+            Whether both are there.
+        """
+        function = getattr(self.model, method, None)
+        return callable(function) and argument in inspect.signature(function).parameters
+
+    @property
+    def is_pipeline(self) -> bool:
+        """Whether it is a pipeline of diffusers around a network that removes noise."""
+        return hasattr(self.model, "scheduler") and hasattr(self.model, "unet")
+
+    @property
+    def draws(self) -> bool:
+        """Whether it makes something from nothing."""
+        return self.model is not None and self.tokenizer is None and self.family.samples(self.model)
+
+    @property
+    def num_classes(self) -> int:
+        """Of what it draws; 0 where it knows none."""
+        return self.family.num_classes(self.model) if self.draws else 0
+
+    @property
+    def image_shape(self) -> tuple[int, int] | None:
+        """Channels, and height and width, of the images that it takes or makes; None where it has none."""
+        if self.is_pipeline:
+            config = self.model.unet.config
+            return config.in_channels, self.model.config.get("image_size") or config.sample_size
+        channels, size = (getattr(self.config, name, None) for name in ("num_channels", "image_size"))
+        return (channels, size) if channels in (1, 3) and isinstance(size, int) else None
+
+    @property
+    def num_levels(self) -> int | None:
+        """Of a pixel, where the model takes no others."""
+        return getattr(self.config, "num_levels", None)
+
+    # What the folder tells
+
+    def read(self, name: str) -> str | None:
+        """A text file of the folder or repository; None where there is none, or a larger one than is shown."""
+        data = self.read_bytes(name)
+        return None if data is None else data.decode(errors="replace")
+
+    def read_bytes(self, name: str) -> bytes | None:
+        """As `read`, of any file."""
+        try:
+            if Path(self.name).is_dir():
+                path = Path(settled(self.name)) / name
+            elif has_file(self.name, name):
+                path = Path(hf_hub_download(self.name, name))
+            else:
+                return None
+            return path.read_bytes() if path.is_file() and path.stat().st_size <= MOST_BYTES else None
+        except (OSError, ValueError, HwzooError):
+            return None
+
+    @cached_property
+    def results(self) -> dict[str, Any]:
+        """all_results.json."""
+        return _object(self.read("all_results.json"))
+
+    @cached_property
+    def history(self) -> list[dict[str, Any]]:
+        """The lines of history.jsonl that can be read."""
+        lines = map(_object, (self.read("history.jsonl") or "").splitlines())
+        return [line for line in lines if line]
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The flags of its run."""
+        import yaml
+
+        try:
+            content = yaml.safe_load(self.read("preset.yaml") or "")
+        except yaml.YAMLError:
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    @cached_property
+    def card(self) -> str:
+        """README.md without its head, and without pictures: no address of a stranger's text is asked for."""
+        text = re.sub(r"\A---\n.*?\n---\n", "", self.read("README.md") or "", flags=re.S)
+        return re.sub(r"!\[[^\]]*\]\([^)]*\)", "", text)
+
+    @cached_property
+    def pictures(self) -> dict[str, bytes]:
+        """The PNG files that its card shows, by name."""
+        named = re.findall(r"!\[[^\]]*\]\(([\w.-]+\.png)\)", self.read("README.md") or "")
+        found = {name: self.read_bytes(name) for name in dict.fromkeys(named)}
+        return {name: data for name, data in found.items() if data}
+
+    def example(self) -> Tensor | None:
+        """One of the training images, (channels, height, width) in [0, 1], another each time; None without them."""
+        if "dataset_name" not in self.settings:
+            return None
+        images, _ = self.training_images
+        return images[random.randrange(len(images))]
+
+    @cached_property
+    def training_images(self) -> tuple[Tensor, list[str]]:
+        """
+        The first of the images that it was trained on, and the names of their classes.
+
+        Returns:
+            (num, channels, height, width) in [0, 1], and `num` names.
+
+        Raises:
+            HwzooError: when they are not at hand.
+        """
+        options = {name: self.settings[name] for name in ImageOptions.__annotations__ if name in self.settings}
+        data = load_images(self.settings["dataset_name"], self.settings.get("data_dir"), ImageOptions(**options)).train
+        data = data.select(slice(MOST_TRAINING_IMAGES))
+        return data.pixel_values(), [data.class_names[label] for label in data.labels]
+
+
+def load_entries(names: Sequence[str], trust_remote_code: bool | None = None) -> list[Entry]:
+    """
+    An entry for each folder or Hub id; one that cannot be loaded says why.
+
+    Args:
+        names: folders of models or of results, or Hub ids.
+        trust_remote_code: as in `hub.load`.
+
+    Returns:
+        The entries, their titles differ.
+    """
+    titles: list[str] = []
+    for name in names:
+        base = Path(name).resolve().name if Path(name).is_dir() else name.rstrip("/").split("/")[-1]
+        same = sum(title == base or title.startswith(f"{base} (") for title in titles)
+        titles.append(f"{base} ({same + 1})" if same else base)
+    return [load_entry(name, title, trust_remote_code) for name, title in zip(names, titles, strict=True)]
+
+
+def load_entry(name: str, title: str, trust_remote_code: bool | None = None) -> Entry:
+    """
+    What a folder or Hub id holds.
+
+    Args:
+        name: folder or Hub id.
+        title: of its tab.
+        trust_remote_code: as in `hub.load`.
+
+    Returns:
+        The entry, with `error` where it cannot be loaded.
+    """
+    entry = Entry(name, title)
+    if Path(name).is_dir() and (text := entry.read(COMPARISON)):
+        rows = _parsed(text)
+        rows = [row for row in rows if isinstance(row, dict) and "label" in row] if isinstance(rows, list) else []
+        entry.comparison = rows
+        entry.error = None if entry.comparison else f"{name}/{COMPARISON} holds no rows"
+        return entry
+    try:
+        entry.family, entry.model = hub.load_any(name, trust_remote_code)
+        if isinstance(entry.model, torch.nn.Module):
+            entry.model.eval()
+        _find_words(entry, trust_remote_code)
+    except Exception as error:  # whatever is wrong with one folder, the others have their tabs
+        entry.model, entry.error = None, first_line(error) if isinstance(error, HwzooError) else _told(name, error)
+    return entry
+
+
+def _find_words(entry: Entry, trust_remote_code: bool | None):
+    """The tokenizer of a language model; and the head of a causal one, which AutoModel leaves out."""
+    named = " ".join(getattr(entry.config, "architectures", None) or [])
+    causal = not entry.family.name and re.search(r"ForCausalLM|LMHeadModel", named)
+    if not (causal or getattr(entry.config, "is_encoder_decoder", False)):
+        return
+    from .. import text
+
+    if causal:
+        entry.model, entry.tokenizer = text.load_base(entry.name, hub.load, bool(trust_remote_code))
+        entry.family = family_of(entry.model)
+    else:
+        entry.tokenizer = text.load_tokenizer(text.tokenizer_of(entry.name, entry.model), "model_name_or_path")
+
+
+def _told(name: str, error: Exception) -> str:
+    return f"{name} cannot be loaded: {type(error).__name__}: {first_line(error)}"
+
+
+def _parsed(text: str | None) -> Any:
+    try:
+        return json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        return None
+
+
+def _object(text: str | None) -> dict[str, Any]:
+    content = _parsed(text)
+    return content if isinstance(content, dict) else {}
