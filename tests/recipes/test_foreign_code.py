@@ -181,6 +181,7 @@ PROMPTS = [*WORDS, "--pretrain_steps=1", "--max_steps=1", "--num_virtual_tokens=
 PROMPTS += ["--per_device_train_batch_size=2"]
 LABELS = ["--train_file={pairs}/train.jsonl", "--test_file={pairs}/test.jsonl", "--text_column=source"]
 LABELS += ["--label_column=target", "--shots=0"]
+SAMPLING = ["--prompt=a", "--digits_prompt=a", "--num_draws=100", "--num_lists=1", "--num_digits=20"]
 IMAGES = ["--dataset_name=digits", "--classifier={classifier}", "--num_samples=20"]
 TEXT = ("t5", "tokenizer", "generation")
 # What a recipe with the flag is given; which folders may serve as what.
@@ -191,6 +192,7 @@ CASES = {
     ),
     ("classify_by_prompt", "model_name_or_path"): (LABELS, (*TEXT, "gpt2")),
     ("compare_prompts", "model_name_or_path"): (PROMPTS, (*TEXT, "gpt2")),
+    ("explore_sampling", "model_name_or_path"): (SAMPLING, (*TEXT, "gpt2")),
     ("sample", "model_name_or_path"): (["--num_samples=2"], ("images",)),
     ("evaluate_generator", "model_name_or_path"): (IMAGES, ("images", "pipeline", "component")),
     # Nothing foreign can serve here: there is no flag.
@@ -212,7 +214,7 @@ CASES = {
         if recipe.stem not in ("train_t5", "train_policy_gradient")
     },
 }  # fmt: skip
-SERVES = {"train_t5", "classify_by_prompt", "compare_prompts", "sample", "evaluate_generator"}
+SERVES = {"train_t5", "classify_by_prompt", "compare_prompts", "explore_sampling", "sample", "evaluate_generator"}
 
 
 def types_of(recipe: ModuleType) -> list[type]:
