@@ -193,6 +193,7 @@ CASES = {
     ("classify_by_prompt", "model_name_or_path"): (LABELS, (*TEXT, "gpt2")),
     ("compare_prompts", "model_name_or_path"): (PROMPTS, (*TEXT, "gpt2")),
     ("explore_sampling", "model_name_or_path"): (SAMPLING, (*TEXT, "gpt2")),
+    ("compare_summaries", "models"): (["--test_file={pairs}/train.jsonl", "--text_column=source"], TEXT),
     ("sample", "model_name_or_path"): (["--num_samples=2"], ("images",)),
     ("evaluate_generator", "model_name_or_path"): (IMAGES, ("images", "pipeline", "component")),
     # Nothing foreign can serve here: there is no flag.
@@ -215,6 +216,8 @@ CASES = {
     },
 }  # fmt: skip
 SERVES = {"train_t5", "classify_by_prompt", "compare_prompts", "explore_sampling", "sample", "evaluate_generator"}
+SERVES |= {"compare_summaries"}
+NAMES_OF_MODELS = {"model_name_or_path", "models", "tokenizer_name", "classifier"}
 
 
 def types_of(recipe: ModuleType) -> list[type]:
@@ -225,7 +228,7 @@ def test_every_flag_that_names_a_model_is_tried():
     found, trusting = set(), set()
     for path in sorted(RECIPES.glob("[!_]*.py")):
         names = {each.name for kind in types_of(load_recipe(path.stem)) for each in fields(kind)}
-        found |= {(path.stem, name) for name in names & {"model_name_or_path", "tokenizer_name", "classifier"}}
+        found |= {(path.stem, name) for name in names & NAMES_OF_MODELS}
         trusting |= {path.stem} if "trust_remote_code" in names else set()
     assert found == CASES.keys() and trusting == SERVES
 
@@ -243,7 +246,8 @@ def test_code_of_a_stranger_runs_by_the_flag_alone(recipe, flag, kind, strangers
     save_pipeline(given["ddpm"])
     folder = getattr(strangers, kind)()
     assert not strangers.marker.exists()
-    arguments = [each.format(**given) for each in CASES[recipe, flag][0]] + [f"--{flag}={folder}"]
+    arguments = [each.format(**given) for each in CASES[recipe, flag][0]]
+    arguments.append(f"--{flag}={'own=' if flag == 'models' else ''}{folder}")
     module = load_recipe(recipe)
 
     status, error = command_line(module, f"--output_dir={tmp_path / 'run'}", *arguments)

@@ -363,7 +363,7 @@ def generate_answers(
                     input_ids=input_ids, attention_mask=torch.ones_like(input_ids), max_new_tokens=max_new_tokens,
                     # A model warns of its own padding token wherever it reads one.
                     num_beams=1, eos_token_id=ends, pad_token_id=tokenizer.eos_token_id,
-                    **({"do_sample": False} | way),
+                    **{"do_sample": False} | way,
                 )  # fmt: skip
             texts = tokenizer.batch_decode(ids if seq2seq else ids[:, length:], skip_special_tokens=True)
             for index, text in zip(chosen, texts, strict=True):
