@@ -91,8 +91,9 @@ def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, m
         def watch():
             if batches.phase_done:
                 return {}  # just told by `after_step`
-            values = accuracies(strategy.task + 1, watched)
-            return {f"accuracy_task_{task}": value for task, value in enumerate(values, 1)}
+            return {
+                f"accuracy_task_{task}": value for task, value in enumerate(accuracies(strategy.task + 1, watched), 1)
+            }
 
         def after_step(step):
             if not batches.phase_done:
@@ -113,7 +114,8 @@ def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, m
             if limit is None and not scores.rows:  # no training: the model as it was loaded
                 strategy.task = phases[-1][1]
                 scores.add(accuracies())
-            return metrics.continual_results(scores, strategy) | {"protocol": protocol(run, data, tasks, stream)}
+            results = metrics.continual_results(scores, strategy, None if limit else accuracies(of=stream.seen()))
+            return results | {"protocol": protocol(run, data, tasks, stream)}
 
         # 8. save
         def save(folder, results, history, limit):
@@ -159,7 +161,7 @@ def protocol(run, data, tasks, stream) -> str:
     about = f"{tasks.num_tasks} tasks ({tasks.stream}, {tasks.scenario}-incremental)"
     return "; ".join((
         f"{data.described}, {about if tasks.num_tasks > 1 else 'all classes in one task'}",
-        f"accuracy on all {len(stream.test)} test images, the mean over the tasks, after the last one",
+        f"accuracy on all {len(stream.test)} test images (train_accuracy: of training), mean over tasks, at the end",
         "among the outputs of the image's own task" if tasks.scenario == "task" else "among all outputs seen",
         training.weights_of(run),
     ))  # fmt: skip

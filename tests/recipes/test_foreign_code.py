@@ -193,6 +193,8 @@ CASES = {
     ("classify_by_prompt", "model_name_or_path"): (LABELS, (*TEXT, "gpt2")),
     ("compare_prompts", "model_name_or_path"): (PROMPTS, (*TEXT, "gpt2")),
     ("explore_sampling", "model_name_or_path"): (SAMPLING, (*TEXT, "gpt2")),
+    ("compare_checkpoints", "model_name_or_path"): (["--dataset_name=digits"], ("images",)),
+    ("compare_checkpoints", "classifier"): (["--model_name_or_path={vae}", "--dataset_name=digits"], ("images",)),
     ("compare_summaries", "models"): (["--test_file={pairs}/train.jsonl", "--text_column=source"], TEXT),
     ("sample", "model_name_or_path"): (["--num_samples=2"], ("images",)),
     ("evaluate_generator", "model_name_or_path"): (IMAGES, ("images", "pipeline", "component")),
