@@ -78,9 +78,8 @@ def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, m
 
         # 6. training; after the last step of a phase the strategy keeps what it needs, and all tasks are tested
         def accuracy_on(task, of):
-            images = of.test.select(of.test_indices(task))
             eval_model = state.eval_model.eval()
-            means = training.TestMeans(accelerator, images, run.eval_batch_size)
+            means = training.TestMeans(accelerator, of.test.select(of.test_indices(task)), run.eval_batch_size)
             mean = means(lambda batch, generator: {"accuracy": strategy.accuracy(eval_model, batch)})
             eval_model.train()
             return round(mean["accuracy"], 6)  # float32 gives no more digits
@@ -91,9 +90,8 @@ def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, m
         def watch():
             if batches.phase_done:
                 return {}  # just told by `after_step`
-            return {
-                f"accuracy_task_{task}": value for task, value in enumerate(accuracies(strategy.task + 1, watched), 1)
-            }
+            values = accuracies(strategy.task + 1, watched)
+            return {f"accuracy_task_{task}": value for task, value in enumerate(values, 1)}
 
         def after_step(step):
             if not batches.phase_done:
