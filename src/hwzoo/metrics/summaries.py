@@ -91,6 +91,9 @@ def cut_to(text: str, num_words: int) -> str:
     Args:
         text: that is cut behind a word.
         num_words: at most so many.
+
+    Returns:
+        The text up to the end of its word of that number; all of a shorter one.
     """
     words = words_of(text)
     return text if len(words) <= num_words else text[: words[num_words - 1][2] if num_words else 0]

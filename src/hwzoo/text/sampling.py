@@ -161,6 +161,9 @@ class DigitLaw:
         Args:
             num: how many.
             generator: of the draws.
+
+        Returns:
+            A text of so many characters.
         """
         digits = generator.choices(range(NUM_DIGITS), self.stationary.tolist())
         while len(digits) < num:
@@ -318,6 +321,9 @@ def token_curves(laws: Mapping[str, tuple[Tensor, Tensor]], num: int = 20) -> di
     Args:
         laws: by name, probabilities and counts, (tokens,) each.
         num: tokens that are shown.
+
+    Returns:
+        By the panel's title, by the curve's label: x, y and the style of matplotlib.
     """
     order = list(laws.values())[-1][0].argsort(descending=True)[:num]
     ranks, curves = list(range(1, len(order) + 1)), {}

@@ -234,6 +234,9 @@ def table(
         differences: by the system's name, by the score's, `mean`, `low` and `high`.
         tested: the score whose differences are shown.
         against: the system that they are from.
+
+    Returns:
+        Lines of text.
     """
     lines = [["system", *columns, f"{tested} less that of {against}"], ["---"] * (len(columns) + 2)]
     for name, row in scores.items():
