@@ -1,6 +1,7 @@
 """
 Classifies texts by the labels' log-probabilities in a language model, without training: zero- and few-shot; by the sum
-over a label's tokens, by their mean, and calibrated with texts without content (Zhao et al., arXiv:2102.09690).
+over a label's tokens, by their mean, calibrated with texts without content (Zhao et al., arXiv:2102.09690), and with a
+temperature that is fitted on validation texts (Guo et al., arXiv:1706.04599).
 
     python recipes/classify_by_prompt.py
     python recipes/classify_by_prompt.py --model_name_or_path openai-community/gpt2 --train_file train.csv
@@ -10,11 +11,12 @@ over a label's tokens, by their mean, and calibrated with texts without content 
 The first, 40 seconds on 2 CPU cores, trains a small byte-level T5 to say of an English noun whether it is singular or
 plural, on three singulars for each plural, so that it prefers the singular whatever the word, and tests what
 calibration makes of that. The output folder gets all_results.json, failures.jsonl, reliability.png (accuracy over
-confidence) and accuracy.png; docs/text_prompts.md says what they mean.
+confidence), accuracy.png; docs/text_prompts.md says what they mean.
 """
 
 import random
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -23,7 +25,7 @@ from transformers import set_seed
 from hwzoo import hub, text, training
 from hwzoo.errors import UsageError
 from hwzoo.loading import TRUST
-from hwzoo.text.scoring import label_words, reliability_curves
+from hwzoo.text.scoring import label_words, reliability_curves, wrong_labels
 from hwzoo.text.sources import singular_or_plural
 from hwzoo.training import flag
 
@@ -41,6 +43,7 @@ class Settings(training.Flags):
     )
     data_dir: str | None = flag(None, "folder that holds the data set's; HWZOO_DATA_DIR when not given")
     train_file: str | None = flag(None, "json, jsonl or csv, plain or .gz; in place of --dataset_name")
+    validation_file: str | None = flag(None, "the same for what a temperature is fitted on; none without it")
     test_file: str | None = flag(None, "the same for the test")
     text_column: str | None = flag(None, "column of the texts; document, article, text or source when not given")
     label_column: str = flag("label", "column of the labels")
@@ -78,22 +81,13 @@ def main(settings: Settings, prompts: Prompts, base: Base) -> dict:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     # 2. data: texts, and labels in words
-    given = settings.dataset_name or settings.train_file or settings.test_file
+    given = settings.dataset_name or settings.train_file or settings.validation_file or settings.test_file
     if base.model_name_or_path is None and given:
-        raise UsageError(
-            "--model_name_or_path is needed: the base that is trained here knows singular and plural only"
-        )
-    if not given:
-        pairs = singular_or_plural()
-    else:
-        columns = text.Columns(settings.text_column, settings.label_column, source_prefix="")
-        files = {"train": settings.train_file, "test": settings.test_file}
-        try:
-            pairs = text.load_text(settings.dataset_name or "", settings.data_dir, files, columns)
-        except UsageError as error:
-            raise UsageError(str(error).replace("--summary_column", "--label_column")) from error
+        raise UsageError("--model_name_or_path is needed: the base trained here knows singular and plural only")
+    pairs = labelled(settings) if given else singular_or_plural()
     test = pairs.test[: settings.max_predict_samples]
-    values = sorted({each.target for each in [*pairs.train, *test]})
+    validation = [] if pairs.validation is pairs.test else pairs.validation  # where there is no test split
+    values = sorted({each.target for each in [*pairs.train, *validation, *test]})
     words = label_words(values, settings.labels)
     labels = list(words.values())
     if len(labels) < 2:
@@ -119,47 +113,57 @@ def main(settings: Settings, prompts: Prompts, base: Base) -> dict:
         hub.save(model, folder / "base", also=(tokenizer,))
 
     # 4. log-probabilities of all labels after each prompt, and after those whose text says nothing
-    def scores(contexts: list[str]) -> text.LabelScores:
-        limits = {"batch_size": settings.per_device_eval_batch_size, "max_source_length": settings.max_source_length}
-        return text.score_labels(model, tokenizer, contexts, labels, **limits)
+    def asked_of(part: list[text.Example], num: int) -> list[str]:
+        return [text.hard_prompt(each, prompts.template, examples[:num]) for each in part]
 
+    limits = {"batch_size": settings.per_device_eval_batch_size, "max_source_length": settings.max_source_length}
+    scores = partial(text.score_labels, model, tokenizer, labels=labels, **limits)
     examples = [(shot, words[shot.target]) for shot in draw.sample(pairs.train, most)]
-    truth = torch.tensor([values.index(each.target) for each in test])
+    truth, fitted_to = (torch.tensor([values.index(each.target) for each in part]) for part in (test, validation))
     free = [text.Example("", "", (), text=each) for each in prompts.content_free]
     results, failures, shares = {}, [], {}
     for num in sorted(set(prompts.shots)):
-        contexts = [text.hard_prompt(each, prompts.template, examples[:num]) for each in test]
-        found = scores(contexts)
-        prior = scores([text.hard_prompt(each, prompts.template, examples[:num]) for each in free]).raw()
+        found, prior = scores(contexts=asked_of(test, num)), scores(contexts=asked_of(free, num)).raw()
         results[f"content_free_{num}_shot"] = dict(zip(labels, prior.mean(0).tolist(), strict=True))
         ways = {"raw": found.raw(), "normalized": found.normalized(), "calibrated": text.calibrate(found.raw(), prior)}
+        if validation:
+            told = scores(contexts=asked_of(validation, num)).log_probs
+            results[f"temperature_{num}_shot"] = temperature = text.fit_temperature(told, fitted_to)
+            ways["temperature"] = (found.log_probs / temperature).softmax(-1)
         for way, probabilities in ways.items():
             name = f"{num}_shot_{way}"
             results[name] = text.confidence_scores(probabilities, truth)
             results[f"test_accuracy_{name}"] = shares[name] = results[name].pop("accuracy")
-            print(f"{name:>20}: accuracy {shares[name]:.3f}", flush=True)
-            for context, row, right in zip(contexts, probabilities, truth.tolist(), strict=True):
-                if (answer := row.argmax().item()) != right:
-                    told = {"prediction": labels[answer], "label": labels[right], "confidence": row[answer].item()}
-                    failures.append({"prompt": name, "source": context} | told)
+            wrong = wrong_labels(asked_of(test, num), probabilities, truth, labels)
+            failures += [{"prompt": name} | row for row in wrong]
+            error = results[name]["calibration_error"]
+            print(f"{name:>20}: accuracy {shares[name]:.3f}, calibration error {error:.3f}", flush=True)
 
     # 5. save
     what = base.model_name_or_path or f"a {base.architecture} model trained here for {base.pretrain_steps} steps"
     protocol = [
-        f"{pairs.name}: {len(test)} test texts, labels {', '.join(labels)}",
-        *([pairs.note] if pairs.note else []),
+        f"{pairs.name}: {len(test)} test texts, labels {', '.join(labels)}" + f"; {pairs.note}" * bool(pairs.note),
         f"model: {what}",
         f"prompts from {prompts.template!r}, the same examples in all prompts of so many shots, seed {settings.seed}",
         "raw: the label with the largest sum of log-probabilities of its tokens; normalized: with the largest mean; "
         f"calibrated: raw, divided by the mean for the texts {prompts.content_free}; confidence: the probability of "
-        "the answer among the labels; calibration error over 10 bins",
+        "the answer among the labels; calibration error over 10 bins, interval: 95 % of 1,000 resampled test sets",
+        *([f"temperature: of the sums, fitted on {len(validation)} validation texts"] if validation else []),
     ]
-    results["protocol"] = "; ".join(protocol)
-    training.save_results(folder, results, failures, settings, prompts, base)
+    training.save_results(folder, results | {"protocol": "; ".join(protocol)}, failures, settings, prompts, base)
     training.save_shares(shares, len(test), folder / "accuracy.png", label="accuracy on test texts")
     panels = reliability_curves(results, sorted(set(prompts.shots)))
     training.save_functions(panels, folder / "reliability.png", xlabel="confidence", limits=(0, 1))
-    return results
+    return results | {"protocol": "; ".join(protocol)}
+
+
+def labelled(settings: Settings) -> text.TextSplits:
+    columns = text.Columns(settings.text_column, settings.label_column, source_prefix="")
+    files = {split: getattr(settings, f"{split}_file") for split in ("train", "validation", "test")}
+    try:
+        return text.load_text(settings.dataset_name or "", settings.data_dir, files, columns)
+    except UsageError as error:
+        raise UsageError(str(error).replace("--summary_column", "--label_column")) from error
 
 
 if __name__ == "__main__":

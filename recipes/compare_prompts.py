@@ -138,7 +138,8 @@ def main(settings: Settings, base: Base, prompts: Prompts) -> dict:
     for name in prompts.tuning:
         torch.manual_seed(settings.seed)
         network, rate = tunable(name), rates.get(name, prompts.prompt_learning_rate)
-        watch = compared.watch(network, asked["no_prompt"], prompts.max_steps) if name == "prompt_tuning" else None
+        watched = network, asked["no_prompt"], prompts.max_steps, targets
+        watch = compared.watch(*watched) if name == "prompt_tuning" else None
         compared.train(name, network, contexts, targets, prompts.max_steps, rate, watch)
         compared.test(name, network, asked["no_prompt"])
 
@@ -161,6 +162,7 @@ def main(settings: Settings, base: Base, prompts: Prompts) -> dict:
     training.save_functions(curves, path, xlabel="examples in the prompt", limits=(0, 1))
     curves, path = compared.token_curves(), folder / "first_tokens.png"
     training.save_functions(curves, path, xlabel="step of the soft prompt", limits=(0, 1))
+    training.save_functions(compared.distance_curves(), folder / "common_tokens.png", xlabel="step of the soft prompt")
     return results
 
 

@@ -78,9 +78,8 @@ def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, m
 
         # 6. training; after the last step of a phase the strategy keeps what it needs, and all tasks are tested
         def accuracy_on(task, of):
-            images = of.test.select(of.test_indices(task))
             eval_model = state.eval_model.eval()
-            means = training.TestMeans(accelerator, images, run.eval_batch_size)
+            means = training.TestMeans(accelerator, of.test.select(of.test_indices(task)), run.eval_batch_size)
             mean = means(lambda batch, generator: {"accuracy": strategy.accuracy(eval_model, batch)})
             eval_model.train()
             return round(mean["accuracy"], 6)  # float32 gives no more digits
@@ -113,7 +112,8 @@ def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, m
             if limit is None and not scores.rows:  # no training: the model as it was loaded
                 strategy.task = phases[-1][1]
                 scores.add(accuracies())
-            return metrics.continual_results(scores, strategy) | {"protocol": protocol(run, data, tasks, stream)}
+            results = metrics.continual_results(scores, strategy, None if limit else accuracies(of=stream.seen()))
+            return results | {"protocol": protocol(run, data, tasks, stream)}
 
         # 8. save
         def save(folder, results, history, limit):
@@ -159,7 +159,7 @@ def protocol(run, data, tasks, stream) -> str:
     about = f"{tasks.num_tasks} tasks ({tasks.stream}, {tasks.scenario}-incremental)"
     return "; ".join((
         f"{data.described}, {about if tasks.num_tasks > 1 else 'all classes in one task'}",
-        f"accuracy on all {len(stream.test)} test images, the mean over the tasks, after the last one",
+        f"accuracy on all {len(stream.test)} test images (train_accuracy: of training), mean over tasks, at the end",
         "among the outputs of the image's own task" if tasks.scenario == "task" else "among all outputs seen",
         training.weights_of(run),
     ))  # fmt: skip

@@ -188,3 +188,18 @@ def test_the_device_of_a_stream(make_stream):
     assert {data.images.device.type for data in (stream.train, stream.test)} == {"meta"}
     assert stream.train.task_ids.device.type == "meta" and stream.num_tasks == 3
     assert replace(stream, num_tasks=1).num_tasks == 1
+
+
+@pytest.mark.parametrize("kind", ["split", "permuted"])
+def test_training_images_in_place_of_test_images(kind, image_set):
+    """The first of each task, as many as there are test images or training images, whichever are fewer."""
+    train, test = image_set(12, 4), image_set(8 if kind == "split" else 20, 4, seed=1)
+    stream = split(train, test, 2, "class") if kind == "split" else permuted(train, test, 2, "class", seed=1)
+    seen = stream.seen()
+    for task in range(2):
+        where, theirs = seen.test_indices(task), stream.train_indices(task, task)
+        num = 4 if kind == "split" else 12
+        assert where.stop - where.start == num
+        assert torch.equal(seen.test.images[where], stream.train.images[theirs][:num])
+        assert torch.equal(seen.test.labels[where], stream.train.labels[theirs][:num])
+    assert seen.train is stream.train

@@ -12,7 +12,7 @@ from hwzoo import hub, text, training
 from hwzoo.training import parse_arguments
 
 TINY = {"config_d_model": 16, "config_num_layers": 1, "pretrain_steps": 2, "max_predict_samples": 12, "shots": [0, 2]}
-WAYS = ("raw", "normalized", "calibrated")
+WAYS = ("raw", "normalized", "calibrated", "temperature")
 REVIEWS = [("fine", "1"), ("dull", "0"), ("very good", "1"), ("far too long", "0"), ("I laughed", "1"), ("no", "0")]
 
 
@@ -53,13 +53,16 @@ def test_what_a_run_leaves(recipe, tmp_path):
     results = run(recipe, tmp_path, seed=3)
     assert json.loads((tmp_path / "all_results.json").read_text()) == results
     names = [f"{num}_shot_{way}" for num in (0, 2) for way in WAYS]
-    keys = {"content_free_0_shot", "content_free_2_shot", "protocol", *names, *(f"test_accuracy_{n}" for n in names)}
+    keys = {f"{kind}_{num}_shot" for kind in ("content_free", "temperature") for num in (0, 2)}
+    keys |= {"protocol", *names, *(f"test_accuracy_{n}" for n in names)}
     assert results.keys() == keys
     failures = [json.loads(line) for line in (tmp_path / "failures.jsonl").read_text().splitlines()]
     for name in names:
         wrong = [row for row in failures if row["prompt"] == name]
         assert results[f"test_accuracy_{name}"] == pytest.approx(1 - len(wrong) / 12)
         assert sum(row["num"] for row in results[name]["reliability"]) == 12
+        low, high = results[name]["calibration_error_interval"]
+        assert 0 <= low <= high <= 1
         assert {"singular", "plural"} >= {row["prediction"] for row in wrong}
         if wrong:
             mean = sum(row["confidence"] for row in wrong) / len(wrong)
@@ -88,11 +91,24 @@ def test_own_texts_with_labels_in_words(recipe, given, no_pictures, tmp_path):
         expected = text.confidence_scores(probabilities, truth)
         assert results[f"test_accuracy_0_shot_{way}"] == expected["accuracy"]
         assert results[f"0_shot_{way}"]["calibration_error"] == pytest.approx(expected["calibration_error"], rel=1e-3)
-    assert not (tmp_path / "out" / "base").exists()
+    assert not (tmp_path / "out" / "base").exists() and "temperature_0_shot" not in results
     for line in (tmp_path / "out" / "failures.jsonl").read_text().splitlines():
         row = json.loads(line)
         shots = row["source"].split("\n")[:-1]
         assert len(shots) == int(row["prompt"][0]) and {each.split()[-1] for each in shots} <= {"bad", "good"}
+
+
+def test_a_temperature_from_validation_texts(recipe, given, no_pictures, tmp_path):
+    (tmp_path / "validation.csv").write_text("text,label\nI wept,0\nbright,1\nslow,0\n")
+    own = {"validation_file": str(tmp_path / "validation.csv"), "shots": [0]}
+    results = run(recipe, tmp_path / "out", **given | own)
+    model, tokenizer = text.load_base(given["model_name_or_path"], hub.load)
+    contexts = [f"{each}. It was" for each in ("I wept", "bright", "slow")]
+    told = text.score_labels(model, tokenizer, contexts, ["0", "1"]).log_probs
+    expected = text.fit_temperature(told, torch.tensor([0, 1, 0]))
+    assert results["temperature_0_shot"] == pytest.approx(expected, rel=1e-4)
+    assert results["test_accuracy_0_shot_temperature"] == results["test_accuracy_0_shot_raw"]
+    assert "fitted on 3 validation texts" in results["protocol"]
 
 
 BAD = {

@@ -80,7 +80,14 @@ def test_what_a_run_leaves(recipe, data, tmp_path, capsys):
     results = run(recipe, data, folder, seed=3)
     assert json.loads((folder / "all_results.json").read_text()) == json.loads(json.dumps(results))
     names = [f"test_accuracy_{name}" for name in [*PROMPTS, *TUNED]]
-    assert list(results) == ["trainable_params", "train_runtime", *names, "soft_prompt_first_tokens", "protocol"]
+    assert list(results) == [
+        "trainable_params",
+        "train_runtime",
+        *names,
+        "soft_prompt_first_tokens",
+        "soft_prompt_distances",
+        "protocol",
+    ]
     assert list(results["trainable_params"]) == list(results["train_runtime"]) == ["base", *TUNED]
     assert results["trainable_params"]["prompt_tuning"] == 2 * 16
     assert results["trainable_params"]["full"] == results["trainable_params"]["base"]
@@ -93,6 +100,10 @@ def test_what_a_run_leaves(recipe, data, tmp_path, capsys):
     watched = results["soft_prompt_first_tokens"]
     assert [row["step"] for row in watched] == [step for step in (0, 1, 2, 3) for _ in range(3)]
     assert {row["source"] for row in watched} == {"foxx", "catx", "dogx"}
+    distances = results["soft_prompt_distances"]
+    assert [row["step"] for row in distances] == [0, 1, 2, 3]
+    for row in distances:
+        assert 0 < row["to_answers"] < 0.694 and 0 < row["to_first_tokens"] < 0.694 and row["information"] >= -1e-9
     for row in watched:
         values = [value for _, value in row["tokens"]]
         assert len(values) == 5 and values == sorted(values, reverse=True) and 0 < sum(values) <= 1

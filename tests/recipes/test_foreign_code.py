@@ -181,6 +181,7 @@ PROMPTS = [*WORDS, "--pretrain_steps=1", "--max_steps=1", "--num_virtual_tokens=
 PROMPTS += ["--per_device_train_batch_size=2"]
 LABELS = ["--train_file={pairs}/train.jsonl", "--test_file={pairs}/test.jsonl", "--text_column=source"]
 LABELS += ["--label_column=target", "--shots=0"]
+SAMPLING = ["--prompt=a", "--digits_prompt=a", "--num_draws=100", "--num_lists=1", "--num_digits=20"]
 IMAGES = ["--dataset_name=digits", "--classifier={classifier}", "--num_samples=20"]
 TEXT = ("t5", "tokenizer", "generation")
 # What a recipe with the flag is given; which folders may serve as what.
@@ -191,6 +192,10 @@ CASES = {
     ),
     ("classify_by_prompt", "model_name_or_path"): (LABELS, (*TEXT, "gpt2")),
     ("compare_prompts", "model_name_or_path"): (PROMPTS, (*TEXT, "gpt2")),
+    ("explore_sampling", "model_name_or_path"): (SAMPLING, (*TEXT, "gpt2")),
+    ("compare_checkpoints", "model_name_or_path"): (["--dataset_name=digits"], ("images",)),
+    ("compare_checkpoints", "classifier"): (["--model_name_or_path={vae}", "--dataset_name=digits"], ("images",)),
+    ("compare_summaries", "models"): (["--test_file={pairs}/train.jsonl", "--text_column=source"], TEXT),
     ("sample", "model_name_or_path"): (["--num_samples=2"], ("images",)),
     ("evaluate_generator", "model_name_or_path"): (IMAGES, ("images", "pipeline", "component")),
     # Nothing foreign can serve here: there is no flag.
@@ -213,7 +218,9 @@ CASES = {
         if recipe.stem not in ("train_t5", "train_policy_gradient")
     },
 }  # fmt: skip
-SERVES = {"train_t5", "classify_by_prompt", "compare_prompts", "sample", "evaluate_generator"}
+SERVES = {"train_t5", "classify_by_prompt", "compare_prompts", "explore_sampling", "sample", "evaluate_generator"}
+SERVES |= {"compare_summaries"}
+NAMES_OF_MODELS = {"second_classifier", "model_name_or_path", "models", "tokenizer_name", "classifier"}
 
 
 def types_of(recipe: ModuleType) -> list[type]:
@@ -224,10 +231,7 @@ def test_every_flag_that_names_a_model_is_tried():
     found, trusting = set(), set()
     for path in sorted(RECIPES.glob("[!_]*.py")):
         names = {each.name for kind in types_of(load_recipe(path.stem)) for each in fields(kind)}
-        found |= {
-            (path.stem, name)
-            for name in names & {"model_name_or_path", "tokenizer_name", "classifier", "second_classifier"}
-        }
+        found |= {(path.stem, name) for name in names & NAMES_OF_MODELS}
         trusting |= {path.stem} if "trust_remote_code" in names else set()
     assert found == CASES.keys() and trusting == SERVES
 
@@ -245,7 +249,8 @@ def test_code_of_a_stranger_runs_by_the_flag_alone(recipe, flag, kind, strangers
     save_pipeline(given["ddpm"])
     folder = getattr(strangers, kind)()
     assert not strangers.marker.exists()
-    arguments = [each.format(**given) for each in CASES[recipe, flag][0]] + [f"--{flag}={folder}"]
+    arguments = [each.format(**given) for each in CASES[recipe, flag][0]]
+    arguments.append(f"--{flag}={'own=' if flag == 'models' else ''}{folder}")
     module = load_recipe(recipe)
 
     status, error = command_line(module, f"--output_dir={tmp_path / 'run'}", *arguments)

@@ -101,6 +101,7 @@ def test_what_a_run_leaves(train_continual, tmp_path, capsys):
     assert len(results["untrained_accuracy"]) == len(results["seconds_per_phase"]) == 3
     assert all(seconds > 0 for seconds in [*results["seconds_per_phase"], results["train_runtime"]])
     assert sum(results["seconds_per_phase"]) == pytest.approx(results["train_runtime"], abs=0.5)
+    assert 0 <= results["train_accuracy"] <= 1 and "train_accuracy: of training" in results["protocol"]
     assert results["train_steps"] == 12
     assert results["memory_held"] == 2 * 4 * (784 * 16 + 16 + 16 * 10 + 10)
     orders = torch.tensor(results["permutations"])

@@ -1,6 +1,9 @@
 """Which prompts are compared, on which pairs, and the curves of what came out."""
 
+import math
+
 import pytest
+import torch
 
 from hwzoo import text, training
 from hwzoo.errors import UsageError
@@ -67,9 +70,13 @@ def test_the_curves():
         compared.watched.append({"step": step, "source": "fox", "tokens": tokens})
     expected = {"'a'": ((0, 1), (0.05, 0.9), ".-")}
     assert compared.token_curves() == {"probability of a first token after 'fox'": expected}
+    assert compared.distance_curves() == {}
+    compared.distances.append({"step": 0, "to_answers": 0.1, "to_first_tokens": 0.2, "information": 0.3})
+    (curves,) = compared.distance_curves().values()
+    assert [y for _, (y,), _ in curves.values()] == [0.1, 0.2, 0.3]
     assert list(compared.results()) == [
         "trainable_params", "train_runtime", *(f"test_accuracy_{name}" for name in compared.accuracy),
-        "soft_prompt_first_tokens",
+        "soft_prompt_first_tokens", "soft_prompt_distances",
     ]  # fmt: skip
 
 
@@ -83,3 +90,29 @@ def test_shares_are_drawn_with_their_standard_errors(tmp_path, monkeypatch):
     monkeypatch.setattr(training.pictures, "save_bars", lambda *arguments: drawn.append(arguments))
     training.save_shares({"a": 0.5, "b": 1.0}, 25, tmp_path / "x.png", label="share")
     assert drawn == [(["a", "b"], [0.5, 1.0], [0.1, 0.0], tmp_path / "x.png", "share")]
+
+
+def test_the_distances_of_first_tokens():
+    """Same laws tell nothing of the text; laws apart tell its logarithm; nothing common is ln 2 away."""
+    law = torch.tensor([0.5, 0.25, 0.25, 0, 0]).double()
+    same = comparison.first_token_distances(law.repeat(4, 1), law[:4], torch.tensor([0, 0, 0, 1.0]).double())
+    assert same["to_answers"] == pytest.approx(0, abs=1e-12) and same["information"] == pytest.approx(0, abs=1e-12)
+    assert same["to_first_tokens"] == pytest.approx(math.log(2))
+    apart = comparison.first_token_distances(torch.eye(5).double(), torch.full((5,), 0.2).double(), law)
+    assert apart["information"] == pytest.approx(math.log(5)) and apart["to_answers"] == pytest.approx(0, abs=1e-12)
+    # by hand: JSD of (1, 0) from (1/2, 1/2) is the entropy of (3/4, 1/4) less half of ln 2
+    pair = comparison.first_token_distances(torch.tensor([[1.0, 0]]).double(), *torch.full((2, 2), 0.5).double())
+    entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    assert pair["to_answers"] == pair["to_first_tokens"] == pytest.approx(entropy - math.log(2) / 2)
+
+
+@pytest.mark.parametrize("architecture", text.ARCHITECTURES)
+def test_the_shares_of_tokens_in_answers(architecture):
+    _, tokenizer = text.new_base(architecture, 16, 1)
+    everywhere, first = comparison.unigrams(tokenizer, ["ab", "ba", "bb", "bb"], architecture == "seq2seq")
+    a, b, space, end = tokenizer.convert_tokens_to_ids(["a", "b", " ", "</s>"])
+    further = end if architecture == "seq2seq" else space
+    assert [everywhere[each].item() for each in (a, b, further)] == pytest.approx([2 / 12, 6 / 12, 4 / 12])
+    assert everywhere.shape == (384,) and [everywhere.sum().item(), first.sum().item()] == pytest.approx([1, 1])
+    firsts = [first[a].item(), first[b].item(), first[space].item()]
+    assert firsts == ([0.25, 0.75, 0] if architecture == "seq2seq" else [0, 0, 1])

@@ -182,3 +182,40 @@ def test_a_tokenizer_whose_end_token_pads():
     expected = text.score_labels(model, tokenizer, CONTEXTS, LABELS).log_probs
     tokenizer.pad_token = tokenizer.eos_token
     assert torch.allclose(text.score_labels(model, tokenizer, CONTEXTS, LABELS).log_probs, expected, rtol=1e-4)
+
+
+def test_the_calibration_error_is_that_of_torchmetrics_and_its_interval_holds_it():
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(400, 3, generator=generator)
+    labels = torch.multinomial((logits / 2).softmax(-1), 1, generator=generator)[:, 0]  # twice as sure as right
+    scores = text.confidence_scores(logits.softmax(-1), labels)
+    truth = multiclass_calibration_error(logits.softmax(-1), labels, num_classes=3, n_bins=10, norm="l1")
+    assert scores["calibration_error"] == pytest.approx(truth.item(), abs=1e-6)
+    low, high = scores["calibration_error_interval"]
+    assert 0 < low < scores["calibration_error"] < high < 2 * scores["calibration_error"]
+    assert scores == text.confidence_scores(logits.softmax(-1), labels)  # the resampling has a seed of its own
+    certain = text.confidence_scores(torch.eye(3)[labels], labels)
+    assert certain["calibration_error"] == 0 and certain["calibration_error_interval"] == [0, 0]
+
+
+def test_the_temperature_is_found_again_and_is_the_best():
+    generator = torch.Generator().manual_seed(1)
+    scores = torch.randn(20_000, 3, generator=generator)
+    labels = torch.multinomial(scores.softmax(-1), 1, generator=generator)[:, 0]
+    assert text.fit_temperature(scores * 2.5, labels) == pytest.approx(2.5, rel=0.05)
+    few = scores[:50] * 2.5, labels[:50]
+    best = text.fit_temperature(*few)
+
+    def loss(temperature: float) -> float:
+        return torch.nn.functional.cross_entropy(few[0].double() / temperature, few[1]).item()
+
+    assert loss(best) <= min(loss(best * factor) for factor in (0.99, 1.01, 0.5, 2))
+    assert torch.equal((few[0] / best).argmax(-1), few[0].argmax(-1))
+
+
+def test_a_temperature_beyond_the_border_is_the_border():
+    scores, right = torch.tensor([[3.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1])
+    assert text.fit_temperature(scores, right) == pytest.approx(1 / 1000)
+    assert text.fit_temperature(scores, 1 - right) == pytest.approx(1000)

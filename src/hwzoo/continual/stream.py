@@ -62,6 +62,14 @@ class Stream:
         """Where in `test` the images of a task stand."""
         return _indices(self.test.task_ids, task, task)
 
+    def seen(self) -> "Stream":
+        """The stream with training images, the first of each task, in place of its test images, at most as many."""
+        parts = []
+        for task in range(self.num_tasks):
+            train, test = self.train_indices(task, task), self.test_indices(task)
+            parts.append(torch.arange(train.start, min(train.stop, train.start + test.stop - test.start)))
+        return replace(self, test=self.train.select(torch.cat(parts)))
+
     def to(self, device: torch.device | str) -> "Stream":
         """The stream with its images on a device."""
         return replace(self, train=self.train.to(device), test=self.test.to(device))

@@ -2,7 +2,13 @@
 
 from .codes import code_counts, code_scores
 from .continual import continual_metrics, continual_results, lower_bound
-from .discriminators import discriminator_mlp, discriminator_values, logit_gradient, train_discriminators
+from .discriminators import (
+    discriminator_mlp,
+    discriminator_values,
+    logit_gradient,
+    separation,
+    train_discriminators,
+)
 from .divergence import (
     jensen_shannon_divergence,
     normal_log_density,
@@ -98,6 +104,7 @@ __all__ = [
     "penalised_wasserstein",
     "precision_recall",
     "segments",
+    "separation",
     "train_discriminators",
     "unwarp",
     "warp",

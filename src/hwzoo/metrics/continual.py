@@ -73,21 +73,24 @@ def _remark(results: dict[str, Any], rows: Sequence[Sequence[float]], strategy: 
     )
 
 
-def continual_results(scores: Any, strategy: Any) -> dict[str, Any]:
+def continual_results(scores: Any, strategy: Any, seen: Sequence[float] | None = None) -> dict[str, Any]:
     """
     What a run of continual learning has measured, for all_results.json.
 
     Args:
         scores: a `continual.Scores`.
         strategy: a `continual.Strategy`.
+        seen: the accuracy on training images of each task at the end, if that is told too.
 
     Returns:
-        `continual_metrics`, `accuracy_matrix` (a row after each task, fractions), `untrained_accuracy`,
+        `continual_metrics`, `train_accuracy` (the mean of `seen`; less `average_accuracy` it is the gap between
+        training and test), `accuracy_matrix` (a row after each task, fractions), `untrained_accuracy`,
         `seconds_per_phase`, `memory_held` (bytes), of a permuted stream its `permutations`, and, where the run has
         ended within 0.02 of its `lower_bound`, a `remark` that says so and what helps.
     """
     rows, permutations = scores.rows or [scores.untrained], strategy.stream.permutations
     results = continual_metrics(rows, scores.untrained)
+    results |= {} if seen is None else {"train_accuracy": _mean(seen)}
     results |= {"accuracy_matrix": rows, "untrained_accuracy": scores.untrained}
     results |= {"seconds_per_phase": scores.seconds, "memory_held": strategy.memory_held()}
     results |= {} if permutations is None else {"permutations": permutations.tolist()}

@@ -121,3 +121,25 @@ def logit_gradient(loss: Logits, logits: Tensor) -> Tensor:
     logits = logits.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(loss(logits) * len(logits), logits)
     return gradient.abs()
+
+
+def separation(higher: Tensor, lower: Tensor) -> dict[str, float]:
+    """
+    How well scores tell two sets apart: the probability that one of the first is above one of the second, a tie
+    counted half, which is the area under the ROC curve.
+
+    Args:
+        higher: scores of those that should have the larger ones, (num,).
+        lower: of the others, (other num,).
+
+    Returns:
+        `auroc` in [0, 1], 0.5 by chance; `standard_error` (Hanley and McNeil 1982).
+    """
+    from sklearn.metrics import roc_auc_score
+
+    num, other = len(higher), len(lower)
+    # Not torchmetrics': it takes the sigmoid of what is no probability, and large logits become ties.
+    area = float(roc_auc_score([1] * num + [0] * other, torch.cat([higher, lower]).double().tolist()))
+    above, below = area / (2 - area), 2 * area**2 / (1 + area)
+    variance = area * (1 - area) + (num - 1) * (above - area**2) + (other - 1) * (below - area**2)
+    return {"auroc": area, "standard_error": (max(0.0, variance) / (num * other)) ** 0.5}

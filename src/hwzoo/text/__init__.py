@@ -31,7 +31,7 @@ from .prompts import (
     new_base,
     tune,
 )
-from .scoring import CONTENT_FREE, LabelScores, calibrate, confidence_scores, score_labels
+from .scoring import CONTENT_FREE, LabelScores, calibrate, confidence_scores, fit_temperature, score_labels
 from .settings import (
     DataSettings,
     GenerationSettings,
@@ -91,6 +91,7 @@ __all__ = [
     "few_shot_prompt",
     "few_shot_prompts",
     "first_token_probabilities",
+    "fit_temperature",
     "follow_cache_name",
     "generate_answers",
     "generation_config",

@@ -6,17 +6,27 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import UsageError
 from .adapters import add_adapter, count_trainable
-from .prompts import check_template, encode, first_token_probabilities, generate_answers, hard_prompt, tune
+from .prompts import (
+    check_template,
+    encode,
+    first_token_probabilities,
+    generate_answers,
+    hard_prompt,
+    next_token_logits,
+    tune,
+)
 from .sources import Example, TextSplits
 
 TEMPLATES = {True: "{task}: {text}", False: "The {task} of {text} is"}  # of an encoder-decoder, or a causal model
 
 NUM_WATCHED, NUM_TOP_TOKENS = 3, 5  # contexts on which a growing soft prompt is watched, and tokens that are told
+NUM_AVERAGED = 40  # contexts over which the laws of first tokens are averaged
 WATCHED_STEPS = {0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000}
 SHOWN_PROBABILITY = 0.1  # first tokens that never are more probable are not drawn
 
@@ -37,7 +47,7 @@ class PromptComparison:
         accuracy: the share of answers that equal a reference, in [0, 1].
         failures: `prompt` (the name), `source`, `prediction` and `references` of each other answer.
         trainable_params, train_runtime: how many were trained, and in how many seconds.
-        watched: of `watch`.
+        watched, distances: of `watch`.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -52,6 +62,7 @@ class PromptComparison:
     trainable_params: dict[str, int] = field(default_factory=dict)
     train_runtime: dict[str, float] = field(default_factory=dict)
     watched: list[dict] = field(default_factory=list)
+    distances: list[dict] = field(default_factory=list)
 
     def train(
         self, name: str, network: nn.Module, contexts: Sequence[str], targets: Sequence[str], steps: int, rate: float,
@@ -101,25 +112,33 @@ class PromptComparison:
         self.accuracy[name] = 1 - len(wrong) / len(self.test_pairs)
         print(f"{name:>16}: accuracy {self.accuracy[name]:.3f}", flush=True)
 
-    def watch(self, network: nn.Module, contexts: Sequence[str], last_step: int) -> Callable[[int], None]:
+    def watch(
+        self, network: nn.Module, contexts: Sequence[str], last_step: int, targets: Sequence[str]
+    ) -> Callable[[int], None]:
         """
-        A `before_step` that adds to `watched`, at steps ever further apart and the last: `step`, `source` (each of
-        the first three contexts), and `tokens`, the five most probable first tokens with their probabilities.
+        A `before_step` that adds, at steps ever further apart and the last, to `watched`: `step`, `source` (each of
+        the first three contexts), and `tokens`, the five most probable first tokens with their probabilities; and to
+        `distances`: `step` and `first_token_distances` over the first forty contexts.
 
         Args:
             network: that is trained.
-            contexts: the first three of them are asked.
+            contexts: that are asked.
             last_step: number of steps of the training.
+            targets: the answers of training.
 
         Returns:
             The `before_step` for `train`.
         """
+        commons = unigrams(self.tokenizer, targets, network.config.is_encoder_decoder)
 
         def before_step(step: int):
             if step in WATCHED_STEPS or step == last_step:
                 for context in contexts[:NUM_WATCHED]:
                     top = first_token_probabilities(network, self.tokenizer, context, NUM_TOP_TOKENS)
                     self.watched.append({"step": step, "source": context, "tokens": top})
+                asked = [next_token_logits(network, self.tokenizer, each) for each in contexts[:NUM_AVERAGED]]
+                laws = torch.stack(asked).double().softmax(-1)
+                self.distances.append({"step": step} | first_token_distances(laws, *commons))
 
         return before_step
 
@@ -127,7 +146,8 @@ class PromptComparison:
         """What all_results.json gets: all but the failures."""
         accuracy = {f"test_accuracy_{name}": value for name, value in self.accuracy.items()}
         trained = {"trainable_params": self.trainable_params, "train_runtime": self.train_runtime}
-        return trained | accuracy | {"soft_prompt_first_tokens": self.watched}
+        watched = {"soft_prompt_first_tokens": self.watched, "soft_prompt_distances": self.distances}
+        return trained | accuracy | watched
 
     def shot_curves(self) -> dict[str, dict[str, tuple]]:
         """The panel of `save_functions` with the accuracy over the number of examples; none without such prompts."""
@@ -151,6 +171,64 @@ class PromptComparison:
                 curve = (*zip(*points, strict=True), ".-")
                 panels.setdefault(f"probability of a first token after {source!r}", {})[repr(token)] = curve
         return panels
+
+    def distance_curves(self) -> dict[str, dict[str, tuple]]:
+        """The panel of `save_functions` with `distances` by step; none without a soft prompt."""
+        steps = [row["step"] for row in self.distances]
+        named = {
+            "to_answers": "from tokens of the answers", "to_first_tokens": "from first tokens of the answers",
+            "information": "of the text in it",
+        }  # fmt: skip
+        curves = {label: (steps, [row[key] for row in self.distances], ".-") for key, label in named.items()}
+        return {"first token of an answer (nats)": curves} if steps else {}
+
+
+def unigrams(
+    tokenizer: PreTrainedTokenizerBase, answers: Sequence[str], is_encoder_decoder: bool
+) -> tuple[Tensor, Tensor]:
+    """
+    How often tokens are in answers, anywhere and as the first.
+
+    Args:
+        tokenizer: of the model.
+        answers: of training, without contexts.
+        is_encoder_decoder: whether the model is sequence-to-sequence.
+
+    Returns:
+        Shares of all tokens, and of the first ones, float64 (tokens,) each.
+    """
+    rows = encode(tokenizer, [""] * len(answers), answers, is_encoder_decoder, end=False)
+    ids = [row["labels"][row["labels"] >= 0] for row in rows]
+    parts = torch.cat(ids), torch.stack([each[0] for each in ids])
+    return tuple(torch.bincount(part, minlength=len(tokenizer)).double() / len(part) for part in parts)
+
+
+def first_token_distances(laws: Tensor, answers: Tensor, first_tokens: Tensor) -> dict[str, float]:
+    """
+    What a prompt that fails says: common tokens, whatever the text.
+
+    Args:
+        laws: of the first token after several texts, (texts, tokens), each row with the sum 1; there may be more
+            tokens than the tokenizer has.
+        answers: shares of tokens in answers, (tokens,).
+        first_tokens: shares of first tokens of answers, (tokens,).
+
+    Returns:
+        In nats: `to_answers` and `to_first_tokens`, the Jensen-Shannon divergence of the mean law from these shares,
+        from 0 to ln 2; `information`, the Jensen-Shannon divergence of the laws from one another, which is how much a
+        first token tells of the text, from 0 to the logarithm of their number.
+    """
+    mean = laws.mean(0)
+
+    def entropy(law: Tensor) -> Tensor:
+        return -torch.special.xlogy(law, law).sum(-1)
+
+    def divergence(shares: Tensor) -> float:
+        shares = nn.functional.pad(shares, (0, len(mean) - len(shares)))
+        return (entropy((mean + shares) / 2) - (entropy(mean) + entropy(shares)) / 2).item()
+
+    told = {"to_answers": divergence(answers), "to_first_tokens": divergence(first_tokens)}
+    return told | {"information": (entropy(mean) - entropy(laws).mean()).item()}
 
 
 def prompts_in_words(

@@ -325,9 +325,10 @@ def generate_answers(
     max_new_tokens: int,
     batch_size: int,
     max_source_length: int | None = None,
+    **way,
 ) -> list[str]:
     """
-    What a model, or an adapter on it, answers: greedy, up to the first line break, without white space at both ends.
+    What a model, or an adapter on it, answers, up to the first line break, without white space at both ends.
 
     A batch holds contexts of one length, so that nothing is padded: with an adapter of prompts before padded texts the
     positions of a causal model would be wrong.
@@ -339,6 +340,7 @@ def generate_answers(
         max_new_tokens: of an answer.
         batch_size: contexts at most that are answered at once.
         max_source_length: tokens of a context; of longer ones the last stay.
+        way: `do_sample`, `temperature` and so on of `generate`; greedy when not given.
 
     Returns:
         An answer to each context, in their order.
@@ -359,7 +361,9 @@ def generate_answers(
                 warnings.filterwarnings("ignore", "Position ids are not supported")
                 ids = model.generate(
                     input_ids=input_ids, attention_mask=torch.ones_like(input_ids), max_new_tokens=max_new_tokens,
-                    do_sample=False, num_beams=1, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id,
+                    # A model warns of its own padding token wherever it reads one.
+                    num_beams=1, eos_token_id=ends, pad_token_id=tokenizer.eos_token_id,
+                    **{"do_sample": False} | way,
                 )  # fmt: skip
             texts = tokenizer.batch_decode(ids if seq2seq else ids[:, length:], skip_special_tokens=True)
             for index, text in zip(chosen, texts, strict=True):
@@ -388,13 +392,32 @@ def first_token_probabilities(
     Returns:
         Tokens as the vocabulary has them, with probabilities in [0, 1], the largest first.
     """
+    probabilities = next_token_logits(model, tokenizer, context, max_source_length).softmax(-1)
+    top = probabilities.topk(min(num, len(probabilities)))
+    pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+    return [(tokenizer.convert_ids_to_tokens(index), value) for index, value in pairs]
+
+
+@torch.no_grad()
+def next_token_logits(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, context: str, max_source_length: int | None = None
+) -> Tensor:
+    """
+    What a model, or an adapter on it, says of the first token of the answer to a context.
+
+    Args:
+        model: put into eval mode.
+        tokenizer: of its base.
+        context: a text.
+        max_source_length: tokens of the context; of a longer one the last stay.
+
+    Returns:
+        Logits, float32 (tokens,), on the CPU.
+    """
     model.eval()
     device, seq2seq = next(model.parameters()).device, model.config.is_encoder_decoder
     input_ids = torch.tensor([source_ids(tokenizer, context, seq2seq, max_source_length)], device=device)
     inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
     # A label of one token, whichever, makes the decoder write one position.
     labels = {"labels": torch.full((1, 1), tokenizer.eos_token_id, device=device)} if seq2seq else {}
-    probabilities = model(**inputs, **labels).logits[0, -1].float().softmax(-1)
-    top = probabilities.topk(min(num, len(probabilities)))
-    pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
-    return [(tokenizer.convert_ids_to_tokens(index), value) for index, value in pairs]
+    return model(**inputs, **labels).logits[0, -1].float().cpu()

@@ -2,6 +2,7 @@
 Classification without training: how probable a language model holds each label, as words, after a text.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from ..errors import UsageError
 from .batches import IGNORED_LABEL, PadBatch
 from .prompts import encode
 
+NUM_RESAMPLES = 1000
+MOST_TEMPERATURE = 1000
 CONTENT_FREE = ("N/A", "", "[MASK]")  # texts without content, those of arXiv:2102.09690
 
 
@@ -122,8 +125,10 @@ def confidence_scores(probabilities: Tensor, labels: Tensor, num_bins: int = 10)
     Returns:
         `accuracy`; `confidence_right` and `confidence_wrong`, the mean probability of the answer where it is right
         and wrong (absent where there is no such answer); `calibration_error`, the mean over the texts of
-        |accuracy - confidence| of their bin (Guo et al., arXiv:1706.04599, eq. 5); `reliability`, for each bin with
-        texts its `confidence` and `accuracy`, means, and its `num`.
+        |accuracy - confidence| of their bin (Guo et al., arXiv:1706.04599, eq. 5), and `calibration_error_interval`,
+        the 2.5 and 97.5 % quantiles of it over 1,000 sets drawn from the texts with replacement (chance alone makes
+        gaps in them, so that they lie a little high); `reliability`, for each bin with texts its `confidence` and
+        `accuracy`, means, and its `num`.
     """
     confidence, answers = probabilities.cpu().max(-1)
     right = answers == labels.cpu()
@@ -137,8 +142,63 @@ def confidence_scores(probabilities: Tensor, labels: Tensor, num_bins: int = 10)
         inside = bins == index
         means = {"confidence": confidence[inside].double().mean().item(), "accuracy": right[inside].double().mean()}
         rows.append({name: float(value) for name, value in means.items()} | {"num": int(inside.sum())})
-    gaps = [abs(row["accuracy"] - row["confidence"]) * row["num"] for row in rows]
-    return scores | {"calibration_error": sum(gaps) / len(labels), "reliability": rows}
+    gaps = right.double() - confidence.double()
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randint(len(gaps), (NUM_RESAMPLES, len(gaps)), generator=generator)
+    interval = _binned_error(gaps[drawn], bins[drawn], num_bins).quantile(torch.tensor([0.025, 0.975]).double())
+    error = _binned_error(gaps[None], bins[None], num_bins).item()
+    return scores | {
+        "calibration_error": error, "calibration_error_interval": interval.tolist(), "reliability": rows
+    }  # fmt: skip
+
+
+def _binned_error(gaps: Tensor, bins: Tensor, num_bins: int) -> Tensor:
+    """Of sets (sets, num): the sum over the bins of the absolute sums of right - confidence, over num; (sets,)."""
+    return gaps.new_zeros(len(gaps), num_bins).scatter_add_(1, bins, gaps).abs().sum(1) / gaps.shape[1]
+
+
+def fit_temperature(log_probs: Tensor, labels: Tensor) -> float:
+    """
+    The temperature T for which softmax(log_probs / T) has the smallest cross-entropy (Guo et al., arXiv:1706.04599,
+    section 4.2). It moves no answer, only how sure they are.
+
+    Args:
+        log_probs: of texts that the classifier is not tested on, (num, labels), in nats; any scores.
+        labels: int64 (num,).
+
+    Returns:
+        T, in [0.001, 1000]: at a border where the best is beyond it, as where all answers are right.
+    """
+    scores, labels = log_probs.double().cpu(), labels.cpu()[:, None]
+    low, high = -math.log(MOST_TEMPERATURE), math.log(MOST_TEMPERATURE)
+    while high - low > 1e-9:
+        # Convex in 1 / T; its derivative is the mean score of the answers drawn, less that of the labels.
+        middle = (low + high) / 2
+        drawn = ((scores * math.exp(middle)).softmax(-1) * scores).sum(-1)
+        low, high = (middle, high) if drawn.mean() <= scores.gather(-1, labels).mean() else (low, middle)
+    return math.exp(-middle)
+
+
+def wrong_labels(contexts: Sequence[str], probabilities: Tensor, truth: Tensor, labels: Sequence[str]) -> list[dict]:
+    """
+    The texts whose most probable label is wrong.
+
+    Args:
+        contexts: what stands before the label, (num,).
+        probabilities: (num, labels).
+        truth: int64 (num,).
+        labels: in words.
+
+    Returns:
+        `source`, `prediction`, `label` (the right one) and `confidence` of each.
+    """
+    confidence, answers = probabilities.cpu().max(-1)
+    rows = zip(contexts, answers.tolist(), truth.tolist(), confidence.tolist(), strict=True)
+    return [
+        {"source": context, "prediction": labels[answer], "label": labels[right], "confidence": sure}
+        for context, answer, right, sure in rows
+        if answer != right
+    ]
 
 
 def label_words(values: Sequence[str], given: Sequence[str] | None) -> dict[str, str]:
@@ -177,8 +237,9 @@ def reliability_curves(scores: Mapping[str, dict], shots: Sequence[int]) -> dict
     panels = {}
     for num in shots:
         curves: dict[str, tuple] = {"as sure as right": ([0, 1], [0, 1], "k:")}
-        for way, style in (("raw", "o-"), ("normalized", "s-"), ("calibrated", "^-")):
-            bins = scores[f"{num}_shot_{way}"]["reliability"]
-            curves[way] = ([row["confidence"] for row in bins], [row["accuracy"] for row in bins], style)
+        for way, style in (("raw", "o-"), ("normalized", "s-"), ("calibrated", "^-"), ("temperature", "v-")):
+            bins = scores.get(f"{num}_shot_{way}", {}).get("reliability")
+            if bins:
+                curves[way] = ([row["confidence"] for row in bins], [row["accuracy"] for row in bins], style)
         panels[f"accuracy, {num} shots"] = curves
     return panels

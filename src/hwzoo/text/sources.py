@@ -156,7 +156,7 @@ def load_text(
         if "train" not in files and "test" not in files:
             raise UsageError("--validation_file is given alone; give --train_file, or --test_file to test only")
         name = Path(files.get("train") or files["test"]).name.split(".")[0]
-        rows = {split: (f"--{split}_file {path}", _read_file(split, Path(path))) for split, path in files.items()}
+        rows = {split: (f"--{split}_file {path}", read_rows(f"{split}_file", path)) for split, path in files.items()}
     elif dataset_name == "words":
         name, rows = "words", {"train": ("the word tasks", word_rows())}
     else:
@@ -257,7 +257,11 @@ def _named(name: str, data_dir: str | None, config: str | None) -> tuple[str, di
     for folder in (Path(name), *([Path(root) / name] if root is not None else [])):
         if name and folder.is_dir():
             found = {split: _file_of(folder, split) for split in SPLITS}
-            rows = {split: (str(file), _read_file(split, file)) for split, file in found.items() if file is not None}
+            rows = {
+                split: (str(file), read_rows(f"{split}_file", file))
+                for split, file in found.items()
+                if file is not None
+            }
             if "train" not in rows:
                 there = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
                 raise UsageError(f"{what}: it holds no train.jsonl, train.json or train.csv (or .gz), but {there}")
@@ -304,12 +308,26 @@ def _rows_of(dataset: Any) -> list[dict[str, Any]]:
     ]
 
 
-def _read_file(split: str, path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSON, JSON lines or CSV file, plain or .gz."""
+def read_rows(flag: str, name: str | Path) -> list[dict[str, Any]]:
+    """
+    The rows of a JSON, JSON lines or CSV file, plain or .gz.
+
+    Args:
+        flag: that gave its name, without dashes, for the errors.
+        name: of the file.
+
+    Returns:
+        A dictionary for each row.
+
+    Raises:
+        UsageError: for another kind of file, or one that cannot be read.
+        HwzooError: for one that is damaged or empty.
+    """
+    path = Path(name)
     suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
     kind = next((suffix for suffix in suffixes if suffix in SUFFIXES), None)
     if kind is None:
-        raise UsageError(f"--{split}_file {path}: its name must end in {', '.join(SUFFIXES)}, or one of these and .gz")
+        raise UsageError(f"--{flag} {path}: its name must end in {', '.join(SUFFIXES)}, or one of these and .gz")
     try:
         data = path.read_bytes()
         text = (gzip.decompress(data) if suffixes[-1] == ".gz" else data).decode("utf-8-sig")
@@ -318,7 +336,7 @@ def _read_file(split: str, path: Path) -> list[dict[str, Any]]:
     except UnicodeDecodeError as error:
         raise HwzooError(f"{path} is not UTF-8 text: {first_line(error)}") from None
     except OSError as error:
-        raise UsageError(f"--{split}_file {path}: {error.strerror}") from None
+        raise UsageError(f"--{flag} {path}: {error.strerror}") from None
     rows = _csv_rows(path, text) if kind == ".csv" else _json_rows(path, text)
     if not rows:
         raise HwzooError(f"{path} is empty")

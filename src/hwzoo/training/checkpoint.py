@@ -196,6 +196,25 @@ class Checkpoint:
                 raise UsageError(f"{self.path}: {name} does not fit this run: {reason}") from error
         return progress, rng
 
+    def weights(self, name: str) -> dict[str, torch.Tensor]:
+        """
+        The weights of one of its modules.
+
+        Args:
+            name: of it in the run's `state`.
+
+        Raises:
+            UsageError: when it holds no such module.
+            CorruptCheckpoint: when they cannot be read.
+        """
+        data = self._files.get(f"{name}.safetensors")
+        if data is None:
+            raise UsageError(f"{self.path} holds no weights of {name}")
+        try:
+            return safetensors.torch.load(data)
+        except Exception as error:  # whatever a foreign file makes the reader raise
+            raise CorruptCheckpoint(f"{self.path}: not a checkpoint of this library ({first_line(error)})") from error
+
     def unnamed_files(self) -> list[str]:
         """Files of its folder that its manifest does not name."""
         return sorted({path.name for path in self.path.iterdir()} - {*self._files, MANIFEST})

@@ -7,7 +7,7 @@ import regex
 
 # Scripts written without spaces between words; in them each character, with the marks on it, counts as a word.
 _NO_SPACES = r"\p{Han}\p{Hiragana}\p{Katakana}ー\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"
-_WORD = regex.compile(rf"(?V1)[[\p{{L}}\p{{N}}]&&[{_NO_SPACES}]]\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}]--[{_NO_SPACES}]]+")
+WORD = regex.compile(rf"(?V1)[[\p{{L}}\p{{N}}]&&[{_NO_SPACES}]]\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}]--[{_NO_SPACES}]]+")
 _JOINERS = dict.fromkeys(map(ord, "\u00ad\u200c\u200d\u2060"))  # unseen characters inside words, soft hyphens too
 
 
@@ -29,7 +29,7 @@ class UnicodeTokenizer:
     def __call__(self, text: str) -> list[str]:
         """The words of a text."""
         plain = unicodedata.normalize("NFKC", text.casefold()).translate(_JOINERS)
-        words = _WORD.findall(plain)
+        words = WORD.findall(plain)
         return [each for word in words for each in (self._of_ascii.tokenize(word) if word.isascii() else [word])]
 
 
