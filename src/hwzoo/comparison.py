@@ -56,7 +56,7 @@ def list_generators(dataset_name: str) -> list[str]:
     draws = {
         family.name
         for family in FAMILIES
-        if isinstance(family, PipelineFamily) or hasattr(family.model_class, "sample")
+        if family.draws == "images" and (isinstance(family, PipelineFamily) or hasattr(family.model_class, "sample"))
     }
     found = []
     for preset in packaged.presets():

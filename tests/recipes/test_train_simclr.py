@@ -2,16 +2,14 @@
 
 import functools
 import json
-import os
 from pathlib import Path
 
 import pytest
 import recipe_runs
 import torch
+from forked import by_one_and_by_two
 from PIL import Image
 from recipe_runs import (
-    TORCHRUN,
-    as_flags,
     checkpoint,
     history,
     results_but_times,
@@ -27,7 +25,6 @@ from transformers import AutoModel, AutoModelForImageClassification
 from hwzoo import metrics, training
 from hwzoo.data import NUM_NOISE, augment, load_images
 from hwzoo.metrics import representation
-from hwzoo.training import parse_arguments
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "train_simclr.py"
 launch = functools.partial(recipe_runs.launch, RECIPE)
@@ -159,13 +156,8 @@ def test_stopped_and_resumed_equals_uninterrupted(train_simclr, quick, tmp_path,
 def test_two_processes_equal_one(train_simclr, quick, tmp_path):
     """Also the normalisation and the comparison of views are of the images of both."""
     small = SMALL | {"max_train_steps": 6, "logging_steps": 1, "eval_batch_size": 300}
-    flags = as_flags({**small, "learning_rate": 1e-3, "lr_scheduler": "constant", "lr_warmup_steps": 0})
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "1"}
-    two = launch(tmp_path / "two", *flags, "--train_batch_size=10", command=TORCHRUN, env=environment)
-    arguments = parse_arguments(types_of(train_simclr), [f"--output_dir={tmp_path / 'one'}", *flags])
-    train_simclr.main(*arguments)
-    _, error = two.communicate(timeout=240)
-    assert two.returncode == 0, error[-3000:]
+    settings = {**small, "learning_rate": 1e-3, "lr_scheduler": "constant", "lr_warmup_steps": 0}
+    by_one_and_by_two(train_simclr, types_of(train_simclr), tmp_path, settings)
     for first, second in zip(history(tmp_path / "one"), history(tmp_path / "two"), strict=True):
         assert first.keys() == second.keys()
         for name in first.keys() - {"projection_std", "eval_knn_accuracy"}:  # a spread is that of each part

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import recipe_runs
 import torch
+from forked import by_one_and_by_two
 from loopback_hub import LoopbackHub
 from recipe_runs import (
-    TORCHRUN,
     as_flags,
     history,
     load_recipe,
@@ -27,7 +27,6 @@ from recipe_runs import (
 from transformers import AutoModel, AutoTokenizer
 
 from hwzoo import metrics, text, training
-from hwzoo.training import parse_arguments
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "train_textvae.py"
 launch = functools.partial(recipe_runs.launch, RECIPE)
@@ -228,12 +227,7 @@ def test_two_processes_equal_one(train_textvae, small, no_pictures, tmp_path):
     """Also the free nats are of the batch of both, and inputs are masked alike."""
     settings = {**small, "max_train_steps": 12, "logging_steps": 1, "word_dropout": 0.3, "free_bits": 0.02}
     settings |= {"eval_batch_size": 7, "learning_rate": 1e-2}
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "1"}
-    flags = as_flags(settings)
-    two = launch(tmp_path / "two", *flags, "--train_batch_size=5", command=TORCHRUN, env=environment)
-    train_textvae.main(*parse_arguments(types_of(train_textvae), [f"--output_dir={tmp_path / 'one'}", *flags]))
-    _, error = two.communicate(timeout=240)
-    assert two.returncode == 0, error[-3000:]
+    by_one_and_by_two(train_textvae, types_of(train_textvae), tmp_path, settings)
     rates = [record["rate"] for record in history(tmp_path / "one")]
     assert min(rates) < 0.04 < max(rates)  # on both sides of what is free
     for first, second in zip(history(tmp_path / "one"), history(tmp_path / "two"), strict=True):
