@@ -161,7 +161,7 @@ def save_pictures(folder, model, train, test_set, accuracies, run, data, views, 
         nearest[name] = train.pixel_values(found.to(pixels.device))
     training.save_rows(nearest, folder / "neighbors.png", f"The nearest of {len(train)} training images; {made_by}")
     panels = metrics.accuracy_panels(accuracies)
-    training.save_bar_panels(list(accuracies), panels, folder / "probes.png", (0, 1))
+    training.save_bar_panels(list(accuracies), panels, folder / "probes.png")
 
 
 if __name__ == "__main__":
