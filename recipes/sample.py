@@ -1,5 +1,5 @@
 """
-Draws images, or texts, with any zoo model or diffusion pipeline.
+Draws images with any zoo model or diffusion pipeline, or texts with one of texts.
 
     python recipes/sample.py outputs/ddpm --num_samples 100 --scheduler unipc --num_inference_steps 20
     python recipes/sample.py outputs/ddpm-conditional --labels 0 1 2 3 --guidance_scale 1.5 --scheduler sde_dpm_solver

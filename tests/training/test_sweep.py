@@ -177,6 +177,8 @@ def test_the_curve_joins_the_values_of_one_flag(recipe, tmp_path, monkeypatch):
             tmp_path / "curve.png",
         )
     }
+    sweep.save_curve(sweep.summaries(cells[:1], [0, 1]), tmp_path, "test_loss", "test_rank")
+    assert list(drawn["test loss"][0]["test rank"]) == ["size=3"]  # one alone has its value
 
 
 def test_a_row_is_called_by_what_the_rows_do_not_share(recipe, tmp_path):

@@ -285,13 +285,15 @@ def save_curve(rows: list[dict[str, Any]], folder: Path, x: str, y: str):
         x: name of the number on the horizontal axis.
         y: of the number on the vertical axis.
     """
-    groups: dict[str, list[tuple[float, float]]] = {}
-    for row in rows:
-        if x in row and y in row:
-            own = row["label"].split()
-            label = own[0].split("=")[0] if len(own) == 1 else row["label"]
-            groups.setdefault(label, []).append((row[x]["mean"], row[y]["mean"]))
-    curves = {label: (*zip(*sorted(points), strict=True), "o-") for label, points in groups.items()}
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in (each for each in rows if x in each and y in each):
+        own = row["label"].split()
+        groups.setdefault(own[0].split("=")[0] if len(own) == 1 else row["label"], []).append(row)
+    curves = {}
+    for flag_name, group in groups.items():
+        points = sorted((row[x]["mean"], row[y]["mean"]) for row in group)
+        label = flag_name if len(group) > 1 else group[0]["label"]
+        curves[label] = (*zip(*points, strict=True), "o-")
     save_functions({y.replace("_", " "): curves}, folder / "curve.png", x.replace("_", " "))
 
 
