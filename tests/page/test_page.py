@@ -117,12 +117,13 @@ def test_a_visitor_cannot_ask_for_another_function(visitor):
         assert visitor.http.post(path, json={"data": [1, 0]}).status_code == 404
 
 
-def test_what_cannot_be_loaded_is_a_line_on_its_tab(visitor):
+def test_what_cannot_be_loaded_is_a_line_on_its_tab(served, visitor):
     tabs = [part["props"]["label"] for part in visitor.config["components"] if part["type"] == "tabitem"]
     assert {"vae", "classifier", "broken", "Draw", "About"} <= set(tabs) and "Compare" not in tabs
     lines = [part["props"].get("value") or "" for part in visitor.config["components"] if part["type"] == "html"]
     (line,) = [line for line in lines if "not valid JSON" in line]
-    assert 'role="alert"' in line
+    assert 'role="alert"' in line and "broken/config.json" in line
+    assert str(served[2]) not in visitor.html + str(visitor.config)  # where it lies is told to nobody
 
 
 PATHS = [
