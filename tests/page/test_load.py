@@ -9,9 +9,8 @@ import time
 import httpx
 import psutil
 import pytest
-from page.test_page import free_port
-from page.tiny import make
-from page.visitor import Visitor, pictures
+from page_models import make
+from page_visitor import Visitor, free_port, pictures
 from recipe_runs import RECIPES, finish, start
 
 VISITORS = 20

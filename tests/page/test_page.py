@@ -8,8 +8,8 @@ import threading
 import httpx
 import pytest
 import torch
-from page.tiny import make
-from page.visitor import Visitor, pictures
+from page_models import make
+from page_visitor import Visitor, free_port, pictures
 
 from hwzoo import page
 from hwzoo.page import app
@@ -27,12 +27,6 @@ def _note(event: str, args: tuple):
 
 
 sys.addaudithook(_note)
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
