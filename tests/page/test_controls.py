@@ -204,7 +204,7 @@ def test_the_forward_process_adds_the_noise_of_q(entries):
     clean = diffusion.clean_images(digit()[None], 32)
     alphas = diffusion.alphas_cumprod(entries("ddpm").model.scheduler)
     noise = torch.randn(clean.shape, generator=seeded(2))
-    for place in (0, 9, -1):
+    for place in (0, 5, 9):  # at the last ones rounding, divided by the little signal, is seen
         time = times[place, None]
         noisy = diffusion.q_sample(clean, noise, time, alphas)
         with torch.no_grad():

@@ -7,11 +7,11 @@ import re
 import sys
 import time
 from importlib.metadata import version
-from pathlib import Path
 
 import httpx
 import pytest
 import yaml
+from huggingface_hub import close_session, constants
 from loopback_hub import LoopbackHub
 from page_models import make
 from page_visitor import free_port
@@ -80,46 +80,55 @@ def test_a_folder_with_files_is_left_alone(folder, recipe):
     assert "you/other" in (folder / "app.py").read_text() and (folder / "mine.txt").read_text() == "mine"
 
 
-def test_it_comes_to_the_hub_in_one_commit_and_runs_from_there(tmp_path, recipe, monkeypatch, capsys):
-    """Pushed, downloaded as a Space does it, and started by its own package against the Hub's models."""
-    from huggingface_hub import close_session, constants, snapshot_download
-
+@pytest.fixture
+def served_hub(tmp_path, monkeypatch):
+    """A Hub with a VAE, whose folder is here too."""
     with LoopbackHub(token="hf_right") as server:
-        environment = server.environment(tmp_path / "cache")
-        for name, value in environment.items():
+        for name, value in server.environment(tmp_path / "cache").items():
             monkeypatch.setenv(name, value)
         for name, value in {"ENDPOINT": server.url, "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True}.items():
             monkeypatch.setattr(constants, name, value)
         close_session()
-        hub.push(make("vae", tmp_path / "vae"), "me/vae")
-        (tmp_path / "vae" / "notes.txt").write_text("no part of it")
-        run(recipe, str(tmp_path / "vae"), f"--output_dir={tmp_path / 'space'}", "--push=me/space")
-        assert "pushed: " in capsys.readouterr().out
-        repo = server.repos["spaces/me/space"]
-        made = {path.relative_to(tmp_path / "space").as_posix() for path in (tmp_path / "space").rglob("*")}
-        made = {name for name in made if (tmp_path / "space" / name).is_file() and not name.startswith(".")}
-        assert set(repo.files) - {".gitattributes"} == made and len(repo.commits) == 2
-        assert not [name for name, content in repo.files.items() if b"hf_right" in content or b"/tmp" in content]
-        page.push_space(tmp_path / "space", "me/space")
-        assert len(repo.commits) == 2  # nothing is new
-        space = Path(snapshot_download("me/space", repo_type="space", local_dir=tmp_path / "there"))
+        folder = make("vae", tmp_path / "vae")
+        (folder / "README.md").write_text(f'# A VAE\n\nVAEModel.from_pretrained("{folder}")\n')
+        hub.push(folder, "me/vae")
+        yield server
         close_session()
-        port = free_port()
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | environment
-        environment |= {"GRADIO_SERVER_PORT": str(port), "HF_TOKEN": "", "PYTHONDONTWRITEBYTECODE": "1"}
-        process = start([sys.executable, "app.py"], cwd=space, env=environment)
-        try:
-            url, deadline = f"http://127.0.0.1:{port}/", time.monotonic() + 120
-            while True:
-                try:
-                    text = httpx.get(url + "config", trust_env=False).text
-                    break
-                except httpx.HTTPError:
-                    assert process.poll() is None and time.monotonic() < deadline
-                    time.sleep(0.1)
-            titles = [part["props"].get("label") for part in json.loads(text)["components"]]
-            assert "vae" in titles and "Path" in titles
-        finally:
-            process.terminate()
-            out, error = finish(process)
-        assert "Traceback" not in error, error
+
+
+def test_it_comes_to_the_hub_in_one_commit(tmp_path, recipe, served_hub, capsys):
+    run(recipe, str(tmp_path / "vae"), f"--output_dir={tmp_path / 'space'}", "--push=me/space")
+    assert "pushed: " in capsys.readouterr().out
+    repo = served_hub.repos["spaces/me/space"]
+    made = {path.relative_to(tmp_path / "space").as_posix() for path in (tmp_path / "space").rglob("*.*")}
+    made = {name for name in made if (tmp_path / "space" / name).is_file() and not name.startswith(".")}
+    sent = set(repo.files) - {".gitattributes"}
+    assert {name for name in sent if "." in Path(name).name} == made and len(repo.commits) == 2
+    assert not [name for name, content in repo.files.items() if b"hf_right" in content or b"/tmp" in content]
+    page.push_space(tmp_path / "space", "me/space")
+    assert len(repo.commits) == 2  # nothing is new
+
+
+@pytest.mark.slow
+def test_it_runs_by_its_own_package_against_the_hub(tmp_path, recipe, served_hub):
+    space = tmp_path / "space"
+    run(recipe, str(tmp_path / "vae"), f"--output_dir={space}")
+    port = free_port()
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"GRADIO_SERVER_PORT": str(port), "HF_TOKEN": "", "PYTHONDONTWRITEBYTECODE": "1"}
+    process = start([sys.executable, "app.py"], cwd=space, env=environment)
+    try:
+        url, deadline = f"http://127.0.0.1:{port}/", time.monotonic() + 120
+        while True:
+            try:
+                text = httpx.get(url + "config", trust_env=False).text
+                break
+            except httpx.HTTPError:
+                assert process.poll() is None and time.monotonic() < deadline
+                time.sleep(0.1)
+        titles = [part["props"].get("label") for part in json.loads(text)["components"]]
+        assert "vae" in titles and "Path" in titles
+    finally:
+        process.terminate()
+        out, error = finish(process)
+    assert "Traceback" not in error, error
