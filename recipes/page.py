@@ -6,7 +6,7 @@ Shows models on a page to play with, in a browser on this machine.
 
 Each folder or Hub id gets a tab with what its model offers: drawing, paths and planes of latents, noise added and
 taken away, a drawing board, codes, likelihoods, nearest training images, prompts; a folder of a comparison its tables.
-Nothing is asked of another host, nothing of this one is shared. With `--output_dir` it makes the folder of a Space
+Nothing is asked of another host, nothing of this one is shared, no code that comes with a model is run. With `--output_dir` it makes the folder of a Space
 instead (`python app.py` there shows it), and `--push` sends that to the Hub.
 """
 
@@ -15,7 +15,6 @@ from pathlib import Path
 
 from hwzoo import page, training
 from hwzoo.errors import UsageError
-from hwzoo.loading import TRUST
 from hwzoo.training import flag
 
 
@@ -25,7 +24,6 @@ class Settings(training.Flags):
 
     config: str | None = flag(None, "YAML file with these flags as keys; the command line wins")
     models: list[str] | None = flag(None, "folders or Hub ids of models, or folders of comparisons")
-    trust_remote_code: bool = flag(False, TRUST)
     port: int | None = flag(None, "of the page; the first that is free from 7860 on when not given", "[1, 65535]")
     max_seconds: float = flag(page.SECONDS, "that a call of a visitor may take", "(0, 600]")
     output_dir: str | None = flag(None, "folder for the files of a Space, which are made in place of showing the page")
@@ -50,7 +48,7 @@ def main(settings: Settings):
         return
 
     # 2. the page
-    entries = page.load_entries(settings.models, settings.trust_remote_code)
+    entries = page.load_entries(settings.models)
     for entry in entries:
         if entry.error:
             print(f"{entry.name}: {entry.error}")

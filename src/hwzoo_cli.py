@@ -23,7 +23,7 @@ RECIPES = PACKAGED["folder"]("recipes")
 
 SEVERAL = ("train", "compare", "export")  # verbs of more than one recipe: the rest of its name follows
 DRAW, OTHERS, SHARE = "draw and score", "compare and measure", "share and look up"
-GROUPS = {"train": "train", "sample": DRAW, "evaluate": DRAW, "export": SHARE}  # of verbs; else: OTHERS
+GROUPS = {"train": "train", "sample": DRAW, "evaluate": DRAW, "page": DRAW, "export": SHARE}  # of verbs; else: OTHERS
 OWN = [
     ("push FOLDER REPO", "Sends a folder that a recipe wrote to the Hub, as owner/name; --private, --include PATTERN"),
     ("presets", "Lists the presets: command, data, minutes, the number to expect"),

@@ -19,9 +19,9 @@ SPAN = re.compile(r"`([^`]+)`")
 FILE = re.compile(r"\b(?:recipes|benchmarks|docs|model_cards|src|tests)/[\w./-]*\w(?![\w./<*-])")
 # What starts a script of ours, and the command of the package, whose words stand for a recipe.
 SCRIPT = re.compile(r"(?:accelerate launch(?: --config_file \S+)?|torchrun [-\w ]+|python) (\w+)/(\w+)\.py\b(.*)")
-PACKAGE = re.compile(r"hwzoo (train|compare|export|sample|evaluate|sweep)\b(.*)")
+PACKAGE = re.compile(r"hwzoo (train|compare|export|sample|evaluate|sweep|page)\b(.*)")
 RECIPES = {"train": "train_{}", "compare": "compare_{}", "sample": "sample", "evaluate": "evaluate_generator"}
-RECIPES |= {"sweep": "sweep", "export": "export_{}"}
+RECIPES |= {"sweep": "sweep", "page": "page", "export": "export_{}"}
 
 
 def without_code(text: str) -> str:

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from page.test_controls import OFFERED, Slow, digit
-from page.test_page import free_port
-from page.tiny import make
+from page_models import OFFERED, Slow, digit, make
+from page_visitor import free_port
 
 from hwzoo import page as pages
 from hwzoo.models import Family

@@ -8,8 +8,8 @@ import threading
 import httpx
 import pytest
 import torch
-from page.tiny import make
-from page.visitor import Visitor, pictures
+from page_models import make
+from page_visitor import Visitor, free_port, pictures
 
 from hwzoo import page
 from hwzoo.page import app
@@ -27,12 +27,6 @@ def _note(event: str, args: tuple):
 
 
 sys.addaudithook(_note)
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +60,11 @@ def test_what_a_visitor_draws_is_what_the_model_samples(served, visitor):
 
 def test_what_is_out_of_bounds_is_a_line(visitor):
     (draw,) = visitor.calls("Draw")
-    for values in ([3, -1], [3, 2**32], [None, 0]):
+    for values in ([3, -1], [3, 2**32]):
         event = visitor.ask(draw, values)
         html = event["output"]["data"][0]
         assert event["success"] and 'role="alert"' in html and "must be a whole number" in html
-    for values in ([65, 0], ["x", 0], [[], {}]):  # Gradio's components refuse them
+    for values in ([65, 0], ["x", 0], [[], {}], [None, 0]):  # Gradio's components refuse them
         event = visitor.ask(draw, values)
         assert not event["success"] and "Traceback" not in str(event)
 
@@ -117,12 +111,13 @@ def test_a_visitor_cannot_ask_for_another_function(visitor):
         assert visitor.http.post(path, json={"data": [1, 0]}).status_code == 404
 
 
-def test_what_cannot_be_loaded_is_a_line_on_its_tab(visitor):
+def test_what_cannot_be_loaded_is_a_line_on_its_tab(served, visitor):
     tabs = [part["props"]["label"] for part in visitor.config["components"] if part["type"] == "tabitem"]
     assert {"vae", "classifier", "broken", "Draw", "About"} <= set(tabs) and "Compare" not in tabs
     lines = [part["props"].get("value") or "" for part in visitor.config["components"] if part["type"] == "html"]
     (line,) = [line for line in lines if "not valid JSON" in line]
-    assert 'role="alert"' in line
+    assert 'role="alert"' in line and "broken/config.json" in line
+    assert str(served[2]) not in visitor.html + str(visitor.config)  # where it lies is told to nobody
 
 
 PATHS = [

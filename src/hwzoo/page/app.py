@@ -30,7 +30,7 @@ SILENT = {
 }  # fmt: skip
 QUIET = dict(show_progress="full", api_visibility="private")
 OWN = dict(apply_default_css=False)  # of pieces of HTML: page.css alone tells how they look
-WELCOME = "Models to play with. What is drawn depends on the seed alone: the same seed, the same picture."
+WELCOME = "Models to play with. The same seed gives the same picture."
 NOTHING = '<div class="answer"></div>'
 
 
@@ -126,7 +126,8 @@ def build(entries: Sequence[Entry], seconds: float = SECONDS, title: str = "hwzo
 
 def _tab(gr: Any, jobs: Jobs, entry: Entry, key: str, seconds: float):
     if entry.error:
-        gr.HTML(to_html([Note(entry.error, wrong=True)]), **OWN)
+        # Where the folder lies is the host's own business.
+        gr.HTML(to_html([Note(entry.error.replace(entry.name, entry.title), wrong=True)]), **OWN)
         return
     with gr.Tabs():
         for number, control in enumerate(controls_of(entry)):

@@ -173,7 +173,7 @@ def draws(entry: Entry, given: dict[str, Any], job: Job) -> Any:
 
 
 @register(
-    "Draw", "What the model makes of noise. The same seed gives the same pictures.", lambda entry: entry.draws,
+    "Draw", "What the model makes of noise.", lambda entry: entry.draws,
     lambda entry: [
         Number("num", "How many", 1, MOST_IMAGES // 4 if entry.is_pipeline else MOST_IMAGES, 8),
         SEED, *_classes(entry), *_temperature(entry), *_sampler(entry),

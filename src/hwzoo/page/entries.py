@@ -183,33 +183,29 @@ class Entry:
         return data.pixel_values(), [data.class_names[label] for label in data.labels]
 
 
-def load_entries(names: Sequence[str], trust_remote_code: bool | None = None) -> list[Entry]:
+def load_entries(names: Sequence[str]) -> list[Entry]:
     """
-    An entry for each folder or Hub id; one that cannot be loaded says why.
-
     Args:
-        names: folders of models or of results, or Hub ids.
-        trust_remote_code: as in `hub.load`.
+        names: folders of models or of comparisons, or Hub ids. No code that comes with a model is run.
 
     Returns:
-        The entries, their titles differ.
+        An entry for each, their titles differ; one that cannot be loaded says why.
     """
     titles: list[str] = []
     for name in names:
         base = Path(name).resolve().name if Path(name).is_dir() else name.rstrip("/").split("/")[-1]
         same = sum(title == base or title.startswith(f"{base} (") for title in titles)
         titles.append(f"{base} ({same + 1})" if same else base)
-    return [load_entry(name, title, trust_remote_code) for name, title in zip(names, titles, strict=True)]
+    return [load_entry(name, title) for name, title in zip(names, titles, strict=True)]
 
 
-def load_entry(name: str, title: str, trust_remote_code: bool | None = None) -> Entry:
+def load_entry(name: str, title: str) -> Entry:
     """
     What a folder or Hub id holds.
 
     Args:
         name: folder or Hub id.
         title: of its tab.
-        trust_remote_code: as in `hub.load`.
 
     Returns:
         The entry, with `error` where it cannot be loaded.
@@ -222,16 +218,16 @@ def load_entry(name: str, title: str, trust_remote_code: bool | None = None) -> 
         entry.error = None if entry.comparison else f"{name}/{COMPARISON} holds no rows"
         return entry
     try:
-        entry.family, entry.model = hub.load_any(name, trust_remote_code)
+        entry.family, entry.model = hub.load_any(name)
         if isinstance(entry.model, torch.nn.Module):
             entry.model.eval()
-        _find_words(entry, trust_remote_code)
+        _find_words(entry)
     except Exception as error:  # whatever is wrong with one folder, the others have their tabs
         entry.model, entry.error = None, first_line(error) if isinstance(error, HwzooError) else _told(name, error)
     return entry
 
 
-def _find_words(entry: Entry, trust_remote_code: bool | None):
+def _find_words(entry: Entry):
     """The tokenizer of a language model; and the head of a causal one, which AutoModel leaves out."""
     named = " ".join(getattr(entry.config, "architectures", None) or [])
     causal = not entry.family.name and re.search(r"ForCausalLM|LMHeadModel", named)
@@ -240,7 +236,7 @@ def _find_words(entry: Entry, trust_remote_code: bool | None):
     from .. import text
 
     if causal:
-        entry.model, entry.tokenizer = text.load_base(entry.name, hub.load, bool(trust_remote_code))
+        entry.model, entry.tokenizer = text.load_base(entry.name, hub.load)
         entry.family = family_of(entry.model)
     else:
         entry.tokenizer = text.load_tokenizer(text.tokenizer_of(entry.name, entry.model), "model_name_or_path")

@@ -55,7 +55,8 @@ def hub_ids(names: Sequence[str]) -> list[str]:
         if Path(name).is_dir():
             pushed = [each for each in read_jsonl(Path(name) / PUSHED) if re.fullmatch(NAME, str(each))]
             if not pushed:
-                raise UsageError(f"{name} is on this machine alone: hwzoo push {name} OWNER/NAME first")
+                told = f"hwzoo push {name} OWNER/NAME first, or give its Hub id"
+                raise UsageError(f"{name} is on this machine alone: {told}")
             ids.append(str(pushed[-1]))
         elif re.fullmatch(NAME, name):
             ids.append(name)

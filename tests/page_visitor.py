@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import secrets
+import socket
 from typing import Any
 
 import httpx
@@ -67,3 +68,10 @@ def pictures(event: dict) -> list[bytes]:
     """The PNG files in an answer."""
     html = event["output"]["data"][0]
     return [base64.b64decode(each) for each in re.findall(r"data:image/png;base64,([\w+/=]+)", html)]
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]

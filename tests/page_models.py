@@ -1,12 +1,14 @@
 """Folders of tiny models for the page, one for each thing that a model can offer."""
 
 import json
+import time
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from transformers import ByT5Tokenizer, GPT2Config, GPT2LMHeadModel
 
-from hwzoo import diffusion, hub, text
+from hwzoo import data, diffusion, hub, text
 from hwzoo.models import (
     AutoregressiveConfig,
     AutoregressiveModel,
@@ -55,6 +57,41 @@ TEXTS = ("t5", "gpt2", "prompt")
 RUN = {"vae", "classifier"}  # that have the files of a run on the digits
 MATRIX = [[0.9, 0.5], [0.6, 0.8]]
 HISTORY = [{"step": step, "loss": 5.0 / step} for step in range(1, 6)]
+# The controls of each.
+OFFERED = {
+    "vae": ["Draw", "Path", "Plane", "Reconstruct", "Nearest"],
+    "gan": ["Draw", "Path", "Plane", "Discriminate"],
+    "flow": ["Draw", "Path", "Plane", "Score", "Inverse"],
+    "autoregressive": ["Draw", "Complete", "Score"],
+    "vqvae": ["Draw", "Reconstruct", "Codes"],
+    "classifier": ["Classify", "Nearest", "Tasks"],
+    "ddpm": ["Draw", "Reverse process", "Forward process"],
+    "comparison": ["Runs"],
+    "t5": ["Write", "Next token", "Score words"],
+    "gpt2": ["Write", "Next token", "Score words"],
+    "prompt": ["Write", "Next token", "Score words"],
+}
+
+
+def digit(place: int = 0) -> Tensor:
+    """(channels, height, width) of a digit, as 8 bits hold it."""
+    return data.load_images("digits").train.pixel_values(slice(place, place + 1))[0]
+
+
+class Slow:
+    """Draws as long as it is let."""
+
+    config = type("Config", (), {"num_classes": 0, "image_size": 28, "num_channels": 1})
+
+    def __init__(self):
+        self.steps = 0
+
+    def sample(self, num_samples, *, labels=None, generator=None):
+        image = torch.zeros(num_samples, 1, 28, 28)
+        for self.steps in range(10**6):  # noqa: B020
+            image = torch.relu(image)
+            time.sleep(0.001)
+        return image
 
 
 def make(name: str, folder: Path) -> Path:
