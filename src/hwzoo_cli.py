@@ -33,7 +33,7 @@ FOOTER = (
     "--config takes the name of a preset, cs236 or vae/cs236, or a YAML file.",
     "hwzoo train ... --nproc N trains in N processes, each on its own GPU, or all on the CPU where there is no GPU.",
 )
-INDENT = 24  # of what a command does
+INDENT = 28  # of what a command does
 MINUTES = re.compile(r"(?:^# |, )([\w. ]+? minutes?) (?:on|of) ", re.M)  # "# 2.3 minutes on one core"
 
 

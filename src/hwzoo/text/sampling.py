@@ -185,6 +185,9 @@ def digits_of(text: str, num: int) -> list[int]:
     Args:
         text: what a model wrote.
         num: at most so many.
+
+    Returns:
+        From 0 to 9 each; none where no line has any.
     """
     lines = ([int(letter) for letter in line if letter in "0123456789"] for line in text.split("\n"))
     return next((digits for digits in lines if digits), [])[:num]
