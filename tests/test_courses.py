@@ -40,6 +40,12 @@ TINY = {
     "train_vqvae": IMAGES + """
         --hidden_sizes 4 6 8 --num_residual_layers 1 --codebook_size 12 --code_size 3 --prior_hidden_size 8
         --prior_num_layers 1 --prior_num_heads 2 --num_continuous_steps 1""",
+    "train_simclr": """
+        --dataset_name digits --max_train_steps 2 --train_batch_size 10 --eval_steps 2 --hidden_sizes 4 6
+        --projection_hidden_size 8 --projection_size 6 --supervised_steps 1""",
+    "train_textvae": """
+        --max_train_steps 2 --train_batch_size 10 --embedding_size 4 --hidden_size 8 --latent_size 2
+        --num_importance_samples 2""",
     "train_ddpm": IMAGES + """
         --block_out_channels 8 8 --layers_per_block 1 --norm_num_groups 4 --num_train_timesteps 25
         --num_inference_steps 2 --num_bound_images 4 --num_bound_timesteps 2""",
