@@ -4,7 +4,6 @@ Draws images with any zoo model or diffusion pipeline, or texts with one of text
     python recipes/sample.py outputs/ddpm --num_samples 100 --scheduler unipc --num_inference_steps 20
     python recipes/sample.py outputs/ddpm-conditional --labels 0 1 2 3 --guidance_scale 1.5 --scheduler sde_dpm_solver
     python recipes/sample.py outputs/vae --num_samples 200 --seed 1
-    python recipes/sample.py outputs/textvae
 
 A pipeline samples as it was saved: one of `train_ddpm.py` by DDPM with every step of its training, which takes long;
 `--scheduler` names a faster sampler. Writes samples.png and each image as a PNG of its own in images/, or samples.txt,
@@ -21,12 +20,11 @@ from accelerate import PartialState
 
 from hwzoo import PipelineFamily, diffusion, generators, text, training
 from hwzoo.errors import UsageError
-from hwzoo.files import renewing, write_bytes, write_json
+from hwzoo.files import renewing, write_json
 from hwzoo.loading import TRUST
 from hwzoo.training import flag
 
 FAST_STEPS = 25
-NUM_SHOWN = 10  # texts that are printed
 
 
 @dataclass
@@ -70,8 +68,7 @@ def main(settings: Settings) -> dict:
     training.check_free(folder, settings.overwrite_output_dir)
     asked = {"trust_remote_code": settings.trust_remote_code, "draws": ("images", "texts")}
     family, model = generators.load_generator(name, PartialState().device, **asked)
-    of_texts = family.draws == "texts"
-    tokenizer = text.load_tokenizer(name, "model_name_or_path") if of_texts else None
+    tokenizer = text.load_tokenizer(name, "model_name_or_path") if family.draws == "texts" else None
     num_classes = family.num_classes(model)
     generators.check_guidance(settings.guidance_scale, family, model, name)
     results, call = {"model": name}, {}
@@ -108,16 +105,12 @@ def main(settings: Settings) -> dict:
     caption = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in results.items())
     results["seconds"] = round(seconds, 3)
     with renewing(folder) as staging:
-        if of_texts:
-            texts = tokenizer.batch_decode(samples.tolist(), skip_special_tokens=True)
-            lines = [" ".join(each.split()) for each in texts]
-            write_bytes(staging / "samples.txt", "".join(f"{line}\n" for line in lines).encode())
+        if tokenizer:
+            print("\n".join(text.save_texts(staging / "samples.txt", samples, tokenizer)[:10]))
         else:
             training.save_image_grid(samples[:200], staging / "samples.png", caption)
             training.save_images(samples, staging / "images")
         write_json(staging / "samples.json", results)
-    if of_texts:
-        print("\n".join(lines[:NUM_SHOWN]))
     print(f"{len(samples)} {family.draws} in {seconds:.1f} s; they are in {folder}")
     return results
 

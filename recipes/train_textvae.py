@@ -13,8 +13,6 @@ ways against such a collapse.
 
 from dataclasses import asdict, dataclass
 
-import torch
-
 from hwzoo import TextVAEConfig, TextVAEModel, hub, metrics, text, training
 from hwzoo.data import ImageBatches
 from hwzoo.errors import UsageError
@@ -24,17 +22,6 @@ from hwzoo.training import flag
 TEST_SEED = 0  # of the bounds' noise: the same for every run, whatever its seed
 BOUNDS = ("negative_elbo", "rate", "distortion")
 NUM_TEXTS = 200  # of each kind in texts.json
-WORDS = {
-    "negative_elbo": ("bound on the negative log-likelihood", "nats a text"),
-    "rate": ("of it what the latent costs", "nats a text"),
-    "distortion": ("of it the text, given the latent", "nats a text"),
-    "iwae_100": ("importance-weighted bound of 100 samples", "nats a text"),
-    "mutual_information": ("of the rate what the latent tells of a text", "nats a text"),
-    "marginal_divergence": ("the rest: of all latents together from the prior", "nats"),
-    "mutual_information_ceiling": ("the most that so many texts can show", "nats a text"),
-    "active_units": ("latent units in use", ""),
-    "distinct_modes": ("most likely texts at 1,000 latents that differ", ""),
-}
 DEFAULTS = {"train_batch_size": 64, "max_train_steps": 1500, "learning_rate": 3e-3, "lr_scheduler": "cosine"}
 DEFAULTS |= {"lr_warmup_steps": 50, "output_dir": "outputs/textvae"}
 
@@ -136,19 +123,19 @@ def main(run: Run, data_flags: Data, architecture: Model, protocol: Protocol) ->
         # 7. save
         def save(folder, results, history, limit):
             hub.save(eval_model, folder, results, also=(tokenizer,))
-            texts = texts_of(eval_model, tokenizer, test_set, run.seed, limit or NUM_TEXTS)
+            texts = text.texts_of(eval_model, tokenizer, test_set, run.seed, limit or NUM_TEXTS)
             write_json(folder / "texts.json", texts)
             training.save_curves(history, folder / "curves.png", BOUNDS, unit="nats per text")
             training.save_settings(folder / "preset.yaml", run, data_flags, architecture, protocol)
             about = {"config": eval_model.config, "protocol": protocol, "texts": texts}
             hub.save_card(run, folder, "textvae", data, results, **about)
 
-        ending = training.Ending(test, save, [model, eval_model], hub.publish, WORDS)
+        ending = training.Ending(test, save, [model, eval_model], hub.publish, text.LATENT_WORDS)
         identity = training.identity_of("train_textvae", data, data_flags, architecture, protocol, config=model.config)
         return training.fit(
             run, accelerator, batches, train_step, state={"model": model, "noise": noise, **state.entries()},
             identity=identity, evaluate=lambda: watch_means(bounds, 1000), ending=ending, shown=("loss", *BOUNDS[1:]),
-            words=WORDS,
+            words=text.LATENT_WORDS,
         ).results  # fmt: skip
 
 
@@ -166,28 +153,6 @@ def build(run, data, data_flags, architecture) -> tuple[TextVAEModel, object]:
         if (given := getattr(model.config, field)) != wanted:
             raise UsageError(f"--model_name_or_path {name}: it has {field} {given}, its tokenizer {wanted}")
     return model.train(), tokenizer
-
-
-def texts_of(model, tokenizer, test_set, seed: int, num: int) -> dict[str, list]:
-    """What the model writes: from latents of the prior, on paths between test texts, and of test texts."""
-
-    def decoded(ids):
-        return tokenizer.batch_decode(ids.tolist(), skip_special_tokens=True)
-
-    drawn = {"temperature 1": 1.0, "most likely tokens": 0.0}
-    texts = {
-        f"samples, {name}": decoded(
-            model.sample(num, generator=torch.Generator().manual_seed(seed), temperature=temperature)
-        )
-        for name, temperature in drawn.items()
-    }
-    if model.config.latent_size:
-        some = test_set.batch(torch.arange(min(num, len(test_set)), device=test_set.device))["input_ids"]
-        pairs = zip(decoded(some), decoded(model.reconstruct(some)), strict=True)
-        texts["reconstructions"] = [list(pair) for pair in pairs]
-        start, end = some[: len(some) // 2][:10], some[len(some) // 2 :][:10]
-        texts["paths"] = [decoded(path) for path in model.interpolate(start, end[: len(start)], 7)]
-    return texts
 
 
 if __name__ == "__main__":

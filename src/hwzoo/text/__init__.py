@@ -4,6 +4,7 @@ from .adapters import PEFT_METHODS, PROMPT_INITS, add_adapter, check_adapter_act
 from .baselines import SuffixRules, lead, oracle_sentence
 from .batches import IGNORED_LABEL, PadBatch, TokenizedPairs, TokenSet, check_batch_size
 from .cache_names import follow_cache_name
+from .latent_texts import LATENT_WORDS, save_texts, texts_of
 from .models import (
     adapter_of,
     base_of,
@@ -73,7 +74,10 @@ __all__ = [
     "PadBatch",
     "SuffixRules",
     "TextSplits",
+    "LATENT_WORDS",
     "TokenSet",
+    "save_texts",
+    "texts_of",
     "TokenizedPairs",
     "adapter_of",
     "add_adapter",
