@@ -6,13 +6,12 @@ import json
 import math
 import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import recipe_runs
 import torch
+import warm
 from forked import by_one_and_by_two
 from loopback_hub import LoopbackHub
 from recipe_runs import (
@@ -153,19 +152,20 @@ def test_training_learns_and_the_free_nats_are_used(train_textvae, small, no_pic
 def test_a_model_is_pushed_and_writes_where_hwzoo_is_not(train_textvae, small, no_pictures, tmp_path):
     with LoopbackHub(token="hf_right", users=("me",)) as server:
         environment = os.environ | server.environment(tmp_path / "cache")
-        flags = as_flags({**small, "push_to_hub": True, "hub_model_id": "me/words"})
-        process = launch(tmp_path / "run", *flags, env=environment)
-        recipe_runs.finish(process)
-        assert process.returncode == 0
+        flags = as_flags(
+            {**small, "push_to_hub": True, "hub_model_id": "me/words", "output_dir": str(tmp_path / "run")}
+        )
+        done = warm.run([RECIPE, *flags], env=environment)
+        assert done.returncode == 0, done.stderr
         files = server.repos["me/words"].files
         assert {"model.safetensors", "tokenizer.json", "tokenizer_config.json", "texts.json"} <= files.keys()
         card = files["README.md"].decode()
         example = card.split("```python\n")[1].split("```")[0]
-        done = subprocess.run(
-            [sys.executable, "-c", f"import sys\nsys.modules['hwzoo'] = None\n{example}\nprint(bound.shape)"],
-            env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=200,
-        )  # fmt: skip
-        assert done.returncode != 0 and "5 to 6" in done.stderr or "torch.Size([2])" in done.stdout, done.stderr
+        program = f"import sys\nsys.modules['hwzoo'] = None\n{example}\nprint(bound.shape, path.shape)"
+        done = warm.run(["-c", program], env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "torch.Size([8]) torch.Size([7, 6])"
+    assert "custom code" not in done.stdout  # nobody was asked
 
 
 def test_samples_are_texts_and_no_images(train_textvae, small, no_pictures, command_line, tmp_path, capsys):
