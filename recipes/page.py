@@ -6,8 +6,8 @@ Shows models on a page to play with, in a browser on this machine.
 
 Each folder or Hub id gets a tab with what its model offers: drawing, paths and planes of latents, noise added and
 taken away, a drawing board, codes, likelihoods, nearest training images, prompts; a folder of a comparison its tables.
-Nothing is asked of another host, nothing of this one is shared, no code that comes with a model is run. With `--output_dir` it makes the folder of a Space
-instead (`python app.py` there shows it), and `--push` sends that to the Hub.
+Nothing is asked of another host, nothing of this one is shared, no code that comes with a model is run. With
+`--output_dir` it makes the folder of a Space instead (`python app.py` there shows it), `--push` sends that to the Hub.
 """
 
 from dataclasses import dataclass

@@ -13,6 +13,7 @@ from page_models import MODELS, OFFERED, RUN, TEXTS, Slow, digit, make
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
+from transformers import ByT5Tokenizer
 
 from hwzoo import data, diffusion, page
 from hwzoo.errors import UsageError
@@ -77,7 +78,8 @@ def test_a_model_gets_the_controls_of_what_it_offers(name, entries):
 
 
 def test_every_control_is_offered_by_something():
-    assert {each.title for each in CONTROLS} == {title for titles in OFFERED.values() for title in titles}
+    offered = {title for titles in OFFERED.values() for title in titles}
+    assert {each.title for each in CONTROLS} == offered | {"Reconstruct words"}  # of a family of others, below
 
 
 def test_a_family_of_others_gets_its_tab_by_what_it_offers(entries):
@@ -92,16 +94,31 @@ def test_a_family_of_others_gets_its_tab_by_what_it_offers(entries):
     class Writer:
         config = type("Config", (), {})
 
+        def sample_latents(self, num_samples, *, generator=None):
+            return torch.rand(num_samples, 2, generator=generator)
+
         def sample(self, num_samples, *, labels=None, generator=None):
-            return [f"text {number}" for number in torch.randint(9, (num_samples,), generator=generator).tolist()]
+            return 68 + (20 * self.sample_latents(num_samples, generator=generator)).long()
+
+        def interpolate(self, start, end, num_steps, *, labels=None, mode=None):
+            return 68 + (20 * torch.lerp(start, end, torch.linspace(0, 1, num_steps)[:, None])).long()[None]
+
+        def reconstruct(self, input_ids, attention_mask=None):
+            return input_ids.flip(1)
 
     encoder = Entry(entries("classifier").name, "encoder", Family("other"), Features())
     assert [each.title for each in controls_of(encoder)][:1] == ["Nearest"]
     found, *_ = ask(encoder, "Nearest", picture=digit(3), num=2, measure="distance")
     assert torch.equal(found.images[1], digit(3)) and found.captions[1].endswith("distance 0")
-    writer = Entry("writer", "writer", Family("another"), Writer())
+    writer = Entry("writer", "writer", Family("another"), Writer(), ByT5Tokenizer())
+    assert [each.title for each in controls_of(writer)] == ["Draw", "Path", "Reconstruct words"]
     (texts,) = ask(writer, "Draw", num=3, seed=5)
-    assert texts.text.splitlines() == Writer().sample(3, generator=seeded(5))
+    drawn = Writer().sample(3, generator=seeded(5))
+    assert texts.text.splitlines() == ["".join(chr(token - 3) for token in row) for row in drawn.tolist()]
+    (way,) = ask(writer, "Path", seed=1, other=2)
+    assert way.text.splitlines()[0] == f"  0%  {writer.words(Writer().sample(1, generator=seeded(1)))[0]}"
+    (back,) = ask(writer, "Reconstruct words", text="abc")
+    assert back.text == "cba"
 
 
 def test_a_control_of_others_comes_to_the_models_that_offer_it(entries):

@@ -103,7 +103,7 @@ def test_it_comes_to_the_hub_in_one_commit(tmp_path, recipe, served_hub, capsys)
     made = {path.relative_to(tmp_path / "space").as_posix() for path in (tmp_path / "space").rglob("*.*")}
     made = {name for name in made if (tmp_path / "space" / name).is_file() and not name.startswith(".")}
     sent = set(repo.files) - {".gitattributes"}
-    assert {name for name in sent if "." in Path(name).name} == made and len(repo.commits) == 2
+    assert {name for name in sent if "." in name.rsplit("/")[-1]} == made and len(repo.commits) == 2
     assert not [name for name, content in repo.files.items() if b"hf_right" in content or b"/tmp" in content]
     page.push_space(tmp_path / "space", "me/space")
     assert len(repo.commits) == 2  # nothing is new

@@ -159,7 +159,7 @@ def draws(entry: Entry, given: dict[str, Any], job: Job) -> Any:
         job: of the call.
 
     Returns:
-        (num, channels, height, width) in [0, 1], or what else it draws.
+        (num, channels, height, width) in [0, 1]; of texts their tokens, (num, length).
     """
     model, num, call = entry.model, given["num"], {}
     with job.running(entry.lock, counted=entry.is_pipeline):
@@ -183,14 +183,14 @@ def draws(entry: Entry, given: dict[str, Any], job: Job) -> Any:
 def _draw(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
     """The answer of `draws`."""
     made = draws(entry, given, job)
-    if isinstance(made, Tensor):
-        return [Pictures(made, [f"seed {given['seed']}, image {place + 1}" for place in range(len(made))])]
-    return [Text("\n".join(map(str, made)), f"{len(made)} texts of seed {given['seed']}")]
+    if entry.tokenizer is not None:  # tokens
+        return [Text("\n".join(entry.words(made)), f"{len(made)} texts of seed {given['seed']}")]
+    return [Pictures(made, [f"seed {given['seed']}, image {place + 1}" for place in range(len(made))])]
 
 
 @register(
-    "Path", "Pictures on the way from one latent to another.",
-    lambda entry: entry.offers("interpolate", "sample_latents") and entry.image_shape is not None,
+    "Path", "What lies on the way from one latent to another.",
+    lambda entry: entry.offers("interpolate", "sample_latents") and bool(entry.image_shape or entry.tokenizer),
     lambda entry: [
         Number("seed", "Seed of the start", 0, 2**32 - 1, 0), Number("other", "Seed of the end", 0, 2**32 - 1, 1),
         *_classes(entry, False),
@@ -203,6 +203,9 @@ def _path(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
         ends = [entry.model.sample_latents(1, generator=_seeded(given[name])) for name in ("seed", "other")]
         images = entry.model.interpolate(*ends, FRAMES, labels=_labels(given, 1))[0]
     names = [f"{place / (FRAMES - 1):.0%}" for place in range(FRAMES)]
+    if entry.tokenizer is not None:
+        lines = [f"{name:>4}  {words}" for name, words in zip(names, entry.words(images), strict=True)]
+        return [Text("\n".join(lines), "on the way")]
     frames = [[Pictures(images[place, None], [f"{names[place]} of the way"], shown=False)] for place in range(FRAMES)]
     return [Film(frames, names, "On the way", FRAMES // 2), Pictures(images[[0, -1]], ["the start", "the end"])]
 

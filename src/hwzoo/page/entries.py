@@ -82,8 +82,17 @@ class Entry:
 
     @property
     def draws(self) -> bool:
-        """Whether it makes something from nothing."""
-        return self.model is not None and self.tokenizer is None and self.family.samples(self.model)
+        """Whether it makes images or texts from nothing."""
+        return self.model is not None and not self.writes and self.family.samples(self.model)
+
+    @property
+    def writes(self) -> bool:
+        """Whether it is a language model that goes on with a prompt."""
+        return self.tokenizer is not None and self.offers("generate")
+
+    def words(self, tokens: Tensor) -> list[str]:
+        """Texts of tokens, (num, length), without special ones."""
+        return self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
 
     @property
     def num_classes(self) -> int:
@@ -193,7 +202,7 @@ def load_entries(names: Sequence[str]) -> list[Entry]:
     """
     titles: list[str] = []
     for name in names:
-        base = Path(name).resolve().name if Path(name).is_dir() else name.rstrip("/").split("/")[-1]
+        base = Path(name).name or Path(name).resolve().name
         same = sum(title == base or title.startswith(f"{base} (") for title in titles)
         titles.append(f"{base} ({same + 1})" if same else base)
     return [load_entry(name, title) for name, title in zip(names, titles, strict=True)]
@@ -228,10 +237,11 @@ def load_entry(name: str, title: str) -> Entry:
 
 
 def _find_words(entry: Entry):
-    """The tokenizer of a language model; and the head of a causal one, which AutoModel leaves out."""
+    """The tokenizer of a model of texts; and the head of a causal one, which AutoModel leaves out."""
     named = " ".join(getattr(entry.config, "architectures", None) or [])
     causal = not entry.family.name and re.search(r"ForCausalLM|LMHeadModel", named)
-    if not (causal or getattr(entry.config, "is_encoder_decoder", False)):
+    known = has_file(entry.name, "tokenizer_config.json")
+    if not (causal or known or getattr(entry.config, "is_encoder_decoder", False)):
         return
     from .. import text
 

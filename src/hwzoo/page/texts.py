@@ -32,7 +32,7 @@ WARPERS: list[Input] = [
 
 
 def _writes(entry: Entry) -> bool:
-    return entry.tokenizer is not None
+    return entry.writes
 
 
 def warped(scores: Tensor, given: dict[str, Any]) -> Tensor:
@@ -160,3 +160,16 @@ def _score_words(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
     head = ["answer", "raw", "mean of its tokens", "calibrated", "log p, nats"]
     best = {label: calibrated[0, place].item() for place, label in enumerate(labels)}
     return [Bars(best, "Calibrated"), Table(head, rows, "Probabilities among the answers, in per cent")]
+
+
+@register(
+    "Reconstruct words", "What comes back through the latent of a text.",
+    lambda entry: entry.tokenizer is not None and not entry.writes and entry.offers("reconstruct"),
+    lambda entry: [Words("text", "Text", "", 2)], "Reconstruct",
+)  # fmt: skip
+def _reconstruct_words(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
+    """`reconstruct` of the tokens of a text."""
+    ids = entry.tokenizer(given["text"], truncation=True, max_length=MOST_SOURCE, return_tensors="pt").input_ids
+    with job.running(entry.lock):
+        made = entry.model.reconstruct(ids)
+    return [Text(line, "reconstruction") for line in entry.words(made)]
