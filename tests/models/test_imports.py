@@ -31,6 +31,7 @@ TOP = {
     "scoring": SHARED | {"data", "generators", "hub", "metrics", "models", "training"},
     "comparison": SHARED | {"data", "generators", "models", "packaged", "scoring", "training"},
 }
+APPLICATIONS = {"page"}  # made of all of it
 FOR_PIPELINES = {"torch", "diffusers"} | sys.stdlib_module_names
 FOR_MODELS = {"torch", "transformers", "huggingface_hub", "numpy", "PIL"} | sys.stdlib_module_names
 # The table knows whatever library holds a family: it imports the packages of these where a row needs them.
@@ -82,6 +83,7 @@ def imported(tree: ast.AST, path: PurePosixPath) -> list[str]:
 def in_package(path: PurePosixPath, tree: ast.AST) -> list[str]:
     own = path.parts[2].removesuffix(".py")
     allowed = {own} | (TOP.get(own, SHARED) if len(path.parts) == 3 else SHARED)
+    allowed |= {each.stem for each in (REPOSITORY / "src" / "hwzoo").iterdir()} if own in APPLICATIONS else set()
     at_once, later = allowed, allowed | (FOR_TABLE if path == TABLE else set())
     found = ["asserts" for node in ast.walk(tree) if isinstance(node, ast.Assert)]
     first = set(imported(at_import(tree), path))

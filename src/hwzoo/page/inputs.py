@@ -164,12 +164,13 @@ class Picture:
         Raises:
             UsageError: for anything else.
         """
+        wrong = UsageError(f"{self.label}: draw or upload something first")
+        if not isinstance(given, str) or not given.startswith(PNG) or len(given) > 2 * MOST_BYTES:
+            raise wrong
         try:
-            if not isinstance(given, str) or not given.startswith(PNG) or len(given) > 2 * MOST_BYTES:
-                raise ValueError
             data = base64.b64decode(given.removeprefix(PNG), validate=True)
-        except (ValueError, binascii.Error):
-            raise UsageError(f"{self.label}: draw or upload something first") from None
+        except binascii.Error:
+            raise wrong from None
         return self.decode(data, "black", exact=True)
 
     def decode(self, data: bytes, background: str = "white", exact: bool = False) -> Tensor:
