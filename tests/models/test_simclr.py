@@ -170,7 +170,7 @@ def test_shapes(hidden_sizes, pool_size, map_size, features):
 
 
 def test_parameters_of_the_default():
-    assert SimCLRModel(SimCLRConfig()).num_parameters() == 508_608
+    assert SimCLRModel(SimCLRConfig()).num_parameters() == 705_216
 
 
 def test_both_views_are_one_batch_of_the_batch_normalisation():
@@ -282,7 +282,8 @@ for loss in ("nt_xent", "simsiam"):
     if rank == 0:
         gradients = {name: each.grad for name, each in model.named_parameters()}
         torch.save((mean / 2, gradients, dict(model.named_buffers())), f"{sys.argv[2]}/{loss}.pt")
-torch.distributed.destroy_process_group()
+torch.distributed.barrier()
+os._exit(0)  # torch may abort where it takes a group down while its last exchange is being tidied up
 """
 
 
@@ -294,7 +295,7 @@ def test_two_processes_have_the_loss_and_gradients_of_one(tmp_path):
     done = subprocess.run(
         [*command, str(tmp_path / "two.py"), here, str(tmp_path)], capture_output=True, text=True, timeout=240
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr
     for loss in ("nt_xent", "simsiam"):
         model = small_model(loss=loss).train()
         for seed in (1, 5):
