@@ -10,11 +10,12 @@ Nothing is asked of another host, nothing of this one is shared, no code that co
 `--output_dir` it makes the folder of a Space instead (`python app.py` there shows it), `--push` sends that to the Hub.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from hwzoo import page, training
-from hwzoo.errors import UsageError
+from hwzoo.errors import HwzooError, UsageError
 from hwzoo.training import flag
 
 
@@ -31,10 +32,15 @@ class Settings(training.Flags):
     push: str | None = flag(None, "Space to send that folder to, owner/name")
     hub_private_repo: bool = flag(False, "push to a private Space")
 
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.models:
+            raise UsageError("--models is missing: folders or Hub ids")
+        if self.push and not re.fullmatch(page.HUB_ID, self.push):
+            raise UsageError(f"--push is {self.push}; it must be owner/name")
+
 
 def main(settings: Settings):
-    if not settings.models:
-        raise UsageError("--models is missing: folders or Hub ids")
     # 1. a Space
     if settings.push or settings.output_dir:
         folder = Path(settings.output_dir or "outputs/space")
@@ -51,7 +57,9 @@ def main(settings: Settings):
     entries = page.load_entries(settings.models)
     for entry in entries:
         if entry.error:
-            print(f"{entry.name}: {entry.error}")
+            print(f"{entry.title} has no page: {entry.error}")
+    if all(entry.error for entry in entries):
+        raise HwzooError(f"there is nothing to show: {entries[0].error}")
     page.serve(page.build(entries, settings.max_seconds), "127.0.0.1", settings.port, told=print)
 
 

@@ -110,7 +110,7 @@ def build(entries: Sequence[Entry], seconds: float = SECONDS, title: str = "hwzo
         Gradio's `Blocks`, to be served by `serve`.
     """
     gr, jobs = gradio(), Jobs()
-    with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(300, 600)) as page:
+    with gr.Blocks(title=title, analytics_enabled=False, fill_width=True, delete_cache=(300, 600)) as page:
         gr.HTML(f"<h1>{escape(title)}</h1><p>{WELCOME}</p>", **OWN)
         with gr.Tabs(elem_classes="models"):
             for place, entry in enumerate(entries):

@@ -34,7 +34,7 @@ A page to play with {models}, made by hwzoo {version}. `pip install -r requireme
 any machine.
 """
 LEFT = ("__pycache__", "classifiers", "recipes", "model_cards")  # of the package: what the page never reads
-NAME = r"[\w-][\w.-]*/[\w.-]+"
+HUB_ID = r"[\w-][\w.-]*/[\w.-]+"
 
 
 def hub_ids(names: Sequence[str]) -> list[str]:
@@ -53,12 +53,12 @@ def hub_ids(names: Sequence[str]) -> list[str]:
     ids = []
     for name in names:
         if Path(name).is_dir():
-            pushed = [each for each in read_jsonl(Path(name) / PUSHED) if re.fullmatch(NAME, str(each))]
+            pushed = [each for each in read_jsonl(Path(name) / PUSHED) if re.fullmatch(HUB_ID, str(each))]
             if not pushed:
                 told = f"hwzoo push {name} OWNER/NAME first, or give its Hub id"
                 raise UsageError(f"{name} is on this machine alone: {told}")
             ids.append(str(pushed[-1]))
-        elif re.fullmatch(NAME, name):
+        elif re.fullmatch(HUB_ID, name):
             ids.append(name)
         else:
             raise UsageError(f"--models has {name}: no such folder, and not a Hub id (owner/name)")
@@ -125,8 +125,6 @@ def push_space(folder: Path, repo_id: str, private: bool = False) -> str:
         UsageError: for an id that is none.
         HwzooError: when the Hub cannot be reached or refuses; the folder stays.
     """
-    if not re.fullmatch(NAME, repo_id):
-        raise UsageError(f"--push is {repo_id}; it must be owner/name")
     names = sorted(made(folder))
 
     def operations() -> list[CommitOperationAdd]:
