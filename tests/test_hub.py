@@ -671,9 +671,11 @@ def test_push_to_hub_of_transformers_takes_the_code_along(tmp_path_factory):
         for family in filter(lambda family: family.model_class, FAMILIES):
             folder = Path(inspect.getfile(family.model_class)).parent
             files = server.repos[f"me/{family.name}"].files
-            assert {name: data for name, data in files.items() if name.endswith(".py")} == {
-                path.name: path.read_bytes() for path in folder.glob("[!_]*.py")
-            }
+            code = {path.name: path.read_bytes() for path in folder.glob("[!_]*.py")}
+            if family.image_processor_class is not None:  # it may be another family's, and comes with its code
+                others = Path(inspect.getfile(family.image_processor_class)).parent.glob("*.py")
+                code |= {path.name: path.read_bytes() for path in others if path.name in files}
+            assert {name: data for name, data in files.items() if name.endswith(".py")} == code
             auto_map = json.loads(files["config.json"])["auto_map"]
             assert auto_map[family.auto_class.__name__].split(".")[1] == family.model_class.__name__
             assert {f"{named.split('.')[0]}.py" for named in auto_map.values()} <= files.keys()

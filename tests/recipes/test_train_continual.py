@@ -14,6 +14,7 @@ from forked import TwoProcesses
 from huggingface_hub import ModelCard
 from PIL import Image
 from recipe_runs import (
+    CLOCKS,
     checkpoint,
     evaluations,
     history,
@@ -71,7 +72,7 @@ def state_of(path: Path) -> dict:
     """What a checkpoint holds besides weights, without times."""
     state = torch.load(path / "state.pt", weights_only=True)
     for times in (state["objects"]["scores"], state["progress"]):
-        for name in ("seconds", "elapsed", "runtime"):
+        for name in ("seconds", "elapsed", *CLOCKS):
             times.pop(name, None)
     return state
 
