@@ -336,7 +336,9 @@ def test_no_serious_barrier_by_axe(scheme, chromium, served):
             if title:
                 tabs.open(title)
                 use(tabs, title)
-            tabs.page.wait_for_timeout(300)  # colours fade
+            waiting = "!document.querySelector('.pending') && !document.querySelector('.progress-text')"
+            tabs.page.wait_for_function(waiting)  # an answer that is replaced is pale
+            tabs.page.wait_for_timeout(400)  # colours fade
             for rule in axe.run(tabs.page).response["violations"]:
                 if rule["impact"] in ("serious", "critical"):
                     found.setdefault(rule["id"], [f"{name}: {title}: {node['html'][:160]}" for node in rule["nodes"]])
