@@ -73,8 +73,8 @@ def test_nothing_is_lost_at_any_event_of_the_second_half(recipe, straight, tmp_p
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_saves_and_tells_how_to_go_on(number, recipe, straight, tmp_path):
-    first_save = 12  # by then three steps were done by any recipe, and the first checkpoint is being written
-    ended = every_recipe.run(recipe, tmp_path / "run", signals={straight[1] // 3 + first_save: number})
+    first_save = 20  # by then three steps were done by any recipe, and the first checkpoint is being written
+    ended = every_recipe.run(recipe, tmp_path / "run", signals={straight[1] // 4 + first_save: number})
     assert ended.status == 128 + number, ended.error
     line = ended.error.splitlines()[-1]
     assert line.startswith(f"error: stopped by {signal.Signals(number).name} after step")
