@@ -6,8 +6,8 @@ Trains every generator of the zoo on one data set, and puts their numbers, costs
     python recipes/compare_families.py --dataset_name mnist --runs vae/cs236 "gan/best dataset_name=mnist"
 
 Each of `--runs` is a preset, family/name, and flags of its recipe as name=value; when not given, every preset of a
-generator that trains on the data and says what to expect. The first command trains on scikit-learn's digits, offline,
-in about 20 minutes on 2 CPU cores. The output folder gets families.md (the table; likelihoods of binary and of 8-bit
+generator that trains on the data and says what to expect. The first command trains on scikit-learn's digits, offline:
+the presets' minutes, a quarter of an hour of one core. The output folder gets families.md (the table; likelihoods of binary and of 8-bit
 images in columns of their own), families.json, quality.png (FID over processor minutes), samples.png (the same number
 of samples of each), and each run's own folder. A second classifier of another architecture, which is trained first,
 tells whether the order depends on the one that scores. Run again after an interruption, it repeats nothing that is
