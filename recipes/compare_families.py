@@ -7,11 +7,11 @@ Trains every generator of the zoo on one data set, and puts their numbers, costs
 
 Each of `--runs` is a preset, family/name, and flags of its recipe as name=value; when not given, every preset of a
 generator that trains on the data and says what to expect. The first command trains on scikit-learn's digits, offline:
-the presets' minutes, a quarter of an hour of one core. The output folder gets families.md (the table; likelihoods of binary and of 8-bit
-images in columns of their own), families.json, quality.png (FID over processor minutes), samples.png (the same number
-of samples of each), and each run's own folder. A second classifier of another architecture, which is trained first,
-tells whether the order depends on the one that scores. Run again after an interruption, it repeats nothing that is
-done.
+the presets' minutes, a quarter of an hour of one core. The output folder gets families.md (the table; likelihoods of
+binary and of 8-bit images in columns of their own), families.json, quality.png (FID over processor minutes),
+samples.png (the same number of samples of each), and each run's own folder. A second classifier of another
+architecture, which is trained first, tells whether the order depends on the one that scores. Run again after an
+interruption, it repeats nothing that is done.
 """
 
 from dataclasses import dataclass

@@ -318,7 +318,7 @@ def test_the_discriminator_tells_its_logit(entries):
     assert table.rows[0][1] == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("name", RUN)
+@pytest.mark.parametrize("name", sorted(RUN))
 @pytest.mark.parametrize("measure", ["cosine", "distance"])
 def test_the_nearest_training_images(name, measure, entries):
     entry, train = entries(name), data.load_images("digits").train
