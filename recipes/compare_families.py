@@ -18,9 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-
-from hwzoo import comparison, generators, scoring, training
+from hwzoo import comparison, scoring, training
 from hwzoo.data import load_images
 from hwzoo.files import write_bytes, write_json
 from hwzoo.training import flag, sweep
@@ -79,8 +77,7 @@ def main(compare: Compare) -> dict:
             rows.append(row | comparison.measure(settings, results, data, classifiers, *asked))
             write_json(path, wanted | {"rows": rows})
         if settings["seed"] == compare.seeds[0]:
-            family, model = generators.load_generator(settings["output_dir"], torch.device("cpu"))
-            shown[run.label] = generators.draw(family, model, SHOWN, None, settings["seed"], SHOWN)[0]
+            shown[run.label] = comparison.draw(settings, SHOWN, SHOWN)
 
     # 4. side by side
     asked = [row for label in shown for row in rows if row["run"] == label and row["seed"] in compare.seeds]

@@ -46,7 +46,7 @@ class Method(scoring.ScoreFlags):
 
     conditional: bool = flag(False, "condition both networks on the class of an image")
     loss: Literal[tuple(LOSSES)] = flag("non_saturating", "what both networks minimise")
-    gradient_penalty_weight: float | None = flag(None, "else wasserstein_gp's 10, relativistic's 1", "[0, inf)")
+    gradient_penalty_weight: float = flag(10.0, "of the penalty of wasserstein_gp or relativistic", "[0, inf)")
     num_discriminator_steps: int = flag(1, "steps of the discriminator for one of the generator", "[1, inf)")
     discriminator_learning_rate: float | None = flag(None, "its peak; --learning_rate when not given", "(0, inf)")
     adam_beta1: float = flag(0.5, "decay of Adam's average gradient", "[0, 1)")
@@ -78,8 +78,7 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
         eval_model.generator, eval_model.discriminator = states["generator"].eval_model, model.discriminator
 
         # 5. one step; the generated images have the classes of the real ones
-        losses, latent_size, weight = LOSSES[method.loss], config.latent_size, method.gradient_penalty_weight
-        weight = losses.penalty_weight if weight is None else weight
+        losses, latent_size = LOSSES[method.loss], config.latent_size
         slope = PIXEL_RANGES[config.pixel_range][0]  # Lipschitz constant: 1 in the networks' own units
 
         def discriminator_loss(real, labels, latents, mixing):
@@ -91,7 +90,8 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
             if losses.penalty is None:
                 return {"discriminator_loss": loss, **told}
             penalty = losses.penalty(partial(discriminator, labels=labels), real, fake, mixing, slope)
-            return {"discriminator_loss": loss + weight * penalty, **told, "gradient_penalty": penalty}
+            penalised = loss + method.gradient_penalty_weight * penalty
+            return {"discriminator_loss": penalised, **told, "gradient_penalty": penalty}
 
         def generator_loss(labels, latents, real):
             judged = [generator(latents, labels), *([real] if losses.paired else [])]

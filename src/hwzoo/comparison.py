@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 import yaml
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from . import generators, packaged, scoring
@@ -25,22 +26,22 @@ from .training import sweep
 NATS = ("test_iwae_5000", "test_iwae_100", "test_negative_elbo", "test_negative_log_prob", "test_negative_bound")
 BITS = ("test_bits_per_dim",)
 MADE_BY = "each run, with the seed of its training, a pipeline's by the sampler and steps of its training's pictures"
-# Columns of the table: what a row calls them, heading, and number of decimals where there is no error that tells.
-COLUMNS = (
-    ("nats", "NLL or bound, binary, nats", 2),
-    ("bits_per_dim", "NLL or bound, 8-bit, bits/dim", 3),
-    ("test_fid", "FID", 1),
-    ("test_precision", "precision", 2),
-    ("test_recall", "recall", 2),
-    ("test_density", "density", 2),
-    ("test_coverage", "coverage", 2),
-    ("smallest_class", "smallest class, %", 1),
-    ("second_fid", "FID, second classifier", 1),
-    ("parameters", "parameters, millions", 2),
-    ("train_minutes", "training, CPU minutes", 1),
-    ("sample_seconds", "1,000 samples, CPU seconds", 1),
-    ("peak_memory", "peak memory, MB", 0),
-)
+# Columns of the table: what a row calls them, and their headings.
+COLUMNS = {
+    "nats": "NLL or bound, binary, nats",
+    "bits_per_dim": "NLL or bound, 8-bit, bits/dim",
+    "test_fid": "FID",
+    "test_precision": "precision",
+    "test_recall": "recall",
+    "test_density": "density",
+    "test_coverage": "coverage",
+    "smallest_class": "smallest class, %",
+    "second_fid": "FID, second classifier",
+    "parameters": "parameters, millions",
+    "train_minutes": "training, CPU minutes",
+    "sample_seconds": "1,000 samples, CPU seconds",
+    "peak_memory": "peak memory, MB",
+}
 
 
 def list_generators(dataset_name: str) -> list[str]:
@@ -165,6 +166,27 @@ def likelihood(results: dict[str, Any], settings: dict[str, Any]) -> dict[str, f
 
 
 @torch.no_grad()
+def draw(settings: dict[str, Any], num_samples: int, batch_size: int) -> Tensor:
+    """
+    Samples of a run, a pipeline's by the sampler and steps of its training's pictures.
+
+    Args:
+        settings: flags of the run: `output_dir`, `seed`, and of a pipeline `scheduler` and `num_inference_steps`.
+        num_samples: that are drawn, with the run's seed.
+        batch_size: of them.
+
+    Returns:
+        (num_samples, channels, height, width) in [0, 1], on the CPU.
+    """
+    name, asked = settings["output_dir"], {key: settings.get(key) for key in ("scheduler", "num_inference_steps")}
+    sample, *_ = generators.open_generator(name, torch.device("cpu"), output_dir=Path(), **asked)
+    generator, images = torch.Generator().manual_seed(settings["seed"]), []
+    quick = True if num_samples <= batch_size else None  # no bar
+    for part in tqdm(torch.arange(num_samples).split(batch_size), desc="samples", unit="batch", disable=quick):
+        images.append(sample(part, num_samples, generator).float())
+    return torch.cat(images)
+
+
 def measure(
     settings: dict[str, Any],
     results: dict[str, Any],
@@ -177,7 +199,7 @@ def measure(
     The numbers of one run, for a row of the table.
 
     Args:
-        settings: its flags: `output_dir`, `seed`, and of a pipeline `scheduler` and `num_inference_steps`.
+        settings: its flags, as of `draw`, and `binarization`.
         results: as in its all_results.json.
         data: that it was trained on.
         classifiers: that scores the samples, and another, for `second_fid`.
@@ -187,17 +209,12 @@ def measure(
     Returns:
         By the names of `COLUMNS`, with `test_fid_standard_error`, `second_fid_floor` and `protocol`.
     """
-    name, device = settings["output_dir"], torch.device("cpu")
-    asked = {key: settings.get(key) for key in ("scheduler", "num_inference_steps")}
-    sample, *_ = generators.open_generator(name, device, output_dir=Path(), **asked)
-    _, model = generators.load_generator(name, device)
-    generator, images = torch.Generator().manual_seed(settings["seed"]), []
     start = time.process_time()
-    for part in tqdm(torch.arange(num_samples).split(batch_size), desc=f"samples of {name}", unit="batch"):
-        images.append(sample(part, num_samples, generator).float())
-    seconds, images = time.process_time() - start, torch.cat(images)
+    images = draw(settings, num_samples, batch_size)
+    seconds = time.process_time() - start
     scores = scoring.score(images, data, classifiers[0], MADE_BY, every_score=True)
     second = scoring.score(images, data, classifiers[1], MADE_BY)
+    _, model = generators.load_generator(settings["output_dir"], torch.device("cpu"))
     network = getattr(model, "unet", model)
     row = likelihood(results, settings) | scores
     row |= {"smallest_class": 100 * min(scores["test_class_histogram"])}
@@ -220,7 +237,7 @@ def averaged(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for label in dict.fromkeys(row["run"] for row in rows):
         own = [row for row in rows if row["run"] == label]
         row = {"run": label, "seeds": [each["seed"] for each in own]}
-        for name in [name for name, *_ in COLUMNS if name in own[0]]:
+        for name in [name for name in COLUMNS if name in own[0]]:
             row[name] = sweep.mean_and_error([each[name] for each in own])
         if len(own) == 1:
             row["test_fid"]["standard_error"] = own[0]["test_fid_standard_error"]
@@ -237,17 +254,13 @@ def family_table(rows: Sequence[dict[str, Any]], floors: tuple[float, float]) ->
     Returns:
         A table in Markdown, with a last row of the floors, and a line on its errors.
     """
-    lines = [["run", "seeds", *(heading for _, heading, _ in COLUMNS)]]
+    lines = [["run", "seeds", *COLUMNS.values()]]
     lines += [["---"] * len(lines[0])]
     for row in rows:
         cells = [row["run"], ", ".join(map(str, row["seeds"]))]
-        for name, _, decimals in COLUMNS:
-            number = row.get(name, {"mean": None})
-            told = "-" if number["mean"] is None else f"{number['mean']:.{decimals}f}"
-            cells.append(told + (f" ± {number['standard_error']:.2g}" if number.get("standard_error") else ""))
-        lines.append(cells)
+        lines.append([*cells, *(sweep.written(row.get(name)) for name in COLUMNS)])
     ends = dict(zip(("test_fid", "second_fid"), floors, strict=True))
-    lines.append(["floor: training images", "", *(f"{ends[n]:.2f}" if n in ends else "" for n, *_ in COLUMNS)])
+    lines.append(["floor: training images", "", *(f"{ends[name]:.2f}" if name in ends else "" for name in COLUMNS)])
     notes = "± is the standard error over the seeds; of the FID of one seed that over the samples, by the jackknife."
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{notes}\n"
 

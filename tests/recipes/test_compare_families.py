@@ -1,12 +1,14 @@
 """The table of families: what stands in a row, that nothing is done twice, and what is refused beforehand."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
+import torch
 from recipe_runs import load_recipe, save_classifier
 
-from hwzoo import comparison, hub, packaged
+from hwzoo import comparison, diffusion, hub, packaged
 from hwzoo.errors import HwzooError, UsageError
 from hwzoo.training import sweep
 
@@ -62,8 +64,15 @@ def test_rows_are_what_the_runs_and_their_scores_say(recipe, here, tmp_path, cap
 
     # Called again it trains and draws nothing, and writes the same page; another seed is one run more.
     page = (tmp_path / "out" / "families.md").read_text()
-    assert page.count(f"| {means[0]['test_fid']['mean']:.1f} ± ") == 1 and RUNS[1] in page and "Kendall's tau" in page
-    assert recipe.main(recipe.Compare(**asked, output_dir=str(tmp_path / "out")))["rows"] == means and len(here) == 4
+    error = means[0]["test_fid"]["standard_error"]
+    decimals = max(0, 1 - math.floor(math.log10(error)))
+    assert (
+        page.count(f"| {mean:.{decimals}f} ± {error:.{decimals}f} |") == 1
+        and RUNS[1] in page
+        and "Kendall's tau" in page
+    )
+    again = recipe.main(recipe.Compare(**asked, output_dir=str(tmp_path / "out")))
+    assert again["rows"] == means and len(here) == 4
     assert (tmp_path / "out" / "families.md").read_text() == page
     recipe.main(recipe.Compare(**asked | {"runs": RUNS[1:], "seeds": [2]}, output_dir=str(tmp_path / "out")))
     assert len(here) == 5 and len(json.loads((tmp_path / "out" / "families.json").read_text())["rows"]) == 5
@@ -97,6 +106,19 @@ def test_what_is_wrong_is_told_before_the_first_run(spec, words, recipe, here, t
     with pytest.raises(UsageError) as told:
         recipe.main(recipe.Compare(runs=[RUNS[0], spec], output_dir=str(tmp_path / "out")))
     assert words in str(told.value) and here == [] and not (tmp_path / "out").exists()
+
+
+def test_a_pipeline_is_drawn_by_the_sampler_of_its_training(tmp_path):
+    torch.manual_seed(0)
+    unet = diffusion.build_unet(8, 1, block_out_channels=[8], norm_num_groups=4)
+    hub.save(diffusion.make_pipeline(unet, diffusion.train_scheduler(30)), tmp_path)
+    settings = {"output_dir": str(tmp_path), "seed": 3, "scheduler": "ddim", "num_inference_steps": 2}
+    drawn = comparison.draw(settings, 5, 3)
+    pipeline = diffusion.make_pipeline(unet, diffusion.make_scheduler("ddim", diffusion.train_scheduler(30).config))
+    generator = torch.Generator().manual_seed(3)
+    call = {"num_inference_steps": 2, "generator": generator, "output_type": "pt"}
+    expected = torch.cat([pipeline(batch_size=num, **call).images for num in (3, 2)])
+    torch.testing.assert_close(drawn, expected)
 
 
 def test_every_family_that_draws_images_is_compared():

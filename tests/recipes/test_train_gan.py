@@ -35,7 +35,7 @@ from hwzoo import training
 from hwzoo.data import load_images
 from hwzoo.errors import UsageError
 from hwzoo.models.gan.losses_gan import LOSSES
-from hwzoo.training import NonFiniteLoss, parse_arguments
+from hwzoo.training import Checkpoint, NonFiniteLoss, parse_arguments
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "train_gan.py"
 launch = functools.partial(recipe_runs.launch, RECIPE)
@@ -190,6 +190,13 @@ def test_every_loss_trains(loss, conditional, train_gan, no_curves, tmp_path):
     model = AutoModel.from_pretrained(tmp_path)
     assert model.config.num_classes == (10 if conditional else 0)
     assert model.sample(3).isfinite().all()
+
+
+def test_checkpoints_of_earlier_versions_agree_with_the_defaults(train_gan, no_curves, tmp_path):
+    """They hold this weight for every loss; another default would refuse to go on with them."""
+    run(train_gan, tmp_path)
+    (path,) = (tmp_path / "checkpoints").glob("step-*6")
+    assert Checkpoint(path).identity["gradient_penalty_weight"] == 10.0
 
 
 def test_networks_are_built_as_asked(train_gan, no_curves, tmp_path):

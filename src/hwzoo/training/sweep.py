@@ -238,7 +238,7 @@ def table(rows: list[dict[str, Any]], metrics: Sequence[str]) -> str:
         Markdown, which ends with a line break.
     """
     lines = [["run", *metrics], ["---"] * (len(metrics) + 1)]
-    lines += [[row["label"], *(_written(row.get(name)) for name in metrics)] for row in rows]
+    lines += [[row["label"], *(written(row.get(name)) for name in metrics)] for row in rows]
     seeds = ", ".join(map(str, rows[0]["seeds"]))
     several = len(rows[0]["seeds"]) > 1
     notes = [f"Mean ± standard error over the seeds {seeds}." if several else f"Seed {seeds} alone."]
@@ -309,8 +309,17 @@ def _comparable(settings: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name != "data_dir"}  # data may be moved
 
 
-def _written(number: dict[str, float | None] | None) -> str:
-    """`99.78 ± 0.29`: as many decimals as the standard error has in two significant digits."""
+def written(number: dict[str, float | None] | None) -> str:
+    """
+    A mean with its error, as it stands in tables.
+
+    Args:
+        number: of `mean_and_error`, or None.
+
+    Returns:
+        `99.78 ± 0.29`, with as many decimals as the standard error has in two significant digits; five digits of a
+        mean without an error; `-` for None.
+    """
     if number is None:
         return "-"
     mean, error = number["mean"], number["standard_error"]

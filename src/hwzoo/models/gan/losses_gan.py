@@ -200,7 +200,6 @@ class Losses(NamedTuple):
         generator: of (logits_fake,), or of (logits_fake, logits_real) where images are judged in pairs.
         told: of (logits_real, logits_fake), numbers by name that are logged beside the loss.
         penalty: of the critic's gradients, as `gradient_penalty`; the logits are no log-odds then.
-        penalty_weight: its usual weight.
         paired: whether images are judged in pairs, one of the data and one of the generator.
     """
 
@@ -208,15 +207,14 @@ class Losses(NamedTuple):
     generator: Callable[..., Tensor]
     told: Callable[[Tensor, Tensor], dict[str, Tensor]] = judged_right
     penalty: Callable[..., Tensor] | None = None
-    penalty_weight: float = 0.0
     paired: bool = False
 
 
 LOSSES = {
     "minimax": Losses(cross_entropy, minimax),
     "non_saturating": Losses(cross_entropy, non_saturating),
-    "wasserstein_gp": Losses(wasserstein, wasserstein_generator, estimated_distance, gradient_penalty, 10.0),
-    "relativistic": Losses(relativistic, relativistic_generator, ordered_right, zero_centred_penalty, 1.0, True),
+    "wasserstein_gp": Losses(wasserstein, wasserstein_generator, estimated_distance, gradient_penalty),
+    "relativistic": Losses(relativistic, relativistic_generator, ordered_right, zero_centred_penalty, paired=True),
 }
 
 __all__ = ["LOSSES", "Losses", "gradient_penalty", "zero_centred_penalty"]
