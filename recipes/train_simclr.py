@@ -39,6 +39,7 @@ Views = training.config_flags(Augmentations, class_name="Views")
 @dataclass
 class Protocol(training.Flags):
     supervised_steps: int = flag(150, "steps of the same encoder with all labels, beside it; 0: none", "[0, inf)")
+    num_draws: int = flag(metrics.NUM_DRAWS, "draws of the labels of the probe with ten a class", "[2, inf)")
 
 
 def main(run: Run, architecture: Model, views: Views, protocol: Protocol) -> dict:
@@ -90,7 +91,8 @@ def main(run: Run, architecture: Model, views: Views, protocol: Protocol) -> dic
                 encoder, runtime = supervised(run, accelerator, batches.data, untrained, views, num)
                 ways |= {"encoder trained with all labels": encoder}
             ways = {name: each.features for name, each in ways.items()}
-            scores, probe, features = metrics.compare_features(ways, *parts, run.eval_batch_size, seed=TEST_SEED)
+            draws = {"seed": TEST_SEED, "num_draws": protocol.num_draws if limit is None else 2}
+            scores, probe, features = metrics.compare_features(ways, *parts, run.eval_batch_size, **draws)
             with torch.no_grad():
                 for own, given in zip(probed.classifier.parameters(), probe, strict=True):
                     own.copy_(given)
@@ -100,7 +102,7 @@ def main(run: Run, architecture: Model, views: Views, protocol: Protocol) -> dic
             results |= {"supervised_steps": num, "supervised_runtime": runtime} if num else {}
             results["accuracies"] = scores
             told = f"{data.described}: all {len(test_set)} test images, probes trained on {len(batches.data)} others"
-            told = "; ".join((told, metrics.PROBES, training.weights_of(run)))
+            told = "; ".join((told, metrics.PROBES.format(num_draws=protocol.num_draws), training.weights_of(run)))
             return results | {"remark": metrics.comparison(scores), "protocol": told}
 
         # 8. save

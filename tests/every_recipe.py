@@ -39,7 +39,8 @@ FLAGS = {
     "train_simclr": """
         --max_train_steps 12 --checkpointing_steps 3 --eval_steps 4 --logging_steps 2 --train_batch_size 10
         --hidden_sizes 4 6 8 --projection_hidden_size 8 --projection_size 6 --loss simsiam --predictor_hidden_size 4
-        --use_ema --ema_decay 0.9 --lr_warmup_steps 3 --gradient_accumulation_steps 2 --mirror --supervised_steps 2""",
+        --use_ema --ema_decay 0.9 --lr_warmup_steps 3 --gradient_accumulation_steps 2 --mirror --supervised_steps 2
+        --num_draws 2""",
     "train_textvae": """
         --max_train_steps 12 --checkpointing_steps 3 --eval_steps 4 --logging_steps 2 --train_batch_size 10
         --max_tokens 24 --embedding_size 4 --hidden_size 8 --latent_size 2 --word_dropout 0.3 --kl_warmup_steps 8

@@ -19,5 +19,10 @@ from every_recipe import FLAGS  # noqa: E402
 from recipe_runs import load_recipe  # noqa: E402
 from transformers import Seq2SeqTrainer, T5ForConditionalGeneration  # noqa: E402, F401
 
+from hwzoo.metrics import representation  # noqa: E402
+
 for recipe in FLAGS:
     load_recipe(recipe)
+
+# Most of the time of a small run of SimCLR.
+representation.MAX_ITERATIONS, representation.NUM_TO_CHOOSE = 20, 20

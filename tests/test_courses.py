@@ -42,7 +42,7 @@ TINY = {
         --prior_num_layers 1 --prior_num_heads 2 --num_continuous_steps 1""",
     "train_simclr": """
         --dataset_name digits --max_train_steps 2 --train_batch_size 10 --eval_steps 2 --hidden_sizes 4 6
-        --projection_hidden_size 8 --projection_size 6 --supervised_steps 1""",
+        --projection_hidden_size 8 --projection_size 6 --supervised_steps 1 --num_draws 2""",
     "train_textvae": """
         --max_train_steps 2 --train_batch_size 10 --embedding_size 4 --hidden_size 8 --latent_size 2
         --num_importance_samples 2""",

@@ -128,6 +128,11 @@ def test_few_labels_are_ten_a_class_drawn_anew_by_the_seed(monkeypatch):
     assert all(torch.equal(a, b) for one, two in zip(*runs[:2], strict=True) for a, b in zip(one, two, strict=True))
     assert len({tuple(features.flatten().tolist()) for run in runs[1:] for features, _ in run[:5]}) == 10
     assert all(len(run[5][1]) == 200 for run in runs)
+    seen.clear()
+    scores, _ = metrics.probe_scores(train, blobs(30, seed=1), num_draws=2)
+    few = [metrics.accuracy_of(probe(*given), *blobs(30, seed=1)) for given in seen[:2]]
+    assert len(seen) == 3 and scores["few_labels_accuracy"] == sum(few) / 2
+    assert scores["few_labels_accuracy_standard_error"] == pytest.approx(abs(few[0] - few[1]) / 2)
 
 
 # Features

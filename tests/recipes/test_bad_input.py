@@ -705,6 +705,7 @@ SIMCLR_CASES = {
         lambda tmp: ["--pool_size=5", "--hidden_sizes", "4", "4", "4", "4", "4"],
     ),
     "a share above 1": (2, "--blur is 2.0; it must be in [0, 1]", lambda tmp: ["--blur=2"]),
+    "one draw has no error": (2, "--num_draws is 1; it must be in [2, inf)", lambda tmp: ["--num_draws=1"]),
     "steps before the start": (
         2, "--supervised_steps is -1; it must be in [0, inf)", lambda tmp: ["--supervised_steps=-1"],
     ),

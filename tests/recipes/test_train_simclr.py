@@ -39,6 +39,7 @@ SMALL = {
     "logging_steps": 2,
     "eval_steps": 4,
     "supervised_steps": 3,
+    "num_draws": 3,
 }
 NAMES = ["this model", "untrained encoder", "encoder trained with all labels", "raw pixels", "principal components"]
 
@@ -63,9 +64,13 @@ def quick(monkeypatch):
 
 def test_what_a_run_leaves(train_simclr, tmp_path, monkeypatch):
     monkeypatch.setattr(representation, "MAX_ITERATIONS", 20)
+    draws = []
+    original = metrics.compare_features
+    monkeypatch.setattr(metrics, "compare_features", lambda *a, **k: draws.append(k["num_draws"]) or original(*a, **k))
     results = run(train_simclr, tmp_path)
+    assert draws == [2, 3]  # of the rehearsal, and as said
     assert json.loads((tmp_path / "all_results.json").read_text()) == results
-    for words in ("digits: all 297 test images", "1500 others", "standard error of 5 draws", "cosine similarity"):
+    for words in ("digits: all 297 test images", "1500 others", "standard error of 3 draws", "cosine similarity"):
         assert words in results["protocol"]
     data = load_images("digits")
     images, labels = data.test.pixel_values(), data.test.labels

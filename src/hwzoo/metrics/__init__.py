@@ -43,6 +43,7 @@ from .likelihood import (
     latent_variable_scores,
 )
 from .representation import (
+    NUM_DRAWS,
     PROBES,
     accuracy_of,
     accuracy_panels,
@@ -65,6 +66,7 @@ __all__ = [
     "accuracy_panels",
     "calibrated",
     "nearest",
+    "NUM_DRAWS",
     "PROBES",
     "compare_features",
     "comparison",

@@ -22,8 +22,8 @@ SCORES = ("linear_accuracy", "few_labels_accuracy", "few_labels_accuracy_standar
 PROBES = (
     f"linear: multinomial logistic regression on standardised features, L2 penalty chosen by {NUM_FOLDS}-fold "
     f"cross-validation on {NUM_TO_CHOOSE} training images, at most {MAX_ITERATIONS} iterations; few labels: the same "
-    f"on {PER_CLASS} labels a class, mean and standard error of {NUM_DRAWS} draws; kNN: the {PROBE_NEIGHBORS} nearest "
-    f"training images by cosine similarity; principal components: {NUM_COMPONENTS} of the pixels; alignment, "
+    f"on {PER_CLASS} labels a class, mean and standard error of {{num_draws}} draws; kNN: the {PROBE_NEIGHBORS} "
+    f"nearest training images by cosine similarity; principal components: {NUM_COMPONENTS} of the pixels; alignment, "
     "uniformity and spread: of the normalised projections of two views of test images"
 )
 
@@ -156,16 +156,17 @@ def nearest(train: Tensor, test: Tensor) -> Tensor:
 
 
 def probe_scores(
-    train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], *, seed: int = 0
+    train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], *, seed: int = 0, num_draws: int = NUM_DRAWS
 ) -> tuple[dict[str, float], tuple[Tensor, Tensor]]:
     """
     What three simple classifiers reach on features: a linear probe on all labels, one on `PER_CLASS` labels a class
-    (the mean over `NUM_DRAWS` draws of them, and its standard error over the draws), and nearest neighbours.
+    (the mean over draws of them, and its standard error over the draws), and nearest neighbours.
 
     Args:
         train: features, (num, size), and labels, int64, (num,).
         test: alike.
         seed: of the draws: the same images for all features.
+        num_draws: of the labels, two at least.
 
     Returns:
         Fractions in [0, 1] by name: `linear_accuracy`, `few_labels_accuracy`, `few_labels_accuracy_standard_error`,
@@ -173,7 +174,7 @@ def probe_scores(
     """
     (features, labels), generator = train, torch.Generator().manual_seed(seed)
     few = []
-    for _ in range(NUM_DRAWS):
+    for _ in range(num_draws):
         order = torch.randperm(len(labels), generator=generator)
         drawn = order[first_of_each_class(labels[order], PER_CLASS)]
         few.append(accuracy_of(linear_probe(features[drawn], labels[drawn]), *test))
@@ -181,7 +182,7 @@ def probe_scores(
     return {
         "linear_accuracy": accuracy_of(probe, *test),
         "few_labels_accuracy": draws.mean().item(),
-        "few_labels_accuracy_standard_error": draws.std().item() / NUM_DRAWS**0.5,
+        "few_labels_accuracy_standard_error": draws.std().item() / num_draws**0.5,
         "knn_accuracy": neighbor_accuracy(train, test),
     }, probe
 
@@ -235,7 +236,13 @@ def effective_rank(outputs: Tensor) -> float:
 
 
 def compare_features(
-    ways: Mapping[str, Callable[[Tensor], Tensor]], train: Any, test: Any, batch_size: int, *, seed: int = 0
+    ways: Mapping[str, Callable[[Tensor], Tensor]],
+    train: Any,
+    test: Any,
+    batch_size: int,
+    *,
+    seed: int = 0,
+    num_draws: int = NUM_DRAWS,
 ) -> tuple[dict[str, dict[str, float]], tuple[Tensor, Tensor], Tensor]:
     """
     The scores of several features, and always beside them of the pixels as they are and of their principal components.
@@ -246,6 +253,7 @@ def compare_features(
         test: alike.
         batch_size: images at once.
         seed: as of `probe_scores`.
+        num_draws: as of `probe_scores`.
 
     Returns:
         Name -> scores, as of `probe_scores`; of the first, its linear probe and its features of the test images.
@@ -254,7 +262,8 @@ def compare_features(
     found = {name: [features_of(way, part, batch_size) for part in (train, test)] for name, way in ways.items()}
     found["principal components"] = principal_components(*found["raw pixels"])
     labels, first = (train.labels.cpu(), test.labels.cpu()), next(iter(ways))
-    scored = {name: probe_scores(*zip(each, labels, strict=True), seed=seed) for name, each in found.items()}
+    told = {"seed": seed, "num_draws": num_draws}
+    scored = {name: probe_scores(*zip(each, labels, strict=True), **told) for name, each in found.items()}
     return {name: scores for name, (scores, _) in scored.items()}, scored[first][1], found[first][1]
 
 
