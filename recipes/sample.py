@@ -4,6 +4,7 @@ Draws images with any zoo model or diffusion pipeline, or texts with one of text
     python recipes/sample.py outputs/ddpm --num_samples 100 --scheduler unipc --num_inference_steps 20
     python recipes/sample.py outputs/ddpm-conditional --labels 0 1 2 3 --guidance_scale 1.5 --scheduler sde_dpm_solver
     python recipes/sample.py outputs/vae --num_samples 200 --seed 1
+    python recipes/sample.py outputs/flow --temperature 0.7
 
 A pipeline samples as it was saved: one of `train_ddpm.py` by DDPM with every step of its training, which takes long;
 `--scheduler` names a faster sampler. Writes samples.png and each image as a PNG of its own in images/, or samples.txt,
@@ -15,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
 from accelerate import PartialState
 
 from hwzoo import PipelineFamily, diffusion, generators, text, training
@@ -47,6 +47,7 @@ class Settings(training.Flags):
         None, f"of a pipeline; all that it was trained with for ddpm, {FAST_STEPS} else, when not given", "[1, inf)"
     )
     guidance_scale: float = flag(1.0, "classifier-free guidance of a conditional pipeline; 1 is none", "[0, inf)")
+    temperature: float | None = flag(None, "of a model with one: 1 as it is, less keeps to the likely", "(0, inf)")
     labels: list[int] | None = flag(
         None, "classes, one after the other over and over; when not given, as many images of each class", "[0, inf)"
     )
@@ -71,6 +72,7 @@ def main(settings: Settings) -> dict:
     tokenizer = text.load_tokenizer(name, "model_name_or_path") if family.draws == "texts" else None
     num_classes = family.num_classes(model)
     generators.check_guidance(settings.guidance_scale, family, model, name)
+    generators.check_temperature(settings.temperature, family, model, name)
     results, call = {"model": name}, {}
     if isinstance(family, PipelineFamily):
         most = model.scheduler.config.num_train_timesteps
@@ -86,13 +88,9 @@ def main(settings: Settings) -> dict:
         print(f"sampler: {sampler}{'' if settings.scheduler else ', as it was saved'}, {steps} steps{quick}")
         call = {"num_inference_steps": steps, "guidance_scale": settings.guidance_scale}
         results |= {"scheduler": sampler, **call}
-    if settings.labels is None:
-        labels = torch.arange(settings.num_samples) * num_classes // settings.num_samples if num_classes else None
-    else:
-        if max(settings.labels) >= num_classes:
-            known = f"the classes of {name} are 0 to {num_classes - 1}" if num_classes else f"{name} has no classes"
-            raise UsageError(f"--labels has {max(settings.labels)}; {known}")
-        labels = torch.tensor(settings.labels)[torch.arange(settings.num_samples) % len(settings.labels)]
+    elif settings.temperature is not None:
+        results |= (call := {"temperature": settings.temperature})
+    labels = generators.chosen_labels(settings.labels, settings.num_samples, num_classes, name)
     training.make_output_dir(folder)
 
     # 2. samples

@@ -80,6 +80,48 @@ def check_guidance(guidance_scale: float, family: Family, model: Any, name: str)
         raise UsageError(f"--guidance_scale is {guidance_scale}; {name} is no conditional pipeline, give 1")
 
 
+def check_temperature(temperature: float | None, family: Family, model: Any, name: str):
+    """
+    Checks that a model can be sampled at a temperature.
+
+    Args:
+        temperature: None for the model's own.
+        family: the row of the model.
+        model: of `load_generator`.
+        name: of the model, for the error.
+
+    Raises:
+        UsageError: for a model whose `sample` has none, and for a pipeline.
+    """
+    pipeline = isinstance(family, PipelineFamily)
+    if temperature is not None and (pipeline or "temperature" not in inspect.signature(model.sample).parameters):
+        raise UsageError(f"--temperature is {temperature}; {name} has none, leave it out")
+
+
+def chosen_labels(labels: Sequence[int] | None, num_samples: int, num_classes: int, name: str) -> Tensor | None:
+    """
+    The class of each image that is drawn.
+
+    Args:
+        labels: one after the other over and over; None for as many of each class, in order.
+        num_samples: how many.
+        num_classes: of the model; 0 for one without classes.
+        name: of the model, for the error.
+
+    Returns:
+        int64, (num_samples,), or None for a model without classes.
+
+    Raises:
+        UsageError: for classes that the model does not have.
+    """
+    if labels is None:
+        return torch.arange(num_samples) * num_classes // num_samples if num_classes else None
+    if max(labels) >= num_classes:
+        known = f"the classes of {name} are 0 to {num_classes - 1}" if num_classes else f"{name} has no classes"
+        raise UsageError(f"--labels has {max(labels)}; {known}")
+    return torch.tensor(labels)[torch.arange(num_samples) % len(labels)]
+
+
 def check_steps(steps: int, pipeline: Any, name: str):
     """
     Checks that a pipeline has as many steps.
@@ -110,7 +152,7 @@ def draw(
         labels: (num_samples,), or None for a model without classes.
         seed: of the noise and of classes that are drawn.
         batch_size: images drawn at once.
-        call: of the pipeline: its steps and guidance.
+        call: of a pipeline: its steps and guidance; of a model: a `temperature`.
 
     Returns:
         (num_samples, channels, height, width) in [0, 1], or (num_samples, max_tokens), on the CPU; seconds.
@@ -139,7 +181,7 @@ def sampler(model: Any, seed: int, batch_size: int, evenly: bool = False, **call
     num_classes = family.num_classes(model) if evenly else 0
 
     def samples(num: int) -> Tensor:
-        labels = torch.arange(num) * num_classes // num if num_classes else None
+        labels = chosen_labels(None, num, num_classes, "")
         return draw(family, model, num, labels, seed, batch_size, **call)[0]
 
     return samples

@@ -12,6 +12,8 @@ from recipe_runs import captions_in, load_recipe, save_classifier, tiles_of
 from safetensors.torch import load_file, save_file
 
 from hwzoo import (
+    FlowConfig,
+    FlowModel,
     GANConfig,
     GANModel,
     VAEConfig,
@@ -158,6 +160,19 @@ def test_any_other_model_of_the_zoo(sample, tmp_path):
     assert np.abs(expected.detach()[:, 0].numpy() * 255 - images).max() < 0.6
 
 
+def test_the_temperature_is_the_models(sample, tmp_path):
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 4, "num_steps": 1, "num_hidden_layers": 1}
+    hub.save(FlowModel(FlowConfig(image_size=8, **sizes)), tmp_path / "flow")
+    model = FlowModel.from_pretrained(tmp_path / "flow").eval()
+    for temperature in (0.5, None):
+        results, images = sample(str(tmp_path / "flow"), str(temperature), temperature=temperature)
+        given = {} if temperature is None else {"temperature": temperature}
+        expected = model.sample(6, generator=torch.Generator().manual_seed(0), **given)
+        assert np.abs(expected.detach()[:, 0].numpy() * 255 - images).max() < 0.6
+        assert {name: results[name] for name in results if name == "temperature"} == given
+
+
 # name: (status, what the line names, the arguments for a folder of the test's own)
 CASES = {
     "no name of a model": (2, "--model_name_or_path is ''; it must", lambda tmp: ["--model_name_or_path="]),
@@ -198,6 +213,13 @@ CASES = {
     "guidance of an unconditional pipeline": (
         2, "m is no conditional pipeline, give 1", lambda tmp: [save_pipeline(tmp / "m"), "--guidance_scale=2"],
     ),
+    "temperature of a GAN": (
+        2, "--temperature is 0.7; ", lambda tmp: [save_gan(tmp / "g"), "--temperature=0.7"],
+    ),
+    "temperature of a pipeline": (
+        2, "m has none, leave it out", lambda tmp: [save_pipeline(tmp / "m"), "--temperature=0.7"],
+    ),
+    "temperature 0": (2, "--temperature is 0.0; it must be in (0, inf)", lambda tmp: ["--temperature=0"]),
     "guidance of a GAN": (2, "g is no conditional pipeline", lambda tmp: [save_gan(tmp / "g"), "--guidance_scale=2"]),
 }  # fmt: skip
 
