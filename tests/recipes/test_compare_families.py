@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import warm
 from recipe_runs import load_recipe, save_classifier
 
 from hwzoo import comparison, diffusion, hub, packaged
@@ -82,7 +83,8 @@ def test_rows_are_what_the_runs_and_their_scores_say(recipe, here, tmp_path, cap
         recipe.main(recipe.Compare(**asked | {"num_samples": 61}, output_dir=str(tmp_path / "out")))
 
 
-def test_a_run_in_a_process_is_the_recipe_and_tells_why_it_failed(tmp_path):
+def test_a_run_in_a_process_is_the_recipe_and_tells_why_it_failed(tmp_path, monkeypatch):
+    monkeypatch.setattr(comparison.subprocess, "run", lambda command, env, **pipes: warm.run(command[1:], env=env))
     (run,) = comparison.plan(RUNS[:1], [3], tmp_path, None)
     results = sweep.result_of(run.main, run.arguments)
     assert results["train_steps"] == 2 and results["peak_memory"] > 100
