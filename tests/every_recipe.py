@@ -12,10 +12,12 @@ import forked
 import pytest
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from hwzoo.training import Checkpoints
 from hwzoo.training.ending import REHEARSAL
 
 # Twelve steps, a checkpoint every third, and everything that a resume has to bring back.
 STEPS, INTERVAL = 12, 3
+TEXTS = Path(__file__).parent / "texts"  # 200 short words
 FLAGS = {
     "train_vae": """
         --max_train_steps 12 --checkpointing_steps 3 --eval_steps 4 --logging_steps 2 --train_batch_size 20 --use_ema
@@ -41,7 +43,8 @@ FLAGS = {
         --hidden_sizes 4 6 8 --projection_hidden_size 8 --projection_size 6 --loss simsiam --predictor_hidden_size 4
         --use_ema --ema_decay 0.9 --lr_warmup_steps 3 --gradient_accumulation_steps 2 --mirror --supervised_steps 2
         --num_draws 2""",
-    "train_textvae": """
+    "train_textvae": f"""
+        --dataset_name {TEXTS} --text_column word
         --max_train_steps 12 --checkpointing_steps 3 --eval_steps 4 --logging_steps 2 --train_batch_size 10
         --max_tokens 24 --embedding_size 4 --hidden_size 8 --latent_size 2 --word_dropout 0.3 --kl_warmup_steps 8
         --ema_decay 0.9 --use_ema --gradient_accumulation_steps 2 --num_importance_samples 2""",
@@ -101,6 +104,7 @@ def run(
     full_at: int | None = None,
     flags: str | None = None,
     copies: tuple[Path, int, str] | None = None,
+    whole: tuple[int, bytes] | None = None,
 ) -> Ended:
     """
     Runs a recipe as from the command line.
@@ -114,11 +118,13 @@ def run(
         flags: in place of FLAGS.
         copies: a folder beside that of the output, the event from which on that of the output is copied into it at
             each, under the event's number, and a pattern of names that are left out: what a kill there would leave.
+        whole: the event from which on, at each, there is a checkpoint to resume and the model, if any, has these
+            weights; else the process ends there with status 3.
     """
     context = forked.context()  # what a run imports takes longer than the run
     events, (reader, writer) = context.Value("q", 0), context.Pipe(duplex=False)
     argv = [f"--output_dir={folder}", *(FLAGS[recipe] if flags is None else flags).split(), *arguments]
-    moments = signals or {}, full_at, copies
+    moments = signals or {}, full_at, copies, whole
     process = context.Process(target=_run, args=(recipe, argv, str(folder), writer, events, *moments))
     process.start()
     writer.close()
@@ -128,7 +134,7 @@ def run(
     return Ended(process.exitcode, error, events.value)
 
 
-def _run(recipe, argv, folder, writer, events, signals, full_at, copies):
+def _run(recipe, argv, folder, writer, events, signals, full_at, copies, whole):
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(writer.fileno(), 2)
     writer.close()
@@ -145,6 +151,9 @@ def _run(recipe, argv, folder, writer, events, signals, full_at, copies):
             resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
         if copies and events.value >= copies[1]:
             shutil.copytree(folder, copies[0] / str(events.value), ignore=shutil.ignore_patterns(copies[2]))
+        if whole and events.value >= whole[0] and not _is_whole(recipe, Path(folder), whole[1]):
+            print(f"not whole at event {events.value}", file=sys.stderr, flush=True)
+            os._exit(3)
 
     def hook(event: str, args: tuple[Any, ...]):
         if event in AUDITED and str(args[0]).startswith(folder) and REHEARSAL not in str(args[0]):
@@ -154,3 +163,10 @@ def _run(recipe, argv, folder, writer, events, signals, full_at, copies):
     sys.addaudithook(hook)
     register_optimizer_step_post_hook(happens)
     forked.as_command(recipe, argv)
+
+
+def _is_whole(recipe: str, folder: Path, weights: bytes) -> bool:
+    model = weights_of(recipe, folder)
+    return Checkpoints(folder / "checkpoints").read_latest() is not None and (
+        not model.exists() or model.read_bytes() == weights
+    )

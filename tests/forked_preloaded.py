@@ -1,5 +1,6 @@
 """What the processes of `forked` share: everything that a run imports, and nothing that has run."""
 
+import gc
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -26,3 +27,4 @@ for recipe in FLAGS:
 
 # Most of the time of a small run of SimCLR.
 representation.MAX_ITERATIONS, representation.NUM_TO_CHOOSE = 20, 20
+gc.freeze()  # no process looks for garbage in it

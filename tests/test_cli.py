@@ -90,7 +90,8 @@ def test_every_preset_is_listed():
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_by_name_is_the_preset_by_path(name):
-    (recipe,) = {path.stem for command, path in hwzoo_cli.commands().items() if command == presets_listed()[name][0]}
+    wanted = presets_listed()[name][0]
+    (recipe,) = {path.stem for command, path in hwzoo_cli.commands().items() if command == wanted}
     types, path = types_of(recipe), PRESETS[name]
     by_path = parse_arguments(types, ["--config", str(path)])
     for given in (name, path.stem):

@@ -13,7 +13,7 @@ from recipe_runs import TIMES
 from stand_ins import CPU, DEVICE, WithoutFloat64, files_as_on_windows
 
 from hwzoo import files
-from hwzoo.metrics import inception_scores, load_inception
+from hwzoo.metrics import inception_scores, load_inception, representation
 
 CONTINUAL = FLAGS["train_continual"].replace("--strategy replay --memory_size 30", "").replace("--num_tasks 5", "")
 CONTINUAL += " --num_tasks 2 --strategy "
@@ -41,14 +41,16 @@ MORE = {
         "--loss_weighting min_snr --scheduler ddim"
     ],
 }
-CASES = [pytest.param(*case, id=case[0]) for case in FLAGS.items()]
-CASES += [
-    pytest.param(
-        recipe, CONTINUAL * (recipe == "train_continual") + each, id=f"{recipe}-{index}", marks=pytest.mark.slow
-    )
+# Recipe, flags, and whether the run is resumed too: by default the frame's and that of transformers' trainer.
+RESUMED = ("train_vae", "train_t5")
+CASES = [pytest.param(recipe, flags, recipe in RESUMED, id=recipe) for recipe, flags in FLAGS.items()]
+FURTHER = {f"{recipe}-resumed": (recipe, FLAGS[recipe], True) for recipe in FLAGS if recipe not in RESUMED}
+FURTHER |= {
+    f"{recipe}-{index}": (recipe, CONTINUAL * (recipe == "train_continual") + each, False)
     for recipe in MORE
     for index, each in enumerate(MORE[recipe])
-]
+}
+CASES += [pytest.param(*case, id=name, marks=pytest.mark.slow) for name, case in FURTHER.items()]
 
 
 @pytest.fixture
@@ -60,6 +62,9 @@ def without_float64(monkeypatch):
     monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", str(DEVICE))
     # By itself it would say of any CPU that it is cpu.
     monkeypatch.setattr(transformers.TrainingArguments, "device", property(lambda run: run._setup_devices and DEVICE))
+    # Most of the time of a small run of SimCLR.
+    monkeypatch.setattr(representation, "MAX_ITERATIONS", 20)
+    monkeypatch.setattr(representation, "NUM_TO_CHOOSE", 20)
     with WithoutFloat64() as mode:
         yield mode
     for state in states:
@@ -92,12 +97,14 @@ def test_the_stand_in_refuses_what_the_device_does(without_float64):
             wrong()
 
 
-@pytest.mark.parametrize(("recipe", "flags"), CASES)
-def test_a_recipe_trains_on_a_device_without_float64_and_on_windows(recipe, flags, without_float64, tmp_path):
+@pytest.mark.parametrize(("recipe", "flags", "is_resumed"), CASES)
+def test_a_recipe_trains_on_a_device_without_float64_and_on_windows(
+    recipe, flags, is_resumed, without_float64, tmp_path
+):
     with files_as_on_windows() as system:
         results = run(recipe, tmp_path / "run", flags)
     assert system.flushed > 3 and without_float64.storages
-    if (recipe, flags) in FLAGS.items():  # it goes on to the same numbers
+    if is_resumed:  # it goes on to the same numbers
         *_, last = sorted((tmp_path / "run" / "checkpoints").iterdir())
         shutil.rmtree(last)
         (tmp_path / "again").mkdir()

@@ -131,8 +131,13 @@ def command(recipe: str, folder: Path) -> list[str]:
     return [str(RECIPES / f"{recipe}.py"), f"--output_dir={folder}", *every_recipe.FLAGS[recipe].split()]
 
 
-@pytest.mark.parametrize("recipe", ["train_vae", "train_t5"])
-@pytest.mark.parametrize("where", ["full", "gone", "ascii"])
+CONSOLES = [(where, recipe) for recipe in ("train_vae", "train_t5") for where in ("full", "gone", "ascii")]
+LONG = [("full", "train_t5"), ("ascii", "train_t5")]
+
+
+@pytest.mark.parametrize(
+    ("where", "recipe"), [pytest.param(*each, marks=[pytest.mark.slow] * (each in LONG)) for each in CONSOLES]
+)
 def test_the_console_is_not_the_run(where, recipe, straight, tmp_path):
     folder = tmp_path / ("läufe" if where == "ascii" else "run")
     environment = os.environ | ({"PYTHONIOENCODING": "ascii"} if where == "ascii" else {})
