@@ -1,5 +1,6 @@
 """The loop with a model of its own: it knows none of the zoo's."""
 
+import gc
 import math
 
 import pytest
@@ -18,6 +19,7 @@ from hwzoo.training import (
     fit,
     mean_over,
 )
+from hwzoo.training.loop import imports_frozen
 
 
 class Numbers:
@@ -312,3 +314,18 @@ def test_the_noise_of_a_mean_is_seeded():
     draw = lambda part, generator: {"x": torch.randn(1, generator=generator)[0]}  # noqa: E731 (short, used twice)
     means = [mean_over(Accelerator(cpu=True), 10, 3, draw, seed=seed)["x"] for seed in (0, 0, 1)]
     assert means[0] == means[1] != means[2]
+
+
+def test_imports_are_not_searched_for_garbage_while_it_trains():
+    seen, before = [], gc.get_freeze_count()
+    gc.unfreeze()
+    try:
+        with imports_frozen():
+            seen.append(gc.get_freeze_count())
+            with imports_frozen():
+                pass
+            seen.append(gc.get_freeze_count())
+        assert seen[0] == seen[1] > 1000 and gc.get_freeze_count() == 0
+    finally:
+        if before:
+            gc.freeze()

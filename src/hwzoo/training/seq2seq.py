@@ -34,7 +34,7 @@ from ..files import MADE, append_jsonl, read_jsonl, record_made, sha256, size_of
 from .arguments import OF_ONE_TRY, Flags, check_destinations, deciding, flag, one_length
 from .checkpoint import Checkpoint, Checkpoints, CorruptCheckpoint
 from .journal import Journal
-from .loop import FitResult, NonFiniteLoss, Stopped, _Signals
+from .loop import FitResult, NonFiniteLoss, Stopped, _Signals, imports_frozen
 from .resume import CHECKPOINTS, HISTORY, begin_anew, checkpoint_to_resume, cut_back_to
 
 logger = logging.getLogger(__name__)
@@ -196,7 +196,12 @@ class ZooSeq2SeqTrainer(Seq2SeqTrainer):
             self.state = self.state.load_from_json(str(checkpoint.path / "trainer_state.json"))
             load_trained(self.model, checkpoint.path)
         else:
-            with _Signals(self.accelerator) as self.signals, _quiet(), contextlib.closing(self.journal):
+            with (
+                _Signals(self.accelerator) as self.signals,
+                _quiet(),
+                contextlib.closing(self.journal),
+                imports_frozen(),
+            ):
                 self.train(resume_from_checkpoint=checkpoint and str(checkpoint.path))
             self.runtime += time.perf_counter() - self.started
         if self.stopped_by:
