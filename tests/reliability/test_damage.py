@@ -47,21 +47,23 @@ def damaged(path: Path, damage):
 def test_a_damaged_file_is_named_and_the_checkpoint_before_it_taken(recipe, straight, tmp_path, caplog):
     """Every file of a checkpoint in every way."""
     before, last = Checkpoints(straight[0] / "checkpoints").paths()[-2:]
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(straight[0] / "checkpoints", folder)
     names = [path.name for path in last.iterdir()]
     assert len(names) >= 3
     for name in names:
         for damage in DAMAGES.values():
-            folder = tmp_path / "checkpoints"
-            shutil.rmtree(folder, ignore_errors=True)
-            shutil.copytree(straight[0] / "checkpoints", folder)
             damaged(folder / last.name / name, damage)
             caplog.clear()
             with caplog.at_level(logging.WARNING, "hwzoo"):
                 found = Checkpoints(folder).read_latest()
             assert found.path.name == before.name, (name, damage)
             assert last.name in caplog.text and name in caplog.text
+            shutil.copyfile(last / name, folder / last.name / name)
+            assert Checkpoints(folder).read_latest().path.name == last.name
 
 
+@every_recipe.ONE_OF_EACH_LOOP
 def test_a_run_goes_on_from_the_checkpoint_before_the_damaged_one(recipe, straight, tmp_path):
     shutil.copytree(straight[0], tmp_path / "run")
     before, last = Checkpoints(tmp_path / "run" / "checkpoints").paths()[-2:]

@@ -48,6 +48,7 @@ def test_latest_is_no_leave_to_write_over_strange_files(recipe, tmp_path):
     refused(recipe, folder, "notes.txt", f"{RESUME}=latest")
 
 
+@every_recipe.ONE_OF_EACH_LOOP
 def test_damaged_checkpoints_are_kept(recipe, straight, tmp_path):
     folder = Path(shutil.copytree(straight[0], tmp_path / "run"))
     for path in Checkpoints(folder / "checkpoints").paths():
@@ -55,6 +56,7 @@ def test_damaged_checkpoints_are_kept(recipe, straight, tmp_path):
     refused(recipe, folder, "no checkpoint", f"{RESUME}=latest")
 
 
+@every_recipe.ONE_OF_EACH_LOOP
 def test_a_run_does_not_go_back_to_fewer_steps(recipe, straight, tmp_path):
     folder = Path(shutil.copytree(straight[0], tmp_path / "run"))
     flag = {"train_t5": "--max_steps=6", "train_continual": "--max_train_steps=1"}.get(recipe, "--max_train_steps=6")

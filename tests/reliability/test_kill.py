@@ -73,6 +73,7 @@ def test_what_is_lost_would_be_told(recipe, straight, tmp_path):
     assert ended.status == 3 and "not whole at event" in ended.error
 
 
+@every_recipe.ONE_OF_EACH_LOOP
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_saves_and_tells_how_to_go_on(number, recipe, straight, tmp_path):
     first_save = 20  # by then three steps were done by any recipe, and the first checkpoint is being written
