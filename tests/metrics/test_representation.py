@@ -53,7 +53,7 @@ def test_a_probe_is_the_regression_of_scikit_learn_with_the_penalty_that_cross_v
     from sklearn.model_selection import cross_val_score
 
     chosen = set()
-    for spread, size in ((3.0, 4), (4.0, 40)):
+    for spread, size in ((1.0, 4), (1.0, 40)):
         features, labels = blobs(90, size=size, spread=spread)
         inputs = ((features - features.mean(0)) / features.std(0, correction=0)).numpy()
         models = [LogisticRegression(C=strength, max_iter=200) for strength in representation.STRENGTHS]
