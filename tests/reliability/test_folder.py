@@ -170,7 +170,7 @@ def as_without_a_console(recipe: str, status: int, folder: Path, straight: tuple
 
 @every_recipe.ONE_OF_EACH_LOOP
 def test_a_hangup_saves_and_leaves(recipe, straight, tmp_path):
-    ended = every_recipe.run(recipe, tmp_path / "run", signals={straight[1] // 3 + 12: signal.SIGHUP})
+    ended = every_recipe.run(recipe, tmp_path / "run", signals={straight[1] // 4 + 20: signal.SIGHUP})
     assert ended.status == 128 + signal.SIGHUP, ended.error
     assert "stopped by SIGHUP after step" in ended.error.splitlines()[-1]
     assert Checkpoints(tmp_path / "run" / "checkpoints").read_latest() is not None

@@ -34,13 +34,22 @@ def test_two_processes_test_a_model_as_one_does(recipe, straight, tmp_path):
     steps = "--max_steps" if recipe == "train_t5" else "--max_train_steps"
     flags = FLAGS[recipe].replace(f"{steps} 12", "").replace(f"{steps} 3", "").split()
     flags += [f"--model_name_or_path={straight[0]}", f"{steps}=0"]
+    flags += ["--supervised_steps=0"] * (recipe == "train_simclr")  # that trains, on batches twice as large
     for name, command in (("two", TORCHRUN), ("one", [sys.executable])):
         script = str(RECIPES / f"{recipe}.py")
         finished(start([*command, script, f"--output_dir={tmp_path / name}", *flags], env=CPU))
     one, two = (results_but_times(tmp_path / name) for name in ("one", "two"))
     assert one.keys() == two.keys()
+    # Of the probes' predictions three may differ: how they are fitted depends on the threads in the last digits.
+    accuracies = [each.pop("accuracies", {}) for each in (one, two)]
+    assert accuracies == [{}, {}] or all(each.pop("remark") for each in (one, two))  # their table
+    assert accuracies[0].keys() == accuracies[1].keys()
+    for name, value in accuracies[0].items():
+        assert accuracies[1][name] == pytest.approx(value, abs=3.5 / 297), name
     for name, value in one.items():
-        if isinstance(value, float | list):
+        if recipe == "train_simclr" and "accuracy" in name:
+            assert two[name] == pytest.approx(value, abs=3.5 / 297), name
+        elif isinstance(value, float | list):
             np.testing.assert_allclose(two[name], value, rtol=CLOSE, err_msg=name)
         else:
             assert two[name] == value, name
