@@ -53,6 +53,14 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+@pytest.fixture
+def unfrozen():
+    """The collector of garbage as a program finds it."""
+    gc.unfreeze()
+    yield
+    gc.freeze()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item):
     try:

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shlex
 import shutil
 import signal
 import sys
@@ -44,7 +45,7 @@ FLAGS = {
         --use_ema --ema_decay 0.9 --lr_warmup_steps 3 --gradient_accumulation_steps 2 --mirror --supervised_steps 2
         --num_draws 2""",
     "train_textvae": f"""
-        --dataset_name {TEXTS} --text_column word
+        --dataset_name {shlex.quote(str(TEXTS))} --text_column word
         --max_train_steps 12 --checkpointing_steps 3 --eval_steps 4 --logging_steps 2 --train_batch_size 10
         --max_tokens 24 --embedding_size 4 --hidden_size 8 --latent_size 2 --word_dropout 0.3 --kl_warmup_steps 8
         --ema_decay 0.9 --use_ema --gradient_accumulation_steps 2 --num_importance_samples 2""",
@@ -103,7 +104,7 @@ def run(
     signals: dict[int, int] | None = None,
     full_at: int | None = None,
     flags: str | None = None,
-    copies: tuple[Path, int, str] | None = None,
+    copies: tuple[Path, int] | None = None,
     whole: tuple[int, bytes] | None = None,
 ) -> Ended:
     """
@@ -116,14 +117,14 @@ def run(
         signals: which signal it sends itself at which event.
         full_at: the event from which on the disk is full.
         flags: in place of FLAGS.
-        copies: a folder beside that of the output, the event from which on that of the output is copied into it at
-            each, under the event's number, and a pattern of names that are left out: what a kill there would leave.
+        copies: a folder beside that of the output, and the event from which on that of the output, checkpoints left
+            out, is copied into it at each, under the event's number: what a kill there would leave.
         whole: the event from which on, at each, there is a checkpoint to resume and the model, if any, has these
             weights; else the process ends there with status 3.
     """
     context = forked.context()  # what a run imports takes longer than the run
     events, (reader, writer) = context.Value("q", 0), context.Pipe(duplex=False)
-    argv = [f"--output_dir={folder}", *(FLAGS[recipe] if flags is None else flags).split(), *arguments]
+    argv = [f"--output_dir={folder}", *shlex.split(FLAGS[recipe] if flags is None else flags), *arguments]
     moments = signals or {}, full_at, copies, whole
     process = context.Process(target=_run, args=(recipe, argv, str(folder), writer, events, *moments))
     process.start()
@@ -150,7 +151,7 @@ def _run(recipe, argv, folder, writer, events, signals, full_at, copies, whole):
         if events.value == full_at:
             resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
         if copies and events.value >= copies[1]:
-            shutil.copytree(folder, copies[0] / str(events.value), ignore=shutil.ignore_patterns(copies[2]))
+            shutil.copytree(folder, copies[0] / str(events.value), ignore=shutil.ignore_patterns("checkpoints"))
         if whole and events.value >= whole[0] and not _is_whole(recipe, Path(folder), whole[1]):
             print(f"not whole at event {events.value}", file=sys.stderr, flush=True)
             os._exit(3)

@@ -10,6 +10,10 @@ import pytest
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 CASES = {
     "bench_train_vae": (["--steps=8", "--rounds=1"], {"recipe / bare", "recipe / usual script"}),
+    "bench_builds": (
+        [str(BENCHMARKS.parent), "--preset=digits", "--steps=8", "--rounds=1", "--num_threads=1"],
+        {"this / other"},
+    ),
     "bench_continual": (["--rounds=1"], {"naive / bare", "ewc / naive", "replay / naive"}),
     "bench_gan": (["--steps=3", "--rounds=1"], {"recipe / bare"}),
     "bench_ddpm": (["--steps=3", "--rounds=1"], {"recipe / bare", "recipe, EMA / recipe", "recipe, patches / recipe"}),

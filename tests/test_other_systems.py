@@ -1,5 +1,6 @@
 """A Mac's device, which has no float64, and Windows' files, by stand-ins: no recipe needs more than they have."""
 
+import shlex
 import shutil
 
 import numpy as np
@@ -74,7 +75,7 @@ def without_float64(monkeypatch):
 def run(recipe: str, folder, flags: str, *more: str) -> dict:
     module = recipe_runs.load_recipe(recipe)
     types = [kind for kind in module.main.__annotations__.values() if kind is not dict]
-    arguments = [*more, *flags.split(), *([f"--output_dir={folder}"] if folder else [])]
+    arguments = [*more, *shlex.split(flags), *([f"--output_dir={folder}"] if folder else [])]
     return module.main(*module.training.parse_arguments(types, arguments))
 
 

@@ -1,5 +1,6 @@
 """A resumed run shares every flag that decides its steps: another value is refused, or changes no bit."""
 
+import shlex
 from dataclasses import fields
 from typing import Any, get_args, get_origin
 
@@ -34,7 +35,7 @@ def every_flag(recipe: str) -> list[tuple[type, Any]]:
 
 
 def given(recipe: str) -> dict[str, str]:
-    tokens = every_recipe.FLAGS[recipe].split()
+    tokens = shlex.split(every_recipe.FLAGS[recipe])
     values: dict[str, str] = {}
     for token in tokens:
         if token.startswith("--"):

@@ -1,6 +1,7 @@
 """Every recipe through the Hub: pushed past its failures, loaded from there, safe where it cannot be reached."""
 
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def test_pushed_past_failures_and_tested_from_there(recipe, tmp_path):
     with LoopbackHub(token=TOKEN, users=("me",)) as server:
         server.fail("POST", "me/model/commit", 503)
         server.fail("POST", "me/model/preupload", 429)
-        status, said = run(recipe, server, tmp_path / "run", *FLAGS[recipe].split(), *tracked)
+        status, said = run(recipe, server, tmp_path / "run", *shlex.split(FLAGS[recipe]), *tracked)
         assert status == 0, said
         assert "pushed: " in said and "trying again in 1 s" in said
         repo = server.repos["me/model"]
@@ -54,7 +55,7 @@ def test_pushed_past_failures_and_tested_from_there(recipe, tmp_path):
         assert not [name for name, data in repo.files.items() if TOKEN.encode() in data]
 
         steps = "--max_steps" if recipe == "train_t5" else "--max_train_steps"
-        flags = FLAGS[recipe].replace(f"{steps} 12", "").replace(f"{steps} 3", "").split()
+        flags = shlex.split(FLAGS[recipe].replace(f"{steps} 12", "").replace(f"{steps} 3", ""))
         server.fail("GET", "me/model/resolve", 503)
         status, more = run(recipe, server, tmp_path / "again", *flags, "--model_name_or_path=me/model", f"{steps}=0")
         assert status == 0, more
@@ -67,7 +68,7 @@ def test_a_hub_that_is_gone_costs_no_result(recipe, tmp_path):
     with LoopbackHub(token=TOKEN, users=("me",)) as server:
         pass
     push = ["--push_to_hub", "--hub_model_id=me/model"]
-    status, said = run(recipe, server, tmp_path / "run", *FLAGS[recipe].split(), *push)
+    status, said = run(recipe, server, tmp_path / "run", *shlex.split(FLAGS[recipe]), *push)
     assert status == 1
     line = said.splitlines()[-1]
     assert line.startswith("error: pushing to me/model failed: the Hub cannot be reached")

@@ -1,6 +1,7 @@
 """Several processes give what one gives. That they train as one does is tested beside each recipe."""
 
 import os
+import shlex
 import socket
 import sys
 from pathlib import Path
@@ -32,7 +33,7 @@ def finished(process):
 def test_two_processes_test_a_model_as_one_does(recipe, straight, tmp_path):
     """On a test set that they cannot divide: each example counts once."""
     steps = "--max_steps" if recipe == "train_t5" else "--max_train_steps"
-    flags = FLAGS[recipe].replace(f"{steps} 12", "").replace(f"{steps} 3", "").split()
+    flags = shlex.split(FLAGS[recipe].replace(f"{steps} 12", "").replace(f"{steps} 3", ""))
     flags += [f"--model_name_or_path={straight[0]}", f"{steps}=0"]
     flags += ["--supervised_steps=0"] * (recipe == "train_simclr")  # that trains, on batches twice as large
     for name, command in (("two", TORCHRUN), ("one", [sys.executable])):
@@ -40,16 +41,14 @@ def test_two_processes_test_a_model_as_one_does(recipe, straight, tmp_path):
         finished(start([*command, script, f"--output_dir={tmp_path / name}", *flags], env=CPU))
     one, two = (results_but_times(tmp_path / name) for name in ("one", "two"))
     assert one.keys() == two.keys()
-    # Of the probes' predictions three may differ: how they are fitted depends on the threads in the last digits.
-    accuracies = [each.pop("accuracies", {}) for each in (one, two)]
-    assert accuracies == [{}, {}] or all(each.pop("remark") for each in (one, two))  # their table
-    assert accuracies[0].keys() == accuracies[1].keys()
-    for name, value in accuracies[0].items():
-        assert accuracies[1][name] == pytest.approx(value, abs=3.5 / 297), name
+    if recipe == "train_simclr":
+        # How its untrained encoder is calibrated, by statistics summed over processes, differs in the last digits, and
+        # so may a few predictions of its probe.
+        calibrated = [each["accuracies"].pop("untrained encoder") for each in (one, two)]
+        assert calibrated[1] == pytest.approx(calibrated[0], abs=3.5 / 297)
+        assert all(each.pop("remark") for each in (one, two))  # the table of these
     for name, value in one.items():
-        if recipe == "train_simclr" and "accuracy" in name:
-            assert two[name] == pytest.approx(value, abs=3.5 / 297), name
-        elif isinstance(value, float | list):
+        if isinstance(value, float | list):
             np.testing.assert_allclose(two[name], value, rtol=CLOSE, err_msg=name)
         else:
             assert two[name] == value, name

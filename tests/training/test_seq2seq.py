@@ -1,5 +1,6 @@
 """The Trainer in the zoo's frame: checkpoints that check themselves, losses that stop a run, the order of the data."""
 
+import gc
 import json
 import logging
 import os
@@ -13,6 +14,7 @@ from accelerate import Accelerator
 from recipe_runs import same
 from safetensors.torch import load_file
 from torch.optim.optimizer import register_optimizer_step_post_hook
+from transformers import TrainerCallback
 
 from hwzoo import text
 from hwzoo.errors import HwzooError, UsageError
@@ -356,3 +358,16 @@ def test_batches_by_length_hold_similar_lengths():
     batches = [[lengths[index] for index in order[start : start + 8]] for start in range(0, 400, 8)]
     assert sum(max(batch) - min(batch) for batch in batches) / len(batches) < 5
     assert [batch[0] for batch in batches] != sorted(batch[0] for batch in batches)
+
+
+def test_imports_are_not_searched_for_garbage_while_it_trains(unfrozen, tmp_path):
+    seen = []
+
+    class Counts(TrainerCallback):
+        def on_step_end(self, *args, **kwargs):
+            seen.append(gc.get_freeze_count())
+
+    trainer = trainer_of(tmp_path)
+    trainer.add_callback(Counts())
+    trainer.fit()
+    assert len(seen) == STEPS and min(seen) > 1000 and gc.get_freeze_count() == 0

@@ -102,8 +102,10 @@ class Journal:
 
     def _newly_made(self) -> list[str]:
         """Names of files recorded since the last call; none without trackers."""
+        if not self.accelerator.trackers or not self.accelerator.is_main_process:
+            return []
         path, (size, number) = self.folder / MADE, self.made
-        if not self.accelerator.trackers or not self.accelerator.is_main_process or size_of(path) == size:
+        if size_of(path) == size:
             return []
         entries = read_jsonl(path)
         self.made = size_of(path), len(entries)

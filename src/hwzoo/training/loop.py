@@ -123,14 +123,14 @@ def imports_frozen() -> Iterator[None]:
     Keeps the garbage collector from what is there already: it would look through a million objects of imported
     libraries again and again, a twentieth of the time of a small model's steps.
     """
-    if gc.get_freeze_count():  # by another, who ends it
-        yield
-        return
-    gc.freeze()
+    mine = not gc.get_freeze_count()  # else another's, who ends it
+    if mine:
+        gc.freeze()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if mine:
+            gc.unfreeze()
 
 
 class _Loop:
