@@ -56,13 +56,13 @@ def main(settings: Settings) -> dict:
     run = Path(settings.model_name_or_path)
     training.check_free(settings.output_dir, settings.overwrite_output_dir)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    settings = scoring.with_data_of_training(settings)
-    data = load_images(settings.dataset_name, settings.data_dir, settings)
-    scorer = scoring.Scorer(data, scoring.ScoreFlags(settings.num_samples, settings.classifier), device)
     found = Checkpoints(run / "checkpoints").paths()
     if not found:
         raise UsageError(f"--model_name_or_path {run} has no checkpoints/step-...; train_gan.py keeps them")
     model = hub.load(GANModel, str(run)).to(device).eval()
+    settings = scoring.with_data_of_training(settings)
+    data = load_images(settings.dataset_name, settings.data_dir, settings)
+    scorer = scoring.Scorer(data, scoring.ScoreFlags(settings.num_samples, settings.classifier), device)
     history = training.read_history(run)
     sets = {"training images": evenly(data.train, settings)}
     for name in settings.others:
