@@ -13,7 +13,7 @@ import torch
 import transformers.dynamic_module_utils
 from recipe_runs import RECIPES, load_recipe, save_classifier
 
-from hwzoo import VAEConfig, VAEModel, diffusion, hub, text, training
+from hwzoo import GANConfig, GANModel, VAEConfig, VAEModel, diffusion, hub, text, training
 
 # Runs where it is imported: leaves a file, and nothing else.
 MARKS = "from pathlib import Path\nPath({marker!r}).touch()\n"
@@ -194,7 +194,7 @@ CASES = {
     ("compare_prompts", "model_name_or_path"): (PROMPTS, (*TEXT, "gpt2")),
     ("explore_sampling", "model_name_or_path"): (SAMPLING, (*TEXT, "gpt2")),
     ("compare_checkpoints", "model_name_or_path"): (["--dataset_name=digits"], ("images",)),
-    ("compare_checkpoints", "classifier"): (["--model_name_or_path={vae}", "--dataset_name=digits"], ("images",)),
+    ("compare_checkpoints", "classifier"): (["--model_name_or_path={gan}", "--dataset_name=digits"], ("images",)),
     ("compare_summaries", "models"): (["--test_file={pairs}/train.jsonl", "--text_column=source"], TEXT),
     ("sample", "model_name_or_path"): (["--num_samples=2"], ("images",)),
     ("evaluate_generator", "model_name_or_path"): (IMAGES, ("images", "pipeline", "component")),
@@ -239,13 +239,15 @@ def test_every_flag_that_names_a_model_is_tried():
 @pytest.mark.parametrize("recipe, flag, kind", [(*key, kind) for key, (_, kinds) in CASES.items() for kind in kinds])
 def test_code_of_a_stranger_runs_by_the_flag_alone(recipe, flag, kind, strangers, command_line, tmp_path):
     torch.manual_seed(0)
-    given = {name: tmp_path / name for name in ("pairs", "vae", "ddpm", "classifier")}
+    given = {name: tmp_path / name for name in ("pairs", "vae", "gan", "ddpm", "classifier")}
     given["pairs"].mkdir()
     for split in ("train", "validation", "test"):
         rows = [{"source": word, "target": word[-1], "task": "plural"} for word in ("ab", "cd", "eb", "fd", "gb")]
         (given["pairs"] / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     save_classifier(given["classifier"])
     hub.save(VAEModel(VAEConfig(encoder_hidden_sizes=[8], decoder_hidden_sizes=[8])), given["vae"])
+    hub.save(GANModel(GANConfig(generator_hidden_size=8, generator_channels=[8, 4])), given["gan"])
+    (given["gan"] / "checkpoints" / "step-00000001").mkdir(parents=True)
     save_pipeline(given["ddpm"])
     folder = getattr(strangers, kind)()
     assert not strangers.marker.exists()
