@@ -28,6 +28,7 @@ SUITE = {
         prior_hidden_size=12,
         prior_num_layers=1,
         prior_num_heads=2,
+        prior_dropout=0.1,
     ),
 }
 SMALL = dict(
@@ -334,6 +335,17 @@ def test_a_class_changes_the_prior_and_nothing_else():
     assert not torch.allclose(bounds[0][1], bounds[1][1])
 
 
+def test_dropout_of_the_prior_is_that_of_training_alone():
+    model = small_model(prior_dropout=0.5)
+    whole, images = small_model(), some_images(model)
+    assert outputs_of(model, images)[1].equal(outputs_of(whole, images)[1])
+    codes = model.encode(images).flatten(1)
+    assert torch.equal(model.prior.log_prob(codes, None), whole.prior.log_prob(codes, None))
+    model.train(), whole.train()
+    assert not torch.equal(model.prior.log_prob(codes, None), model.prior.log_prob(codes, None))
+    assert torch.equal(whole.prior.log_prob(codes, None), whole.prior.log_prob(codes, None))
+
+
 def test_a_code_is_given_those_before_it():
     """Its probability does not change with later codes: the sum over a later one leaves the marginal."""
     model = small_model(num_classes=3)
@@ -403,6 +415,7 @@ REFUSED = {
     "no convolution": (dict(hidden_sizes=[]), "hidden_sizes is []; it must be one number or more"),
     "one code": (dict(codebook_size=1), "codebook_size is 1; it must be at least 2"),
     "a decay of 1": (dict(codebook_decay=1.0), "codebook_decay is 1.0; it must be in [0, 1)"),
+    "dropout of all": (dict(prior_dropout=1.0), "prior_dropout is 1.0; it must be in [0, 1)"),
     "negative commitment": (dict(commitment_weight=-1.0), "commitment_weight is -1.0; it must be finite and at least"),
     "commitment of NaN": (dict(commitment_weight=math.nan), "commitment_weight is nan"),
     "heads": (dict(prior_num_heads=3), "prior_hidden_size is 8; it must be divisible by prior_num_heads, which is 3"),

@@ -654,6 +654,7 @@ VQVAE_CASES = {
         lambda tmp: ["--hidden_sizes", *"444444"],
     ),
     "one code": (2, "--codebook_size is 1; it must be in [2, inf)", lambda tmp: ["--codebook_size=1"]),
+    "a prior that drops all": (2, "--prior_dropout is 1.0; it must be in [0, 1)", lambda tmp: ["--prior_dropout=1"]),
     "averages that stand still": (
         2, "--codebook_decay is 1.0; it must be in [0, 1)", lambda tmp: ["--codebook_decay=1"],
     ),

@@ -38,6 +38,8 @@ class VQVAEConfig(PreTrainedConfig):
         prior_hidden_size (`int`): width of the transformer, divisible by its heads.
         prior_num_layers (`int`): blocks of the transformer.
         prior_num_heads (`int`): attention heads of the transformer.
+        prior_dropout (`float`): probability in [0, 1) of the transformer's dropout, in training: of the embedded codes,
+            of the attention and of what each block adds.
 
     Raises:
         ValueError: for an unknown keyword.
@@ -61,6 +63,7 @@ class VQVAEConfig(PreTrainedConfig):
     prior_hidden_size: int = field(default=128, metadata={"range": "[1, inf)"})
     prior_num_layers: int = field(default=4, metadata={"range": "[1, inf)"})
     prior_num_heads: int = field(default=4, metadata={"range": "[1, inf)"})
+    prior_dropout: float = field(default=0.0, metadata={"range": "[0, 1)"})
 
     def __post_init__(self, **kwargs):
         unknown = {key for key in kwargs if not key.startswith("_")} - KEYWORDS_BESIDE_FIELDS
@@ -99,8 +102,9 @@ class VQVAEConfig(PreTrainedConfig):
                 f"hidden_sizes is {self.hidden_sizes} with image_size {self.image_size}; nothing is left to halve for "
                 "the last of so many convolutions"
             )
-        if not 0 <= self.codebook_decay < 1:
-            raise ValueError(f"codebook_decay is {self.codebook_decay}; it must be in [0, 1)")
+        for name in ("codebook_decay", "prior_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be in [0, 1)")
         if not (math.isfinite(self.commitment_weight) and self.commitment_weight >= 0):
             raise ValueError(f"commitment_weight is {self.commitment_weight}; it must be finite and at least 0")
         if self.prior == "uniform" and self.num_classes:

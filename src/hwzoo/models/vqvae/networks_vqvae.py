@@ -213,9 +213,9 @@ class Prior(nn.Module):
                 n_layer=config.prior_num_layers,
                 n_head=config.prior_num_heads,
                 activation_function="gelu_pytorch_tanh",
-                resid_pdrop=0.0,
-                embd_pdrop=0.0,
-                attn_pdrop=0.0,
+                resid_pdrop=config.prior_dropout,
+                embd_pdrop=config.prior_dropout,
+                attn_pdrop=config.prior_dropout,
                 bos_token_id=None,
                 eos_token_id=None,
                 attn_implementation="eager",  # the fused kind is slower for so few positions
