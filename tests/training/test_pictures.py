@@ -168,6 +168,12 @@ def test_only_what_was_measured_is_drawn(drawn, tmp_path):
     assert [line.get_label() for line in rouge.lines] == ["ROUGE-1, evaluation", "ROUGE-L, evaluation"]
     assert loss.lines[0].get_marker() != "." and loss.lines[1].get_marker() == "."  # 99 points, and four
     assert list(loss.lines[1].get_xdata()) == [1000, 2000, 3000, 4000]
+    history = [{"step": step, "eval_loss": 1.0, "eval_exact_match": 0.0} for step in (1, 2)]
+    panels = {"loss": ("eval_loss",), "exact match": ("eval_exact_match",)}
+    training.save_panels(history, tmp_path / "z.png", panels)
+    assert [axis.get_ylabel() for axis in drawn[2].axes] == ["loss"]
+    training.save_panels([*history, {"step": 3, "eval_exact_match": 0.1}], tmp_path / "z.png", panels)
+    assert [axis.get_ylabel() for axis in drawn[3].axes] == ["loss", "exact match"]
 
 
 def test_without_points_there_is_no_picture(tmp_path):

@@ -258,12 +258,12 @@ def save_panels(history: list[dict[str, float]], path: Path, panels: Mapping[str
         history: of `fit`.
         path: of the PNG.
         panels: label of the vertical axis -> names of the metrics; an evaluation's is `eval_<name>`. Those that the
-            log lacks are left out, panels too; without any there is no picture.
+            log lacks are left out, and panels of nothing, or of nothing but zeros; without any there is no picture.
     """
     curves = {}
     for label, names in panels.items():
         told = {name: [(record["step"], record[name]) for record in history if name in record] for name in names}
-        if any(told.values()):
+        if any(value for points in told.values() for _, value in points):
             curves[label] = {name: points for name, points in told.items() if points}
     if not curves:
         return
