@@ -52,6 +52,10 @@ MODELS = {
         diffusion.build_unet(28, 1, num_classes=10, block_out_channels=[8, 8], norm_num_groups=4, padded_size=32),
         diffusion.train_scheduler(30), 28,
     ),
+    "patches": lambda: diffusion.make_pipeline(
+        diffusion.build_unet(28, 1, num_classes=10, block_out_channels=[8, 8], norm_num_groups=4, patch_size=2),
+        diffusion.train_scheduler(30), 28, 2,
+    ),
 }  # fmt: skip
 TEXTS = ("t5", "gpt2", "prompt")
 RUN = {"vae", "classifier"}  # that have the files of a run on the digits

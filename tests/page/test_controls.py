@@ -136,7 +136,7 @@ def test_a_control_of_others_comes_to_the_models_that_offer_it(entries):
 # Drawing
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name not in ("classifier", "ddpm")])
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in ("classifier", "ddpm", "patches")])
 def test_what_is_drawn_is_what_sample_draws(name, entries):
     entry = entries(name)
     (drawn,) = ask(entry, "Draw", num=3, seed=11)
@@ -154,9 +154,9 @@ def test_a_class_and_a_temperature_reach_the_model(entries):
     assert torch.equal(drawn.images, entries("flow").model.sample(2, generator=seeded(1), temperature=0.5))
 
 
-@pytest.mark.parametrize("scheduler", ["ddim", "as saved"])
-def test_a_pipeline_draws_with_its_sampler_and_is_left_as_it_was(scheduler, entries):
-    entry, told = entries("ddpm"), []
+@pytest.mark.parametrize(("name", "scheduler"), [("ddpm", "ddim"), ("ddpm", "as saved"), ("patches", "ddim")])
+def test_a_pipeline_draws_with_its_sampler_and_is_left_as_it_was(name, scheduler, entries):
+    entry, told = entries(name), []
     before = dict(entry.model.scheduler.config)
     job = Job(SECONDS, lambda share, words: told.append((share, words)))
     chosen = control(entry, "Draw")
@@ -165,10 +165,10 @@ def test_a_pipeline_draws_with_its_sampler_and_is_left_as_it_was(scheduler, entr
     own = (
         type(saved).from_config(saved.config) if scheduler == "as saved" else diffusion.make_scheduler("ddim", before)
     )
-    pipeline = diffusion.make_pipeline(entry.model.unet, own, 28)
+    pipeline = diffusion.make_pipeline(entry.model.unet, own, 28, 2 if name == "patches" else 1)
     call = {"num_inference_steps": 5, "guidance_scale": 2.0}
     expected = entry.family.sample(pipeline, 2, torch.tensor([3, 3]), seeded(4), **call)
-    assert torch.equal(drawn.images, expected)
+    assert torch.equal(drawn.images, expected) and drawn.images.shape == (2, 1, 28, 28)
     assert entry.model.scheduler is saved and dict(saved.config) == before and saved.num_inference_steps is None
     assert told[0] == (0.2, "step 1 of 5")
 
@@ -207,19 +207,21 @@ def test_the_plane_changes_two_numbers_of_a_latent(entries):
 # Diffusion
 
 
-def test_the_reverse_process_ends_at_what_is_drawn(entries):
+@pytest.mark.parametrize("name", ["ddpm", "patches"])
+def test_the_reverse_process_ends_at_what_is_drawn(name, entries):
     given = {"num": 2, "seed": 8, "label": "1", "scheduler": "ddpm", "steps": 6}
-    (film,) = ask(entries("ddpm"), "Reverse process", **given)
-    (drawn,) = ask(entries("ddpm"), "Draw", **given)
+    (film,) = ask(entries(name), "Reverse process", **given)
+    (drawn,) = ask(entries(name), "Draw", **given)
     assert film.names == [f"step {step}" for step in range(1, 7)] and film.start == 5
     assert torch.equal(film.frames[-1][0].images, drawn.images)
 
 
-def test_the_forward_process_adds_the_noise_of_q(entries):
-    (film,) = ask(entries("ddpm"), "Forward process", picture=digit(), seed=2)
-    unet, times = entries("ddpm").model.unet, torch.linspace(0, 29, len(film.frames)).long()
-    clean = diffusion.clean_images(digit()[None], 32)
-    alphas = diffusion.alphas_cumprod(entries("ddpm").model.scheduler)
+@pytest.mark.parametrize(("name", "padded", "patch"), [("ddpm", 32, 1), ("patches", 28, 2)])
+def test_the_forward_process_adds_the_noise_of_q(name, padded, patch, entries):
+    (film,) = ask(entries(name), "Forward process", picture=digit(), seed=2)
+    unet, times = entries(name).model.unet, torch.linspace(0, 29, len(film.frames)).long()
+    clean = diffusion.clean_images(digit()[None], padded, patch)
+    alphas = diffusion.alphas_cumprod(entries(name).model.scheduler)
     noise = torch.randn(clean.shape, generator=seeded(2))
     for place in (0, 5, 9):  # at the last ones rounding, divided by the little signal, is seen
         time = times[place, None]
@@ -227,7 +229,9 @@ def test_the_forward_process_adds_the_noise_of_q(entries):
         with torch.no_grad():
             epsilon = unet(noisy, time, class_labels=torch.tensor([10]), return_dict=False)[0]
         guess = diffusion.predicted_clean(epsilon, noisy, time, alphas, "epsilon")
-        expected = (torch.cat([noisy, guess])[..., 2:30, 2:30] / 2 + 0.5).clamp(0, 1)
+        edge = (padded - 28) // 2
+        images = F.pixel_shuffle(torch.cat([noisy, guess]), patch)[..., edge : edge + 28, edge : edge + 28]
+        expected = (images / 2 + 0.5).clamp(0, 1)
         assert torch.allclose(film.frames[place][0].images, expected, atol=1e-4)
         assert film.names[place] == f"timestep {time.item()}"
 

@@ -142,7 +142,8 @@ def _pipeline(entry: Entry, given: dict[str, Any]) -> Any:
         scheduler = type(entry.model.scheduler).from_config(config)
     else:
         scheduler = diffusion.make_scheduler(given["scheduler"], config)
-    return diffusion.make_pipeline(entry.model.unet, scheduler, entry.model.config.get("image_size"))
+    own = entry.model.config
+    return diffusion.make_pipeline(entry.model.unet, scheduler, own.image_size, own.patch_size)
 
 
 def _seeded(seed: int) -> torch.Generator:
@@ -268,7 +269,8 @@ def _forward(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
     with job.running(entry.lock):
         scheduler = diffusion.train_scheduler_of(pipeline.scheduler)
         times = torch.linspace(0, scheduler.config.num_train_timesteps - 1, FRAMES).long()
-        clean = diffusion.clean_images(given["picture"], pipeline.unet.config.sample_size)
+        patch = pipeline.config.patch_size
+        clean = diffusion.clean_images(given["picture"], pipeline.unet.config.sample_size * patch, patch)
         alphas = diffusion.alphas_cumprod(scheduler)
         noise = torch.randn(clean.shape, generator=_seeded(given["seed"])).expand(FRAMES, -1, -1, -1)
         noisy = diffusion.q_sample(clean.expand(FRAMES, -1, -1, -1), noise, times, alphas)

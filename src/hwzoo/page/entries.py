@@ -103,8 +103,7 @@ class Entry:
     def image_shape(self) -> tuple[int, int] | None:
         """Channels, and height and width, of the images that it takes or makes; None where it has none."""
         if self.is_pipeline:
-            config = self.model.unet.config
-            return config.in_channels, self.model.config.get("image_size") or config.sample_size
+            return self.model.image_shape[:2]
         channels, size = (getattr(self.config, name, None) for name in ("num_channels", "image_size"))
         return (channels, size) if channels in (1, 3) and isinstance(size, int) else None
 
