@@ -38,8 +38,8 @@ class VQVAEConfig(PreTrainedConfig):
         prior_hidden_size (`int`): width of the transformer, divisible by its heads.
         prior_num_layers (`int`): blocks of the transformer.
         prior_num_heads (`int`): attention heads of the transformer.
-        prior_dropout (`float`): probability in [0, 1) of the transformer's dropout, in training: of the embedded codes,
-            of the attention and of what each block adds.
+        prior_dropout (`float`): probability in [0, 1) of the transformer's dropout in training: of the embedded codes,
+            the attention and what each block adds.
 
     Raises:
         ValueError: for an unknown keyword.
