@@ -12,12 +12,9 @@ with the largest difference of each. Needs `pip install "hwzoo[onnx]"`.
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import AutoConfig, AutoModel, AutoModelForImageClassification
-
 from hwzoo import hub, onnx, training
 from hwzoo.errors import UsageError
 from hwzoo.files import renewing, write_json
-from hwzoo.loading import loading
 from hwzoo.training import flag
 
 
@@ -38,12 +35,9 @@ def main(settings: Settings) -> dict:
         raise UsageError("--model_name_or_path is missing: a VAE, a GAN or a classifier")
     training.check_free(folder, settings.overwrite_output_dir)
     try:
-        with loading(name) as source:
-            config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        _, model = hub.load_any(name)
     except (OSError, ValueError) as error:
         raise UsageError(f"--model_name_or_path {name} cannot be loaded: {str(error).splitlines()[0]}") from error
-    auto_class = AutoModelForImageClassification if hasattr(config, "backbone") else AutoModel
-    model = hub.load(auto_class, name).eval()
 
     # 2. its parts
     training.make_output_dir(folder)

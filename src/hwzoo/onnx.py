@@ -55,7 +55,7 @@ def parts(model: Any, num: int = BATCHES[0]) -> dict[str, Part]:
         UsageError: for a model of another kind.
     """
     config, generator = model.config, torch.Generator().manual_seed(0)
-    of_images = model.main_input_name == "pixel_values"
+    of_images = getattr(model, "main_input_name", None) == "pixel_values"  # a pipeline has none
     if not of_images or not any(hasattr(config, name) for name in ("backbone", "latent_size")):
         raise UsageError(f"a {type(model).__name__} has no part that is exported; a VAE, a GAN or a classifier has")
     shape = (num, config.num_channels, config.image_size, config.image_size)

@@ -6,7 +6,17 @@ import pytest
 import torch
 from recipe_runs import load_recipe
 
-from hwzoo import ClassifierConfig, ClassifierForImageClassification, GANConfig, GANModel, VAEConfig, VAEModel, onnx
+from hwzoo import (
+    ClassifierConfig,
+    ClassifierForImageClassification,
+    GANConfig,
+    GANModel,
+    VAEConfig,
+    VAEModel,
+    diffusion,
+    hub,
+    onnx,
+)
 from hwzoo.errors import HwzooError, UsageError
 
 GAN = dict(
@@ -100,7 +110,11 @@ def test_a_model_of_another_kind_is_refused(recipe, tmp_path):
 
     config = T5Config(vocab_size=8, d_model=4, d_kv=2, d_ff=4, num_layers=1, num_heads=2)
     T5Model(config).save_pretrained(tmp_path / "t5")
-    with pytest.raises(UsageError, match="a T5Model has no part that is exported"):
+    with pytest.raises(UsageError, match="a T5ForConditionalGeneration has no part that is exported"):
         export(recipe, tmp_path / "t5", tmp_path / "onnx")
+    unet = diffusion.build_unet(28, 1, block_out_channels=[8, 8], norm_num_groups=4)
+    hub.save(diffusion.make_pipeline(unet, diffusion.train_scheduler(30)), tmp_path / "ddpm")
+    with pytest.raises(UsageError, match="a ClassConditionalPipeline has no part that is exported; a VAE, a GAN or"):
+        export(recipe, tmp_path / "ddpm", tmp_path / "onnx")
     with pytest.raises(UsageError, match="--model_name_or_path is missing"):
         recipe.main(recipe.Settings())
