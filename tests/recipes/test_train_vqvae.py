@@ -168,7 +168,13 @@ def test_the_prior_is_trained_on_codes_that_stay(train_vqvae, no_pictures, tmp_p
 
 def test_stopped_and_resumed_equals_uninterrupted(train_vqvae, no_pictures, tmp_path):
     everything = {"gradient_accumulation_steps": 2, "max_grad_norm": 50.0, "conditional": True, "lr_warmup_steps": 3}
-    everything |= {"prior_share": 0.3, "checkpointing_steps": 3, "checkpoints_total_limit": 4, "max_train_steps": 12}
+    everything |= {
+        "prior_share": 0.3,
+        "prior_dropout": 0.3,
+        "checkpointing_steps": 3,
+        "checkpoints_total_limit": 4,
+        "max_train_steps": 12,
+    }
     run(train_vqvae, tmp_path / "straight", **everything)
     assert sum(record.get("restarted", 0) for record in history(tmp_path / "straight")) > 0
     folder = stopped_at(tmp_path / "straight", 6, tmp_path / "resumed")
