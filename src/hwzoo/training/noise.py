@@ -82,7 +82,7 @@ class GlobalNoise:
     def _own_rows(self, draw, num_rows: int, shape: tuple[int, ...]) -> Tensor:
         size = (num_rows * self.num_processes, *shape)
         noise = draw(size, generator=self.generator, device=self.generator.device)
-        return noise[num_rows * self.process_index :][:num_rows]
+        return noise if self.num_processes == 1 else noise[num_rows * self.process_index :][:num_rows]
 
     def state_dict(self) -> dict[str, Any]:
         return {"generator": self.generator.get_state()}
