@@ -14,7 +14,7 @@ from recipe_runs import TIMES
 from stand_ins import CPU, DEVICE, WithoutFloat64, files_as_on_windows
 
 from hwzoo import files
-from hwzoo.metrics import inception_scores, load_inception, representation
+from hwzoo.metrics import inception_scores, likelihood, load_inception, representation
 
 CONTINUAL = FLAGS["train_continual"].replace("--strategy replay --memory_size 30", "").replace("--num_tasks 5", "")
 CONTINUAL += " --num_tasks 2 --strategy "
@@ -63,7 +63,8 @@ def without_float64(monkeypatch):
     monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", str(DEVICE))
     # By itself it would say of any CPU that it is cpu.
     monkeypatch.setattr(transformers.TrainingArguments, "device", property(lambda run: run._setup_devices and DEVICE))
-    # Most of the time of a small run of SimCLR.
+    # Most of the time of a small run of the VAE, and of SimCLR.
+    monkeypatch.setattr(likelihood, "COURSE_SAMPLES", (1, 10))
     monkeypatch.setattr(representation, "MAX_ITERATIONS", 20)
     monkeypatch.setattr(representation, "NUM_TO_CHOOSE", 20)
     with WithoutFloat64() as mode:

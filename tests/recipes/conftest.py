@@ -8,6 +8,8 @@ import pytest
 import recipe_runs
 from recipe_runs import load_recipe
 
+from hwzoo.metrics import likelihood
+
 
 @pytest.fixture
 def train_vae() -> ModuleType:
@@ -57,6 +59,15 @@ def train_ddpm() -> ModuleType:
 @pytest.fixture
 def train_t5() -> ModuleType:
     return load_recipe("train_t5")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_course():
+    """The protocol of the courses is most of the time of a small run of the VAE; metrics/ tests its values."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(likelihood, "COURSE_REPEATS", 2)
+        patch.setattr(likelihood, "COURSE_SAMPLES", (1, 10))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,8 @@ from torch import Tensor
 
 ACTIVE_VARIANCE = 0.01  # Burda et al., arXiv:1509.00519, section 5.1
 PAIRS = 4_000_000  # of a sample and an example that are compared at once
+# The protocol of the courses: repeats of the bound, and samples of the importance-weighted ones.
+COURSE_REPEATS, COURSE_SAMPLES = 100, (1, 10, 100, 1000)
 COURSE_BOUNDS = ("course100_negative_elbo", "course100_reconstruction_loss", "course100_kl_divergence")
 
 
@@ -142,10 +144,10 @@ def course100(
         return {}
     images = pixel_values(indices)
     generator = torch.Generator(images.device).manual_seed(seed)
-    bounds = [torch.stack(model.negative_elbo_bound(images, generator=generator)) for _ in range(100)]
+    bounds = [torch.stack(model.negative_elbo_bound(images, generator=generator)) for _ in range(COURSE_REPEATS)]
     results = dict(zip(COURSE_BOUNDS, torch.stack(bounds).cpu().double().mean(0).tolist(), strict=True))
-    for num_samples in (1, 10, 100, 1000):
-        repeats = max(1, 100 // num_samples)
+    for num_samples in COURSE_SAMPLES:
+        repeats = max(1, COURSE_REPEATS // num_samples)
         bounds = [model.negative_iwae_bound(images, num_samples, generator=generator) for _ in range(repeats)]
         results[f"course100_iwae_{num_samples}"] = torch.stack(bounds).cpu().double().mean().item()
     return results
