@@ -17,15 +17,11 @@ import torch.distributed.tensor  # noqa: E402, F401
 import torchmetrics.image.fid  # noqa: E402, F401
 from diffusers import DDPMPipeline, DPMSolverMultistepScheduler, UNet2DModel  # noqa: E402, F401
 from every_recipe import FLAGS  # noqa: E402
-from recipe_runs import load_recipe  # noqa: E402
+from recipe_runs import load_recipe, shorten_scores  # noqa: E402
 from transformers import Seq2SeqTrainer, T5ForConditionalGeneration  # noqa: E402, F401
-
-from hwzoo.metrics import likelihood, representation  # noqa: E402
 
 for recipe in FLAGS:
     load_recipe(recipe)
 
-# Most of the time of a small run of the VAE, and of SimCLR.
-likelihood.COURSE_REPEATS, likelihood.COURSE_SAMPLES = 2, (1, 10)
-representation.MAX_ITERATIONS, representation.NUM_TO_CHOOSE = 20, 20
+shorten_scores()
 gc.freeze()  # no process looks for garbage in it

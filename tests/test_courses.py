@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from recipe_runs import load_recipe
+from recipe_runs import load_recipe, shorten_scores
 
 from hwzoo import hub, text
 from hwzoo.errors import UsageError
@@ -112,6 +112,7 @@ def workplace(tmp_path, monkeypatch):
     """A folder with tiny data sets and models in place of those that a command names."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HWZOO_DATA_DIR", "data")
+    shorten_scores(monkeypatch.setattr)
     documents = [
         {"document": f"We try {each}. It works. More follows.", "summary": f"{each} works"} for each in "abcdef"
     ]

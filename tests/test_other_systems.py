@@ -10,11 +10,11 @@ import torch
 import transformers
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from every_recipe import FLAGS
-from recipe_runs import TIMES
+from recipe_runs import TIMES, shorten_scores
 from stand_ins import CPU, DEVICE, WithoutFloat64, files_as_on_windows
 
 from hwzoo import files
-from hwzoo.metrics import inception_scores, likelihood, load_inception, representation
+from hwzoo.metrics import inception_scores, load_inception
 
 CONTINUAL = FLAGS["train_continual"].replace("--strategy replay --memory_size 30", "").replace("--num_tasks 5", "")
 CONTINUAL += " --num_tasks 2 --strategy "
@@ -63,10 +63,7 @@ def without_float64(monkeypatch):
     monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", str(DEVICE))
     # By itself it would say of any CPU that it is cpu.
     monkeypatch.setattr(transformers.TrainingArguments, "device", property(lambda run: run._setup_devices and DEVICE))
-    # Most of the time of a small run of the VAE, and of SimCLR.
-    monkeypatch.setattr(likelihood, "COURSE_SAMPLES", (1, 10))
-    monkeypatch.setattr(representation, "MAX_ITERATIONS", 20)
-    monkeypatch.setattr(representation, "NUM_TO_CHOOSE", 20)
+    shorten_scores(monkeypatch.setattr)
     with WithoutFloat64() as mode:
         yield mode
     for state in states:

@@ -6,9 +6,7 @@ from types import ModuleType
 
 import pytest
 import recipe_runs
-from recipe_runs import load_recipe
-
-from hwzoo.metrics import likelihood
+from recipe_runs import load_recipe, shorten_scores
 
 
 @pytest.fixture
@@ -62,11 +60,10 @@ def train_t5() -> ModuleType:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def short_course():
-    """The protocol of the courses is most of the time of a small run of the VAE; metrics/ tests its values."""
+def short_scores():
+    """metrics/ tests their values."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(likelihood, "COURSE_REPEATS", 2)
-        patch.setattr(likelihood, "COURSE_SAMPLES", (1, 10))
+        shorten_scores(patch.setattr)
         yield
 
 
