@@ -12,7 +12,7 @@ with the largest difference of each. Needs `pip install "hwzoo[onnx]"`.
 from dataclasses import dataclass
 from pathlib import Path
 
-from hwzoo import hub, onnx, training
+from hwzoo import generators, hub, onnx, training
 from hwzoo.errors import UsageError
 from hwzoo.files import renewing, write_json
 from hwzoo.training import flag
@@ -33,6 +33,7 @@ def main(settings: Settings) -> dict:
     folder, name = Path(settings.output_dir), settings.model_name_or_path
     if name is None:
         raise UsageError("--model_name_or_path is missing: a VAE, a GAN or a classifier")
+    generators.check_name(name)
     training.check_free(folder, settings.overwrite_output_dir)
     try:
         _, model = hub.load_any(name)

@@ -46,8 +46,7 @@ def load_generator(
     """
     if name is None:
         raise UsageError("--model_name_or_path is missing: a model or a pipeline")
-    if not Path(name).is_dir() and not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name):
-        raise UsageError(f"--model_name_or_path {name}: no such folder, and not a Hub id (owner/name)")
+    check_name(name)
     try:
         may_be = foreign and has_file(name, PipelineFamily.entry)
         family, model = PipelineFamily(""), _foreign_pipeline(name, trust_remote_code) if may_be else None
@@ -61,6 +60,20 @@ def load_generator(
         raise UsageError(f"--model_name_or_path {name}: a {type(model).__name__} makes {family.draws}, no images")
     model = model.to(device)
     return family, model.eval() if isinstance(model, torch.nn.Module) else model
+
+
+def check_name(name: str):
+    """
+    Checks that a model can be looked for.
+
+    Args:
+        name: folder or Hub id.
+
+    Raises:
+        UsageError: for what is neither.
+    """
+    if not Path(name).is_dir() and not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name):
+        raise UsageError(f"--model_name_or_path {name}: no such folder, and not a Hub id (owner/name)")
 
 
 def check_guidance(guidance_scale: float, family: Family, model: Any, name: str):

@@ -116,5 +116,7 @@ def test_a_model_of_another_kind_is_refused(recipe, tmp_path):
     hub.save(diffusion.make_pipeline(unet, diffusion.train_scheduler(30)), tmp_path / "ddpm")
     with pytest.raises(UsageError, match="a ClassConditionalPipeline has no part that is exported; a VAE, a GAN or"):
         export(recipe, tmp_path / "ddpm", tmp_path / "onnx")
+    with pytest.raises(UsageError, match="--model_name_or_path .*nothing: no such folder, and not a Hub id"):
+        export(recipe, tmp_path / "nothing", tmp_path / "onnx")
     with pytest.raises(UsageError, match="--model_name_or_path is missing"):
         recipe.main(recipe.Settings())
