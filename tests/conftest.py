@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 
+import no_power_cut  # noqa: F401
 import pytest
 
 # No test waits for a network. The libraries read it once, at their import; `-m reproduce` with data sets from the Hub

@@ -53,6 +53,24 @@ def test_a_folder_appears_with_all_its_files(tmp_path):
     assert names(tmp_path / "folder") == ["one"] and names(tmp_path) == ["folder"]
 
 
+def test_what_takes_its_place_is_on_the_disk_before_and_its_place_after(tmp_path, monkeypatch):
+    events, replace = [], os.replace
+    monkeypatch.setattr(os, "fsync", lambda descriptor: events.append(("flushed", os.fstat(descriptor).st_ino)))
+    monkeypatch.setattr(
+        os, "replace", lambda *paths: (events.append(("renamed", os.stat(paths[0]).st_ino)), replace(*paths))
+    )
+    with replacing(tmp_path / "folder") as staging:
+        staging.mkdir()
+        (staging / "one").write_text("1")
+    one, folder, place = (path.stat().st_ino for path in (tmp_path / "folder" / "one", tmp_path / "folder", tmp_path))
+    assert events == [("flushed", one), ("flushed", folder), ("renamed", folder), ("flushed", place)]
+    events.clear()
+    with adding_to(tmp_path / "folder") as staging:
+        (staging / "two").write_text("2")
+    two = (tmp_path / "folder" / "two").stat().st_ino
+    assert ("flushed", two) in events[:-2] and events[-2:] == [("renamed", two), ("flushed", folder)]
+
+
 def test_who_may_read_the_folder_may_read_what_is_added(tmp_path):
     tmp_path.chmod(0o755)
     with adding_to(tmp_path) as staging:

@@ -27,6 +27,8 @@ import types
 import warnings
 from pathlib import Path
 
+import no_power_cut  # noqa: F401
+
 LIBRARIES = (
     "PIL.Image PIL.ImageFont aiohttp dill fsspec httpx jinja2 matplotlib.backends.backend_agg matplotlib.figure "
     "multiprocess numpy pandas pyarrow.dataset pyarrow.parquet regex requests safetensors.torch scipy.linalg "
