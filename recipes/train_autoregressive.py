@@ -50,8 +50,6 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
     with training.start(run) as accelerator:
         # 2. data, on the device as one tensor
         data = load_images(run.dataset_name, run.data_dir, run)
-        if protocol.conditional:
-            data.check_classes("--conditional")
         train_set, test_set, watched = data.binarized(protocol.binarization, run.seed, TEST_SEED)
         test_set, watched = test_set.to(accelerator.device), watched.to(accelerator.device)
         batches = ImageBatches.for_run(train_set, run, accelerator)
@@ -124,7 +122,7 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
 
 def build(run, data, architecture, protocol) -> AutoregressiveModel:
     levels = 256 if protocol.binarization == "none" else 2
-    classes = len(data.train.class_names) if protocol.conditional else 0
+    classes = data.num_classes(protocol.conditional)
     wanted = {"num_levels": levels, "num_classes": classes}
     config = AutoregressiveConfig(**data.image_shape, **wanted, **asdict(architecture))
     fits = {name: {value} for name, value in wanted.items()}

@@ -50,8 +50,6 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
     with training.start(run) as accelerator:
         # 2. data, on the device as one tensor
         data = load_images(run.dataset_name, run.data_dir, run)
-        if protocol.conditional:
-            data.check_classes("--conditional")
         test_set, watched = data.test.to(accelerator.device), data.watched.to(accelerator.device)
         batches = ImageBatches.for_run(data.train, run, accelerator)
         noise = training.GlobalNoise.for_run(run, accelerator)
@@ -126,7 +124,7 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
 
 
 def build(run, data, architecture, protocol) -> FlowModel:
-    num_classes = len(data.train.class_names) if protocol.conditional else 0
+    num_classes = data.num_classes(protocol.conditional)
     config = FlowConfig(num_classes=num_classes, **data.image_shape, **asdict(architecture))
     return hub.load_or_build(FlowModel, run.model_name_or_path, config, num_classes={num_classes})
 

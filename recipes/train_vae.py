@@ -12,13 +12,14 @@ from typing import Literal
 
 import torch
 
-from hwzoo import VAEConfig, VAEModel, hub, metrics, scoring, training
+from hwzoo import VAEConfig, VAEModel, generators, hub, metrics, scoring, training
 from hwzoo.data import BINARIZATIONS, ImageBatches, binarize, load_images
 from hwzoo.errors import UsageError
 from hwzoo.training import flag
 
 TEST_SEED = 0  # of the test images' binarisation and the bounds' noise: the same for every run, whatever its seed
 BOUNDS = ("negative_elbo", "reconstruction_loss", "kl_divergence")
+Model = training.config_flags(VAEConfig, without=("image_size", "num_channels", "num_classes"))
 
 
 @dataclass
@@ -26,13 +27,11 @@ class Run(training.with_defaults(training.RunArguments, output_dir="outputs/vae"
     pass
 
 
-Model = training.config_flags(VAEConfig, without=("image_size", "num_channels"))
-
-
 @dataclass
 class Protocol(scoring.ScoreFlags):
     FREE = scoring.ScoreFlags.FREE | {"num_importance_samples", "num_iwae_images"}
 
+    conditional: bool = flag(False, "condition encoder and decoder on the class of an image")
     kl_warmup_steps: int = flag(0, "steps over which the weight of the KL divergence rises from 0 to beta", "[0, inf)")
     binarization: Literal[tuple(BINARIZATIONS)] = flag(
         "dynamic", "training pixels: drawn at every step, once, 1 above 127, left grey, or binary already"
@@ -54,7 +53,8 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
         noise = training.GlobalNoise.for_run(run, accelerator)
 
         # 3. model
-        config = VAEConfig(**data.image_shape, **asdict(architecture))
+        classes = data.num_classes(protocol.conditional)
+        config = VAEConfig(num_classes=classes, **data.image_shape, **asdict(architecture))
         model = hub.load_or_build(VAEModel, run.model_name_or_path, config).to(accelerator.device)
 
         # 4. optimiser
@@ -64,16 +64,15 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
 
         # 5. one step; its noise is drawn for the whole batch, whatever the processes and accumulated parts
         def train_step(batch):
-            pixel_values = batch["pixel_values"]
+            pixel_values, labels = batch["pixel_values"], batch["labels"]
             if protocol.binarization == "dynamic":
                 pixel_values = binarize(pixel_values, noise.uniform(*pixel_values.shape))
-            latent_noise = noise.normal(len(pixel_values), model.config.latent_size)
             kl_weight = min(1.0, (state.steps_done + 1) / max(1, protocol.kl_warmup_steps))
 
-            def loss_of(pixel_values, noise):
-                return state.wrapped(pixel_values, kl_weight=kl_weight, noise=noise)
+            def loss_of(pixel_values, labels, noise):
+                return state.wrapped(pixel_values, labels=labels, kl_weight=kl_weight, noise=noise)
 
-            return state.step(loss_of, pixel_values, latent_noise)
+            return state.step(loss_of, pixel_values, labels, noise.normal(len(pixel_values), *model.noise_shape))
 
         # 6. training, watched on some of the test images, or of those held out for it
         watch_means = training.TestMeans(accelerator, watched, run.eval_batch_size, seed=TEST_SEED)
@@ -81,12 +80,12 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
         num_samples = protocol.num_importance_samples
 
         def elbo(batch, generator):
-            bounds = eval_model.negative_elbo_bound(batch["pixel_values"], generator=generator)
+            bounds = eval_model.negative_elbo_bound(batch["pixel_values"], batch["labels"], generator=generator)
             return dict(zip(BOUNDS, bounds, strict=True))
 
         def iwae(batch, generator):
-            bound = eval_model.negative_iwae_bound(batch["pixel_values"], num_samples, generator=generator)
-            return {f"iwae_{num_samples}": bound}
+            images = batch["pixel_values"], num_samples, batch["labels"]
+            return {f"iwae_{num_samples}": eval_model.negative_iwae_bound(*images, generator=generator)}
 
         # 7. test
         def test(limit):
@@ -98,7 +97,7 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
             results["protocol"] = "; ".join((
                 f"{data.described}: all {len(test_set)} test images",
                 BINARIZATIONS[protocol.binarization].format(seed=TEST_SEED),
-                "nats per image, one posterior sample an image",
+                "nats per image, one posterior sample an image" + (", given its class" if classes else ""),
                 f"test_iwae_{num_samples}: {len(test_means.indices(num_iwae))} of these images, evenly spaced",
                 "course100: the first ten of each class, 100 repeats",
                 training.weights_of(run),
@@ -108,10 +107,10 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
         # 8. save
         def save(folder, results, history, limit):
             hub.save(eval_model, folder, results)
-            samples = eval_model.sample(200, generator=torch.Generator().manual_seed(run.seed))
+            samples = generators.sampler(eval_model, run.seed, 200, evenly=True)(200)
             training.save_image_grid(samples, folder / "samples.png", f"200 samples; {training.made_by(run, data)}")
             versions = data.test_versions(test_set, slice(100))
-            versions["reconstruction"] = eval_model.reconstruct([*versions.values()][-1])
+            versions["reconstruction"] = eval_model.reconstruct([*versions.values()][-1], test_set.labels[:100])
             training.save_rows(versions, folder / "reconstructions.png", f"Test images; {training.made_by(run, data)}")
             training.save_curves(history, folder / "curves.png", BOUNDS, unit="nats per image")
             training.save_settings(folder / "preset.yaml", run, architecture, protocol)

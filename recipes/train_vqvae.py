@@ -54,8 +54,6 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
     with training.start(run) as accelerator:
         # 2. data, on the device as one tensor
         data = load_images(run.dataset_name, run.data_dir, run)
-        if protocol.conditional:
-            data.check_classes("--conditional")
         train_set, test_set, watched = data.binarized(protocol.binarization, run.seed, TEST_SEED)
         test_set, watched = test_set.to(accelerator.device), watched.to(accelerator.device)
         batches = ImageBatches.for_run(train_set, run, accelerator)
@@ -134,7 +132,7 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
 
 
 def build(run, data, architecture, protocol) -> VQVAEModel:
-    classes = len(data.train.class_names) if protocol.conditional else 0
+    classes = data.num_classes(protocol.conditional)
     config = VQVAEConfig(num_classes=classes, **data.image_shape, **asdict(architecture))
     model = hub.load_or_build(VQVAEModel, run.model_name_or_path, config, num_classes={classes})
     if protocol.prior_share == 1 and model.prior is None:

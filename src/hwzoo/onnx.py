@@ -63,12 +63,12 @@ def parts(model: Any, num: int = BATCHES[0]) -> dict[str, Part]:
     if hasattr(config, "backbone"):
         return {"classifier": Part(lambda images: model(images).logits, pixels, ("logits",))}
     latents = {"latents": torch.randn(num, config.latent_size, generator=generator)}
+    labels = {"labels": torch.arange(num) % config.num_classes} if config.num_classes else {}
     if hasattr(model, "encode"):
         return {
-            "encoder": Part(model.encode, pixels, ("mean", "variance")),
-            "decoder": Part(model.decode, latents, ("pixel_values",)),
+            "encoder": Part(model.encode, pixels | labels, ("mean", "variance")),
+            "decoder": Part(model.decode, latents | labels, ("pixel_values",)),
         }
-    labels = {"labels": torch.arange(num) % config.num_classes} if config.num_classes else {}
     return {
         "generator": Part(lambda *given: model.generator(*given).clamp(0, 1), latents | labels, ("pixel_values",)),
         "discriminator": Part(model.discriminator, pixels | labels, ("logits",)),

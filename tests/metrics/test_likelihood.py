@@ -39,12 +39,14 @@ class KnownBounds:
         self.images = []
         self.num_samples = []
 
-    def negative_elbo_bound(self, pixel_values, *, generator):
+    def negative_elbo_bound(self, pixel_values, labels, *, generator):
+        assert torch.equal(labels, LABELS[pixel_values.flatten().long()])
         self.images.append(pixel_values)
         drawn = torch.rand((), generator=generator)
         return 100 + drawn, 80 + drawn, torch.tensor(20.0)
 
-    def negative_iwae_bound(self, pixel_values, num_importance_samples, *, generator):
+    def negative_iwae_bound(self, pixel_values, num_importance_samples, labels, *, generator):
+        assert torch.equal(labels, LABELS[pixel_values.flatten().long()])
         self.images.append(pixel_values)
         self.num_samples.append(num_importance_samples)
         return 100 - num_importance_samples / 100 + torch.rand((), generator=generator)

@@ -424,7 +424,7 @@ def test_a_file_of_several_families_is_the_same_in_each():
     for path in (Path(__file__).parents[2] / "src/hwzoo/models").glob("*/*.py"):
         copies.setdefault(path.name, []).append(path.read_bytes())
     shared = {name: texts for name, texts in copies.items() if len(texts) > 1 and name != "__init__.py"}
-    assert {"pixels.py", "latents.py"} <= shared.keys()
+    assert {"pixels.py", "labels.py", "latents.py"} <= shared.keys()
     for name, texts in shared.items():
         assert len(set(texts)) == 1, name
 

@@ -346,7 +346,7 @@ def test_each_path_has_the_class_of_its_label():
     for index, latents in enumerate((start, (start + end) / 2, end)):
         torch.testing.assert_close(paths[:, index], model.sample(2, labels=labels, latents=latents))
     assert not torch.allclose(paths, model.interpolate(start, end, 3, labels=labels.flip(0), mode="linear"))
-    for wrong, told in ((None, "labels is None, but this GAN is conditional"), (labels + 1, "labels holds 3")):
+    for wrong, told in ((None, "labels is None, but this model is conditional"), (labels + 1, "labels holds 3")):
         with pytest.raises(ValueError, match=told):
             model.interpolate(start, end, 3, labels=wrong)
     images = torch.rand(2, 1, 8, 8)
@@ -437,11 +437,11 @@ def test_labels_are_given_to_conditional_models_and_to_no_others():
     model = tiny_model()
     calls = (lambda: model.discriminate(pixel_values, labels), lambda: model(pixel_values, labels))
     for call in (lambda: model.sample(3, labels=labels), *calls):
-        with pytest.raises(ValueError, match="this GAN is unconditional: leave labels at None"):
+        with pytest.raises(ValueError, match="this model is unconditional: leave labels at None"):
             call()
     model = tiny_model(num_classes=3)
     for call in (lambda: model.discriminate(pixel_values), lambda: model(pixel_values)):
-        with pytest.raises(ValueError, match="this GAN is conditional: give one of 0 to 2 for each of the 3 images"):
+        with pytest.raises(ValueError, match="this model is conditional: give one of 0 to 2 for each of the 3 images"):
             call()
 
 

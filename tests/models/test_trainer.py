@@ -166,8 +166,8 @@ def test_the_trainer_evaluates_a_vae_without_labels(column, tmp_path):
 
 
 class WithoutNoise(VAEModel):
-    def negative_elbo_bound(self, pixel_values, **kwargs):
-        return super().negative_elbo_bound(pixel_values, noise=torch.zeros(len(pixel_values), 3))
+    def negative_elbo_bound(self, pixel_values, labels=None, **kwargs):
+        return super().negative_elbo_bound(pixel_values, labels, noise=torch.zeros(len(pixel_values), 3))
 
 
 def test_accumulation_does_not_scale_the_trainers_loss(tmp_path):

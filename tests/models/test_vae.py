@@ -328,6 +328,123 @@ def test_labels_change_nothing():
     assert torch.equal(model(pixel_values, labels=labels, noise=noise).loss, model(pixel_values, noise=noise).loss)
 
 
+# The importance-weighted loss (arXiv:1509.00519)
+
+
+@variants
+def test_the_loss_of_several_samples_is_the_importance_weighted_bound(variant):
+    model = tiny_model(**variant, train_importance_samples=6)
+    assert model.noise_shape == (6, 4) and tiny_model(**variant).noise_shape == (4,)
+    pixel_values, noise = some_images(model.config), torch.randn(4, 6, 4, generator=seeded())
+    output = model(pixel_values, noise=noise)
+    terms = naive_terms(model, pixel_values, noise.transpose(0, 1))
+    torch.testing.assert_close(output.loss.double(), naive_iwae(model, pixel_values, noise.transpose(0, 1)).mean())
+    torch.testing.assert_close(output.reconstruction_loss, -terms[0].mean())
+    torch.testing.assert_close(output.kl_divergence, (terms[2] - terms[1]).mean(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(output.negative_elbo, (terms[2] - terms[1] - terms[0]).mean())
+    assert output.loss < output.negative_elbo and model(pixel_values, noise=noise, return_loss=False).loss is None
+
+
+def test_its_gradient_is_the_naive_one():
+    model = tiny_model(train_importance_samples=6)
+    pixel_values, noise = some_images(model.config), torch.randn(4, 6, 4, generator=seeded())
+    naive = naive_iwae(model, pixel_values, noise.transpose(0, 1)).mean()
+    expected = torch.autograd.grad(naive, list(model.parameters()))
+    gradients = torch.autograd.grad(model(pixel_values, noise=noise).loss, list(model.parameters()))
+    torch.testing.assert_close(gradients, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_its_weights_are_those_of_the_divergence_in_each_sample():
+    model = tiny_model(train_importance_samples=3, beta=2.0)
+    pixel_values, noise = some_images(model.config), torch.randn(4, 3, 4, generator=seeded())
+    log_likelihood, log_prior, log_posterior = naive_terms(model, pixel_values, noise.transpose(0, 1))
+    expected = -(log_likelihood + 0.5 * (log_prior - log_posterior)).double().exp().mean(0).log().mean()
+    output = model(pixel_values, noise=noise, kl_weight=0.25)
+    torch.testing.assert_close(output.loss.double(), expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(output.negative_elbo, model(pixel_values, noise=noise).negative_elbo)
+
+
+def test_several_samples_are_drawn_where_none_are_given():
+    model = tiny_model(train_importance_samples=3)
+    pixel_values = some_images(model.config)
+    torch.manual_seed(5)
+    noise = torch.randn(4, 3, 4)
+    torch.manual_seed(5)
+    assert torch.equal(model(pixel_values).loss, model(pixel_values, noise=noise).loss)
+
+
+# Classes
+
+CLASSES = torch.tensor([0, 2, 1, 2])
+
+
+@pytest.mark.parametrize("variant", ["normal", "mixture", "gaussian"])
+def test_a_class_is_a_bias_of_the_first_layers(variant):
+    """A fully connected network with a one-hot vector beside its input is one with a bias for each class."""
+    model = tiny_model(**VARIANTS[variant], num_classes=3)
+    pixel_values, noise = some_images(model.config), torch.randn(4, 4, generator=seeded())
+    output = model(pixel_values, labels=CLASSES, noise=noise)
+    plain, parts = tiny_model(**VARIANTS[variant]), []
+    for image, label, own in zip(pixel_values, CLASSES, noise, strict=True):
+        weights = model.state_dict()
+        for layer, size in (("encoder.1", PIXELS), ("decoder.0", 4)):
+            weight = weights[f"{layer}.weight"]
+            weights[f"{layer}.weight"] = weight[:, :size]
+            weights[f"{layer}.bias"] = weights[f"{layer}.bias"] + weight[:, size + label]
+        plain.load_state_dict(weights)
+        parts.append(plain(image[None], noise=own[None]))
+        torch.testing.assert_close(
+            model.negative_iwae_bound(image[None], 3, label[None], generator=seeded()),
+            plain.negative_iwae_bound(image[None], 3, generator=seeded()),
+        )
+        torch.testing.assert_close(model.reconstruct(image[None], label[None]), plain.reconstruct(image[None]))
+        torch.testing.assert_close(model.decode(own[None], label[None]), plain.decode(own[None]))
+    for name in ("loss", "reconstruction_loss", "kl_divergence"):
+        torch.testing.assert_close(output[name], torch.stack([part[name] for part in parts]).mean())
+
+
+def test_classes_are_channels_of_the_convolutional_encoder():
+    model = tiny_model(**VARIANTS["conv"], num_classes=3)
+    pixel_values = some_images(model.config)
+    planes = F.one_hot(CLASSES, 3)[:, :, None, None].expand(-1, -1, 8, 8)
+    mean = model.encoder(torch.cat([pixel_values, planes], 1)).chunk(2, 1)[0]
+    assert torch.equal(model.encode(pixel_values, CLASSES)[0], mean)
+    latents = torch.randn(4, 4, generator=seeded())
+    output = model.decoder(torch.cat([latents, F.one_hot(CLASSES, 3)], 1)).sigmoid()
+    assert torch.equal(model.decode(latents, CLASSES), output)
+    states = model(pixel_values, labels=CLASSES, output_hidden_states=True).hidden_states
+    assert torch.equal(states[0], pixel_values) and torch.equal(states[-1].chunk(2, 1)[0], mean)
+
+
+def test_classes_that_are_not_given_are_drawn_for_samples_alone():
+    model = tiny_model(num_classes=3)
+    latents = torch.randn(50, 4, generator=seeded())
+    drawn = model.sample(50, latents=latents, generator=seeded(2))
+    assert torch.equal(drawn, model.decode(latents, torch.randint(3, (50,), generator=seeded(2))))
+    generator = seeded(3)
+    latents = model.sample_latents(4, generator=generator)
+    assert torch.equal(model.sample(4, labels=CLASSES, generator=seeded(3)), model.decode(latents, CLASSES))
+    pixel_values = some_images(model.config)
+    calls = [model, model.encode, model.negative_elbo_bound, model.reconstruct, lambda x: model.interpolate(x, x, 2)]
+    for call in (*calls, lambda x: model.negative_iwae_bound(x, 2), lambda _: model.decode(torch.zeros(2, 4))):
+        with pytest.raises(ValueError, match="labels is None, but this model is conditional"):
+            call(pixel_values)
+    for wrong, told in ((CLASSES + 1, "labels holds 3; it must be one of 0 to 2"), (CLASSES[:2], r"shape \(2,\)")):
+        with pytest.raises(ValueError, match=told):
+            model.negative_elbo_bound(pixel_values, wrong)
+        with pytest.raises(ValueError, match=told):
+            model.sample(4, labels=wrong)
+
+
+def test_a_path_is_of_one_class():
+    model = tiny_model(num_classes=3)
+    start, end = some_images(model.config), some_images(model.config, seed=2)
+    images = model.interpolate(start, end, 3, labels=CLASSES)
+    torch.testing.assert_close(images[:, 0], model.reconstruct(start, CLASSES))
+    means = model.encode(start, CLASSES)[0], model.encode(end, CLASSES)[0]
+    assert torch.equal(model.interpolate(*means, 3, labels=CLASSES), images)
+
+
 # Gradients
 
 
@@ -570,7 +687,7 @@ def test_latents_that_are_given_are_decoded():
     expected = model.interpolate(start, end, 3)
     for ends in (means, (start, means[1]), (means[0], end)):  # images or their latents
         assert torch.equal(model.interpolate(*ends, 3), expected)
-    with pytest.raises(ValueError, match="labels were given, but this VAE is unconditional"):
+    with pytest.raises(ValueError, match="labels were given, but this model is unconditional"):
         model.interpolate(start, end, 3, labels=torch.arange(4))
 
 
@@ -660,6 +777,8 @@ def test_an_interpolation_has_two_ends():
         ({"image_size": 0}, "image_size is 0"),
         ({"num_channels": 0}, "num_channels is 0"),
         ({"latent_size": -2}, "latent_size is -2"),
+        ({"num_classes": -1}, "num_classes is -1; it must be at least 0"),
+        ({"train_importance_samples": 0}, "train_importance_samples is 0; it must be at least 1"),
         ({"num_mixture_components": 0}, "num_mixture_components is 0"),
         ({"prior_std": 0.0}, "prior_std is 0.0"),
         ({"prior_std": math.nan}, "prior_std is nan"),

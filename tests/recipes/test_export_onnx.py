@@ -26,7 +26,10 @@ GAN = dict(
 VAE = dict(image_size=8, latent_size=3, encoder_hidden_sizes=[16], decoder_hidden_sizes=[16])
 MODELS = {
     "vae": (lambda: VAEModel(VAEConfig(**VAE)), {"encoder", "decoder"}),
-    "vae-conv": (lambda: VAEModel(VAEConfig(**VAE, network="conv", likelihood="gaussian")), {"encoder", "decoder"}),
+    "vae-conv": (
+        lambda: VAEModel(VAEConfig(**VAE, network="conv", likelihood="gaussian", num_classes=3)),
+        {"encoder", "decoder"},
+    ),
     "gan": (lambda: GANModel(GANConfig(**GAN)), {"generator", "discriminator"}),
     "gan-conditional": (lambda: GANModel(GANConfig(**GAN, num_classes=3)), {"generator", "discriminator"}),
     "classifier": (
@@ -66,8 +69,8 @@ def inputs_and_outputs(model, part, num):
         labels = {"labels": torch.arange(num) % 3}
     latents = torch.randn(num, getattr(model.config, "latent_size", 1))
     return {
-        "encoder": lambda: ({"pixel_values": pixels}, model.encode(pixels)),
-        "decoder": lambda: ({"latents": latents}, [model.decode(latents)]),
+        "encoder": lambda: ({"pixel_values": pixels, **labels}, model.encode(pixels, **labels)),
+        "decoder": lambda: ({"latents": latents, **labels}, [model.decode(latents, **labels)]),
         "generator": lambda: ({"latents": latents, **labels}, [model.generator(latents, **labels).clamp(0, 1)]),
         "discriminator": lambda: ({"pixel_values": pixels, **labels}, [model.discriminate(pixels, **labels)]),
         "classifier": lambda: ({"pixel_values": pixels}, [model(pixels).logits]),

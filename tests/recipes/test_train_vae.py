@@ -96,9 +96,9 @@ def test_training_learns(train_vae, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "protocol"),
     [
-        ({"network": "conv", "encoder_hidden_sizes": [4, 8], "decoder_hidden_sizes": [8, 4]}, {}),
+        ({"network": "conv", "encoder_hidden_sizes": [4, 8], "decoder_hidden_sizes": [8, 4]}, {"conditional": True}),
         ({"likelihood": "gaussian"}, {"binarization": "none"}),
-        ({"variance_parametrization": "exp", "activation": "tanh"}, {"binarization": "static"}),
+        ({"variance_parametrization": "exp", "train_importance_samples": 3}, {"binarization": "static"}),
         ({"prior_std": 2.0, "beta": 4.0}, {"num_iwae_images": 50, "binarization": "threshold"}),
     ],
 )
@@ -106,6 +106,8 @@ def test_every_kind_of_model_trains_and_loads(arguments, protocol, train_vae, tm
     results = run(train_vae, tmp_path, arguments, protocol)
     model = AutoModel.from_pretrained(tmp_path)
     assert all(getattr(model.config, name) == value for name, value in arguments.items())
+    assert model.config.num_classes == 10 * protocol.get("conditional", False)
+    assert ("given its class" in results["protocol"]) == protocol.get("conditional", False)
     assert f"binarisation {protocol.get('binarization', 'dynamic')}" in results["protocol"]
     assert f"{protocol.get('num_iwae_images', 297)} of these images" in results["protocol"]
 

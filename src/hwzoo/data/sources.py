@@ -175,6 +175,24 @@ class ImageSplits:
             del versions["binarised"]
         return versions
 
+    def num_classes(self, conditional: bool) -> int:
+        """
+        The classes that a model is told of.
+
+        Args:
+            conditional: whether it is told of any.
+
+        Returns:
+            Their number, or 0.
+
+        Raises:
+            UsageError: for a conditional model of a data set of one class.
+        """
+        if not conditional:
+            return 0
+        self.check_classes("--conditional")
+        return len(self.train.class_names)
+
     def check_classes(self, wanted_by: str):
         """
         Checks that there are classes to tell apart.

@@ -103,7 +103,7 @@ def latent_variable_scores(model: Any, images: Any, batch_size: int, seed: int =
     """
     results = course100(model, images.pixel_values, images.labels, seed=seed)
     indices = torch.arange(len(images)).split(batch_size)
-    means = torch.cat([model.encode(images.pixel_values(part))[0] for part in indices])
+    means = torch.cat([model.encode(images.pixel_values(part), images.labels[part])[0] for part in indices])
     return results | {"active_units": active_units(means)}
 
 
@@ -132,7 +132,7 @@ def course100(
     Args:
         model: with `negative_elbo_bound` and `negative_iwae_bound`.
         pixel_values: gives the test images, binarised once, at some indices, (indices, channels, height, width).
-        labels: of the test images, (num,); the first ten of each class are taken.
+        labels: of the test images, (num,), which a conditional model is given; the first ten of each class are taken.
         seed: of the posterior samples.
 
     Returns:
@@ -142,12 +142,14 @@ def course100(
     indices = first_of_each_class(labels, 10)
     if len(indices) != 100 or len(labels.unique()) != 10:
         return {}
-    images = pixel_values(indices)
+    images, labels = pixel_values(indices), labels[indices]
     generator = torch.Generator(images.device).manual_seed(seed)
-    bounds = [torch.stack(model.negative_elbo_bound(images, generator=generator)) for _ in range(COURSE_REPEATS)]
+    bounds = [
+        torch.stack(model.negative_elbo_bound(images, labels, generator=generator)) for _ in range(COURSE_REPEATS)
+    ]
     results = dict(zip(COURSE_BOUNDS, torch.stack(bounds).cpu().double().mean(0).tolist(), strict=True))
     for num_samples in COURSE_SAMPLES:
         repeats = max(1, COURSE_REPEATS // num_samples)
-        bounds = [model.negative_iwae_bound(images, num_samples, generator=generator) for _ in range(repeats)]
+        bounds = [model.negative_iwae_bound(images, num_samples, labels, generator=generator) for _ in range(repeats)]
         results[f"course100_iwae_{num_samples}"] = torch.stack(bounds).cpu().double().mean().item()
     return results

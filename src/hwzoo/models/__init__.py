@@ -208,7 +208,7 @@ def register(family: Family):
 
 
 for _family in (
-    Family("vae", VAEConfig, VAEModel),
+    Family("vae", VAEConfig, VAEModel, must_fit=("image_size", "num_channels", "num_classes")),
     Family(
         "classifier",
         ClassifierConfig,

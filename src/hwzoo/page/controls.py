@@ -329,15 +329,17 @@ def _complete(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
 
 @register(
     "Reconstruct", "What comes back through the code or latent of a picture.",
-    lambda entry: entry.offers("reconstruct") and entry.image_shape is not None, lambda entry: [_board(entry)], None,
+    lambda entry: entry.offers("reconstruct") and entry.image_shape is not None,
+    lambda entry: [_board(entry), *(_classes(entry, False) if entry.takes("reconstruct", "labels") else [])], None,
 )  # fmt: skip
 def _reconstruct(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
     """`reconstruct` of the model, and its bound."""
     with job.running(entry.lock):
-        image, picture = _taken(entry, entry.model.reconstruct, given["picture"])
-        rows = []
+        labels, rows = _labels(given, 1), []
+        call = {} if labels is None else {"labels": labels}
+        image, picture = _taken(entry, lambda x: entry.model.reconstruct(x, **call), given["picture"])
         if entry.offers("negative_elbo_bound"):
-            bound = entry.model.negative_elbo_bound(picture, generator=_seeded(0))
+            bound = entry.model.negative_elbo_bound(picture, **call, generator=_seeded(0))
             rows = zip(("-ELBO (one sample)", "reconstruction", "KL divergence"), bound, strict=True)
         elif entry.offers("negative_bound") and not entry.num_classes:
             bound = entry.model.negative_bound(picture)
@@ -474,7 +476,7 @@ def _features(entry: Entry) -> Callable[[Tensor], Tensor] | None:
         return None
     if entry.offers("features"):
         return model.features
-    if entry.offers("encode", "sample_latents"):
+    if entry.offers("encode", "sample_latents") and not entry.num_classes:  # which would have to be told
         return lambda images: model.encode(images)[0]
     if not entry.draws and getattr(model, "main_input_name", None) == "pixel_values":
         return lambda images: model(pixel_values=images).pooler_output

@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_autoregressive import AutoregressiveConfig
+from .labels import drawn_by, drawn_labels
 from .networks_autoregressive import NETWORKS
 from .pixels import check_floating, check_pixels
 
@@ -167,7 +167,7 @@ class AutoregressiveModel(AutoregressivePreTrainedModel):
             ValueError: for a temperature that is not above 0; labels to an unconditional model, or wrong ones to a
                 conditional one.
         """
-        labels = self._drawn_labels(num_samples, labels, generator)
+        labels = drawn_labels(labels, num_samples, self.config.num_classes, generator, self.device)
         shape = (num_samples, self.config.num_channels, self.config.image_size, self.config.image_size)
         nothing = torch.zeros(shape, device=self.device)
         return self._fill(nothing, nothing.bool(), labels, generator, temperature, use_cache)
@@ -203,7 +203,7 @@ class AutoregressiveModel(AutoregressivePreTrainedModel):
         """
         self._check_shape(pixel_values)
         check_floating(pixel_values)
-        labels = self._drawn_labels(len(pixel_values), labels, generator)
+        labels = drawn_labels(labels, len(pixel_values), self.config.num_classes, generator, self.device)
         mask = mask.to(pixel_values.device).expand_as(pixel_values)
         pixel_values = torch.where(mask, pixel_values, 0.0)
         self._check_levels(pixel_values)
@@ -278,7 +278,7 @@ class AutoregressiveModel(AutoregressivePreTrainedModel):
         if not temperature > 0:
             raise ValueError(f"temperature is {temperature}; it must be above 0")
         # One uniform number a value decides it: whatever way the probabilities are computed, the draws are the same.
-        uniform = torch.rand(pixel_values.shape, **self._drawn_by(generator)).to(self.device)
+        uniform = torch.rand(pixel_values.shape, **drawn_by(generator, self.device)).to(self.device)
         pixel_values, known = pixel_values.to(self.device, copy=True), known.to(self.device)
         last = self.config.num_levels - 1
         pixels = (2 * pixel_values - 1).to(self.dtype)  # as the network takes them
@@ -303,27 +303,6 @@ class AutoregressiveModel(AutoregressivePreTrainedModel):
                 logits = self.network(pixels, labels)[:, channel, row, column]
                 pixels[:, channel, row, column] = draw(logits, channel, row, column).to(pixels.dtype)
         return pixel_values
-
-    def _drawn_by(self, generator: torch.Generator | None) -> dict[str, Any]:
-        # Left out where there is none: torch traces no `generator=None` of a dynamic shape.
-        return {"device": self.device} if generator is None else {"generator": generator, "device": generator.device}
-
-    def _drawn_labels(self, num: int, labels: Tensor | None, generator: torch.Generator | None) -> Tensor | None:
-        """Labels on the model's device, drawn where they are wanted and not given."""
-        num_classes = self.config.num_classes
-        if not num_classes:
-            if labels is not None:
-                raise ValueError("labels were given, but this model is unconditional: leave labels at None")
-            return None
-        if labels is None:
-            return torch.randint(num_classes, (num,), **self._drawn_by(generator)).to(self.device)
-        allowed = f"one of 0 to {num_classes - 1} for each of the {num} images"
-        if labels.shape != (num,):
-            raise ValueError(f"labels has shape {tuple(labels.shape)}; it must be {allowed}")
-        wrong = labels[(labels < 0) | (labels >= num_classes)]
-        if len(wrong):
-            raise ValueError(f"labels holds {wrong[0].item()}; it must be {allowed}")
-        return labels.to(self.device)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_flow import FlowConfig
+from .labels import drawn_by, drawn_labels
 from .latents import between, checked_latents
 from .layers_flow import NETWORKS, ActNorm, Coupling, InvertibleConv1x1, ZeroConv2d
 from .pixels import check_floating
@@ -290,7 +290,7 @@ class FlowModel(FlowPreTrainedModel):
         """
         if not temperature > 0:
             raise ValueError(f"temperature is {temperature}; it must be above 0")
-        labels = self._drawn_labels(num_samples, labels, generator)
+        labels = drawn_labels(labels, num_samples, self.config.num_classes, generator, self.device)
         if latents is None:
             latents = self.sample_latents(num_samples, generator=generator)
         latents = checked_latents(latents, num_samples, self.config.num_channels * self.config.image_size**2)
@@ -308,7 +308,8 @@ class FlowModel(FlowPreTrainedModel):
         Returns:
             (num_samples, dimensions), on the device of the model.
         """
-        shape, drawn = (num_samples, self.config.num_channels * self.config.image_size**2), self._drawn_by(generator)
+        shape = num_samples, self.config.num_channels * self.config.image_size**2
+        drawn = drawn_by(generator, self.device)
         if self.config.prior == "normal":
             return torch.randn(shape, **drawn).to(self.device)
         return torch.logit(torch.rand(shape, **drawn), eps=1e-7).to(self.device)
@@ -336,7 +337,7 @@ class FlowModel(FlowPreTrainedModel):
                 unconditional model, or none, or wrong ones, to a conditional one; and as of `to_latents`.
         """
         if labels is not None:
-            labels = self._drawn_labels(len(start), labels, None)
+            labels = drawn_labels(labels, len(start), self.config.num_classes, None, self.device)
         first, last = (
             each.to(self.device) if each.ndim == 2 else self.to_latents(each, labels)[0] for each in (start, end)
         )
@@ -352,11 +353,7 @@ class FlowModel(FlowPreTrainedModel):
     def _noise(self, pixel_values: Tensor, noise: Tensor | None, generator: torch.Generator | None) -> Tensor:
         if noise is not None:
             return noise
-        return torch.rand(pixel_values.shape, **self._drawn_by(generator)).to(pixel_values.device)
-
-    def _drawn_by(self, generator: torch.Generator | None) -> dict[str, Any]:
-        # Left out where there is none: torch traces no `generator=None` of a dynamic shape.
-        return {"device": self.device} if generator is None else {"generator": generator, "device": generator.device}
+        return torch.rand(pixel_values.shape, **drawn_by(generator, self.device)).to(pixel_values.device)
 
     def _inputs(self, pixel_values: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """What the network takes of dequantised pixels y, and the log-determinant of that."""
@@ -400,23 +397,6 @@ class FlowModel(FlowPreTrainedModel):
         if labels is None:
             raise ValueError("labels is None, but this model is conditional: give a class for each image")
         return mean[labels], log_std[labels]
-
-    def _drawn_labels(self, num: int, labels: Tensor | None, generator: torch.Generator | None) -> Tensor | None:
-        """Labels on the model's device, drawn where they are wanted and not given."""
-        num_classes = self.config.num_classes
-        if not num_classes:
-            if labels is not None:
-                raise ValueError("labels were given, but this model is unconditional: leave labels at None")
-            return None
-        if labels is None:
-            return torch.randint(num_classes, (num,), **self._drawn_by(generator)).to(self.device)
-        allowed = f"one of 0 to {num_classes - 1} for each of the {num} images"
-        if labels.shape != (num,):
-            raise ValueError(f"labels has shape {tuple(labels.shape)}; it must be {allowed}")
-        wrong = labels[(labels < 0) | (labels >= num_classes)]
-        if len(wrong):
-            raise ValueError(f"labels holds {wrong[0].item()}; it must be {allowed}")
-        return labels.to(self.device)
 
 
 __all__ = ["FlowModel", "FlowPreTrainedModel"]

@@ -1,7 +1,6 @@
 """Generative adversarial networks (arXiv:1406.2661), unconditional or conditional on a class."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_gan import GANConfig
+from .labels import check_labels, drawn_by, drawn_labels
 from .latents import between, checked_latents
 from .losses_gan import cross_entropy, non_saturating
 from .pixels import check_floating, check_pixels
@@ -219,7 +219,7 @@ class GANModel(GANPreTrainedModel):
             ValueError: for labels to an unconditional model, or none, or wrong ones, to a conditional one; for pixels
                 that are no floating-point numbers in [0, 1].
         """
-        self._check_labels(labels, pixel_values.shape[0])
+        check_labels(labels, pixel_values.shape[0], self.config.num_classes)
         check_pixels(pixel_values, self.training)
         if noise is None:
             noise = self.sample_latents(pixel_values.shape[0])
@@ -249,7 +249,7 @@ class GANModel(GANPreTrainedModel):
             ValueError: for labels to an unconditional model, or none, or wrong ones, to a conditional one; for pixels
                 that are no floating-point numbers in [0, 1].
         """
-        self._check_labels(labels, pixel_values.shape[0])
+        check_labels(labels, pixel_values.shape[0], self.config.num_classes)
         check_pixels(pixel_values, self.training)
         return self.discriminator(pixel_values, labels)
 
@@ -285,9 +285,7 @@ class GANModel(GANPreTrainedModel):
             latents = self.sample_latents(num_samples, generator=generator)
         else:
             latents = checked_latents(latents, num_samples, self.config.latent_size).to(self.device)
-        if labels is None and self.config.num_classes:
-            labels = torch.randint(self.config.num_classes, (num_samples,), **self._drawn_by(generator))
-        self._check_labels(labels, num_samples)
+        labels = drawn_labels(labels, num_samples, self.config.num_classes, generator, self.device)
         return self._images(latents, labels)
 
     @torch.no_grad()
@@ -316,7 +314,7 @@ class GANModel(GANPreTrainedModel):
         first, last = (
             checked_latents(each, len(each), self.config.latent_size).to(self.device) for each in (start, end)
         )
-        self._check_labels(labels, len(first))
+        check_labels(labels, len(first), self.config.num_classes)
         paths = between(first, last, num_steps, mode or "spherical")
         repeated = None if labels is None else labels.repeat_interleave(num_steps)
         return self._images(paths.flatten(0, 1), repeated).unflatten(0, (len(first), num_steps))
@@ -337,31 +335,7 @@ class GANModel(GANPreTrainedModel):
         Returns:
             (num_samples, latent_size), on the device of the model.
         """
-        # A generator draws on its own device only: the same CPU generator gives the same noise wherever the model is.
-        return torch.randn(num_samples, self.config.latent_size, **self._drawn_by(generator)).to(self.device)
-
-    def _drawn_by(self, generator: torch.Generator | None) -> dict[str, Any]:
-        # Left out where there is none: torch traces no `generator=None` of a dynamic shape.
-        return {"device": self.device} if generator is None else {"generator": generator, "device": generator.device}
-
-    def _check_labels(self, labels: Tensor | None, num: int):
-        num_classes = self.config.num_classes
-        if not num_classes:
-            if labels is not None:
-                raise ValueError("labels were given, but this GAN is unconditional: leave labels at None")
-            return
-        if labels is None:
-            raise ValueError(f"labels is None, but this GAN is conditional: give {self._allowed(num)}")
-        if torch.compiler.is_compiling():  # a traced graph has no values to look at
-            return
-        if labels.shape != (num,):
-            raise ValueError(f"labels has shape {tuple(labels.shape)}; it must be {self._allowed(num)}")
-        wrong = labels[(labels < 0) | (labels >= num_classes)]
-        if len(wrong):
-            raise ValueError(f"labels holds {wrong[0].item()}; it must be {self._allowed(num)}")
-
-    def _allowed(self, num: int) -> str:
-        return f"one of 0 to {self.config.num_classes - 1} for each of the {num} images"
+        return torch.randn(num_samples, self.config.latent_size, **drawn_by(generator, self.device)).to(self.device)
 
 
 def _run(network: nn.Module, inputs: Tensor, running_statistics: bool = False) -> Tensor:

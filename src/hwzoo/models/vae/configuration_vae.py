@@ -19,6 +19,9 @@ class VAEConfig(PreTrainedConfig):
     Args:
         image_size (`int`): height and width of an image, in pixels.
         num_channels (`int`): channels of an image.
+        num_classes (`int`): 0: unconditional; else the number of classes that encoder and decoder are conditional on,
+            q(z|x, y) and p(x|z, y) (Sohn et al., NeurIPS 2015): as one-hot vectors beside the latents and the pixels,
+            of `conv` as channels. The prior knows nothing of them.
         network (`"mlp"` or `"conv"`): fully connected networks on the flattened image, or strided 4 x 4 convolutions.
         encoder_hidden_sizes (`list[int]`): widths of the encoder's hidden layers, from the image inwards: units for
             `mlp` (may be empty: a linear encoder), channels for `conv` (one halving of the image each, at least one).
@@ -36,6 +39,9 @@ class VAEConfig(PreTrainedConfig):
             its components are drawn with at initialisation.
         num_mixture_components (`int`): components of the `mixture` prior.
         beta (`float`): weight of the KL divergence in the training loss (Higgins et al., 2017); the bounds ignore it.
+        train_importance_samples (`int`): samples of q(z|x) in the training loss: 1 is the ELBO; more the
+            importance-weighted bound (Burda et al., [arXiv:1509.00519](https://arxiv.org/abs/1509.00519), equation 8),
+            with `beta` before log q(z|x) - log p(z) in each weight. The bounds ignore it.
 
     Raises:
         ValueError: for an unknown keyword.
@@ -47,6 +53,7 @@ class VAEConfig(PreTrainedConfig):
 
     image_size: int = 28
     num_channels: int = 1
+    num_classes: int = 0
     network: Literal["mlp", "conv"] = "mlp"
     encoder_hidden_sizes: list[int] | tuple[int, ...] = field(default=(300, 300), metadata={"range": "[1, inf)"})
     decoder_hidden_sizes: list[int] | tuple[int, ...] = field(default=(300, 300), metadata={"range": "[1, inf)"})
@@ -58,6 +65,7 @@ class VAEConfig(PreTrainedConfig):
     prior_std: float = field(default=1.0, metadata={"range": "[1e-6, 1e6]"})
     num_mixture_components: int = field(default=500, metadata={"range": "[1, inf)"})
     beta: float = field(default=1.0, metadata={"range": "[0, inf)"})
+    train_importance_samples: int = field(default=1, metadata={"range": "[1, inf)"})
 
     def __post_init__(self, **kwargs):
         unknown = {key for key in kwargs if not key.startswith("_")} - KEYWORDS_BESIDE_FIELDS
@@ -77,9 +85,12 @@ class VAEConfig(PreTrainedConfig):
         Raises:
             ValueError: naming the field, its value and what is allowed.
         """
-        for name in ("image_size", "num_channels", "latent_size", "num_mixture_components"):
+        sizes = "image_size", "num_channels", "latent_size", "num_mixture_components", "train_importance_samples"
+        for name in sizes:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.num_classes < 0:
+            raise ValueError(f"num_classes is {self.num_classes}; it must be at least 0")
         if not 1e-6 <= self.prior_std <= 1e6:  # its square, and what is divided by it, have to be float32
             raise ValueError(f"prior_std is {self.prior_std}; it must be in [1e-6, 1e6]")
         if not (math.isfinite(self.beta) and self.beta >= 0):

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_vae import VAEConfig
+from .labels import check_labels, drawn_labels
 from .latents import between, checked_latents
 from .pixels import check_pixels
 
@@ -111,28 +112,28 @@ def _mlp(sizes: list[int], activation: str) -> list[nn.Module]:
 
 
 class MLPEncoder(nn.Sequential):
-    """(batch, channels, height, width) -> (batch, 2 * latent_size)"""
+    """(batch, pixels and one-hot class) -> (batch, 2 * latent_size); also of images that are not flattened."""
 
     def __init__(self, config: VAEConfig):
-        pixels = config.num_channels * config.image_size**2
-        sizes = [pixels, *config.encoder_hidden_sizes, 2 * config.latent_size]
+        inputs = config.num_channels * config.image_size**2 + config.num_classes
+        sizes = [inputs, *config.encoder_hidden_sizes, 2 * config.latent_size]
         super().__init__(nn.Flatten(), *_mlp(sizes, config.activation))
 
 
 class MLPDecoder(nn.Sequential):
-    """(batch, latent_size) -> (batch, channels, height, width)"""
+    """(batch, latents and one-hot class) -> (batch, channels, height, width)"""
 
     def __init__(self, config: VAEConfig):
         shape = (config.num_channels, config.image_size, config.image_size)
-        sizes = [config.latent_size, *config.decoder_hidden_sizes, math.prod(shape)]
+        sizes = [config.latent_size + config.num_classes, *config.decoder_hidden_sizes, math.prod(shape)]
         super().__init__(*_mlp(sizes, config.activation), nn.Unflatten(-1, shape))
 
 
 class ConvEncoder(nn.Sequential):
-    """(batch, channels, height, width) -> (batch, 2 * latent_size); each convolution halves height and width."""
+    """(batch, channels and classes, height, width) -> (batch, 2 * latent_size); each convolution halves the image."""
 
     def __init__(self, config: VAEConfig):
-        channels = [config.num_channels, *config.encoder_hidden_sizes]
+        channels = [config.num_channels + config.num_classes, *config.encoder_hidden_sizes]
         layers = []
         for size_in, size_out in zip(channels[:-1], channels[1:], strict=True):
             layers += [
@@ -144,13 +145,13 @@ class ConvEncoder(nn.Sequential):
 
 
 class ConvDecoder(nn.Sequential):
-    """(batch, latent_size) -> (batch, channels, height, width); each convolution doubles height and width."""
+    """(batch, latents and one-hot class) -> (batch, channels, height, width); each convolution doubles the image."""
 
     def __init__(self, config: VAEConfig):
         channels = [*config.decoder_hidden_sizes, config.num_channels]
         smallest = config.image_size // 2 ** len(config.decoder_hidden_sizes)
         shape = (channels[0], smallest, smallest)
-        layers = [nn.Linear(config.latent_size, math.prod(shape)), nn.Unflatten(-1, shape)]
+        layers = [nn.Linear(config.latent_size + config.num_classes, math.prod(shape)), nn.Unflatten(-1, shape)]
         for size_in, size_out in zip(channels[:-1], channels[1:], strict=True):
             layers += [ACTIVATIONS[config.activation]()]
             layers += [nn.ConvTranspose2d(size_in, size_out, kernel_size=4, stride=2, padding=1)]
@@ -221,7 +222,8 @@ class VAEPreTrainedModel(PreTrainedModel):
 
 class VAEModel(VAEPreTrainedModel):
     """
-    A variational autoencoder: encoder q(z|x), decoder p(x|z) and prior p(z) as the config says.
+    A variational autoencoder: encoder q(z|x), decoder p(x|z) and prior p(z) as the config says; with classes y
+    q(z|x, y) and p(x|z, y), whose bounds are of -log p(x|y).
 
     Pixels are float32 in [0, 1], shape (batch, num_channels, image_size, image_size). Bounds are in nats per image,
     summed over pixels (for the `gaussian` likelihood: of the density of pixel values in [0, 1]).
@@ -237,6 +239,12 @@ class VAEModel(VAEPreTrainedModel):
         self.mixture_prior = MixturePrior(config) if config.prior == "mixture" else None
         self.log_std = nn.Parameter(torch.zeros(())) if config.likelihood == "gaussian" else None
         self.post_init()
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Of the noise of an image in `forward`: (latent_size,), or (train_importance_samples, latent_size)."""
+        num = self.config.train_importance_samples
+        return (self.config.latent_size,) if num == 1 else (num, self.config.latent_size)
 
     @can_return_tuple
     def forward(
@@ -255,33 +263,52 @@ class VAEModel(VAEPreTrainedModel):
         Args:
             pixel_values: (batch, channels, height, width) in [0, 1].
             kl_weight: factor on the KL divergence besides `config.beta`, for a warm-up.
-            noise: (batch, latent_size) standard normal noise of the sample of q(z|x); drawn when not given.
+            noise: standard normal, (batch, *noise_shape), of the samples of q(z|x); drawn when not given.
             output_hidden_states: also what each layer of the encoder gives; as the config says when not given.
             return_loss: as in transformers, whose Trainer takes from it that there is a loss without labels.
-            kwargs: `labels`, ignored as the model is unconditional (named in the signature they would be what the
-                Trainer needs for a loss), and `return_dict`: False gives a tuple.
+            kwargs: `labels`, int64, (batch,), of a conditional model, an unconditional one ignores them (named in the
+                signature they would be what the Trainer needs for a loss), and `return_dict`: False gives a tuple.
 
         Raises:
             TypeError: for another keyword.
-            ValueError: for pixels that are no floating-point numbers in [0, 1].
+            ValueError: for pixels that are no floating-point numbers in [0, 1]; for none or wrong labels to a
+                conditional model.
         """
         if unknown := [name for name in kwargs if name != "labels"]:
             raise TypeError(f"VAEModel.forward takes no {', '.join(sorted(unknown))}")
-        negative_elbo, reconstruction_loss, kl_divergence = self.negative_elbo_bound(pixel_values, noise=noise)
-        loss = reconstruction_loss + self.config.beta * kl_weight * kl_divergence if return_loss else None
+        labels, weight, num = kwargs.get("labels"), self.config.beta * kl_weight, self.config.train_importance_samples
+        if num == 1:
+            bounds = self.negative_elbo_bound(pixel_values, labels, noise=noise)
+            negative_elbo, reconstruction_loss, kl_divergence = bounds
+            loss = reconstruction_loss + weight * kl_divergence
+        else:
+            mean, variance = self.encode(pixel_values, labels)
+            if noise is None:
+                noise = _standard_normal((mean.shape[0], *self.noise_shape), mean, None)
+            latents = mean + variance.sqrt() * noise.transpose(0, 1)
+            log_likelihood, log_prior, log_posterior = self._log_terms(pixel_values, labels, mean, variance, latents)
+            reconstruction_loss, kl_divergence = -log_likelihood.mean(), (log_posterior - log_prior).mean()
+            negative_elbo = reconstruction_loss + kl_divergence
+            loss = math.log(num) - (log_likelihood + weight * (log_prior - log_posterior)).logsumexp(0).mean()
+        loss = loss if return_loss else None
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
-        hidden_states = self._hidden_states(pixel_values) if output_hidden_states else None
+        hidden_states = self._hidden_states(pixel_values, labels) if output_hidden_states else None
         return VAEOutput(loss, negative_elbo, reconstruction_loss, kl_divergence, hidden_states)
 
-    def _hidden_states(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
-        states = [pixel_values.to(self.dtype)]
+    def _hidden_states(self, pixel_values: Tensor, labels: Tensor | None) -> tuple[Tensor, ...]:
+        states = [self._with_classes(pixel_values, labels).to(self.dtype)]
         for layer in self.encoder:
             states.append(layer(states[-1]))
-        return tuple(states)
+        return pixel_values.to(self.dtype), *states[1:]
 
     def negative_elbo_bound(
-        self, pixel_values: Tensor, *, generator: torch.Generator | None = None, noise: Tensor | None = None
+        self,
+        pixel_values: Tensor,
+        labels: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """
         (negative_elbo, reconstruction_loss, kl_divergence): batch averages in nats per image, from one sample of
@@ -289,6 +316,7 @@ class VAEModel(VAEPreTrainedModel):
 
         Args:
             pixel_values: in [0, 1], (batch, channels, height, width).
+            labels: int64, (batch,), of a conditional model; an unconditional one ignores them.
             generator: of the noise; torch's global one when not given.
             noise: standard normal, (batch, latent_size), in place of what is drawn.
 
@@ -296,13 +324,14 @@ class VAEModel(VAEPreTrainedModel):
             The three scalars, the first the sum of the others.
 
         Raises:
-            ValueError: for pixels that are no floating-point numbers in [0, 1].
+            ValueError: for pixels that are no floating-point numbers in [0, 1]; for none or wrong labels to a
+                conditional model.
         """
-        mean, variance = self.encode(pixel_values)
+        mean, variance = self.encode(pixel_values, labels)
         if noise is None:
             noise = _standard_normal(mean.shape, mean, generator)
         latents = mean + variance.sqrt() * noise
-        reconstruction_loss = -self._log_likelihood(pixel_values, self._decoder_output(latents)).mean()
+        reconstruction_loss = -self._log_likelihood(pixel_values, self._decoder_output(latents, labels)).mean()
         if self.mixture_prior is None:
             kl_divergence = gaussian_kl(mean, variance, self.config.prior_std**2).mean()
         else:
@@ -314,6 +343,7 @@ class VAEModel(VAEPreTrainedModel):
         self,
         pixel_values: Tensor,
         num_importance_samples: int,
+        labels: Tensor | None = None,
         *,
         generator: torch.Generator | None = None,
         reduction: str = "mean",
@@ -326,6 +356,7 @@ class VAEModel(VAEPreTrainedModel):
         Args:
             pixel_values: in [0, 1], (batch, channels, height, width).
             num_importance_samples: K, at least 1.
+            labels: int64, (batch,), of a conditional model; an unconditional one ignores them.
             generator: of the noise; torch's global one when not given.
             reduction: `"mean"` for the batch average, `"none"` for one value per image, (batch,).
 
@@ -334,52 +365,72 @@ class VAEModel(VAEPreTrainedModel):
 
         Raises:
             ValueError: for fewer than 1 sample, an unknown reduction, or pixels that are no floating-point numbers in
-                [0, 1].
+                [0, 1]; for none or wrong labels to a conditional model.
         """
         if num_importance_samples < 1:
             raise ValueError(f"num_importance_samples is {num_importance_samples}; it must be at least 1")
         if reduction not in ("mean", "none"):
             raise ValueError(f"reduction is {reduction!r}; it must be 'mean' or 'none'")
-        mean, variance = self.encode(pixel_values)
+        mean, variance = self.encode(pixel_values, labels)
         log_total = mean.new_full((len(mean),), -torch.inf)
         remaining = num_importance_samples
         while remaining:
             chunk = min(remaining, max(1, IWAE_CHUNK // max(1, pixel_values.numel())))
             remaining -= chunk
             latents = sample_gaussian(mean.expand(chunk, -1, -1), variance, generator)  # (chunk, batch, latent)
-            output = self._decoder_output(latents.flatten(0, 1)).unflatten(0, (chunk, len(mean)))
-            log_weight = (
-                self._log_likelihood(pixel_values.expand_as(output), output)
-                + self.prior_log_prob(latents)
-                - gaussian_log_density(latents, mean, variance)
-            )  # (chunk, batch)
+            terms = self._log_terms(pixel_values, labels, mean, variance, latents)
+            log_weight = terms[0] + terms[1] - terms[2]  # (chunk, batch)
             # Over the samples of each image, not over the batch: the average stands inside the logarithm.
             log_total = torch.logaddexp(log_total, log_weight.logsumexp(0))
         bound = math.log(num_importance_samples) - log_total
         return bound.mean() if reduction == "mean" else bound
 
-    def encode(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+    def _log_terms(
+        self, pixel_values: Tensor, labels: Tensor | None, mean: Tensor, variance: Tensor, latents: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """log p(x|z), log p(z) and log q(z|x) of latents, (samples, batch, latent_size): (samples, batch) each."""
+        num = latents.shape[0]
+        repeated = None if labels is None else labels.repeat(num)
+        output = self._decoder_output(latents.flatten(0, 1), repeated).unflatten(0, (num, mean.shape[0]))
+        log_likelihood = self._log_likelihood(pixel_values.expand_as(output), output)
+        return log_likelihood, self.prior_log_prob(latents), gaussian_log_density(latents, mean, variance)
+
+    def encode(self, pixel_values: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """
         Mean and variance of q(z|x).
 
         Args:
             pixel_values: (batch, channels, height, width) in [0, 1].
+            labels: int64, (batch,), of a conditional model; an unconditional one ignores them.
 
         Returns:
             (batch, latent_size) each.
 
         Raises:
-            ValueError: for pixels that are no floating-point numbers in [0, 1].
+            ValueError: for pixels that are no floating-point numbers in [0, 1]; for none or wrong labels to a
+                conditional model.
         """
         check_pixels(pixel_values, self.training)
-        mean, hidden = self._run(self.encoder, pixel_values).chunk(2, dim=-1)
+        mean, hidden = self._run(self.encoder, self._with_classes(pixel_values, labels)).chunk(2, dim=-1)
         if self.config.variance_parametrization == "exp":
             return mean, hidden.exp()
         return mean, F.softplus(hidden) + 1e-8
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Mean of p(x|z) in [0, 1]: (batch, latent_size) -> (batch, channels, height, width)."""
-        output = self._decoder_output(latents)
+    def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """
+        Mean of p(x|z).
+
+        Args:
+            latents: z, (batch, latent_size).
+            labels: int64, (batch,), of a conditional model; an unconditional one ignores them.
+
+        Returns:
+            (batch, channels, height, width) in [0, 1].
+
+        Raises:
+            ValueError: for none or wrong labels to a conditional model.
+        """
+        output = self._decoder_output(latents, labels)
         return output.sigmoid() if self.config.likelihood == "bernoulli" else output.clamp(0, 1)
 
     def prior_log_prob(self, latents: Tensor) -> Tensor:
@@ -403,20 +454,21 @@ class VAEModel(VAEPreTrainedModel):
 
         Args:
             num_samples: how many.
-            labels: None; an argument for the sake of the zoo's signature.
-            generator: of the latents; torch's global one when not given.
+            labels: int64, (num_samples,), for a conditional model only; each class is as likely when not given.
+            generator: of the labels and latents; torch's global one when not given.
             latents: z, (num_samples, latent_size), in place of what is drawn.
 
         Returns:
             The images, on the device of the model.
 
         Raises:
-            ValueError: when labels are given, as the model is unconditional; for latents of another shape.
+            ValueError: for labels to an unconditional model, or wrong ones to a conditional one; for latents of
+                another shape.
         """
-        self._refuse_labels(labels)
-        if latents is not None:
-            return self.decode(checked_latents(latents, num_samples, self.config.latent_size).to(self.device))
-        return self.decode(self.sample_latents(num_samples, generator=generator))
+        if latents is None:
+            latents = self.sample_latents(num_samples, generator=generator)
+        latents = checked_latents(latents, num_samples, self.config.latent_size).to(self.device)
+        return self.decode(latents, drawn_labels(labels, num_samples, self.config.num_classes, generator, self.device))
 
     @torch.no_grad()
     def sample_latents(self, num_samples: int, *, generator: torch.Generator | None = None) -> Tensor:
@@ -436,22 +488,26 @@ class VAEModel(VAEPreTrainedModel):
         return self.config.prior_std * _standard_normal((num_samples, self.config.latent_size), like, generator)
 
     @torch.no_grad()
-    def reconstruct(self, pixel_values: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    def reconstruct(
+        self, pixel_values: Tensor, labels: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Tensor:
         """
         Means of p(x|z) at z = the mean of q(z|x), or at a sample of q(z|x) when a generator is given.
 
         Args:
             pixel_values: in [0, 1], (batch, channels, height, width).
+            labels: int64, (batch,), of a conditional model; an unconditional one ignores them.
             generator: of the sample of q(z|x).
 
         Returns:
             In [0, 1], of the same shape.
 
         Raises:
-            ValueError: for pixels that are no floating-point numbers in [0, 1].
+            ValueError: for pixels that are no floating-point numbers in [0, 1]; for none or wrong labels to a
+                conditional model.
         """
-        mean, variance = self.encode(pixel_values)
-        return self.decode(mean if generator is None else sample_gaussian(mean, variance, generator))
+        mean, variance = self.encode(pixel_values, labels)
+        return self.decode(mean if generator is None else sample_gaussian(mean, variance, generator), labels)
 
     @torch.no_grad()
     def interpolate(
@@ -465,7 +521,7 @@ class VAEModel(VAEPreTrainedModel):
                 latents are the means of q(z|x).
             end: as many, of either kind.
             num_steps: pictures of a path, both ends counted, at least 2.
-            labels: None; an argument for the sake of the zoo's signature.
+            labels: int64, (batch,), for a conditional model only: the class of all pictures of a path.
             mode: `linear`, a straight line, or `spherical`, on which latents keep the length that the prior gives them
                 (arXiv:1609.04468); spherical for a normal prior, linear for a mixture, when not given.
 
@@ -474,21 +530,38 @@ class VAEModel(VAEPreTrainedModel):
             reconstructions.
 
         Raises:
-            ValueError: for fewer than 2 steps, another mode, ends of different numbers, labels, or pixels that are no
-                floating-point numbers in [0, 1].
+            ValueError: for fewer than 2 steps, another mode, ends of different numbers, pixels that are no
+                floating-point numbers in [0, 1], labels to an unconditional model, or none or wrong ones to a
+                conditional one.
         """
-        self._refuse_labels(labels)
-        first, last = (each.to(self.device) if each.ndim == 2 else self.encode(each)[0] for each in (start, end))
+        check_labels(labels, len(start), self.config.num_classes)
+        labels = None if labels is None else labels.to(self.device)
+        first, last = (
+            each.to(self.device) if each.ndim == 2 else self.encode(each, labels)[0] for each in (start, end)
+        )
         paths = between(first, last, num_steps, mode or ("spherical" if self.mixture_prior is None else "linear"))
-        return self.decode(paths.flatten(0, 1)).unflatten(0, (len(first), num_steps))
+        repeated = None if labels is None else labels.repeat_interleave(num_steps)
+        return self.decode(paths.flatten(0, 1), repeated).unflatten(0, (len(first), num_steps))
 
-    def _refuse_labels(self, labels: Tensor | None):
-        if labels is not None:
-            raise ValueError("labels were given, but this VAE is unconditional: leave labels at None")
-
-    def _decoder_output(self, latents: Tensor) -> Tensor:
+    def _decoder_output(self, latents: Tensor, labels: Tensor | None) -> Tensor:
         """Logits of the Bernoulli, or means of the Gaussian."""
+        if self.config.num_classes:
+            latents = torch.cat([latents, self._one_hot(labels, latents)], -1)
         return self._run(self.decoder, latents)
+
+    def _with_classes(self, pixel_values: Tensor, labels: Tensor | None) -> Tensor:
+        """What the encoder is given of images, and their classes, if any."""
+        if not self.config.num_classes:
+            return pixel_values
+        one_hot = self._one_hot(labels, pixel_values)
+        if self.config.network == "mlp":
+            return torch.cat([pixel_values.flatten(1), one_hot], 1)
+        planes = one_hot[:, :, None, None].expand(-1, -1, *pixel_values.shape[2:])
+        return torch.cat([pixel_values, planes], 1)
+
+    def _one_hot(self, labels: Tensor | None, like: Tensor) -> Tensor:
+        check_labels(labels, like.shape[0], self.config.num_classes)
+        return F.one_hot(labels, self.config.num_classes).to(like.dtype)
 
     def _run(self, network: nn.Module, inputs: Tensor) -> Tensor:
         """A network's output as float32, or float64 where the weights are, also in bfloat16 or mixed precision."""

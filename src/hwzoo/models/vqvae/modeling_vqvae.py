@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_vqvae import VQVAEConfig
+from .labels import drawn_labels
 from .networks_vqvae import Autoencoder, Codebook, Prior, binary_log_prob, uniform_log_prob
 from .pixels import check_pixels
 
@@ -192,7 +193,8 @@ class VQVAEModel(VQVAEPreTrainedModel):
         """
         if not temperature > 0:
             raise ValueError(f"temperature is {temperature}; it must be above 0")
-        labels, size = self._drawn_labels(num_samples, labels, generator), self.config.grid_sizes[-1]
+        labels = drawn_labels(labels, num_samples, self.config.num_classes, generator, self.device)
+        size = self.config.grid_sizes[-1]
         given = {"device": self.device if generator is None else generator.device}
         given |= {} if generator is None else {"generator": generator}
         if self.prior is None:
@@ -277,24 +279,6 @@ class VQVAEModel(VQVAEPreTrainedModel):
             wrong = codes[(codes < 0) | (codes >= num)]
             if len(wrong):
                 raise ValueError(f"codes holds {wrong[0].item()}; it must be one of 0 to {num - 1} everywhere")
-
-    def _drawn_labels(self, num: int, labels: Tensor | None, generator: torch.Generator | None) -> Tensor | None:
-        """Labels on the model's device, drawn where they are wanted and not given."""
-        num_classes = self.config.num_classes
-        if not num_classes:
-            if labels is not None:
-                raise ValueError("labels were given, but this model is unconditional: leave labels at None")
-            return None
-        if labels is None:
-            device = self.device if generator is None else generator.device
-            return torch.randint(num_classes, (num,), generator=generator, device=device).to(self.device)
-        allowed = f"one of 0 to {num_classes - 1} for each of the {num} images"
-        if labels.shape != (num,):
-            raise ValueError(f"labels has shape {tuple(labels.shape)}; it must be {allowed}")
-        wrong = labels[(labels < 0) | (labels >= num_classes)]
-        if len(wrong):
-            raise ValueError(f"labels holds {wrong[0].item()}; it must be {allowed}")
-        return labels.to(self.device)
 
 
 __all__ = ["VQVAEModel", "VQVAEPreTrainedModel"]

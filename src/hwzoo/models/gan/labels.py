@@ -1,0 +1,76 @@
+"""Classes that are given or drawn. The file is the same in each folder, as each is copied to the Hub alone."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def drawn_by(generator: torch.Generator | None, device: torch.device) -> dict[str, Any]:
+    """
+    What torch's functions that draw are given: a generator draws on its own device only, so that the same generator of
+    the CPU gives the same noise wherever the model is.
+
+    Args:
+        generator: None for torch's global one.
+        device: of that one's noise.
+
+    Returns:
+        Keyword arguments.
+    """
+    # Left out where there is none: torch traces no `generator=None` of a dynamic shape.
+    return {"device": device} if generator is None else {"generator": generator, "device": generator.device}
+
+
+def check_labels(labels: Tensor | None, num: int, num_classes: int):
+    """
+    Args:
+        labels: of a user.
+        num: images that they are of.
+        num_classes: of the model; 0 for an unconditional one.
+
+    Raises:
+        ValueError: for labels to an unconditional model, or none, or wrong ones, to a conditional one. Their values
+            are not looked at in a traced graph, which has none.
+    """
+    if not num_classes:
+        if labels is not None:
+            raise ValueError("labels were given, but this model is unconditional: leave labels at None")
+        return
+    if labels is None:
+        raise ValueError(f"labels is None, but this model is conditional: give {_allowed(num, num_classes)}")
+    if torch.compiler.is_compiling():
+        return
+    if labels.shape != (num,):
+        raise ValueError(f"labels has shape {tuple(labels.shape)}; it must be {_allowed(num, num_classes)}")
+    wrong = labels[(labels < 0) | (labels >= num_classes)]
+    if len(wrong):
+        raise ValueError(f"labels holds {wrong[0].item()}; it must be {_allowed(num, num_classes)}")
+
+
+def _allowed(num: int, num_classes: int) -> str:  # in a traced graph, where `num` may be any, it must not be called
+    return f"one of 0 to {num_classes - 1} for each of the {num} images"
+
+
+def drawn_labels(
+    labels: Tensor | None, num: int, num_classes: int, generator: torch.Generator | None, device: torch.device
+) -> Tensor | None:
+    """
+    Args:
+        labels: of a user, or None.
+        num: images that they are of.
+        num_classes: of the model; 0 for an unconditional one.
+        generator: of what is drawn; torch's global one when None.
+        device: of the model.
+
+    Returns:
+        Labels on that device: the given ones, or where they are wanted and not given, drawn, each class as likely;
+        None for an unconditional model.
+
+    Raises:
+        ValueError: as of `check_labels`.
+    """
+    if labels is None and num_classes:
+        labels = torch.randint(num_classes, (num,), **drawn_by(generator, device))
+    check_labels(labels, num, num_classes)
+    return None if labels is None else labels.to(device)
