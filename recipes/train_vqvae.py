@@ -19,10 +19,11 @@ from hwzoo.errors import UsageError
 from hwzoo.training import flag
 
 TEST_SEED = 0  # of the test images' binarisation: the same for every run, whatever its seed
-BOUNDS = ("negative_bound", "rate", "distortion")
+BOUNDS, SEARCHED = ("negative_bound", "rate", "distortion"), "searched_bound"
 BINARY = tuple(name for name in BINARIZATIONS if name != "none")
 DEFAULTS = {"train_batch_size": 64, "max_train_steps": 1500, "learning_rate": 4e-3, "lr_scheduler": "cosine"}
 DEFAULTS |= {"lr_warmup_steps": 100, "use_ema": True, "ema_decay": 0.998, "output_dir": "outputs/vqvae"}
+Model = training.config_flags(VQVAEConfig, without=("image_size", "num_channels", "num_classes"))
 
 
 @dataclass
@@ -30,18 +31,16 @@ class Run(training.with_defaults(training.RunArguments, **DEFAULTS)):
     pass
 
 
-Model = training.config_flags(VQVAEConfig, without=("image_size", "num_channels", "num_classes"))
-
-
 @dataclass
 class Protocol(scoring.ScoreFlags):
-    FREE = scoring.ScoreFlags.FREE | {"temperature"}
+    FREE = scoring.ScoreFlags.FREE | {"num_search_images", "temperature"}
 
     conditional: bool = flag(False, "condition the prior on the class of an image")
     binarization: Literal[BINARY] = flag("dynamic", "training pixels: drawn at every step, once, above 127, or binary")
     prior_share: float = flag(0.5, "share of the steps, the last ones, that train a transformer as prior", "[0, 1]")
     num_continuous_steps: int = flag(150, "first steps, in which the decoder gets the encoder's outputs", "[0, inf)")
     restart_steps: int = flag(50, "steps between restarts of codes that are hardly used; 0 for none", "[0, inf)")
+    num_search_images: int = flag(50, "test images, evenly spaced, whose codes are searched for", "[1, inf)")
     temperature: float = flag(1.0, "of the samples in pictures: 1 draws from the model", "(0, inf)")
 
 
@@ -59,9 +58,9 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
         batches = ImageBatches.for_run(train_set, run, accelerator)
         noise = training.GlobalNoise.for_run(run, accelerator)
 
-        # 3. model
+        # 3. model, in the faster format of convolutions
         model = build(run, data, architecture, protocol).train()
-        model.to(accelerator.device, memory_format=torch.channels_last)  # the faster one for convolutions
+        model.to(accelerator.device, memory_format=torch.channels_last)
 
         # 4. optimisers, schedules and averages: one of each part, in its own phase
         steps = phases(model, protocol.prior_share, run.total_steps(len(batches)))
@@ -98,17 +97,20 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
 
         # 7. test
         def test(limit):
-            results = {f"test_{name}": value for name, value in test_means(scores, limit, with_error=BOUNDS).items()}
-            some = test_set.select(test_means.indices(limit))
-            results |= metrics.code_scores(metrics.code_counts(eval_model, some, run.eval_batch_size))
+            means = test_means(scores, limit, with_error=BOUNDS)
+            means |= test_means(
+                lambda batch, _: {SEARCHED: eval_model.search(batch["pixel_values"], batch["labels"])[1]},
+                limit or protocol.num_search_images, with_error=[SEARCHED],
+            )  # fmt: skip
+            counts = metrics.code_counts(eval_model, test_set.select(test_means.indices(limit)), run.eval_batch_size)
+            results = {f"test_{name}": value for name, value in means.items()} | metrics.code_scores(counts)
             results["protocol"] = "; ".join((
-                f"{data.described}: all {len(test_set)} test images",
+                f"{data.described}: all {len(test_set)} test images; codes used, their perplexity: over all together",
                 BINARIZATIONS[protocol.binarization].format(seed=TEST_SEED),
                 "bound: -log p(codes) - log p(x | codes) at the encoder's codes, exact, nothing is sampled"
                 + (", given the class" if model.config.num_classes else ""),
-                "nats per image; standard errors over the images",
-                "codes used and their perplexity: over all test images together",
-                training.weights_of(run),
+                f"searched bound: {len(test_means.indices(protocol.num_search_images))} of the images, evenly spaced",
+                "nats per image; standard errors over the images; " + training.weights_of(run),
             ))  # fmt: skip
             return results
 
@@ -134,7 +136,7 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
 def build(run, data, architecture, protocol) -> VQVAEModel:
     classes = data.num_classes(protocol.conditional)
     config = VQVAEConfig(num_classes=classes, **data.image_shape, **asdict(architecture))
-    model = hub.load_or_build(VQVAEModel, run.model_name_or_path, config, num_classes={classes})
+    model = hub.load_or_build(VQVAEModel, run.model_name_or_path, config)
     if protocol.prior_share == 1 and model.prior is None:
         raise UsageError(f"--prior_share is 1: the prior of {run.model_name_or_path} is uniform, nothing to train")
     return model

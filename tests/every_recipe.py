@@ -38,7 +38,8 @@ FLAGS = {
         --max_train_steps 12 --checkpointing_steps 3 --eval_steps 4 --logging_steps 2 --train_batch_size 10
         --hidden_sizes 4 6 8 --num_residual_layers 1 --codebook_size 12 --code_size 3 --prior_hidden_size 8
         --prior_num_layers 1 --prior_num_heads 2 --conditional --ema_decay 0.9 --lr_warmup_steps 3
-        --gradient_accumulation_steps 2 --num_continuous_steps 2 --restart_steps 3 --num_test_samples 8""",
+        --gradient_accumulation_steps 2 --num_continuous_steps 2 --restart_steps 3 --num_test_samples 8
+        --num_search_images 2""",
     "train_simclr": """
         --max_train_steps 12 --checkpointing_steps 3 --eval_steps 4 --logging_steps 2 --train_batch_size 10
         --hidden_sizes 4 6 8 --projection_hidden_size 8 --projection_size 6 --loss simsiam --predictor_hidden_size 4

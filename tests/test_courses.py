@@ -39,7 +39,7 @@ TINY = {
         --hidden_size 8 --num_layers 1 --head_hidden_size 8 --eval_batch_size 100 --mixed_precision no""",
     "train_vqvae": IMAGES + """
         --hidden_sizes 4 6 8 --num_residual_layers 1 --codebook_size 12 --code_size 3 --prior_hidden_size 8
-        --prior_num_layers 1 --prior_num_heads 2 --num_continuous_steps 1""",
+        --prior_num_layers 1 --prior_num_heads 2 --num_continuous_steps 1 --num_search_images 2""",
     "train_simclr": """
         --dataset_name digits --max_train_steps 2 --train_batch_size 10 --eval_steps 2 --hidden_sizes 4 6
         --projection_hidden_size 8 --projection_size 6 --supervised_steps 1 --num_draws 2""",

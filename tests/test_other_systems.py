@@ -33,7 +33,8 @@ MORE = {
     ],
     "train_vqvae": [
         "--max_train_steps 2 --train_batch_size 10 --hidden_sizes 4 6 8 --codebook_size 12 --code_size 3 "
-        "--prior uniform --codebook_update loss --num_continuous_steps 1 --restart_steps 1 --num_test_samples 8"
+        "--prior uniform --codebook_update loss --num_continuous_steps 1 --restart_steps 1 --num_test_samples 8 "
+        "--num_search_images 2"
     ],
     "train_gan": ["--max_train_steps 2 --train_batch_size 10 --generator_channels 8 4 --discriminator_channels 4 6"],
     "train_ddpm": [

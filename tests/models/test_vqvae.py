@@ -7,6 +7,7 @@ import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError
 
+from hwzoo.models.vqvae import modeling_vqvae
 from hwzoo.models.vqvae.configuration_vqvae import VQVAEConfig
 from hwzoo.models.vqvae.modeling_vqvae import VQVAEModel
 from hwzoo.models.vqvae.networks_vqvae import Codebook, perplexity
@@ -307,6 +308,91 @@ def test_all_images_together_have_a_bound_of_probability_1_at_most(kind, size, c
     own = (every == model.encode(images)[:, None]).flatten(2).all(2).int().argmax(1)
     torch.testing.assert_close(-bound, terms[own, torch.arange(len(images))])
     torch.testing.assert_close(rate, -prior[own])
+
+
+# The search
+
+
+@priors
+def test_the_neighbours_of_a_single_code_are_all_others(kind):
+    """Then their sum is p(x) itself."""
+    model = small_model(image_size=2, hidden_sizes=[8], codebook_size=5, **kind)
+    images = all_images(2)
+    labels = some_labels(model, len(images))
+    codes, bound = model.search(images, labels, num_nearest=4, num_rounds=1)
+    torch.testing.assert_close((-bound).exp().sum(), torch.ones((), dtype=torch.double))
+    every = torch.arange(5).view(5, 1, 1)
+    terms = torch.stack([sum_of_terms(model, each.expand(len(images), 1, 1), images, labels) for each in every])
+    torch.testing.assert_close(bound, -(-terms).logsumexp(0))
+    torch.testing.assert_close(terms.gather(0, codes.view(1, -1))[0], terms.min(0).values)
+
+
+def sum_of_terms(model, codes, images, labels):
+    with torch.no_grad():
+        return -model.prior_log_prob(codes, labels) - log_prob_by_hand(model.decode(codes), images)
+
+
+@priors
+@pytest.mark.parametrize("num_nearest", [1, 2, 4])
+def test_the_search_is_that_by_hand(kind, num_nearest, monkeypatch):
+    """One image after the other, in the words of its docstring."""
+    monkeypatch.setattr(modeling_vqvae, "SEARCH_CHUNK", 7)  # not all images at once
+    model = small_model(**kind)
+    images, labels = some_images(model, 6), some_labels(model, 6)
+    found, bounds = model.search(images, labels, num_nearest=num_nearest, num_rounds=20)
+    outputs = outputs_of(model, images).view(6, 4, -1)
+    moved = 0
+    for place, image in enumerate(images):
+        own = None if labels is None else labels[:1]
+        distances = torch.cdist(outputs[place], model.autoencoder.codebook.embeddings)
+        near = distances.argsort(1)[:, : num_nearest + 1].tolist()
+        codes = model.encode(image[None])
+        lowest = sum_of_terms(model, codes, image[None], own).item()
+        while True:
+            values = {}
+            for index, others in enumerate(near):
+                for other in set(others) - {codes.flatten()[index].item()}:
+                    changed = codes.flatten().clone()
+                    changed[index] = other
+                    values[tuple(changed.tolist())] = sum_of_terms(
+                        model, changed.view(1, 2, 2), image[None], own
+                    ).item()
+            assert len(values) == 4 * num_nearest
+            bound = -torch.tensor([-lowest, *(-value for value in values.values())], dtype=torch.double).logsumexp(0)
+            best = min(values, key=values.get)
+            if values[best] >= lowest:
+                break
+            codes, lowest, moved = torch.tensor(best).view(1, 2, 2), values[best], moved + 1
+        assert torch.equal(found[place, None], codes)
+        torch.testing.assert_close(bounds[place], bound)
+    assert moved > 2
+
+
+@priors
+def test_the_searched_bound_is_tighter_and_a_bound(kind):
+    model = small_model(image_size=4, hidden_sizes=[8], codebook_size=3, **kind)  # 4 codes
+    images = all_images(4)[::97]
+    labels = some_labels(model, len(images))
+    every = torch.tensor(list(itertools.product(range(3), repeat=4))).view(-1, 2, 2)
+    terms = torch.stack([sum_of_terms(model, each.expand(len(images), 2, 2), images, labels) for each in every])
+    negative_log_prob, before = -(-terms).logsumexp(0), model.negative_bound(images, labels)[0]
+    for num_rounds in (1, 2, 8):
+        codes, bound = model.search(images, labels, num_rounds=num_rounds)
+        assert (bound >= negative_log_prob - 1e-9).all() and (bound < before).all()
+        lowest = sum_of_terms(model, codes, images, labels)
+        assert (lowest <= before + 1e-9).all() and (bound <= lowest).all()
+    assert (bound - negative_log_prob).mean() < 0.5 * (before - negative_log_prob).mean()
+
+
+def test_a_search_of_nothing_and_of_wrong_numbers():
+    model = small_model()
+    codes, bound = model.search(some_images(model)[:0])
+    assert codes.shape == (0, 2, 2) and bound.shape == (0,)
+    for num in (0, 5):
+        with pytest.raises(ValueError, match=f"num_nearest is {num}; it must be one of 1 to 4"):
+            model.search(some_images(model), num_nearest=num)
+    with pytest.raises(ValueError, match="num_rounds is 0; it must be at least 1"):
+        model.search(some_images(model), num_rounds=0)
 
 
 def test_the_rate_of_a_uniform_prior_is_the_logarithm_of_all_codes():

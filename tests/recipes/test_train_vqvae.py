@@ -41,6 +41,7 @@ SMALL = {
     "num_continuous_steps": 2,
     "restart_steps": 2,
     "num_test_samples": 8,
+    "num_search_images": 3,
 }
 BOUNDS = ("negative_bound", "rate", "distortion")
 
@@ -75,6 +76,9 @@ def test_what_a_run_leaves(train_vqvae, tmp_path):
         assert results[f"test_{name}"] == pytest.approx(values.mean().item(), rel=1e-5)
         error = values.std().item() / 297**0.5
         assert results[f"test_{name}_standard_error"] == pytest.approx(error, rel=1e-2, abs=1e-3)
+    found = model.search(images[[0, 99, 198]])[1]
+    assert results["test_searched_bound"] == pytest.approx(found.mean().item(), rel=1e-5)
+    assert "searched bound: 3 of the images, evenly spaced" in results["protocol"]
     codes = model.encode(images)
     shares = codes.flatten().bincount(minlength=12) / codes.numel()
     assert results["test_codes_used"] == (shares > 0).sum()

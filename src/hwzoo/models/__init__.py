@@ -221,7 +221,7 @@ for _family in (
     Family("gan", GANConfig, GANModel),
     Family("autoregressive", AutoregressiveConfig, AutoregressiveModel),
     Family("flow", FlowConfig, FlowModel),
-    Family("vqvae", VQVAEConfig, VQVAEModel),
+    Family("vqvae", VQVAEConfig, VQVAEModel, must_fit=("image_size", "num_channels", "num_classes")),
     Family(
         "simclr",
         SimCLRConfig,

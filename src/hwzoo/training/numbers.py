@@ -25,6 +25,7 @@ WORDS = {
     "test_negative_bound": ("bound on the negative log-likelihood", "nats an image"),
     "test_rate": ("of it the codes, given the prior", "nats an image"),
     "test_distortion": ("of it the pixels, given the codes", "nats an image"),
+    "test_searched_bound": ("the same over codes near the encoder's", "nats an image"),
     "test_codes_used": ("codes that some test image holds", ""),
     "test_perplexity": ("codes in use, as many alike as spread so", ""),
     "test_fid": ("Fréchet distance of the samples", "lower is better"),

@@ -84,11 +84,19 @@ class Codebook(nn.Module):
     @torch.no_grad()
     def nearest(self, latents: Tensor) -> Tensor:
         """The code nearest to each latent (equation 1): (num, code_size) -> int64, (num,)."""
+        return self._distances(latents).argmin(1)
+
+    @torch.no_grad()
+    def ranked(self, latents: Tensor, num: int) -> Tensor:
+        """So many codes by their distance to each latent: (num_latents, code_size) -> int64, (num_latents, num)."""
+        return self._distances(latents).topk(num, largest=False).indices
+
+    def _distances(self, latents: Tensor) -> Tensor:
+        """Squared, less the latent's own square, which is the same for all codes: (num, codebook_size)."""
         embeddings = self.embeddings.to(latents.dtype)
         # In float32 also under mixed precision: bfloat16 would lose the difference of the two.
         with torch.autocast(latents.device.type, enabled=False):
-            # The latent's own length is the same for all codes.
-            return torch.addmm(embeddings.square().sum(1), latents, embeddings.T, alpha=-2).argmin(1)
+            return torch.addmm(embeddings.square().sum(1), latents, embeddings.T, alpha=-2)
 
     @torch.no_grad()
     def update(self, latents: Tensor, codes: Tensor):
