@@ -328,7 +328,7 @@ def test_what_the_zoo_saves_goes_whole(server, tmp_path):
     folder = tmp_path / "run"
     hub.save(VAEModel(VAEConfig(encoder_hidden_sizes=[8], decoder_hidden_sizes=[8])), folder, {"test_x": 1.0})
     hub.push(folder, "me/model")
-    code = {"configuration_vae.py", "latents.py", "modeling_vae.py", "pixels.py"}
+    code = {"configuration_vae.py", "labels.py", "latents.py", "modeling_vae.py", "pixels.py"}
     assert sent(server) == MODEL | code | {"all_results.json"} == set(snapshot(folder))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import ByT5Tokenizer
 
-from hwzoo import data, diffusion, page
+from hwzoo import VAEConfig, VAEModel, data, diffusion, page
 from hwzoo.errors import UsageError
 from hwzoo.models import Family
 from hwzoo.page import app
@@ -260,6 +260,22 @@ def test_reconstructions_and_bounds(entries):
     shown, bound = ask(entries("vqvae"), "Reconstruct", picture=digit())  # that takes 0 and 1 alone
     assert torch.equal(shown.images[0], digit().round())
     assert bound.rows[0][1] == pytest.approx(bound.rows[1][1] + bound.rows[2][1], rel=1e-5)
+
+
+def test_a_conditional_model_is_told_the_class(entries):
+    torch.manual_seed(0)
+    config = VAEConfig(encoder_hidden_sizes=[12], decoder_hidden_sizes=[12], latent_size=3, num_classes=10)
+    model, own = VAEModel(config).eval(), entries("vae")
+    entry = Entry(own.name, "vae", own.family, model)
+    assert [each.title for each in controls_of(entry)] == ["Draw", "Path", "Plane", "Reconstruct"]  # not Nearest
+    shown, bound = ask(entry, "Reconstruct", picture=digit(), label="7")
+    label = torch.tensor([7])
+    with torch.no_grad():
+        assert torch.equal(shown.images[1, None], model.reconstruct(shown.images[0, None], label))
+        expected = model.negative_elbo_bound(digit()[None], label, generator=seeded(0))
+    assert [row[1] for row in bound.rows] == pytest.approx([each.item() for each in expected])
+    (drawn,) = ask(entry, "Draw", num=2, seed=3, label="4")
+    assert torch.equal(drawn.images, model.sample(2, labels=torch.tensor([4, 4]), generator=seeded(3)))
 
 
 def test_codes_are_edited(entries):

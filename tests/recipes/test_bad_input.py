@@ -687,7 +687,8 @@ VQVAE_CASES = {
         2, "it has num_classes 0, the data 10", lambda tmp: ["--conditional", vqvae_model(tmp)],
     ),
     "classes of one class": (
-        2, "--conditional: pictures has one class", lambda tmp: ["--conditional", small_pictures(tmp, classes=1)],
+        2, "--conditional: pictures has one class",
+        lambda tmp: ["--conditional", "--train_batch_size=20", small_pictures(tmp, classes=1)],
     ),
 }  # fmt: skip
 SIMCLR_CASES = {
@@ -1069,7 +1070,8 @@ def test_a_batch_larger_than_the_test_set_is_all_of_it(recipe, size, request, co
         assert status == 0, error
         results.append(json.loads((output / "all_results.json").read_text()))
     for name, value in results[0].items():
-        assert name.startswith("train_") or value == results[1][name], name
+        measured = name.startswith("train_") or name == "peak_memory"  # of the machine and its process
+        assert measured or value == results[1][name], name
 
 
 @pytest.mark.parametrize("recipe", ["train_vae", "train_gan", "train_ddpm"])

@@ -30,7 +30,7 @@ SMALL = [
 PUSHED = {
     "history.jsonl",
     "README.md", "all_results.json", "config.json", "configuration_vae.py", "curves.png", "model.safetensors",
-    "latents.py", "modeling_vae.py", "pixels.py", "preset.yaml", "reconstructions.png", "samples.png",
+    "labels.py", "latents.py", "modeling_vae.py", "pixels.py", "preset.yaml", "reconstructions.png", "samples.png",
 }  # fmt: skip
 # Runs of the recipe as from the command line, one after the other in one process, as its imports take longer than they
 # do; tells status, words and seconds of each.
@@ -323,8 +323,8 @@ def test_pushing_later(tmp_path):
             done.stderr
         )
     assert repo.private and repo.files.keys() == {
-        ".gitattributes", "all_results.json", "config.json", "configuration_vae.py", "latents.py", "model.safetensors",
-        "modeling_vae.py", "pixels.py",
+        ".gitattributes", "all_results.json", "config.json", "configuration_vae.py", "labels.py", "latents.py",
+        "model.safetensors", "modeling_vae.py", "pixels.py",
     }  # fmt: skip
     assert_no_token(tmp_path, server, done.stdout, done.stderr)
 

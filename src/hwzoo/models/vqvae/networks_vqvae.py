@@ -88,7 +88,14 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def ranked(self, latents: Tensor, num: int) -> Tensor:
-        """So many codes by their distance to each latent: (num_latents, code_size) -> int64, (num_latents, num)."""
+        """
+        Args:
+            latents: (num_latents, code_size).
+            num: of codes for each.
+
+        Returns:
+            The nearest codes, the nearest first, int64, (num_latents, num).
+        """
         return self._distances(latents).topk(num, largest=False).indices
 
     def _distances(self, latents: Tensor) -> Tensor:
