@@ -561,7 +561,7 @@ class VAEModel(VAEPreTrainedModel):
 
     def _one_hot(self, labels: Tensor | None, like: Tensor) -> Tensor:
         check_labels(labels, like.shape[0], self.config.num_classes)
-        return F.one_hot(labels, self.config.num_classes).to(like.dtype)
+        return F.one_hot(labels.long(), self.config.num_classes).to(like.dtype)
 
     def _run(self, network: nn.Module, inputs: Tensor) -> Tensor:
         """A network's output as float32, or float64 where the weights are, also in bfloat16 or mixed precision."""
