@@ -156,6 +156,8 @@ def start(run: RunArguments) -> Iterator[Accelerator]:
         project_dir=folder / "logs",
     )
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and accelerator.num_processes == 1:
+        if torch.distributed.is_initialized():  # the first to leave would take away what the others still wait for
+            torch.distributed.barrier()
         raise UsageError(
             f"{os.environ['WORLD_SIZE']} processes were started that do not know of each other; on a machine without "
             "GPU: ACCELERATE_USE_CPU=1 torchrun --nproc_per_node 2 RECIPE ..."
