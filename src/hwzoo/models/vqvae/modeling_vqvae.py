@@ -147,12 +147,14 @@ class VQVAEModel(VQVAEPreTrainedModel):
             raise ValueError(f"num_nearest is {num_nearest}; it must be one of 1 to {most}")
         if num_rounds < 1:
             raise ValueError(f"num_rounds is {num_rounds}; it must be at least 1")
-        codes = self.encode(pixel_values)
+        self._check_pixels(pixel_values)
+        latents = self.autoencoder.latents(pixel_values).permute(0, 2, 3, 1)  # (batch, grid, grid, code_size)
+        ranked = self.autoencoder.codebook.ranked(latents.flatten(0, 2), num_nearest + 1)
+        ranked = ranked.view(*latents.shape[:3], num_nearest + 1)
+        codes = ranked[..., 0]  # the encoder's
         if not len(codes):
             return codes, pixel_values.new_zeros(0)
-        latents = self.autoencoder.latents(pixel_values).permute(0, 2, 3, 1)
-        ranked = self.autoencoder.codebook.ranked(latents.flatten(0, 2), num_nearest + 1)
-        ranked = ranked.view(len(codes), -1, num_nearest + 1)  # (batch, places, codes)
+        ranked = ranked.flatten(1, 2)  # (batch, places, codes)
         lowest = sum(self._terms(codes, pixel_values, labels))
         places = torch.arange(ranked.shape[1], device=codes.device)
         for _ in range(num_rounds):
