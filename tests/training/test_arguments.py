@@ -1,12 +1,25 @@
+import re
 import tracemalloc
 from dataclasses import dataclass, fields, make_dataclass
 from pathlib import Path
 from typing import Literal
 
 import pytest
+import torch
 
 from hwzoo.errors import UsageError
-from hwzoo.training import Flags, RunArguments, flag, parse_arguments, recorded, save_settings, with_defaults
+from hwzoo.training import (
+    Flags,
+    RunArguments,
+    arguments,
+    flag,
+    parse_arguments,
+    recorded,
+    save_settings,
+    with_defaults,
+)
+from hwzoo.training.arguments import has_bfloat16
+from hwzoo.training.seq2seq import Seq2SeqRunArguments
 
 
 @dataclass
@@ -53,6 +66,45 @@ def test_a_preset_goes_through_the_same_checks_and_the_command_line_wins(tmp_pat
     )
     run, own = parse(f"--config={preset}", "--seed", "4", "--sizes", "7")
     assert (run.learning_rate, own.kind, own.sizes, run.use_ema, run.seed) == (1e-3, "no", [7], True, 4)
+
+
+@pytest.mark.parametrize(
+    ("line", "flags", "name"),
+    [("mixed_precision: bf16", RunArguments, "mixed_precision"), ("bf16: True", Seq2SeqRunArguments, "bf16")],
+)
+def test_a_presets_bfloat16_is_for_processors_that_have_it(tmp_path, monkeypatch, caplog, line, flags, name):
+    preset = tmp_path / "p.yaml"
+    preset.write_text(f"{line}\noutput_dir: run\n")
+
+    def value(*argv, launcher=None):
+        (parsed,) = parse_arguments([flags], [f"--config={preset}", *argv], launcher=launcher)
+        return getattr(parsed, name)
+
+    monkeypatch.setattr(arguments, "has_bfloat16", lambda: True)
+    wanted = value()
+    assert wanted in ("bf16", True) and not caplog.records
+    monkeypatch.setattr(arguments, "has_bfloat16", lambda: False)
+    assert value() in ("no", False)
+    (record,) = caplog.records
+    message = record.getMessage()
+    asking = re.search(r"--\S+", message).group()
+    assert message.startswith("float32 in place of the preset's bfloat16")
+    # What the line names, or the launcher, asks for it all the same.
+    assert value(asking) == wanted and value(launcher={"mixed_precision": "bf16"}) == wanted
+    # Another process of the same run says nothing.
+    caplog.clear()
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert value() in ("no", False) and not caplog.records
+
+
+def test_has_bfloat16_asks_torch(monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    assert has_bfloat16()
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    assert not has_bfloat16()
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    assert has_bfloat16()
 
 
 def test_words_of_a_list_are_some_of_the_known_ones(capsys):

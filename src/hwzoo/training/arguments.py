@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import logging
 import math
 import os
 import re
@@ -14,12 +15,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
+import torch
 import yaml
 from transformers import HfArgumentParser
 
 from ..errors import UsageError
 from ..files import write_bytes
 from ..packaged import presets
+
+logger = logging.getLogger("hwzoo")
 
 # `expected` holds the band of each test number of a preset; the reproduction test reads it, a recipe does not.
 KEYS_FOR_TESTS = {"expected"}
@@ -41,6 +45,8 @@ TRACKERS = ("tensorboard", "trackio", "wandb")
 # Texts, which may be empty; every other flag with words for its value names something.
 MAY_BE_EMPTY = {"source_prefix", "instruction", "content_free", "prompt_tuning_init_text", "template"}
 LARGEST_INTEGER = 2**63 - 1  # of torch
+# A preset's wish for it; not every processor is faster by it.
+BFLOAT16 = {"--mixed_precision=bf16", "--bf16=true"}
 DEEPEST_PRESET = 20  # lists and mappings in one another; the presets have three
 # Of these the one that is given displaces the other's default or preset.
 EXCLUSIVE = ("num_train_epochs", "max_train_steps", "max_steps")
@@ -189,7 +195,9 @@ class LoopArguments(Flags):
         None, "gradients are scaled down to this norm; no limit when not given", "(0, inf)"
     )
     gradient_accumulation_steps: int = flag(1, "batches whose gradients are averaged into one step", "[1, inf)")
-    mixed_precision: Literal["no", "bf16"] = flag("no", "bf16 runs matrix products in bfloat16")
+    mixed_precision: Literal["no", "bf16"] = flag(
+        "no", "bf16 runs matrix products in bfloat16; a preset's only where the processor has instructions for it"
+    )
     num_threads: int | None = flag(
         None, "threads of a process; OMP_NUM_THREADS, or else its share of the cores, when not given", "[1, 1024]"
     )
@@ -367,6 +375,7 @@ def parse_arguments(
         given = _names(argv)
         if given & set(EXCLUSIVE):
             preset = [token for token in preset if not _names([token]) & set(EXCLUSIVE)]
+        preset = _for_processor(preset, argv)
     parsed = _parse(types, preset + argv, description)
     parsed = _as_launched(types, preset + argv, launcher or {}) or parsed
     # Of other settings than the preset's nobody knows what is normal; the seed is within the band.
@@ -374,6 +383,30 @@ def parse_arguments(
     if as_it_stands and (bands := _expected(path or _default_preset(types))):
         parsed[0].expected = bands
     return parsed
+
+
+def _for_processor(preset: list[str], argv: list[str]) -> list[str]:
+    """The preset without its wish for bfloat16 where that is slow, and a line that says so."""
+    asked = [token for token in preset if token.lower() in BFLOAT16]
+    if not asked or has_bfloat16():
+        return preset
+    if os.environ.get("LOCAL_RANK", "0") == "0" and not _names(asked) & _names(argv):
+        logger.warning(
+            "float32 in place of the preset's bfloat16, for which this processor has no instructions (it would be "
+            "slower); %s on the command line asks for it all the same",
+            asked[0],
+        )
+    return [token for token in preset if token not in asked]
+
+
+def has_bfloat16() -> bool:
+    """
+    Whether matrix products in bfloat16 are no slower than in float32: there is an accelerator, or the processor has
+    instructions for them. Without (AVX2 alone), they take ten times as long as in float32.
+    """
+    # What torch asks itself; a build without oneDNN has no such operator, and tells nothing.
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    return torch.accelerator.is_available() or supported()
 
 
 def _as_launched(types: list[type], tokens: list[str], launcher: dict[str, str]) -> list[Any] | None:
