@@ -30,6 +30,10 @@ CASES = {
         ["--steps=3", "--rounds=1"],
         {"recipe / bare, autoencoder", "recipe / bare, prior", "quantiser / step"},
     ),
+    "bench_growth": (
+        ["--steps=3", "--rounds=1", "--sizes", "200", "300"],
+        {"largest / smallest", "idx", "arrow"},
+    ),
     "bench_simclr": (["--steps=3", "--rounds=1"], {"recipe / bare", "augmentations / step"}),
     "bench_textvae": (["--steps=3", "--rounds=1"], {"recipe / bare"}),
     "bench_generation": (

@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
 
-from hwzoo.data import ImageBatches, ImageOptions, load_images, sources
+from hwzoo.data import ImageBatches, ImageOptions, load_images, raw, sources
 from hwzoo.data.sources import FASHION_CLASSES, _from_datasets
 from hwzoo.errors import HwzooError, UsageError
 
@@ -123,6 +124,29 @@ def test_the_values_of_idx_files_come_back(tmp_path, compressed):
         assert part.class_names == tuple("01234")
     data.train.images.zero_()  # memory that may be written to
     assert next(ImageBatches(data.train, 7, seed=0))["pixel_values"].shape == (7, 1, 3, 3)
+
+
+def test_large_idx_files_stay_on_disk(tmp_path, monkeypatch):
+    folder = idx_folder(tmp_path / "mine", some_arrays(), compressed=False)
+    bytes_before = (folder / FILES["train-images"]).read_bytes()
+    in_memory = load_images(str(folder))
+    assert str(folder) not in mapped_files()
+    monkeypatch.setattr(raw, "MAPPED_FROM", 16 + 7 * 9)  # that of the training images, no other
+    data = load_images(str(folder))
+    assert [name for name in FILES.values() if str(folder / name) in mapped_files()] == [FILES["train-images"]]
+    assert data.digest() == in_memory.digest()
+    batches = [next(ImageBatches(each.train, 7, seed=0))["pixel_values"] for each in (data, in_memory)]
+    assert torch.equal(*batches)
+    data.train.images.zero_()  # memory that may be written to; the file keeps its own
+    assert (folder / FILES["train-images"]).read_bytes() == bytes_before
+    (folder / FILES["train-images"]).write_bytes(bytes_before[:-1])
+    with pytest.raises(HwzooError, match="train-images-idx3-ubyte is no|holds 62 bytes for 7 x 3 x 3 values"):
+        monkeypatch.setattr(raw, "MAPPED_FROM", 1)
+        load_images(str(folder))
+
+
+def mapped_files():
+    return [each.path for each in psutil.Process().memory_maps()]
 
 
 @pytest.mark.parametrize("name, classes", [("mnist", tuple("01234")), ("fashion_mnist", FASHION_CLASSES)])
@@ -677,6 +701,62 @@ def test_data_sets_on_the_disk(tmp_path):
     assert len(load_images(str(tmp_path / "single")).test) == 3  # 0.2 of 12, rounded up
     file = tmp_path / "tables" / "train-00000-of-00001.parquet"
     assert load_images(str(file)).digest() == load_images(both["train"]).digest()
+
+
+def arrays(pixel_values, shape):
+    """A `datasets.Dataset` of arrays of a shape, and labels."""
+    import datasets
+
+    kind = (datasets.Array2D if len(shape) == 2 else datasets.Array3D)(shape, "uint8")
+    features = datasets.Features(pixels=kind, label=datasets.ClassLabel(names=["a", "b"]))
+    rows = {"pixels": list(pixel_values.reshape(-1, *shape)), "label": np.arange(len(pixel_values)) % 2}
+    return datasets.Dataset.from_dict(rows, features=features)
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_a_column_of_arrays_holds_images(tmp_path, monkeypatch, mapped):
+    from datasets import DatasetDict, load_from_disk
+
+    monkeypatch.setattr(raw, "MAPPED_FROM", 1 if mapped else 10**9)
+    monkeypatch.setattr(sources, "_ROWS", 5)
+    grey, colours = pixels(0, 24, 1, 4, 5).astype(np.uint8), pixels(1, 24, 3, 4, 5).astype(np.uint8)
+    for images, given, shape in (
+        (grey, grey, (4, 5)),
+        (grey, grey, (1, 4, 5)),
+        (grey, grey.transpose(0, 2, 3, 1), (4, 5, 1)),
+        (colours, colours, (3, 4, 5)),
+        (colours, colours.transpose(0, 2, 3, 1), (4, 5, 3)),
+    ):
+        data = arrays(given, shape)
+        both = DatasetDict(train=data.select(range(20)), test=data.select(range(20, 24)))
+        folder = tmp_path / "x".join(map(str, shape))
+        both.save_to_disk(folder)
+        for loaded in (load_images(both), load_images(str(folder))):
+            assert torch.equal(loaded.train.images, torch.from_numpy(images[:20])), shape
+            assert torch.equal(loaded.test.images, torch.from_numpy(images[20:])), shape
+            assert loaded.train.labels.tolist() == [0, 1] * 10 and loaded.train.class_names == ("a", "b")
+    # The order is the data set's, not its file's.
+    shuffled = load_from_disk(folder)["train"].select([7, 0, 19])
+    loaded = load_images(DatasetDict(train=shuffled, test=shuffled))
+    assert torch.equal(loaded.train.images, torch.from_numpy(colours[[7, 0, 19]]))
+    assert loaded.train.labels.tolist() == [1, 0, 1]
+    small = load_images(both, options=ImageOptions(image_size=3))
+    assert small.train.images.shape == (20, 3, 3, 3)
+
+
+def test_arrays_that_are_no_images_are_refused():
+    import datasets
+
+    with pytest.raises(UsageError, match=r"pixels is of arrays of the shape \(2, 4, 5\); it must be"):
+        load_images(arrays(pixels(0, 6, 2, 4, 5).astype(np.uint8), (2, 4, 5)))
+    floats = datasets.Features(pixels=datasets.Array2D((4, 5), "float32"))
+    with pytest.raises(UsageError, match="none holds images"):
+        load_images(datasets.Dataset.from_dict({"pixels": [np.zeros((4, 5), np.float32)] * 4}, features=floats))
+    missing = arrays(pixels(0, 6, 4, 5).astype(np.uint8), (4, 5)).map(
+        lambda row, index: {"pixels": None if index == 3 else row["pixels"]}, with_indices=True
+    )
+    with pytest.raises(UsageError, match="pixels has missing values"):
+        load_images(missing)
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])

@@ -2,7 +2,9 @@
 
 import gzip
 import math
+import os
 import re
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -13,6 +15,8 @@ import numpy as np
 
 from ..errors import HwzooError, UsageError, first_line
 
+# Bytes of images that stay on disk and are mapped into memory: of what is read only what is in use has to fit.
+MAPPED_FROM = 2**30
 # The third byte of an idx file's magic number.
 _TYPES = {8: np.dtype("u1"), 9: np.dtype("i1"), 11: np.dtype(">i2"), 12: np.dtype(">i4"), 13: np.dtype(">f4")}
 # `train-images-idx3-ubyte.gz` as LeCun's, `train-images.idx3-ubyte` as some unpack it, `emnist-letters-test-...`,
@@ -134,31 +138,57 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
         dimensions: 3 for images, 1 for labels.
 
     Returns:
-        uint8, an array of its own; of labels in several columns, QMNIST's, the first.
+        uint8, an array of its own, or, of a plain file as large as MAPPED_FROM, its memory-mapped bytes; of labels in
+        several columns, QMNIST's, the first.
 
     Raises:
         HwzooError: for a file that is damaged, or no idx file of so many dimensions.
     """
     try:
-        data = path.read_bytes()
+        mapped = path.suffix != ".gz" and path.stat().st_size >= MAPPED_FROM
+        # Copy on write: the pages are the file's, and torch may write to what it is given.
+        data = np.memmap(path, np.uint8, "c") if mapped else path.read_bytes()
         data = gzip.decompress(data) if path.suffix == ".gz" else data
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise HwzooError(f"{path} is cut off or damaged: {error}") from None
     except OSError as error:
         raise HwzooError(f"{path} cannot be read: {error.strerror}") from None
-    rows_of_eight = dimensions == 1 and data[:4] == bytes([0, 0, 12, 2])
-    if data[:4] != bytes([0, 0, 8, dimensions]) and not rows_of_eight:
+    magic = bytes(data[:4])
+    rows_of_eight = dimensions == 1 and magic == bytes([0, 0, 12, 2])
+    if magic != bytes([0, 0, 8, dimensions]) and not rows_of_eight:
         raise HwzooError(
-            f"{path} is no idx file of {dimensions} dimensions: its magic number is 0x{data[:4].hex()}, not "
+            f"{path} is no idx file of {dimensions} dimensions: its magic number is 0x{magic.hex()}, not "
             f"0x000008{dimensions:02x}"
         )
     dtype, start = _TYPES[data[2]], 4 + 4 * data[3]
-    shape = [int.from_bytes(data[i : i + 4], "big") for i in range(4, start, 4)]
+    shape = [int.from_bytes(bytes(data[i : i + 4]), "big") for i in range(4, start, 4)]
     if len(data) - start != math.prod(shape) * dtype.itemsize:
         raise HwzooError(f"{path} holds {len(data) - start} bytes for {' x '.join(map(str, shape))} values")
     # A copy: torch wants memory that it may write to.
     array = np.frombuffer(data, dtype, offset=start).reshape(shape)
-    return array[:, 0].astype(np.int64) if rows_of_eight else array.copy()
+    if rows_of_eight:
+        return array[:, 0].astype(np.int64)
+    return array if mapped else array.copy()
+
+
+def pixel_array(shape: tuple[int, ...], folder: str | os.PathLike) -> np.ndarray:
+    """
+    An array for pixels that fits beside what is in memory: as large as MAPPED_FROM, it is a file without a name.
+
+    Args:
+        shape: of the array.
+        folder: for that file, which goes with the process; it is made where it is missing.
+
+    Returns:
+        uint8, zeros.
+    """
+    size = math.prod(shape)
+    if size < MAPPED_FROM:
+        return np.zeros(shape, np.uint8)
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.truncate(size)
+        return np.memmap(file, np.uint8, "r+", shape=shape)
 
 
 def read_npz_set(path: Path, what: str) -> RawData | None:

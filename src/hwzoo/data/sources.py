@@ -22,7 +22,7 @@ from ..errors import HwzooError, UsageError, first_line
 from ..retry import retried
 from .images import ImageSet
 from .pictures import WAYS, ImageOptions, image_files, is_hidden, read_picture, resized, stacked
-from .raw import idx_files, read_amat_set, read_idx_set, read_npz_set
+from .raw import idx_files, pixel_array, read_amat_set, read_idx_set, read_npz_set
 
 # Data sets known by a short name: the folder of their idx files in the data folder is that name.
 TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
@@ -37,9 +37,10 @@ DIGESTS = {
     "9551bb2981a54225d1858c088cd37db8aef3b7ebb154ba836e113ddf33d70057": "mnist",
     "fdd19c73b2302e336c71c280ef934698c4a7d1bcd42148a5e6686ec578ec4d80": "fashion_mnist",
 }
-_KNOWN_SHAPE, _KNOWN_CLASSES = (1, 28, 28), 10
+_KNOWN_SHAPE, _KNOWN_SIZES, _KNOWN_CLASSES = (1, 28, 28), (60_000, 10_000), 10
 TEST_SPLITS = ("test", "validation", "valid", "val")
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+_ROWS = 10_000  # of a column of arrays that are read at once
 SPLIT_SEED = 0  # of splits that are not the data set's own: the same for every run, whatever its seed
 
 
@@ -298,7 +299,8 @@ def _raw(name: str, path: Path, options: ImageOptions, class_names: tuple[str, .
         for split, images in raw.images.items()
     }
     splits = ImageSplits(name, parts["train"], parts["test"], notes=tuple(raw.notes))
-    if shape == _KNOWN_SHAPE and len(raw.class_names) == _KNOWN_CLASSES:
+    sizes = len(parts["train"]), len(parts["test"])
+    if shape == _KNOWN_SHAPE and sizes == _KNOWN_SIZES and len(raw.class_names) == _KNOWN_CLASSES:
         splits = replace(splits, known_as=DIGESTS.get(splits.digest()))
     if class_names is not None:
         for split in ("train", "test"):
@@ -403,7 +405,9 @@ def _from_datasets(name: str, what: str, splits: Any, options: ImageOptions | No
     label_column = _label_column(what, features, options.label_column, image_column)
     labels, class_names = _labels(parts, whats, label_column)
     sets, notes = {}, []
-    arrays = {part: _decode(parts[part], whats[part], image_column, options, notes) for part in parts}
+    given = image_column, options, notes
+    read = _decode if _array_shape(features[image_column]) is None else _pixels
+    arrays = {part: read(parts[part], whats[part], *given) for part in parts}
     channels = max(array.shape[1] for array in arrays.values())
     for part, array in arrays.items():
         array = np.repeat(array, channels, 1) if array.shape[1] < channels else array
@@ -418,7 +422,7 @@ def _image_column(what: str, features: Any, asked: str | None) -> str:
 
     def holds_images(kind):
         stored = isinstance(kind, dict) and set(kind) == {"bytes", "path"}
-        return isinstance(kind, Image) or stored or kind == Value("binary")
+        return isinstance(kind, Image) or stored or kind == Value("binary") or _array_shape(kind) is not None
 
     found = [key for key, kind in features.items() if holds_images(kind)]
     if asked is not None and asked not in found:
@@ -498,6 +502,43 @@ def _decode(split, what: str, image_column: str, options: ImageOptions, notes: l
         other = "white" if ground == "black" else "black"
         raise UsageError(f"--background {ground}: all images of {what} are of one colour over it; give {other}")
     return array
+
+
+def _array_shape(kind: Any) -> tuple[int | None, ...] | None:
+    """The shape of a column of arrays of 8 bits; None for another column."""
+    from datasets import Array2D, Array3D
+
+    return tuple(kind.shape) if isinstance(kind, Array2D | Array3D) and kind.dtype == "uint8" else None
+
+
+def _pixels(split, what: str, image_column: str, options: ImageOptions, notes: list[str]) -> np.ndarray:
+    """The images of a column of arrays, many at a time: whatever their number, no Python for each."""
+    import datasets
+    import pyarrow
+
+    if not len(split):
+        raise HwzooError(f"{what} holds no images")
+    shape = _array_shape(split.features[image_column])
+    last = len(shape) == 3 and shape[0] not in (1, 3)
+    if None in shape or (last and shape[2] not in (1, 3)):
+        raise UsageError(
+            f"{what}: {image_column} is of arrays of the shape {shape}; it must be (height, width), (1 or 3, height, "
+            "width) or (height, width, 1 or 3)"
+        )
+    channels_first = (1, *shape) if len(shape) == 2 else (shape[2], *shape[:2]) if last else shape
+    out, done = pixel_array((len(split), *channels_first), datasets.config.HF_DATASETS_CACHE), 0
+    for table in split.select_columns(image_column).with_format("arrow").iter(_ROWS):
+        for values in table.column(image_column).chunks:
+            values = getattr(values, "storage", values)  # of the extension type
+            num = len(values)
+            while pyarrow.types.is_nested(values.type) and not values.null_count:
+                values = values.flatten()
+            if values.null_count:
+                raise UsageError(f"{what}: {image_column} has missing values; each row needs an image")
+            pixels = values.to_numpy().reshape(num, *shape)
+            out[done : done + num] = pixels.transpose(0, 3, 1, 2) if last else pixels.reshape(num, *channels_first)
+            done += num
+    return out
 
 
 def _check_labels(what: str, column: str, labels: Sequence[int | None], num_classes: int):
