@@ -368,6 +368,20 @@ def test_initialize_sets_every_actnorm_once(network):
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
+@pytest.mark.parametrize("num_classes", [0, 3])
+@pytest.mark.parametrize("prior, std", [("normal", 1), ("logistic", math.pi / math.sqrt(3))])
+def test_initialize_sets_the_latents_of_nice(prior, std, num_classes):
+    model = tiny_model(network="nice", coupling="additive", prior=prior, logit_alpha=0.0, num_classes=num_classes)
+    images, noise = some_images(model.config, 60), torch.rand(60, 1, 4, 4, generator=seeded())
+    model.initialize(images, noise=noise)
+    latents, _ = model.to_latents(images, some_labels(model, 60), noise=noise)
+    torch.testing.assert_close(latents.mean(0), torch.zeros(16), rtol=0, atol=1e-4)
+    torch.testing.assert_close(latents.std(0, correction=0), torch.full((16,), float(std)), rtol=1e-3, atol=0)
+    before = model.log_std.clone()
+    model.initialize(1 - images)
+    assert torch.equal(model.log_std, before)
+
+
 def test_a_saved_model_is_not_initialized_again(tmp_path):
     model = tiny_model()
     model.initialize(some_images(model.config, 30))

@@ -116,7 +116,8 @@ class FlowModel(FlowPreTrainedModel):
     def initialize(self, pixel_values: Tensor, *, noise: Tensor | None = None):
         """
         Sets each ActNorm so that what it gives of these images has mean 0 and variance 1 in each channel
-        (arXiv:1807.03039, section 3.1). Once, before training: that it is done is a part of the state, and later
+        (arXiv:1807.03039, section 3.1), and in `nice`, which has none, the means and standard deviations of the
+        latents to those of these images: by steps of Adam alone its scales are thousands of steps away. Once, before training: that it is done is a part of the state, and later
         calls, also of a model that was saved and loaded, do nothing.
 
         Args:
@@ -132,10 +133,15 @@ class FlowModel(FlowPreTrainedModel):
         layers = [layer for layer in self.modules() if isinstance(layer, ActNorm)]
         hooks = [layer.register_forward_pre_hook(lambda layer, args: layer.initialize(args[0])) for layer in layers]
         try:
-            self.network(self._inputs(pixel_values, self._noise(pixel_values, noise, None))[0])
+            latents, _ = self.network(self._inputs(pixel_values, self._noise(pixel_values, noise, None))[0])
         finally:
             for hook in hooks:
                 hook.remove()
+        if not layers:
+            std, mean = torch.std_mean(latents, 0, correction=0)
+            own_std = 1 if self.config.prior == "normal" else math.pi / math.sqrt(3)  # of a standard logistic variable
+            self.mean.copy_(mean.expand_as(self.mean))
+            self.log_std.copy_((std / own_std + 1e-6).log().expand_as(self.log_std))
         self.initialized.fill_(True)
 
     def log_prob(
