@@ -162,15 +162,18 @@ def test_two_processes_equal_one(train_simclr, quick, tmp_path):
     """Also the normalisation and the comparison of views are of the images of both."""
     small = SMALL | {"max_train_steps": 6, "logging_steps": 1, "eval_batch_size": 300}
     settings = {**small, "learning_rate": 1e-3, "lr_scheduler": "constant", "lr_warmup_steps": 0}
+    settings |= {"checkpointing_steps": 1, "checkpoints_total_limit": 6}
     by_one_and_by_two(train_simclr, types_of(train_simclr), tmp_path, settings)
     for first, second in zip(history(tmp_path / "one"), history(tmp_path / "two"), strict=True):
         assert first.keys() == second.keys()
         for name in first.keys() - {"projection_std", "eval_knn_accuracy"}:  # a spread is that of each part
             assert first[name] == pytest.approx(second[name], rel=1e-3), name
-    weights = [load_file(checkpoint(tmp_path / name, 6) / "model.safetensors") for name in ("one", "two")]
-    for name, value in weights[0].items():
-        if "running" in name:
-            torch.testing.assert_close(value, weights[1][name], rtol=1e-2, atol=1e-3)
+    # After a step but for rounding; how far that has grown after six is a matter of the processor.
+    for step, tolerance in ((1, {"rtol": 1e-4, "atol": 1e-5}), (6, {"rtol": 1e-2, "atol": 5e-3})):
+        weights = [load_file(checkpoint(tmp_path / name, step) / "model.safetensors") for name in ("one", "two")]
+        for name, value in weights[0].items():
+            if "running" in name:
+                torch.testing.assert_close(value, weights[1][name], **tolerance)
     first, second = results_but_times(tmp_path / "one"), results_but_times(tmp_path / "two")
     for name in ("test_alignment", "test_uniformity", "test_projection_std", "test_effective_rank"):
         assert first[name] == pytest.approx(second[name], rel=0.1), name
