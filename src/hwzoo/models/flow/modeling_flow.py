@@ -117,8 +117,9 @@ class FlowModel(FlowPreTrainedModel):
         """
         Sets each ActNorm so that what it gives of these images has mean 0 and variance 1 in each channel
         (arXiv:1807.03039, section 3.1), and in `nice`, which has none, the means and standard deviations of the
-        latents to those of these images: by steps of Adam alone its scales are thousands of steps away. Once, before training: that it is done is a part of the state, and later
-        calls, also of a model that was saved and loaded, do nothing.
+        latents to those of these images: by steps of Adam alone its scales are thousands of steps away. Once, before
+        training: that it is done is a part of the state, and later calls, also of a model that was saved and loaded,
+        do nothing.
 
         Args:
             pixel_values: (batch, channels, height, width) in [0, 1], on the levels; of several processes each has to
