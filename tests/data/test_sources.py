@@ -1,5 +1,6 @@
 """Where image data sets come from, and what is said of those that cannot be loaded."""
 
+import errno
 import gzip
 import os
 import time
@@ -742,6 +743,17 @@ def test_a_column_of_arrays_holds_images(tmp_path, monkeypatch, mapped):
     assert loaded.train.labels.tolist() == [1, 0, 1]
     small = load_images(both, options=ImageOptions(image_size=3))
     assert small.train.images.shape == (20, 3, 3, 3)
+
+
+def test_no_room_for_a_column_of_arrays_is_told(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(raw, "MAPPED_FROM", 1)
+    monkeypatch.setattr(raw.os, "posix_fallocate", full, raising=False)
+    with pytest.raises(HwzooError) as error:
+        load_images(arrays(pixels(0, 6, 4, 5).astype(np.uint8), (4, 5)))
+    message_of(error, HwzooError, tmp_path / "cache", "no file of 120 bytes for the images: No space left on device")
 
 
 def test_arrays_that_are_no_images_are_refused():

@@ -181,14 +181,22 @@ def pixel_array(shape: tuple[int, ...], folder: str | os.PathLike) -> np.ndarray
 
     Returns:
         uint8, zeros.
+
+    Raises:
+        HwzooError: for a folder that has no room for it.
     """
     size = math.prod(shape)
     if size < MAPPED_FROM:
         return np.zeros(shape, np.uint8)
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder) as file:
-        file.truncate(size)
-        return np.memmap(file, np.uint8, "r+", shape=shape)
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            # Reserved, a full disk is an error here; else it would be a signal at some later page.
+            reserve = getattr(os, "posix_fallocate", lambda descriptor, start, size: os.truncate(descriptor, size))
+            reserve(file.fileno(), 0, size)
+            return np.memmap(file, np.uint8, "r+", shape=shape)
+    except OSError as error:
+        raise HwzooError(f"{folder}: no file of {size} bytes for the images: {error.strerror}") from error
 
 
 def read_npz_set(path: Path, what: str) -> RawData | None:
