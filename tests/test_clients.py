@@ -147,7 +147,7 @@ def test_each_family_of_the_zoo_has_a_column():
     assert CALLS.keys() <= {call for call, _, _ in CELLS}
 
 
-# The page is of the newest versions: torch 2.7 exports less of these, and says so in other words.
+# The page is of the newest versions: an older torch exports less of these, and says so in other words.
 NEEDS_NEWEST_TORCH = "flow", "autoregressive", "VQ-VAE", "text VAE"
 OLD_TORCH = Version(torch.__version__) < Version("2.13")
 
