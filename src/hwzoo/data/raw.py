@@ -160,7 +160,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
             f"{path} is no idx file of {dimensions} dimensions: its magic number is 0x{magic.hex()}, not "
             f"0x000008{dimensions:02x}"
         )
-    dtype, start = _TYPES[data[2]], 4 + 4 * data[3]
+    dtype, start = _TYPES[magic[2]], 4 + 4 * magic[3]
     shape = [int.from_bytes(bytes(data[i : i + 4]), "big") for i in range(4, start, 4)]
     if len(data) - start != math.prod(shape) * dtype.itemsize:
         raise HwzooError(f"{path} holds {len(data) - start} bytes for {' x '.join(map(str, shape))} values")
