@@ -100,7 +100,7 @@ def main():
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000, 5_000_000], help="images")
     parser.add_argument("--steps", type=int, default=500, help="of each size in a round")
     parser.add_argument("--rounds", type=int, default=5, help="rounds; medians count")
-    parser.add_argument("--memory_of", help=argparse.SUPPRESS)
+    parser.add_argument("--memory_of", help="only read this folder, train on it, and tell what that holds")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.memory_of:
