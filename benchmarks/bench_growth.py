@@ -49,21 +49,33 @@ def write_idx(folder: Path, num: int):
 
 
 def write_arrow(folder: Path, num: int):
-    """A folder of `save_to_disk` of as many images, a column of arrays."""
+    """A folder of `save_to_disk` of as many images, a column of arrays; PART of them are in memory at once."""
     import datasets
+    import pyarrow
 
     features = datasets.Features(pixels=datasets.Array2D((28, 28), "uint8"), label=datasets.ClassLabel(10))
+    schema, column = features.arrow_schema, features["pixels"]()
 
-    def rows(num):
-        generator = np.random.default_rng(0)
-        for start in range(0, num, 1_000):
-            size = min(1_000, num - start)
-            pixels = generator.integers(256, size=(size, 28, 28), dtype=np.uint8)
-            yield datasets.Dataset.from_dict({"pixels": pixels, "label": np.arange(size) % 10}, features=features)
+    def nested(flat: np.ndarray) -> pyarrow.Array:
+        values = pyarrow.array(flat)
+        for _ in range(2):  # rows of pixels, images of rows
+            values = pyarrow.ListArray.from_arrays(np.arange(0, len(values) + 1, 28, dtype=np.int32), values)
+        return pyarrow.ExtensionArray.from_storage(column, values)
 
-    splits = {"train": num, "test": TEST}
-    data = {split: datasets.concatenate_datasets(list(rows(size))) for split, size in splits.items()}
-    datasets.DatasetDict(data).save_to_disk(folder)
+    generator = np.random.default_rng(0)
+    splits = {}
+    for split, size in {"train": num, "test": TEST}.items():
+        path = folder.with_name(f"{folder.name}-{split}")
+        with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, schema) as stream:
+            for start in range(0, size, PART):
+                part = min(PART, size - start)
+                pixels = nested(np.frombuffer(generator.bytes(784 * part), np.uint8))
+                labels = pyarrow.array(np.arange(part) % 10, pyarrow.int64())
+                stream.write_batch(pyarrow.record_batch([pixels, labels], schema=schema))
+        splits[split] = datasets.Dataset.from_file(str(path))
+    datasets.DatasetDict(splits).save_to_disk(folder)
+    for split in splits:
+        folder.with_name(f"{folder.name}-{split}").unlink()
 
 
 def in_memory(num: int) -> ImageSplits:

@@ -6,13 +6,15 @@ Quality against steps against seconds: scores the samplers of one trained diffus
         --schedulers dpm_solver sde_dpm_solver --spacings karras lu trailing linspace --num_inference_steps 10 25
 
 Runs every scheduler with every number of steps and every spacing of them that it knows (its own where it knows none of
-`--spacings`), and first the reference: DDPM with all timesteps of the training. Writes all_results.json, table.md,
-quality.png (FID over network evaluations) and a picture of each sampler's images. A sampler that stands in
-all_results.json is not run again, so that the table can be interrupted and extended.
+`--spacings`), and first the reference: DDPM with all timesteps of the training. Choose one by images that the training
+held out: `--validation_share` as there, `--split validation`. Writes all_results.json, table.md, quality.png (FID over
+network evaluations) and a picture of each sampler's images. A sampler that stands in all_results.json is not run
+again, so that the table can be interrupted and extended.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from accelerate import PartialState
@@ -45,6 +47,7 @@ class Settings(training.ImageData):
     seed: int = flag(0, "of each sampler's images", "[0, 4294967295]")
     dataset_name: str = flag("mnist", "what the images are compared with; as in the other recipes")
     data_dir: str | None = flag(None, "folder that holds mnist/ or fashion_mnist/; HWZOO_DATA_DIR when not given")
+    split: Literal["test", "validation"] = flag("test", "which of its images the samples are compared with")
     classifier: str | None = flag(None, "folder or Hub id of a classifier; the data set's own when not given")
     eval_batch_size: int = flag(250, "images a batch", "[1, inf)")
     output_dir: str = flag("outputs/compare_samplers", "folder for tables and pictures")
@@ -62,21 +65,20 @@ def main(settings: Settings) -> dict:
     config, most = pipeline.scheduler.config, pipeline.scheduler.config.num_train_timesteps
     asked = settings.schedulers, settings.spacings, settings.num_inference_steps
     samplers = comparison.list_samplers(*asked, most if settings.reference else None)
-    data = load_images(settings.dataset_name, settings.data_dir, settings)
+    data = load_images(settings.dataset_name, settings.data_dir, settings).compared_with(settings.split)
     classifier = scoring.load_classifier(data, settings.classifier).to(device).eval()
     if settings.num_samples > len(data.train):
         raise UsageError(f"--num_samples is {settings.num_samples}; the floor has {len(data.train)} training images")
-    shapes = [pipeline.image_shape, tuple(data.test.images.shape[1:])]
-    if shapes[0] != shapes[1]:
-        raise UsageError(f"--model_name_or_path {name}: its images are {shapes[0]}, those of {data.name} {shapes[1]}")
+    if (wanted := tuple(data.test.images.shape[1:])) != (shape := pipeline.image_shape):
+        raise UsageError(f"--model_name_or_path {name}: its images are {shape}, those of {data.name} {wanted}")
     weights = torch.cat([parameter.detach().flatten().cpu() for parameter in pipeline.unet.parameters()])
-    results = {"model": name, "weights_sha256": sha256(weights.numpy().tobytes()), "dataset": data.name}
+    compared = data.name if settings.split == "test" else f"{data.name}, {settings.split}"
+    results = {"model": name, "weights_sha256": sha256(weights.numpy().tobytes()), "dataset": compared}
     same = ("num_samples", "guidance_scale", "seed", "classifier", "eval_batch_size")
     results |= {key: getattr(settings, key) for key in same} | {"device": device.type}
     path = folder / "all_results.json"
-    earlier = training.earlier_results(path, results, settings.overwrite_output_dir)
-    rows = earlier.get("samplers", [])
-    results = earlier | results | {"samplers": rows}
+    results = {"samplers": []} | training.earlier_results(path, results, settings.overwrite_output_dir) | results
+    rows = results["samplers"]
     training.make_output_dir(folder)
 
     # 2. each sampler: images, seconds, scores
@@ -88,7 +90,6 @@ def main(settings: Settings) -> dict:
     call |= {"guidance_scale": settings.guidance_scale}
     shown, made_by = [], f"{name} by each of the samplers, seed {settings.seed}"
     pipeline.unet.register_forward_pre_hook(lambda module, inputs: shown.append(len(inputs[0])))
-
     generators.draw(family, pipeline, settings.num_samples, num_inference_steps=1, **call)  # warms up
     for scheduler, spacing, steps in samplers:
         sampler = {"scheduler": scheduler, "spacing": spacing, "num_inference_steps": steps}
@@ -98,7 +99,7 @@ def main(settings: Settings) -> dict:
         shown.clear()
         images, seconds = generators.draw(family, pipeline, settings.num_samples, num_inference_steps=steps, **call)
         row = sampler | {"network_evaluations": sum(shown) / len(images), "seconds": seconds}
-        scores = scoring.score(images, data, classifier, made_by, every_score=True)
+        scores = scoring.score(images, data, classifier, made_by, every_score=True, split=settings.split)
         results["protocol"] = f"{scores.pop('protocol')}; {PROTOCOL}"
         rows.append(row | scores)
         caption = f"{name} by {scheduler}, {spacing}, {steps} steps, seed {settings.seed}"

@@ -17,7 +17,7 @@ from hwzoo import (
     hub,
     metrics,
 )
-from hwzoo.data import load_images
+from hwzoo.data import ImageOptions, load_images
 from hwzoo.errors import UsageError
 
 COLUMNS = 11
@@ -34,6 +34,12 @@ def save_pipeline(folder, size=28, num_classes=0, seed=0):
     unet = diffusion.build_unet(size, 1, **settings).eval()
     hub.save(diffusion.make_pipeline(unet, diffusion.train_scheduler(25), min(size, 28)), folder)
     return str(folder)
+
+
+def with_scheduler(model, name):
+    pipeline = diffusion.load_pipeline(model)
+    pipeline.scheduler = diffusion.make_scheduler(name, pipeline.scheduler.config)
+    return pipeline
 
 
 @pytest.fixture
@@ -89,8 +95,7 @@ def test_a_row_is_of_the_images_that_sample_draws(compare, tmp_path):
     settings = {"schedulers": ["dpm_solver"], "num_inference_steps": [2], "reference": False, "guidance_scale": 2.0}
     (row,) = compare(model, **settings, seed=5)["samplers"]
     assert row["network_evaluations"] == 2 * 2 and "speedup" not in row
-    pipeline = diffusion.load_pipeline(model)
-    pipeline.scheduler = diffusion.make_scheduler("dpm_solver", pipeline.scheduler.config)
+    pipeline = with_scheduler(model, "dpm_solver")
     labels = torch.randint(3, (20,), generator=torch.Generator().manual_seed(5))
     images, _ = generators.draw(
         PipelineFamily(""), pipeline, 20, labels, 5, 15, num_inference_steps=2, guidance_scale=2.0
@@ -101,6 +106,24 @@ def test_a_row_is_of_the_images_that_sample_draws(compare, tmp_path):
     assert row["test_fid"] == pytest.approx(metrics.frechet_distance(features, test), rel=1e-4)
     expected = metrics.frechet_standard_error(features, test)
     assert row["test_fid_standard_error"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_sampler_is_chosen_by_images_that_were_held_out(compare, tmp_path):
+    model = save_pipeline(tmp_path / "model")
+    chosen = {"schedulers": ["ddim"], "num_inference_steps": [2], "reference": False}
+    with pytest.raises(UsageError, match="^--split validation: no images are held out; give --validation_share"):
+        compare(model, **chosen, split="validation")
+    results = compare(model, **chosen, split="validation", validation_share=0.25)
+    data = load_images("digits", options=ImageOptions(validation_share=0.25))
+    assert f"against all {len(data.validation)} validation images" in results["protocol"]
+    images, _ = generators.draw(
+        PipelineFamily(""), with_scheduler(model, "ddim"), 20, None, 0, 15, num_inference_steps=2, guidance_scale=1.0
+    )
+    classifier = ClassifierForImageClassification.from_pretrained(tmp_path / "classifier").eval()
+    with torch.no_grad():
+        features, held_out = (classifier.features(x) for x in (images, data.validation.pixel_values()))
+    (row,) = results["samplers"]
+    assert row["test_fid"] == pytest.approx(metrics.frechet_distance(features, held_out), rel=1e-4)
 
 
 def test_what_is_done_is_not_done_again(compare, recipe, monkeypatch, tmp_path):
@@ -122,6 +145,8 @@ def test_what_is_done_is_not_done_again(compare, recipe, monkeypatch, tmp_path):
     assert samplers_of(results) == [("ddpm", "trailing", 25), ("ddim", "trailing", 2), ("unipc", "karras", 2)]
     assert all("speedup" in row for row in results["samplers"])
 
+    with pytest.raises(UsageError, match="holds results with dataset digits, these have digits, validation"):
+        compare(model, split="validation", validation_share=0.25)
     for settings in ({"num_samples": 21}, {"seed": 1}):
         with pytest.raises(UsageError, match=f"holds results with {next(iter(settings))} .*--overwrite_output_dir"):
             compare(model, **settings)
