@@ -1,6 +1,7 @@
 """Every benchmark runs to its end, in small, and gives the ratios that the README quotes."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -53,3 +54,26 @@ def test_it_runs_in_small(name, tmp_path):
     measured = json.loads(done.stdout.splitlines()[-1])
     assert ratios <= set(measured) and all(value > 0 for value in measured.values())
     assert (name == "bench_generation") == (tmp_path / "generation.png").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "package", "arguments", "measured"),
+    [
+        ("pythae_vae", "pythae", ["--num_images=300"], {"recipe / pythae"}),
+        (
+            "avalanche_strategies",
+            "avalanche",
+            [],
+            {f"{name}, avalanche / hwzoo" for name in ("naive", "ewc", "replay")},
+        ),
+    ],
+)
+def test_a_peer_runs_in_small(name, package, arguments, measured, tmp_path):
+    pytest.importorskip(package, reason="each peer's own packages are installed by hand")
+    environment = {key: value for key, value in os.environ.items() if key != "HWZOO_DATA_DIR"}
+    command = [sys.executable, str(BENCHMARKS / "peers" / f"{name}.py"), "--rounds=1", *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    ratios = json.loads(done.stdout.splitlines()[-1])
+    assert set(ratios) == measured and all(value > 0 for value in ratios.values())
