@@ -26,6 +26,7 @@ from pathlib import Path
 
 import torch
 from avalanche.benchmarks.scenarios.supervised import class_incremental_benchmark
+from avalanche.training.plugins.evaluation import default_evaluator
 from avalanche.training.supervised import EWC, Naive, Replay
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -59,11 +60,13 @@ def through_avalanche(parts: dict[str, Tensors], name: str) -> float:
     model, (strategy_class, flags) = mlp(), PEERS[name]
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     sizes = {"train_mb_size": BATCH, "train_epochs": 1, "eval_mb_size": 500}
-    strategy = strategy_class(
-        model=model, optimizer=optimizer, criterion=torch.nn.CrossEntropyLoss(), **sizes, **flags
-    )
+    evaluator = default_evaluator()
+    for logger in evaluator.loggers:
+        logger.file = io.StringIO()
+    flags = {"criterion": torch.nn.CrossEntropyLoss(), "evaluator": evaluator, **sizes, **flags}
+    strategy = strategy_class(model=model, optimizer=optimizer, **flags)
     start = time.perf_counter()
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    with contextlib.redirect_stderr(io.StringIO()):  # its progress bar
         for experience in scenario.train_stream:
             strategy.train(experience)
             strategy.eval(scenario.test_stream)
