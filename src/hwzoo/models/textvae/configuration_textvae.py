@@ -45,7 +45,7 @@ class TextVAEConfig(PreTrainedConfig):
     hidden_size: int = field(default=128, metadata={"range": "[1, inf)"})
     latent_size: int = field(default=16, metadata={"range": "[0, inf)"})
     beta: float = field(default=1.0, metadata={"range": "[0, inf)"})
-    free_bits: float = field(default=0.0, metadata={"range": "[0, inf)"})
+    free_bits: float = field(default=0.0, metadata={"range": "[0, 1e6]"})
     word_dropout: float = field(default=0.0, metadata={"range": "[0, 1]"})
     pad_token_id: int = 0
     eos_token_id: int = 1
@@ -70,10 +70,10 @@ class TextVAEConfig(PreTrainedConfig):
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {low}")
-        for name in ("beta", "free_bits"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name} is {value}; it must be finite and at least 0")
+        if not (math.isfinite(self.beta) and self.beta >= 0):
+            raise ValueError(f"beta is {self.beta}; it must be finite and at least 0")
+        if not 0 <= self.free_bits <= 1e6:  # it has to be float32
+            raise ValueError(f"free_bits is {self.free_bits}; it must be in [0, 1e6]")
         if not 0 <= self.word_dropout <= 1:
             raise ValueError(f"word_dropout is {self.word_dropout}; it must be in [0, 1]")
         special = (self.pad_token_id, self.eos_token_id, self.unk_token_id)
