@@ -134,8 +134,9 @@ def main():
         for kind in ("idx", "arrow"):
             command = [sys.executable, __file__, "--memory_of", str(Path(work, kind)), "--steps", str(arguments.steps)]
             told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-            results[kind] = json.loads(told.splitlines()[-1])
-            print(f"{kind} of {largest}: {results[kind]}")
+            held = json.loads(told.splitlines()[-1])
+            print(f"{kind} of {largest}: {held}")
+            results |= {f"{kind}, {name}": value for name, value in held.items()}
     print(json.dumps(results))
 
 

@@ -33,7 +33,7 @@ CASES = {
     ),
     "bench_growth": (
         ["--steps=3", "--rounds=1", "--sizes", "200", "300"],
-        {"largest / smallest", "idx", "arrow"},
+        {"largest / smallest"} | {f"{kind}, {name}" for kind in ("idx", "arrow") for name in ("anonymous", "steps/s")},
     ),
     "bench_simclr": (["--steps=3", "--rounds=1"], {"recipe / bare", "augmentations / step"}),
     "bench_textvae": (["--steps=3", "--rounds=1"], {"recipe / bare"}),
