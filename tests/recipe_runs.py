@@ -230,9 +230,19 @@ def finish(process: subprocess.Popen, timeout: float = 240) -> tuple[str, str]:
     try:
         return process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
-        for each in _family(process):
+        # One after the other while the rest stands still: what two write into one pipe at once would mix, and what
+        # waits for another would end with it.
+        family = _family(process)
+        for each in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.suspend()
+        for each in family:
+            deadline = time.monotonic() + 10  # a full pipe: it is read below
             with contextlib.suppress(psutil.NoSuchProcess):
                 each.send_signal(signal.SIGABRT)
+                each.resume()
+                while each.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
+                    time.sleep(0.01)
         raise AssertionError(f"not ended after {timeout} s: {process.communicate(timeout=30)[1][-6000:]}") from None
 
 
