@@ -51,7 +51,7 @@ def main(compare: Compare) -> dict:
         (folder / "runs", compare.data_dir),
     )
     runs = comparison.plan(specs, compare.seeds, *where)
-    wanted = {"dataset": data.name, "num_samples": min(compare.num_samples, len(data.train))}
+    wanted = {"dataset": data.name, "data": data.digest(), "num_samples": min(compare.num_samples, len(data.train))}
     wanted |= {"second_classifier": compare.second_classifier}
     path = folder / "families.json"
     rows = training.earlier_results(path, wanted, compare.overwrite_output_dir).get("rows", [])

@@ -1,15 +1,14 @@
 """
 Quality against steps against seconds: scores the samplers of one trained diffusion model.
 
-    python recipes/compare_samplers.py outputs/ddpm-mnist-cpu --dataset_name mnist
-    python recipes/compare_samplers.py outputs/ddpm-mnist-cpu --dataset_name mnist \\
-        --schedulers dpm_solver sde_dpm_solver --spacings karras lu trailing linspace --num_inference_steps 10 25
+    python recipes/compare_samplers.py outputs/ddpm
+    python recipes/compare_samplers.py outputs/ddpm-mnist-cpu --schedulers dpm_solver sde_dpm_solver \\
+        --spacings karras lu trailing linspace --num_inference_steps 10 25
 
 Runs every scheduler with every number of steps and every spacing of them that it knows (its own where it knows none of
-`--spacings`), and first the reference: DDPM with all timesteps of the training. Choose one by images that the training
-held out: `--validation_share` as there, `--split validation`. Writes all_results.json, table.md, quality.png (FID over
-network evaluations) and a picture of each sampler's images. A sampler that stands in all_results.json is not run
-again, so that the table can be interrupted and extended.
+`--spacings`), and first the reference: DDPM with all timesteps of the training. Choose one by the images that the
+training held out: `--split validation`. Writes all_results.json, table.md, quality.png (FID over network evaluations)
+and each sampler's images. What stands in all_results.json is not run again, so it can be interrupted and extended.
 """
 
 from dataclasses import dataclass
@@ -45,7 +44,7 @@ class Settings(training.ImageData):
     num_samples: int = flag(1000, "images of each sampler", "[4, inf)")
     guidance_scale: float = flag(1.0, "classifier-free guidance of a conditional pipeline; 1 is none", "[0, inf)")
     seed: int = flag(0, "of each sampler's images", "[0, 4294967295]")
-    dataset_name: str = flag("mnist", "what the images are compared with; as in the other recipes")
+    dataset_name: str | None = flag(None, "what the images are compared with; as trained on, else mnist, by default")
     data_dir: str | None = flag(None, "folder that holds mnist/ or fashion_mnist/; HWZOO_DATA_DIR when not given")
     split: Literal["test", "validation"] = flag("test", "which of its images the samples are compared with")
     classifier: str | None = flag(None, "folder or Hub id of a classifier; the data set's own when not given")
@@ -65,6 +64,7 @@ def main(settings: Settings) -> dict:
     config, most = pipeline.scheduler.config, pipeline.scheduler.config.num_train_timesteps
     asked = settings.schedulers, settings.spacings, settings.num_inference_steps
     samplers = comparison.list_samplers(*asked, most if settings.reference else None)
+    settings = scoring.with_data_of_training(settings)
     data = load_images(settings.dataset_name, settings.data_dir, settings).compared_with(settings.split)
     classifier = scoring.load_classifier(data, settings.classifier).to(device).eval()
     if settings.num_samples > len(data.train):
@@ -75,7 +75,7 @@ def main(settings: Settings) -> dict:
     compared = data.name if settings.split == "test" else f"{data.name}, {settings.split}"
     results = {"model": name, "weights_sha256": sha256(weights.numpy().tobytes()), "dataset": compared}
     same = ("num_samples", "guidance_scale", "seed", "classifier", "eval_batch_size")
-    results |= {key: getattr(settings, key) for key in same} | {"device": device.type}
+    results |= {key: getattr(settings, key) for key in same} | {"device": device.type, "data": data.digest()}
     path = folder / "all_results.json"
     results = {"samplers": []} | training.earlier_results(path, results, settings.overwrite_output_dir) | results
     rows = results["samplers"]

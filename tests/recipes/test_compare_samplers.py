@@ -1,6 +1,7 @@
 """The table of samplers: what stands in it, that it can be extended, and what is refused."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -113,7 +114,9 @@ def test_a_sampler_is_chosen_by_images_that_were_held_out(compare, tmp_path):
     chosen = {"schedulers": ["ddim"], "num_inference_steps": [2], "reference": False}
     with pytest.raises(UsageError, match="^--split validation: no images are held out; give --validation_share"):
         compare(model, **chosen, split="validation")
-    results = compare(model, **chosen, split="validation", validation_share=0.25)
+    # Which data, and which share of it, the model's own folder tells.
+    Path(model, "preset.yaml").write_text("dataset_name: digits\nvalidation_share: 0.25\n")
+    results = compare(model, **chosen, split="validation", dataset_name=None)
     data = load_images("digits", options=ImageOptions(validation_share=0.25))
     assert f"against all {len(data.validation)} validation images" in results["protocol"]
     images, _ = generators.draw(
@@ -147,6 +150,8 @@ def test_what_is_done_is_not_done_again(compare, recipe, monkeypatch, tmp_path):
 
     with pytest.raises(UsageError, match="holds results with dataset digits, these have digits, validation"):
         compare(model, split="validation", validation_share=0.25)
+    with pytest.raises(UsageError, match="holds results with data .*, these have "):
+        compare(model, validation_share=0.25)
     for settings in ({"num_samples": 21}, {"seed": 1}):
         with pytest.raises(UsageError, match=f"holds results with {next(iter(settings))} .*--overwrite_output_dir"):
             compare(model, **settings)

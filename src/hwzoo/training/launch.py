@@ -366,13 +366,13 @@ def earlier_results(path: Path, identity: dict[str, Any], anew: bool) -> dict[st
         What the file holds; the identity alone where there is none.
 
     Raises:
-        UsageError: for results with another value of a name.
+        UsageError: for results with another value of a name; one that an earlier build did not write down is passed.
     """
     if anew or not path.exists():
         return identity
     earlier = json.loads(path.read_text())
     for key, value in identity.items():
-        if earlier.get(key) != value:
+        if key in earlier and earlier[key] != value:
             raise UsageError(
                 f"--output_dir {path.parent} holds results with {key} {earlier.get(key)}, these have {value}; give "
                 "another folder or --overwrite_output_dir"
