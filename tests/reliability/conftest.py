@@ -1,9 +1,11 @@
 """One uninterrupted run of each recipe, which the others are compared with."""
 
+import os
 from pathlib import Path
 
 import every_recipe
 import pytest
+from filelock import FileLock
 
 
 @pytest.fixture(params=every_recipe.FLAGS)
@@ -11,17 +13,14 @@ def recipe(request) -> str:
     return request.param
 
 
-@pytest.fixture(scope="session")
-def straight_runs(tmp_path_factory) -> dict[str, tuple[Path, int]]:
-    return {}
-
-
 @pytest.fixture
-def straight(recipe, straight_runs, tmp_path_factory) -> tuple[Path, int]:
-    """Its folder and how many events it had."""
-    if recipe not in straight_runs:
-        folder = tmp_path_factory.mktemp(recipe) / "run"
-        ended = every_recipe.run(recipe, folder)
-        assert ended.status == 0, ended.error
-        straight_runs[recipe] = folder, ended.events
-    return straight_runs[recipe]
+def straight(recipe, tmp_path_factory) -> tuple[Path, int]:
+    """Its folder and how many events it had; one run for all processes of pytest-xdist."""
+    shared = tmp_path_factory.getbasetemp()
+    shared = (shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared) / f"straight-{recipe}"
+    with FileLock(f"{shared}.lock"):
+        if not (events := shared / "events").exists():
+            ended = every_recipe.run(recipe, shared / "run")
+            assert ended.status == 0, ended.error
+            events.write_text(str(ended.events))
+    return shared / "run", int(events.read_text())
