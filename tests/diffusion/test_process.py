@@ -42,6 +42,16 @@ def test_closed_form_is_the_papers(scheduler, images):
         assert (x_t[t - 1] - expected).abs().max() < 1e-10
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_images_of_half_precision_get_noise_at_every_step(dtype, scheduler):
+    """findings/bfloat16_steps_without_noise.sh: that of diffusers is lost where abar_t is rounded first."""
+    zeros, ones = torch.zeros(T, 1, 1, 1, dtype=dtype), torch.ones(T, 1, 1, 1, dtype=dtype)
+    noise = diffusion.q_sample(zeros, ones, torch.arange(T), diffusion.alphas_cumprod(scheduler))
+    expected = torch.tensor(formulas(scheduler.betas)[2][1:], dtype=torch.float64)
+    assert noise.dtype == dtype
+    torch.testing.assert_close(noise.double().flatten(), (1 - expected).sqrt(), rtol=torch.finfo(dtype).eps, atol=0)
+
+
 def test_posterior_is_the_papers(scheduler, images):
     x_0, x_t = images
     beta, alpha, abar = formulas(scheduler.betas)
