@@ -68,14 +68,18 @@ def main(compare: Compare) -> dict:
 
     # 3. each run in a process of its own, whose memory and processor time are its alone; then its samples
     shown = {}
-    for run in runs:
-        results, settings = sweep.result_of(run.main, run.arguments), run.settings
+    for number, run in enumerate(runs, 1):
+        settings = run.settings
+        print(f"{number} of {len(runs)}: {run.label}, seed {settings['seed']}", flush=True)
+        results = sweep.result_of(run.main, run.arguments)
         row = {"run": run.label, "seed": settings["seed"], "train_cpu_seconds": results["train_cpu_seconds"]}
         if not any(row.items() <= each.items() for each in rows):
             rows = [each for each in rows if (each["run"], each["seed"]) != (run.label, settings["seed"])]
             asked = wanted["num_samples"], compare.eval_batch_size
             rows.append(row | comparison.measure(settings, results, data, classifiers, *asked))
             write_json(path, wanted | {"rows": rows})
+        (done,) = (each for each in rows if row.items() <= each.items())
+        print(f"  FID {done['test_fid']:.1f}, {done['train_cpu_seconds'] / 60:.1f} CPU minutes", flush=True)
         if settings["seed"] == compare.seeds[0]:
             shown[run.label] = comparison.draw(settings, SHOWN, SHOWN)
 
@@ -91,7 +95,7 @@ def main(compare: Compare) -> dict:
     training.save_rows(
         shown, folder / "samples.png", f"{data.title}: samples of each run, seed {compare.seeds[0]}", SHOWN
     )
-    print(text, f"table, pictures and runs are in {folder}", sep="\n")
+    print("", text, f"table, pictures and runs are in {folder}", sep="\n")
     return {"rows": means, "protocol": asked[0]["protocol"]}
 
 

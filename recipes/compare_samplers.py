@@ -5,10 +5,9 @@ Quality against steps against seconds: scores the samplers of one trained diffus
     python recipes/compare_samplers.py outputs/ddpm-mnist-cpu --schedulers dpm_solver sde_dpm_solver \\
         --spacings karras lu trailing linspace --num_inference_steps 10 25
 
-Runs every scheduler with every number of steps and every spacing of them that it knows (its own where it knows none of
-`--spacings`), and first the reference: DDPM with all timesteps of the training. Choose one by the images that the
-training held out: `--split validation`. Writes all_results.json, table.md, quality.png (FID over network evaluations)
-and each sampler's images. What stands in all_results.json is not run again, so it can be interrupted and extended.
+Runs every scheduler with every number of steps and every spacing that it knows (else its own), and first the
+reference: DDPM with all timesteps of the training. Choose one by images that training held out: `--split validation`.
+Writes a table, quality.png (FID over network evaluations), images of each. Called again it goes on and extends them.
 """
 
 from dataclasses import dataclass
@@ -102,9 +101,10 @@ def main(settings: Settings) -> dict:
         scores = scoring.score(images, data, classifier, made_by, every_score=True, split=settings.split)
         results["protocol"] = f"{scores.pop('protocol')}; {PROTOCOL}"
         rows.append(row | scores)
+        write_json(path, results)
         caption = f"{name} by {scheduler}, {spacing}, {steps} steps, seed {settings.seed}"
         training.save_image_grid(images[:100], folder / f"samples_{scheduler}_{spacing}_{steps}.png", caption, 10)
-        write_json(path, results)
+        print(f"{caption}: FID {scores['test_fid']:.1f} in {seconds:.0f} s", flush=True)
 
     # 3. beside the reference
     reference = comparison.compare_with_reference(rows, most)

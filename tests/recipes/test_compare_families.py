@@ -72,7 +72,13 @@ def test_rows_are_what_the_runs_and_their_scores_say(recipe, here, tmp_path, cap
         and RUNS[1] in page
         and "Kendall's tau" in page
     )
+    told = capsys.readouterr().out.splitlines()
+    assert told[:2] == [
+        f"1 of 4: {rows[0]['run']}, seed 0",
+        f"  FID {rows[0]['test_fid']:.1f}, {rows[0]['train_minutes']:.1f} CPU minutes",
+    ]
     again = recipe.main(recipe.Compare(**asked, output_dir=str(tmp_path / "out")))
+    assert capsys.readouterr().out.splitlines()[:8] == told[:8]
     assert again["rows"] == means and len(here) == 4
     assert (tmp_path / "out" / "families.md").read_text() == page
     recipe.main(recipe.Compare(**asked | {"runs": RUNS[1:], "seeds": [2]}, output_dir=str(tmp_path / "out")))

@@ -60,7 +60,7 @@ def samplers_of(results):
     return [(row["scheduler"], row["spacing"], row["num_inference_steps"]) for row in results["samplers"]]
 
 
-def test_the_table(compare, tmp_path):
+def test_the_table(compare, tmp_path, capsys):
     model = save_pipeline(tmp_path / "model")
     results = compare(model, schedulers=["ddim", "dpm_solver", "unipc"], spacings=["karras", "lu"])
     assert json.loads((tmp_path / "table" / "all_results.json").read_text()) == results
@@ -71,6 +71,10 @@ def test_the_table(compare, tmp_path):
         ("unipc", "karras", 2),
     ]  # fmt: skip
     reference, *others = results["samplers"]
+    told = (
+        f"{model} by ddpm, trailing, 25 steps, seed 0: FID {reference['test_fid']:.1f} in {reference['seconds']:.0f} s"
+    )
+    assert capsys.readouterr().out.splitlines()[0] == told
     assert reference["speedup"] == 1 and reference["test_fid_above_reference"] == 0
     for row in results["samplers"]:
         assert row["network_evaluations"] == row["num_inference_steps"]
