@@ -147,6 +147,9 @@ def test_what_is_done_is_not_done_again(compare, recipe, monkeypatch, tmp_path):
         compare(model, schedulers=["ddim"], num_inference_steps=[2, 4])
     assert drawn == [1, 25, 2, 4]  # the first warms up
     drawn.clear()
+    table = json.loads((tmp_path / "table" / "all_results.json").read_text())
+    del table["data"]  # as an earlier build left it
+    (tmp_path / "table" / "all_results.json").write_text(json.dumps(table))
     results = compare(model, schedulers=["unipc", "ddim"], num_inference_steps=[2])
     assert drawn == [1, 2] and "jackknife" in results["protocol"]
     assert samplers_of(results) == [("ddpm", "trailing", 25), ("ddim", "trailing", 2), ("unipc", "karras", 2)]
