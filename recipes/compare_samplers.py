@@ -101,9 +101,9 @@ def main(settings: Settings) -> dict:
         scores = scoring.score(images, data, classifier, made_by, every_score=True, split=settings.split)
         results["protocol"] = f"{scores.pop('protocol')}; {PROTOCOL}"
         rows.append(row | scores)
-        write_json(path, results)
         caption = f"{name} by {scheduler}, {spacing}, {steps} steps, seed {settings.seed}"
         training.save_image_grid(images[:100], folder / f"samples_{scheduler}_{spacing}_{steps}.png", caption, 10)
+        write_json(path, results)
         print(f"{caption}: FID {scores['test_fid']:.1f} in {seconds:.0f} s", flush=True)
 
     # 3. beside the reference

@@ -1,6 +1,7 @@
 """One uninterrupted run of each recipe, which the others are compared with."""
 
 import os
+import shutil
 from pathlib import Path
 
 import every_recipe
@@ -20,6 +21,7 @@ def straight(recipe, tmp_path_factory) -> tuple[Path, int]:
     shared = (shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared) / f"straight-{recipe}"
     with FileLock(f"{shared}.lock"):
         if not (events := shared / "events").exists():
+            shutil.rmtree(shared, ignore_errors=True)  # one that failed fails alike for each test
             ended = every_recipe.run(recipe, shared / "run")
             assert ended.status == 0, ended.error
             events.write_text(str(ended.events))

@@ -48,7 +48,7 @@ def killed_and_resumed(recipe: str, folder: Path, straight: tuple[Path, int], ki
         assert_same_run(folder, straight[0])
 
 
-@every_recipe.ONE_OF_EACH_LOOP  # each recipe that is stopped and resumed stands in its own tests
+@every_recipe.ONE_OF_EACH_LOOP  # one stop of each recipe is in its own tests
 def test_killed_twice(recipe, straight, tmp_path):
     killed_and_resumed(recipe, tmp_path / "run", straight, 2, "0")
 

@@ -374,7 +374,7 @@ def earlier_results(path: Path, identity: dict[str, Any], anew: bool) -> dict[st
     for key, value in identity.items():
         if key in earlier and earlier[key] != value:
             raise UsageError(
-                f"--output_dir {path.parent} holds results with {key} {earlier.get(key)}, these have {value}; give "
+                f"--output_dir {path.parent} holds results with {key} {earlier[key]}, these have {value}; give "
                 "another folder or --overwrite_output_dir"
             )
     return earlier
