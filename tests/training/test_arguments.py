@@ -80,6 +80,7 @@ def test_a_presets_bfloat16_is_for_processors_that_have_it(tmp_path, monkeypatch
         (parsed,) = parse_arguments([flags], [f"--config={preset}", *argv], launcher=launcher)
         return getattr(parsed, name)
 
+    arguments._tell_of_float32.cache_clear()
     monkeypatch.setattr(arguments, "has_bfloat16", lambda: True)
     wanted = value()
     assert wanted in ("bf16", True) and not caplog.records
@@ -91,8 +92,10 @@ def test_a_presets_bfloat16_is_for_processors_that_have_it(tmp_path, monkeypatch
     assert message.startswith("float32 in place of the preset's bfloat16")
     # What the line names, or the launcher, asks for it all the same.
     assert value(asking) == wanted and value(launcher={"mixed_precision": "bf16"}) == wanted
-    # Another process of the same run says nothing.
+    # The next run of a sweep says it no more, another process of the same run not at all.
+    assert value() in ("no", False) and len(caplog.records) == 1
     caplog.clear()
+    arguments._tell_of_float32.cache_clear()
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert value() in ("no", False) and not caplog.records
 

@@ -11,7 +11,7 @@ from PIL import Image
 from hwzoo import packaged
 from hwzoo.errors import UsageError
 from hwzoo.files import renewing, write_json
-from hwzoo.training import Flags, SweepArguments, flag, save_settings, sweep
+from hwzoo.training import Flags, RunArguments, SweepArguments, arguments, flag, save_settings, sweep
 
 STEPS = 4
 
@@ -112,7 +112,8 @@ def test_a_seed_twice_is_refused():
     [
         (["size=2", "size=3,100"], None, "--runs 'size=100': --size is 100; it must be in [1, 99]"),
         (["size=2", "sise=3"], None, "--runs 'sise=3': --sise is not a flag of this recipe; did you mean --size?"),
-        ([], "size: 0", "preset.yaml: --size is 0; it must be in [1, 99]"),
+        ([], "size: 0", "{folder}/preset.yaml: --size is 0; it must be in [1, 99]"),
+        (["kind=a"], "size: 0", "{folder}/preset.yaml: --size is 0; it must be in [1, 99]"),
         ([], None, "--preset {folder}/preset.yaml: No such file"),
     ],
 )
@@ -120,9 +121,26 @@ def test_a_wrong_run_is_told_before_the_first(runs, preset, message, recipe, tmp
     if preset is not None:
         (tmp_path / "preset.yaml").write_text(preset)
     with pytest.raises(UsageError) as told:
-        run_all(recipe, tmp_path / "out", *runs, preset=None if runs else str(tmp_path / "preset.yaml"))
-    assert message.format(folder=tmp_path) in str(told.value)
+        given = preset is not None or not runs
+        run_all(recipe, tmp_path / "out", *runs, preset=str(tmp_path / "preset.yaml") if given else None)
+    assert str(told.value).startswith(message.format(folder=tmp_path))
     assert recipe.steps == [] and not (tmp_path / "out").exists()
+
+
+def test_a_run_is_not_told_of_what_it_asks_for(tmp_path, monkeypatch, caplog):
+    """That a preset's bfloat16 is replaced, where it takes float32 anyway."""
+    arguments._tell_of_float32.cache_clear()
+    monkeypatch.setattr(arguments, "has_bfloat16", lambda: False)
+    preset = tmp_path / "preset.yaml"
+    preset.write_text("mixed_precision: bf16\n")
+
+    def precisions(*runs):
+        asked = SweepArguments(runs=list(runs), preset=str(preset), seeds=[0, 1], output_dir=str(tmp_path / "out"))
+        return [parsed[0].mixed_precision for _, cell in sweep.plan([RunArguments], asked) for parsed in cell]
+
+    assert precisions("mixed_precision=no") == ["no"] * 2 and not caplog.records
+    assert precisions("mixed_precision=no,bf16", "learning_rate=1,2") == ["no"] * 2 + ["bf16"] * 2 + ["no"] * 4
+    assert len(caplog.records) == 1
 
 
 def test_means_and_standard_errors_by_hand(recipe, tmp_path, capsys):

@@ -11,6 +11,7 @@ import sys
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
@@ -391,12 +392,18 @@ def _for_processor(preset: list[str], argv: list[str]) -> list[str]:
     if not asked or has_bfloat16():
         return preset
     if os.environ.get("LOCAL_RANK", "0") == "0" and not _names(asked) & _names(argv):
-        logger.warning(
-            "float32 in place of the preset's bfloat16, for which this processor has no instructions (it would be "
-            "slower); %s on the command line asks for it all the same",
-            asked[0],
-        )
+        _tell_of_float32(asked[0])
     return [token for token in preset if token not in asked]
+
+
+@cache
+def _tell_of_float32(asking: str):
+    """Once for all runs of a sweep, whose flags are parsed one after the other."""
+    logger.warning(
+        "float32 in place of the preset's bfloat16, for which this processor has no instructions (it would be "
+        "slower); %s on the command line asks for it all the same",
+        asking,
+    )
 
 
 def has_bfloat16() -> bool:

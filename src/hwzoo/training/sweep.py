@@ -101,10 +101,6 @@ def plan(types: list[type], asked: SweepArguments) -> list[tuple[dict[str, str],
         UsageError: for a preset or run that the recipe does not take.
     """
     start = [] if asked.preset is None else [f"--config={asked.preset}"]
-    try:
-        parse_arguments(types, start)
-    except UsageError as error:
-        raise UsageError(re.sub("^--config ", "--preset ", str(error))) from None
     planned = []
     for flags in [flags for spec in asked.runs for flags in expand(spec)] or [{}]:
         name = _name(flags)
@@ -117,6 +113,10 @@ def plan(types: list[type], asked: SweepArguments) -> list[tuple[dict[str, str],
             try:
                 arguments.append(parse_arguments(types, [*start, *tokens, f"--seed={seed}", f"--output_dir={folder}"]))
             except UsageError as error:
+                try:
+                    parse_arguments(types, start)
+                except UsageError as of_preset:
+                    raise UsageError(re.sub("^--config ", "--preset ", str(of_preset))) from None
                 raise UsageError(f"--runs {name!r}: {error}" if name else str(error)) from None
         planned.append((flags, arguments))
     return planned
