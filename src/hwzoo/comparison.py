@@ -42,6 +42,9 @@ COLUMNS = {
     "sample_seconds": "1,000 samples, CPU seconds",
     "peak_memory": "peak memory, MB",
 }
+# Significant digits of one seed's numbers: likelihoods are known better than what the samples and the clock say.
+DIGITS = {"nats": 4, "bits_per_dim": 4}
+OTHER_DIGITS = 3
 
 
 def list_generators(dataset_name: str) -> list[str]:
@@ -239,6 +242,7 @@ def averaged(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         row = {"run": label, "seeds": [each["seed"] for each in own]}
         for name in [name for name in COLUMNS if name in own[0]]:
             row[name] = sweep.mean_and_error([each[name] for each in own])
+        row["parameters"]["standard_error"] = None  # a count, the same of all seeds
         if len(own) == 1:
             row["test_fid"]["standard_error"] = own[0]["test_fid_standard_error"]
         found.append(row)
@@ -258,7 +262,7 @@ def family_table(rows: Sequence[dict[str, Any]], floors: tuple[float, float]) ->
     lines += [["---"] * len(lines[0])]
     for row in rows:
         cells = [row["run"], ", ".join(map(str, row["seeds"]))]
-        lines.append([*cells, *(sweep.written(row.get(name)) for name in COLUMNS)])
+        lines.append([*cells, *(sweep.written(row.get(name), DIGITS.get(name, OTHER_DIGITS)) for name in COLUMNS)])
     ends = dict(zip(("test_fid", "second_fid"), floors, strict=True))
     lines.append(["floor: training images", "", *(f"{ends[name]:.2f}" if name in ends else "" for name in COLUMNS)])
     notes = "± is the standard error over the seeds; of the FID of one seed that over the samples, by the jackknife."

@@ -72,6 +72,8 @@ def test_rows_are_what_the_runs_and_their_scores_say(recipe, here, tmp_path, cap
         and RUNS[1] in page
         and "Kendall's tau" in page
     )
+    for row in rows[::2]:
+        assert f"| {sweep.written({'mean': row['parameters'], 'standard_error': None}, 3)} |" in page
     told = capsys.readouterr().out.splitlines()
     assert told[:2] == [
         f"1 of 4: {rows[0]['run']}, seed 0",

@@ -228,6 +228,26 @@ def test_a_number_has_the_digits_of_its_error(mean, error, text):
     assert f"| x | {text} |" in sweep.table(rows, ["loss"])
 
 
+@pytest.mark.parametrize(
+    "mean, digits, text",
+    [
+        (1051.8, 3, "1052"),
+        (99.78345, 4, "99.78"),
+        (1.101, 4, "1.101"),
+        (1.1, 4, "1.100"),
+        (0.8541, 3, "0.854"),
+        (0.04236, 3, "0.0424"),
+        (-0.5, 3, "-0.500"),
+        (0.0, 3, "0.00"),
+        (3e-9, 3, "0.000000"),
+    ],
+)
+def test_the_digits_of_a_number_without_an_error(mean, digits, text):
+    assert sweep.written({"mean": mean, "standard_error": None}, digits) == text
+    assert sweep.written({"mean": 99.78, "standard_error": 0.29}, digits) == "99.78 ± 0.29"
+    assert sweep.written(None, digits) == "-"
+
+
 def test_no_run_is_done_twice(recipe, tmp_path):
     recipe.kill_at = (2, 1, 3)
     with pytest.raises(Killed):

@@ -309,21 +309,27 @@ def _comparable(settings: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name != "data_dir"}  # data may be moved
 
 
-def written(number: dict[str, float | None] | None) -> str:
+def written(number: dict[str, float | None] | None, digits: int | None = None) -> str:
     """
     A mean with its error, as it stands in tables.
 
     Args:
         number: of `mean_and_error`, or None.
+        digits: significant ones of a mean without an error, also where they are zeros; at most five, and no zeros at
+            the end, when not given.
 
     Returns:
-        `99.78 ± 0.29`, with as many decimals as the standard error has in two significant digits; five digits of a
-        mean without an error; `-` for None.
+        `99.78 ± 0.29`, with as many decimals as the standard error has in two significant digits; `-` for None.
     """
     if number is None:
         return "-"
     mean, error = number["mean"], number["standard_error"]
-    if not error:
-        return f"{mean:.5g}" if error is None else f"{mean:.5g} ± 0"
-    decimals = min(max(0, 1 - math.floor(math.log10(error))), MOST_DECIMALS)
-    return f"{mean:.{decimals}f} ± {error:.{decimals}f}"
+    if error:
+        return f"{mean:.{_decimals(error, 2)}f} ± {error:.{_decimals(error, 2)}f}"
+    rounded = f"{mean:.5g}" if digits is None else f"{mean:.{_decimals(mean, digits)}f}"
+    return rounded if error is None else f"{rounded} ± 0"
+
+
+def _decimals(value: float, digits: int) -> int:
+    """How many show so many significant digits of a number."""
+    return min(max(0, digits - 1 - math.floor(math.log10(abs(value) or 1))), MOST_DECIMALS)
