@@ -143,7 +143,7 @@ def test_what_a_run_leaves(train_gan, tmp_path, capsys):
     assert model.sample(3).shape == (3, 1, 28, 28)
     assert model.generator.network[1].num_batches_tracked == 2 * 6  # both networks' steps
     card = (tmp_path / "README.md").read_text()
-    assert "unconditional" in card and "training.gif" in card and "after 3 steps, from 2 to 6" in card
+    assert "unconditional" in card and "training.gif" in card and "in 3 pictures, from step 2 to step 6" in card
     again = parse_arguments(types_of(train_gan), [f"--config={tmp_path / 'preset.yaml'}"])
     assert again[0].max_train_steps == 6 and again[1].generator_channels == [8, 4] and again[2].grid_steps == 2
     assert not list(tmp_path.glob(".unfinished*"))
