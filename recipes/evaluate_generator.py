@@ -50,6 +50,7 @@ class Settings(training.ImageData):
     inception_fid: bool = flag(False, "also FID on Inception's features; needs torch-fidelity and its weights")
     scheduler: Literal[diffusion.SCHEDULERS] | None = flag(None, "of a pipeline; its own when not given")
     num_inference_steps: int | None = flag(None, "of a pipeline; its own default when not given", "[1, inf)")
+    guidance_scale: float = flag(1.0, "classifier-free guidance of a conditional pipeline; 1 is none", "[0, inf)")
     center_crop: bool = flag(False, "cut samples that are larger than the data (a model of padded images)")
     eval_batch_size: int = flag(500, "samples a batch", "[1, inf)")
     output_dir: str | None = flag(
@@ -73,7 +74,8 @@ def main(settings: Settings) -> dict:
     data = load_images(settings.dataset_name, settings.data_dir, settings).compared_with(settings.split)
     classifier = scoring.load_classifier(data, settings.classifier).to(device)
     inception = metrics.load_inception(device=device) if settings.inception_fid else None
-    asked = {key: getattr(settings, key) for key in ("scheduler", "num_inference_steps", "trust_remote_code")}
+    names = ("scheduler", "num_inference_steps", "guidance_scale", "trust_remote_code")
+    asked = {key: getattr(settings, key) for key in names}
     sample, made_by, most = generators.open_generator(name, device, output_dir=folder, options=settings, **asked)
     most = min(most, len(data.train))
     num_samples = settings.num_samples or min(most, MOST_SAMPLES)

@@ -207,6 +207,7 @@ def open_generator(
     output_dir: Path,
     scheduler: str | None = None,
     num_inference_steps: int | None = None,
+    guidance_scale: float = 1.0,
     trust_remote_code: bool = False,
     options: ImageOptions | None = None,
 ) -> tuple[Callable[..., Tensor], str, float]:
@@ -219,6 +220,7 @@ def open_generator(
         output_dir: where the caller writes; not into a folder of images.
         scheduler: of a pipeline; its own when None.
         num_inference_steps: of a pipeline; its own default when None.
+        guidance_scale: classifier-free guidance of a conditional pipeline; 1 is none.
         trust_remote_code: whether code that comes with it is run.
         options: how a folder of images is read, as a data set's.
 
@@ -227,16 +229,20 @@ def open_generator(
         description for the protocol; the most images that it has.
 
     Raises:
-        UsageError: for what makes no images.
+        UsageError: for what makes no images, or is guided without being a conditional pipeline.
         HwzooError: when it cannot be loaded.
     """
     path = Path(name)
     if path.is_dir() and not any(has_file(name, each.entry) for each in FAMILIES):
+        check_guidance(guidance_scale, Family(""), None, name)
         return _open_folder(path, output_dir, options)
     family, model = load_generator(name, device, trust_remote_code, foreign=True)
+    check_guidance(guidance_scale, family, model, name)
     what, call = f"{type(model).__name__} in eval mode: BatchNorm, if any, with its running statistics", {}
     if isinstance(family, PipelineFamily):
         what, call = _describe_pipeline(family, model, name, scheduler, num_inference_steps)
+    if guidance_scale != 1:
+        what, call = f"{what}; guidance scale {guidance_scale}", call | {"guidance_scale": guidance_scale}
 
     def sample(indices, num_samples, generator):
         return family.sample(model, len(indices), None, generator, **call)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from functools import partial
 from hashlib import sha256
 
 import numpy as np
@@ -17,7 +18,7 @@ from PIL import Image
 from recipe_runs import captions_in, load_recipe, save_classifier, tiles_of
 from transformers import ResNetConfig, ResNetForImageClassification
 
-from hwzoo import VAEConfig, VAEModel, hub, scoring
+from hwzoo import PipelineFamily, VAEConfig, VAEModel, diffusion, hub, scoring
 from hwzoo.data import ImageOptions, ImageSet, ImageSplits, load_images
 from hwzoo.errors import UsageError
 
@@ -158,6 +159,34 @@ def test_a_pipeline_of_diffusers(evaluate, tmp_path):
     assert evaluate(pipeline, "again", num_samples=9, eval_batch_size=5)["test_fid"] == results["test_fid"]
     fewer = evaluate(pipeline, "fewer", num_samples=9, num_inference_steps=1)
     assert "with 1 steps" in fewer["protocol"] and fewer["test_fid"] != results["test_fid"]
+
+
+def test_guidance_reaches_the_pipeline(evaluate, tmp_path):
+    architecture = {"block_out_channels": [8, 8], "norm_num_groups": 4, "attention": False, "num_classes": 3}
+    torch.manual_seed(0)
+    unet, scheduler = diffusion.build_unet(28, 1, **architecture).eval(), diffusion.train_scheduler(30)
+    hub.save(diffusion.make_pipeline(unet, scheduler), tmp_path / "ddpm")
+    pipeline = str(tmp_path / "ddpm")
+    results = evaluate(pipeline, num_samples=9, num_inference_steps=2, guidance_scale=2.0)
+    assert "with 2 steps, classes drawn uniformly; eval mode; guidance scale 2.0), seed 0" in results["protocol"]
+    model, generator = diffusion.load_pipeline(pipeline), torch.Generator().manual_seed(0)
+    call = {"num_inference_steps": 2, "guidance_scale": 2.0}
+    images = PipelineFamily("").sample(model, 9, None, generator, **call).mul(255).round().to(torch.uint8)
+    of_images = evaluate(save_images(tmp_path / "images", images), "of_images")
+    assert of_images["test_fid"] == pytest.approx(results["test_fid"], rel=0.01)
+    plain = evaluate(pipeline, "plain", num_samples=9, num_inference_steps=2)
+    assert "guidance scale" not in plain["protocol"]
+    assert plain["test_fid"] != pytest.approx(results["test_fid"], rel=0.05)
+
+
+@pytest.mark.parametrize("what", ["pipeline", "vae", "images"])
+def test_guidance_of_what_has_no_classes(evaluate, tmp_path, what):
+    images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
+    save = {"pipeline": save_pipeline, "vae": save_vae, "images": partial(save_images, images=images)}[what]
+    name = save(tmp_path / "m")
+    with pytest.raises(UsageError, match="--guidance_scale is 2.0; .* is no conditional pipeline, give 1"):
+        evaluate(name, guidance_scale=2.0, num_samples=4)
+    assert not (tmp_path / "scores").exists()
 
 
 def test_images_that_are_padded_can_be_cut(recipe, evaluate, tmp_path):
