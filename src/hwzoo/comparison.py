@@ -171,10 +171,11 @@ def likelihood(results: dict[str, Any], settings: dict[str, Any]) -> dict[str, f
 @torch.no_grad()
 def draw(settings: dict[str, Any], num_samples: int, batch_size: int) -> Tensor:
     """
-    Samples of a run, a pipeline's by the sampler and steps of its training's pictures.
+    Samples of a run, a pipeline's by the sampler, steps and guidance of its training's pictures.
 
     Args:
-        settings: flags of the run: `output_dir`, `seed`, and of a pipeline `scheduler` and `num_inference_steps`.
+        settings: flags of the run: `output_dir`, `seed`, and of a pipeline `scheduler`, `num_inference_steps` and
+            `guidance_scale`.
         num_samples: that are drawn, with the run's seed.
         batch_size: of them.
 
@@ -182,6 +183,7 @@ def draw(settings: dict[str, Any], num_samples: int, batch_size: int) -> Tensor:
         (num_samples, channels, height, width) in [0, 1], on the CPU.
     """
     name, asked = settings["output_dir"], {key: settings.get(key) for key in ("scheduler", "num_inference_steps")}
+    asked |= {"guidance_scale": settings.get("guidance_scale", 1.0)}
     sample, *_ = generators.open_generator(name, torch.device("cpu"), output_dir=Path(), **asked)
     generator, images = torch.Generator().manual_seed(settings["seed"]), []
     quick = True if num_samples <= batch_size else None  # no bar

@@ -118,6 +118,20 @@ def test_what_is_wrong_is_told_before_the_first_run(spec, words, recipe, here, t
     assert words in str(told.value) and here == [] and not (tmp_path / "out").exists()
 
 
+def test_a_conditional_pipeline_is_drawn_with_the_guidance_of_its_training(tmp_path):
+    torch.manual_seed(0)
+    unet, scheduler = diffusion.build_unet(8, 1, num_classes=3, block_out_channels=[8], norm_num_groups=4), "ddim"
+    hub.save(diffusion.make_pipeline(unet, diffusion.train_scheduler(30)), tmp_path)
+    settings = {"output_dir": str(tmp_path), "seed": 3, "scheduler": scheduler, "num_inference_steps": 2}
+    drawn, call = comparison.draw(settings | {"guidance_scale": 2.0}, 5, 5), {"num_inference_steps": 2}
+    pipeline = diffusion.make_pipeline(unet, diffusion.make_scheduler(scheduler, diffusion.train_scheduler(30).config))
+    generator = torch.Generator().manual_seed(3)
+    labels = torch.randint(3, (5,), generator=generator)
+    expected = pipeline(labels, generator=generator, output_type="pt", guidance_scale=2.0, **call).images
+    torch.testing.assert_close(drawn, expected)
+    assert not torch.allclose(drawn, comparison.draw(settings, 5, 5), atol=1e-3)
+
+
 def test_a_pipeline_is_drawn_by_the_sampler_of_its_training(tmp_path):
     torch.manual_seed(0)
     unet = diffusion.build_unet(8, 1, block_out_channels=[8], norm_num_groups=4)
