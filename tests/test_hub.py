@@ -679,3 +679,19 @@ def test_push_to_hub_of_transformers_takes_the_code_along(tmp_path_factory):
             auto_map = json.loads(files["config.json"])["auto_map"]
             assert auto_map[family.auto_class.__name__].split(".")[1] == family.model_class.__name__
             assert {f"{named.split('.')[0]}.py" for named in auto_map.values()} <= files.keys()
+
+
+def test_what_a_trained_model_keeps_of_its_own_is_told(tmp_path, caplog):
+    own = {"encoder_hidden_sizes": [8], "decoder_hidden_sizes": [8], "latent_size": 3}
+    hub.save(VAEModel(VAEConfig(**own)), tmp_path)
+    asked = VAEConfig(**own | {"latent_size": 5, "train_importance_samples": 4})
+    model = hub.load_or_build(VAEModel, str(tmp_path), asked)
+    assert (model.config.latent_size, model.config.train_importance_samples) == (3, 1)
+    (record,) = caplog.records
+    assert record.getMessage() == f"{tmp_path} keeps its own latent_size 3 (not 5), train_importance_samples 1 (not 4)"
+    caplog.clear()
+    # Nothing for what is as asked, or was not asked for.
+    hub.load_or_build(VAEModel, str(tmp_path), VAEConfig(**own))
+    hub.load_or_build(VAEModel, str(tmp_path), VAEConfig())
+    hub.load_or_build(VAEModel, None, asked)
+    assert not caplog.records

@@ -3,6 +3,7 @@
 import argparse
 import itertools
 import json
+import logging
 import math
 import os
 import re
@@ -33,6 +34,7 @@ from .loading import check_all_loaded, check_finite, loading, refuse_code
 from .models import FAMILIES, FORMER_MODEL_TYPES, ClassifierForImageClassification, Family, TextFamily, family_of
 from .retry import has_file, reason, retried, status_of
 
+logger = logging.getLogger("hwzoo")
 CLASSIFIERS = Path(__file__).parent / "classifiers"
 
 
@@ -188,7 +190,8 @@ def load_or_build(
     model_class: type[PreTrainedModel], model_name_or_path: str | None, config: PreTrainedConfig, **allowed: Collection
 ) -> PreTrainedModel:
     """
-    A new model of a configuration, or, when its name is given, a trained one with a configuration of its own.
+    A new model of a configuration, or, when its name is given, a trained one with a configuration of its own. What was
+    asked for and differs there is told in a warning.
 
     Args:
         model_class: of the zoo.
@@ -212,6 +215,15 @@ def load_or_build(
             if name == "num_classes" and 0 in (given, *wanted) and len(wanted) == 1:
                 told += "; it is conditional: give --conditional" if given else "; leave out --conditional"
             raise UsageError(f"--model_name_or_path {model_name_or_path}: {told}")
+    default, asked, own = type(config)().to_dict(), config.to_dict(), model.config.to_dict()
+    decided = {"id2label", "label2id", *family_of(model).must_fit, *allowed}
+    kept = [
+        f"{name} {own[name]} (not {value})"
+        for name, value in asked.items()
+        if name not in decided and value != default.get(name) and own.get(name, value) != value
+    ]
+    if kept and os.environ.get("LOCAL_RANK", "0") == "0":  # once for all processes
+        logger.warning("%s keeps its own %s", model_name_or_path, ", ".join(kept))
     return model
 
 
