@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import warm
 from huggingface_hub import HfApi, close_session, constants
 from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
@@ -682,16 +683,40 @@ def test_push_to_hub_of_transformers_takes_the_code_along(tmp_path_factory):
 
 
 def test_what_a_trained_model_keeps_of_its_own_is_told(tmp_path, caplog):
-    own = {"encoder_hidden_sizes": [8], "decoder_hidden_sizes": [8], "latent_size": 3}
+    own = {"encoder_hidden_sizes": [8], "decoder_hidden_sizes": [8], "latent_size": 3, "beta": 2.0}
     hub.save(VAEModel(VAEConfig(**own)), tmp_path)
-    asked = VAEConfig(**own | {"latent_size": 5, "train_importance_samples": 4})
-    model = hub.load_or_build(VAEModel, str(tmp_path), asked)
-    assert (model.config.latent_size, model.config.train_importance_samples) == (3, 1)
+    asked = VAEConfig(**own | {"latent_size": 5, "prior_std": 2.0})
+    assert hub.load_or_build(VAEModel, str(tmp_path), asked).config.latent_size == 3
     (record,) = caplog.records
-    assert record.getMessage() == f"{tmp_path} keeps its own latent_size 3 (not 5), train_importance_samples 1 (not 4)"
+    assert record.getMessage() == f"{tmp_path} keeps its own latent_size 3 (not 5), prior_std 1.0 (not 2.0)"
     caplog.clear()
     # Nothing for what is as asked, or was not asked for.
     hub.load_or_build(VAEModel, str(tmp_path), VAEConfig(**own))
-    hub.load_or_build(VAEModel, str(tmp_path), VAEConfig())
+    assert hub.load_or_build(VAEModel, str(tmp_path), VAEConfig()).config.beta == 2
     hub.load_or_build(VAEModel, None, asked)
     assert not caplog.records
+
+
+def test_a_run_from_a_trained_model_may_change_its_loss(tmp_path, caplog):
+    own = {"encoder_hidden_sizes": [8], "decoder_hidden_sizes": [8], "latent_size": 3}
+    torch.manual_seed(0)
+    model, images = VAEModel(VAEConfig(**own)), torch.rand(6, 1, 28, 28).round()
+    hub.save(model, tmp_path)
+    loaded = hub.load_or_build(VAEModel, str(tmp_path), VAEConfig(**own, train_importance_samples=4, beta=0.5))
+    assert not caplog.records and (loaded.config.train_importance_samples, loaded.config.beta) == (4, 0.5)
+    noise, expected = torch.randn(6, 4, 3), VAEModel(loaded.config)
+    expected.load_state_dict(model.state_dict())
+    assert loaded.noise_shape == (4, 3)
+    torch.testing.assert_close(loaded(images, noise=noise).loss, expected(images, noise=noise).loss)
+    hub.save(loaded, tmp_path / "again")
+    assert VAEModel.from_pretrained(tmp_path / "again").config.train_importance_samples == 4
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if getattr(family, "loss_fields", ())], ids=lambda each: each.name)
+def test_the_fields_of_a_loss_shape_no_weight(family):
+    changed = {"beta": 0.5, "train_importance_samples": 3, "commitment_weight": 0.5, "temperature": 0.7}
+    changed |= {"stop_gradient": False}
+    configs = family.config_class(), family.config_class(**{name: changed[name] for name in family.loss_fields})
+    weights = [family.model_class(config).state_dict() for config in configs]
+    shapes = [{name: each.shape for name, each in part.items()} for part in weights]
+    assert shapes[0] == shapes[1]

@@ -190,8 +190,8 @@ def load_or_build(
     model_class: type[PreTrainedModel], model_name_or_path: str | None, config: PreTrainedConfig, **allowed: Collection
 ) -> PreTrainedModel:
     """
-    A new model of a configuration, or, when its name is given, a trained one with a configuration of its own. What was
-    asked for and differs there is told in a warning.
+    A new model of a configuration, or, when its name is given, a trained one with a configuration of its own. Of what
+    was asked for and differs there, the family's `loss_fields` are changed, and the rest is told in a warning.
 
     Args:
         model_class: of the zoo.
@@ -215,15 +215,15 @@ def load_or_build(
             if name == "num_classes" and 0 in (given, *wanted) and len(wanted) == 1:
                 told += "; it is conditional: give --conditional" if given else "; leave out --conditional"
             raise UsageError(f"--model_name_or_path {model_name_or_path}: {told}")
-    default, asked, own = type(config)().to_dict(), config.to_dict(), model.config.to_dict()
-    decided = {"id2label", "label2id", *family_of(model).must_fit, *allowed}
-    kept = [
-        f"{name} {own[name]} (not {value})"
-        for name, value in asked.items()
-        if name not in decided and value != default.get(name) and own.get(name, value) != value
-    ]
-    if kept and os.environ.get("LOCAL_RANK", "0") == "0":  # once for all processes
-        logger.warning("%s keeps its own %s", model_name_or_path, ", ".join(kept))
+    family, default, own = family_of(model), type(config)().to_dict(), model.config.to_dict()
+    decided = {"id2label", "label2id", *family.must_fit, *allowed}
+    asked = {name: value for name, value in config.to_dict().items() if value != default.get(name)}
+    other = {name: value for name, value in asked.items() if name not in decided and own.get(name, value) != value}
+    for name in other.keys() & set(family.loss_fields):
+        setattr(model.config, name, other.pop(name))
+    if other and os.environ.get("LOCAL_RANK", "0") == "0":  # once for all processes
+        kept = ", ".join(f"{name} {own[name]} (not {value})" for name, value in other.items())
+        logger.warning("%s keeps its own %s", model_name_or_path, kept)
     return model
 
 

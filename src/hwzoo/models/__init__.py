@@ -50,6 +50,7 @@ class Family:
         image_processor_class: what turns pictures into the model's input, where a pipeline needs it; built by its
             `from_config(config)`.
         must_fit: fields of the configuration that the data decides: a trained model must have the data's.
+        loss_fields: those that the training loss alone reads: a run that goes on from a trained model may change them.
         card_template: of its cards; `model_cards/<name>.md.jinja` when not given.
         backbone_class: the model without its head, where it has one: what `AutoModel` loads.
     """
@@ -60,6 +61,7 @@ class Family:
     auto_class: type = AutoModel
     image_processor_class: type[BaseImageProcessor] | None = None
     must_fit: tuple[str, ...] = ("image_size", "num_channels")
+    loss_fields: tuple[str, ...] = ()
     card_template: Path | None = None
     backbone_class: type[PreTrainedModel] | None = None
 
@@ -208,7 +210,13 @@ def register(family: Family):
 
 
 for _family in (
-    Family("vae", VAEConfig, VAEModel, must_fit=("image_size", "num_channels", "num_classes")),
+    Family(
+        "vae",
+        VAEConfig,
+        VAEModel,
+        must_fit=("image_size", "num_channels", "num_classes"),
+        loss_fields=("beta", "train_importance_samples"),
+    ),  # fmt: skip
     Family(
         "classifier",
         ClassifierConfig,
@@ -221,7 +229,13 @@ for _family in (
     Family("gan", GANConfig, GANModel),
     Family("autoregressive", AutoregressiveConfig, AutoregressiveModel),
     Family("flow", FlowConfig, FlowModel),
-    Family("vqvae", VQVAEConfig, VQVAEModel, must_fit=("image_size", "num_channels", "num_classes")),
+    Family(
+        "vqvae",
+        VQVAEConfig,
+        VQVAEModel,
+        must_fit=("image_size", "num_channels", "num_classes"),
+        loss_fields=("commitment_weight",),
+    ),  # fmt: skip
     Family(
         "simclr",
         SimCLRConfig,
@@ -229,6 +243,7 @@ for _family in (
         AutoModelForImageClassification,
         ClassifierImageProcessor,
         must_fit=("image_size", "num_channels", "num_labels"),
+        loss_fields=("temperature", "stop_gradient"),
         backbone_class=SimCLRModel,
     ),  # fmt: skip
     TextGeneratorFamily("textvae", TextVAEConfig, TextVAEModel),
