@@ -712,7 +712,9 @@ def test_a_run_from_a_trained_model_may_change_its_loss(tmp_path, caplog):
     assert VAEModel.from_pretrained(tmp_path / "again").config.train_importance_samples == 4
 
 
-@pytest.mark.parametrize("family", [family for family in FAMILIES if getattr(family, "loss_fields", ())], ids=lambda each: each.name)
+@pytest.mark.parametrize(
+    "family", [family for family in FAMILIES if getattr(family, "loss_fields", ())], ids=lambda each: each.name
+)
 def test_the_fields_of_a_loss_shape_no_weight(family):
     changed = {"beta": 0.5, "train_importance_samples": 3, "commitment_weight": 0.5, "temperature": 0.7}
     changed |= {"stop_gradient": False}
