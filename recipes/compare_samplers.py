@@ -5,7 +5,7 @@ Quality against steps against seconds: scores the samplers of one trained diffus
     python recipes/compare_samplers.py outputs/ddpm-mnist-cpu --schedulers dpm_solver sde_dpm_solver \\
         --spacings karras lu trailing linspace --num_inference_steps 10 25
 
-Runs every scheduler with every number of steps and every spacing that it knows (else its own), and first the
+Runs every scheduler with every number of steps and every spacing that it knows (else its best), and first the
 reference: DDPM with all timesteps of the training. Choose one by images that training held out: `--split validation`.
 Writes a table, quality.png (FID over network evaluations), images of each. Called again it goes on and extends them.
 """
@@ -38,7 +38,7 @@ class Settings(training.ImageData):
     model_name_or_path: str | None = flag(None, "folder or Hub id of a pipeline")
     schedulers: list[str] = flag(list(diffusion.SCHEDULERS), "", some_of=diffusion.SCHEDULERS)
     num_inference_steps: list[int] = flag([10, 20, 50], "steps of each of them", "[1, inf)")
-    spacings: list[str] = flag(["karras"], "of the steps", some_of=comparison.EVERY_SPACING)
+    spacings: list[str] = flag([], "of the steps; its best if not given", some_of=comparison.EVERY_SPACING)
     reference: bool = flag(True, "also DDPM with all timesteps of the training, which takes long")
     num_samples: int = flag(1000, "images of each sampler", "[4, inf)")
     guidance_scale: float = flag(1.0, "classifier-free guidance of a conditional pipeline; 1 is none", "[0, inf)")
@@ -62,7 +62,7 @@ def main(settings: Settings) -> dict:
     generators.check_steps(max(settings.num_inference_steps), pipeline, name)
     config, most = pipeline.scheduler.config, pipeline.scheduler.config.num_train_timesteps
     asked = settings.schedulers, settings.spacings, settings.num_inference_steps
-    samplers = comparison.list_samplers(*asked, most if settings.reference else None)
+    samplers = comparison.list_samplers(*asked, most if settings.reference else None, config)
     settings = scoring.with_data_of_training(settings)
     data = load_images(settings.dataset_name, settings.data_dir, settings).compared_with(settings.split)
     classifier = scoring.load_classifier(data, settings.classifier).to(device).eval()

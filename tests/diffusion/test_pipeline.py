@@ -248,6 +248,21 @@ def test_every_spacing_is_diffusers(name):
     assert [999, 799, 599, 399, 199] in seen  # trailing
 
 
+def test_of_the_cosine_schedule_few_steps_are_spent_on_noise_alone():
+    """Its last timestep has a noise of 20,000: the levels of Karras would begin there."""
+    configs = [diffusion.train_scheduler(1000, schedule).config for schedule in ("linear", "cosine")]
+    for name in diffusion.SCHEDULERS:
+        first = [diffusion.spacings_of(name, config)[0] for config in configs]
+        assert first == (["trailing"] * 2 if name in ("ddpm", "ddim") else ["karras", "trailing"])
+        assert {*diffusion.spacings_of(name, configs[1])} == {*diffusion.SPACINGS[name]}
+    scheduler = diffusion.make_scheduler("sde_dpm_solver", configs[1])
+    scheduler.set_timesteps(10)
+    assert scheduler.timesteps.tolist() == [999, 899, 799, 699, 599, 499, 399, 299, 199, 99]
+    asked = diffusion.make_scheduler("sde_dpm_solver", configs[1], "karras")
+    asked.set_timesteps(10)
+    assert (asked.timesteps > 990).sum() >= 5
+
+
 def test_an_unknown_spacing_is_told_the_known_ones():
     config = diffusion.train_scheduler(30).config
     with pytest.raises(

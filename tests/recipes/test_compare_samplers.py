@@ -29,11 +29,11 @@ def recipe():
     return load_recipe("compare_samplers")
 
 
-def save_pipeline(folder, size=28, num_classes=0, seed=0):
+def save_pipeline(folder, size=28, num_classes=0, seed=0, schedule="linear"):
     torch.manual_seed(seed)
     settings = {"block_out_channels": [8, 8], "norm_num_groups": 4, "attention": False, "num_classes": num_classes}
     unet = diffusion.build_unet(size, 1, **settings).eval()
-    hub.save(diffusion.make_pipeline(unet, diffusion.train_scheduler(25), min(size, 28)), folder)
+    hub.save(diffusion.make_pipeline(unet, diffusion.train_scheduler(25, schedule), min(size, 28)), folder)
     return str(folder)
 
 
@@ -58,6 +58,14 @@ def compare(recipe, tmp_path):
 
 def samplers_of(results):
     return [(row["scheduler"], row["spacing"], row["num_inference_steps"]) for row in results["samplers"]]
+
+
+@pytest.mark.parametrize("schedule, best", [("linear", "karras"), ("cosine", "trailing")])
+def test_without_spacings_each_scheduler_has_its_best(schedule, best, compare, tmp_path):
+    model = save_pipeline(tmp_path / "model", schedule=schedule)
+    settings = {"schedulers": ["ddim", "sde_dpm_solver"], "num_inference_steps": [2], "reference": False}
+    results = compare(model, **settings)
+    assert sorted(samplers_of(results)) == [("ddim", "trailing", 2), ("sde_dpm_solver", best, 2)]
 
 
 def test_the_table(compare, tmp_path, capsys):

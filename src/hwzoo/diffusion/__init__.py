@@ -20,6 +20,7 @@ from .pipelines import (
     make_scheduler,
     portable,
     reverse_process,
+    spacings_of,
     train_scheduler,
     train_scheduler_of,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "q_posterior",
     "q_sample",
     "reverse_process",
+    "spacings_of",
     "portable",
     "strata",
     "train_scheduler",

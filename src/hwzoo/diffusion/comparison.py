@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from .pipelines import SCHEDULERS, SPACINGS
+from .pipelines import SCHEDULERS, SPACINGS, spacings_of
 
 EVERY_SPACING = sorted({name for names in SPACINGS.values() for name in names})
 HEADER = (
@@ -13,23 +13,24 @@ HEADER = (
 
 
 def list_samplers(
-    schedulers: Sequence[str], spacings: Sequence[str], steps: Sequence[int], reference: int | None
+    schedulers: Sequence[str], spacings: Sequence[str], steps: Sequence[int], reference: int | None, config: Any
 ) -> list[tuple[str, str, int]]:
     """
-    Every scheduler with every number of steps and every spacing of them that it knows, its own where it knows none.
+    Every scheduler with every number of steps and every spacing of them that it knows, its best where it knows none.
 
     Args:
         schedulers: some of `SCHEDULERS`.
-        spacings: some of `EVERY_SPACING`.
+        spacings: some of `EVERY_SPACING`, or none.
         steps: numbers of steps.
         reference: timesteps of the training, for DDPM with all of them; None without it.
+        config: `scheduler.config` of the pipeline.
 
     Returns:
         (scheduler, spacing, steps) of each sampler, the reference first.
     """
     samplers = [("ddpm", "trailing", reference)] if reference else []
     for scheduler in schedulers:
-        own = SPACINGS[scheduler]
+        own = spacings_of(scheduler, config)
         for spacing in [name for name in spacings if name in own] or own[:1]:
             samplers += [(scheduler, spacing, num) for num in steps]
     return list(dict.fromkeys(samplers))

@@ -12,8 +12,8 @@ from ..loading import check_all_loaded, check_finite, loading
 from ..retry import retried
 from .unet import UNetArchitecture, build_unet
 
-# Spacings of the timesteps that diffusers gives each scheduler; the first is our default. Trailing: the first timestep
-# is the last of training, whatever the number of steps (arXiv:2305.08891).
+# Spacings of the timesteps that diffusers gives each scheduler; `spacings_of` has the best first. Trailing: the first
+# timestep is the last of training, whatever the number of steps (arXiv:2305.08891).
 TIMESTEP_SPACINGS = ("trailing", "leading", "linspace")
 SPACINGS = {
     "ddpm": TIMESTEP_SPACINGS,
@@ -67,6 +67,23 @@ def train_scheduler_of(scheduler: Any) -> Any:
     return DDPMScheduler.from_config(scheduler.config)
 
 
+def spacings_of(name: str, config: Any) -> tuple[str, ...]:
+    """
+    The spacings of the steps that a sampler knows, the best first. The noise levels of Karras et al. and even steps of
+    log SNR begin at the last timestep, and that of the cosine schedule has a noise of 20,000 times the image: half of
+    20 such steps would see noise alone, so that there even steps of t come first.
+
+    Args:
+        name: of a sampler, as in `make_scheduler`.
+        config: `scheduler.config`.
+
+    Returns:
+        Those of `SPACINGS[name]`.
+    """
+    cosine = config.get("beta_schedule") == BETA_SCHEDULES["cosine"]
+    return tuple(sorted(SPACINGS[name], key=lambda spacing: cosine and spacing not in TIMESTEP_SPACINGS))
+
+
 def make_scheduler(name: str, config: Any, spacing: str | None = None) -> Any:
     """
     A scheduler to sample with, from the config of any other.
@@ -81,9 +98,9 @@ def make_scheduler(name: str, config: Any, spacing: str | None = None) -> Any:
             arXiv:2211.01095), `sde_dpm_solver` (SDE-DPM-Solver++ 2M of the same paper: the fresh noise of each step,
             as in `ddpm`, covers the errors of earlier ones) or `unipc` (arXiv:2302.04867).
         config: `scheduler.config`.
-        spacing: of the steps, one of `SPACINGS[name]`, the first when not given: `karras` has the noise levels of
-            Karras et al., arXiv:2206.00364, equation 5; `lu` even steps of log SNR (arXiv:2206.00927); `trailing`,
-            `leading` and `linspace` even steps of t (arXiv:2305.08891, table 2).
+        spacing: of the steps, one of `SPACINGS[name]`, the first of `spacings_of` when not given: `karras` has the
+            noise levels of Karras et al., arXiv:2206.00364, equation 5; `lu` even steps of log SNR (arXiv:2206.00927);
+            `trailing`, `leading` and `linspace` even steps of t (arXiv:2305.08891, table 2).
 
     Returns:
         The scheduler of diffusers; its number of steps is not set yet.
@@ -95,7 +112,7 @@ def make_scheduler(name: str, config: Any, spacing: str | None = None) -> Any:
 
     if name not in SCHEDULERS:
         raise UsageError(f"--scheduler is {name}; it must be one of {', '.join(SCHEDULERS)}")
-    spacing = SPACINGS[name][0] if spacing is None else spacing
+    spacing = spacings_of(name, config)[0] if spacing is None else spacing
     if spacing not in SPACINGS[name]:
         raise UsageError(f"--spacing is {spacing}; for {name} it must be one of {', '.join(SPACINGS[name])}")
     # Where the spacing is of noise levels, that of timesteps has no effect.
