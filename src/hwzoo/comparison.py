@@ -66,7 +66,8 @@ def list_generators(dataset_name: str) -> list[str]:
     for preset in packaged.presets():
         flags = yaml.safe_load(preset.path.read_text(encoding="utf-8")) or {}
         if preset.recipe.removeprefix("train_") in draws and flags.get("expected"):
-            found += [preset.name] if flags.get("dataset_name") == dataset_name else []
+            alone = not flags.get("model_name_or_path")  # else it needs what another preset leaves
+            found += [preset.name] if alone and flags.get("dataset_name") == dataset_name else []
     return found
 
 

@@ -149,7 +149,8 @@ def test_every_family_that_draws_images_is_compared():
     families = ["autoregressive", "ddpm", "flow", "gan", "vae", "vqvae"]
     assert comparison.list_generators("digits") == [f"{family}/digits" for family in families]
     assert {"vae/cs236", "vae/best", "ddpm/mnist_cpu"} < {*comparison.list_generators("mnist")}
-    assert "ddpm/ift6135" not in comparison.list_generators("mnist")  # never run to its end
+    # Never run to its end; needs the folder that another leaves.
+    assert not {"ddpm/ift6135", "vae/best_iwae"} & {*comparison.list_generators("mnist")}
 
 
 def row(run: str, first: float, second: float) -> dict:
