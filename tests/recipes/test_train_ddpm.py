@@ -189,6 +189,7 @@ def test_a_conditional_padded_model_is_cut_and_scored(train_ddpm, small_images, 
     card = (tmp_path / "run" / "README.md").read_text()
     for words in ("trust_remote_code=True", "conditional on one of 10 classes", "padded to 16 x 16", "guidance_scale"):
         assert words in card
+    assert card.count("= pipeline([0, 1, 2], guidance_scale=2.0, num_inference_steps=") == 2  # all steps and few
 
 
 def test_the_averaged_weights_are_saved(train_ddpm, small_images, tmp_path):
