@@ -140,7 +140,8 @@ def build(run, data, stream, architecture) -> ClassifierForImageClassification:
     mean, std = data.train.mean_and_std()
     own = {"image_mean": mean, "image_std": std, "id2label": dict(enumerate(stream.train.class_names))}
     config = ClassifierConfig(**data.image_shape, **own, num_heads=stream.num_heads, **asdict(architecture))
-    return hub.load_or_build(ClassifierForImageClassification, run.model_name_or_path, config)
+    default = ClassifierConfig(**asdict(Model()))
+    return hub.load_or_build(ClassifierForImageClassification, run.model_name_or_path, config, default=default)
 
 
 def phase_batches(run, accelerator, stream, phases) -> continual.StreamBatches:

@@ -187,7 +187,12 @@ def load_any(model_name_or_path: str, trust_remote_code: bool | None = None) -> 
 
 
 def load_or_build(
-    model_class: type[PreTrainedModel], model_name_or_path: str | None, config: PreTrainedConfig, **allowed: Collection
+    model_class: type[PreTrainedModel],
+    model_name_or_path: str | None,
+    config: PreTrainedConfig,
+    *,
+    default: PreTrainedConfig | None = None,
+    **allowed: Collection,
 ) -> PreTrainedModel:
     """
     A new model of a configuration, or, when its name is given, a trained one with a configuration of its own. Of what
@@ -197,6 +202,7 @@ def load_or_build(
         model_class: of the zoo.
         model_name_or_path: folder or Hub id; None for a new model.
         config: of a new model, and what a trained one must fit.
+        default: the configuration when nothing is asked for; that of its class when not given.
         allowed: further fields of the configuration, with the values that a trained model may have.
 
     Returns:
@@ -215,9 +221,9 @@ def load_or_build(
             if name == "num_classes" and 0 in (given, *wanted) and len(wanted) == 1:
                 told += "; it is conditional: give --conditional" if given else "; leave out --conditional"
             raise UsageError(f"--model_name_or_path {model_name_or_path}: {told}")
-    family, default, own = family_of(model), type(config)().to_dict(), model.config.to_dict()
-    decided = {"id2label", "label2id", *family.must_fit, *allowed}
-    asked = {name: value for name, value in config.to_dict().items() if value != default.get(name)}
+    family, unasked, own = family_of(model), (default or type(config)()).to_dict(), model.config.to_dict()
+    decided = {"id2label", "label2id", "image_mean", "image_std", *family.must_fit, *allowed}  # by the data
+    asked = {name: value for name, value in config.to_dict().items() if value != unasked.get(name)}
     other = {name: value for name, value in asked.items() if name not in decided and own.get(name, value) != value}
     for name in other.keys() & set(family.loss_fields):
         setattr(model.config, name, other.pop(name))
