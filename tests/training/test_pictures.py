@@ -223,6 +223,15 @@ def test_versions_stand_below_or_beside_each_other(tmp_path):
     labels = picture[: 4 * 58, : grid["left"] - 2]
     assert all((labels[row * 58 : (row + 1) * 58] < 100).any() for row in range(4))  # each row has its name
 
+    # A run's long name takes lines, as many as the row is high, and no width of the page.
+    long = {"vae/best latent_size=20 kl_warmup_steps=0 mixed_precision=no max_train_steps=12000": versions["original"]}
+    training.save_rows(long, tmp_path / "long.png", "a long name", columns=5)
+    grid = json.loads(Image.open(tmp_path / "long.png").text["Grid"])
+    labels = np.array(Image.open(tmp_path / "long.png"))[:58, : grid["left"] - 2]
+    assert (
+        grid["left"] < 400 and (labels[0] == 255).all() and (labels[-1] == 255).all() and (labels[:, 0] == 255).all()
+    )
+
     training.save_image_grid(versions, tmp_path / "columns.png", "two versions")
     shown = tiles_of(tmp_path / "columns.png", 2)
     assert torch.equal(shown[::2], first) and torch.equal(shown[1::2], second)

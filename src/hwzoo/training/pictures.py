@@ -21,6 +21,7 @@ FRAME_TIME, LAST_TIME = 250, 2000  # milliseconds that a GIF shows each picture,
 COLUMNS = 20  # images in a row of a grid
 # In pixels: the least width of an image in a grid and of a grid with its caption; letters, their lines, space around.
 TILE, PAGE, FONT, LINE, GAP = 56, 400, 13, 17, 6
+LABEL = 260  # pixels of a line of a row's label, but where it would take more lines than the row is high
 FRAME = 160  # the grey of a line around each image
 DPI = 100  # of figures
 SMALL = 8  # points, of the letters beside axes and in legends
@@ -98,7 +99,8 @@ def _page(rows: Sequence[Tensor], caption: str, row_labels: Sequence[str] = (), 
     height, width = enlarged * height, enlarged * width
     above = [_wrapped(label, font, width) for label in column_labels]
     top = GAP + LINE * max(map(len, above)) if above else 0
-    left = 2 * GAP + round(max(map(font.getlength, row_labels))) if row_labels else 0
+    beside = [_wrapped_into(height // LINE, label, font) for label in row_labels]
+    left = 2 * GAP + round(max(font.getlength(line) for lines in beside for line in lines)) if beside else 0
     bottom, right = top + len(rows) * (height + 2), max(left + columns * (width + 2), PAGE)
     below = _wrapped(caption, font, right - 2 * GAP)
 
@@ -107,9 +109,9 @@ def _page(rows: Sequence[Tensor], caption: str, row_labels: Sequence[str] = (), 
     draw = ImageDraw.Draw(page)
     for row, strip in enumerate(strips):
         page.paste(strip, (left, top + row * strip.height))
-        if row_labels:
-            place = left - GAP, top + (row + 0.5) * strip.height
-            draw.text(place, row_labels[row % len(row_labels)], "black", font, anchor="rm")
+        if beside:
+            place, lines = (left - GAP, top + (row + 0.5) * strip.height), beside[row % len(beside)]
+            draw.multiline_text(place, "\n".join(lines), "black", font, anchor="rm", align="right")
     for column, lines in enumerate(above):
         place = left + (column + 0.5) * (width + 2), GAP
         draw.multiline_text(place, "\n".join(lines), "black", font, anchor="ma", align="center")
@@ -138,6 +140,14 @@ def _wrapped(text: str, font: Any, width: float) -> list[str]:
             parts = textwrap.wrap(line, letters)
         lines += parts
     return lines
+
+
+def _wrapped_into(lines: int, label: str, font: Any) -> list[str]:
+    """A row's label in at most so many lines."""
+    label, width = " ".join(label.split()), LABEL
+    while len(wrapped := _wrapped(label, font, width)) > lines:
+        width += FONT
+    return wrapped
 
 
 def _png(page: Any) -> bytes:
