@@ -81,12 +81,22 @@ def test_the_next_commands_are_ones_that_work(tmp_path, capsys):
     assert isinstance(scope["model"], VAEModel)
 
 
-def test_a_pipeline_is_sampled_in_few_steps(tmp_path):
-    """Its own sampler takes every step of its training."""
+@pytest.mark.parametrize(
+    "told, expected",
+    [
+        ("", ("sde_dpm_solver", 25, 1.0)),
+        ("scheduler: ddim\nnum_inference_steps: 10\nguidance_scale: 1.0\n", ("ddim", 10, 1.0)),
+        ("scheduler: unipc\nnum_inference_steps: 20\nguidance_scale: 1.3\n", ("unipc", 20, 1.3)),
+    ],
+)
+def test_a_pipeline_is_sampled_as_the_run_did(told, expected, tmp_path):
+    """In few steps: its own sampler takes every step of its training."""
     for name in ("model_index.json", "samples.png"):
         (tmp_path / name).touch()
+    if told:
+        (tmp_path / "preset.yaml").write_text(told)
     for command in next_commands(tmp_path)[:2]:
         _, verb, *flags = command.split()
         (settings,) = parse_arguments([load_recipe(hwzoo_cli.commands()[verb].stem).Settings], flags)
-        assert settings.scheduler == "sde_dpm_solver" and settings.model_name_or_path == str(tmp_path)
-        assert settings.num_inference_steps == {"sample": None, "evaluate": 25}[verb]
+        assert settings.model_name_or_path == str(tmp_path)
+        assert (settings.scheduler, settings.num_inference_steps, settings.guidance_scale) == expected

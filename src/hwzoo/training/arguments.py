@@ -451,7 +451,7 @@ def _default_preset(types: list[type]) -> Path | None:
 
 def _expected(path: Path | None) -> dict[str, tuple[float, float]]:
     """The band of each test number of a preset, by name; {} where it holds none that can be read."""
-    bands = _load_preset(path).get("expected") if path is not None else None
+    bands = load_preset(path).get("expected") if path is not None else None
     try:
         return {name: (float(low), float(high)) for name, (low, high) in (bands or {}).items()}
     except (AttributeError, TypeError, ValueError):  # a stranger's preset
@@ -467,7 +467,7 @@ def expected_numbers(preset: str, types: list[type]) -> list[str]:
     Returns:
         The names of the test numbers for which it says what to expect.
     """
-    return list(_load_preset(_preset_path(preset, types)).get("expected", {}))
+    return list(load_preset(_preset_path(preset, types)).get("expected", {}))
 
 
 def recorded(path: Path) -> dict[str, Any]:
@@ -483,7 +483,7 @@ def recorded(path: Path) -> dict[str, Any]:
     Raises:
         UsageError: for a preset that cannot be read, or values that are not allowed.
     """
-    preset = _load_preset(path)
+    preset = load_preset(path)
     given = {each.name: preset.get(each.name) for each in fields(RecordedData)}
     values = {
         name: _from_beside(path, name, value) for name, value in given.items() if isinstance(value, str) and value
@@ -671,7 +671,7 @@ def _preset_path(value: str, types: list[type]) -> Path:
     raise UsageError(f"--config {value}: no such file, and no preset has this name{meant}; `hwzoo presets` lists them")
 
 
-def _load_preset(path: Path) -> dict[str, Any]:
+def load_preset(path: Path) -> dict[str, Any]:
     """The keys of a preset, every scalar as text."""
     try:
         preset = yaml.load(path.read_text(encoding="utf-8"), Loader=_PresetLoader)
@@ -688,7 +688,7 @@ def _load_preset(path: Path) -> dict[str, Any]:
 
 def _read_preset(path: Path, known: set[str]) -> list[str]:
     """The preset as command-line tokens, so that both go through the same checks."""
-    preset = _load_preset(path)
+    preset = load_preset(path)
     tokens = []
     for key, value in preset.items():
         if key in KEYS_FOR_TESTS:

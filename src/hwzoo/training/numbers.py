@@ -8,6 +8,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from .arguments import load_preset
+
 # Words and unit of the numbers of all_results.json; those that stand in none are shown by their name alone.
 WORDS = {
     "train_steps": ("optimiser steps", ""),
@@ -131,9 +133,16 @@ def next_commands(folder: Path) -> list[str]:
     if (folder / TEXTS).exists():
         commands = [f"hwzoo sample {folder}", *commands]
     if (folder / "samples.png").exists():
-        # A pipeline's own sampler takes every step of its training.
-        fast = ["", ""]
-        if (folder / "model_index.json").exists():
-            fast = [" --scheduler sde_dpm_solver", " --scheduler sde_dpm_solver --num_inference_steps 25"]
-        commands = [f"hwzoo sample {folder}{fast[0]}", f"hwzoo evaluate {folder}{fast[1]}", *commands]
+        sampler = _sampler(folder) if (folder / "model_index.json").exists() else ""
+        commands = [f"hwzoo sample {folder}{sampler}", f"hwzoo evaluate {folder}{sampler}", *commands]
     return commands
+
+
+def _sampler(folder: Path) -> str:
+    """The flags that draw as the run drew its samples; a pipeline's own sampler takes every step of its training."""
+    flags = {"scheduler": "sde_dpm_solver", "num_inference_steps": 25, "guidance_scale": 1.0}
+    record = load_preset(folder / "preset.yaml") if (folder / "preset.yaml").exists() else {}
+    flags = {name: record.get(name, value) for name, value in flags.items()}
+    if float(flags["guidance_scale"]) == 1:
+        flags.pop("guidance_scale")
+    return "".join(f" --{name} {value}" for name, value in flags.items())
