@@ -672,7 +672,18 @@ def _preset_path(value: str, types: list[type]) -> Path:
 
 
 def load_preset(path: Path) -> dict[str, Any]:
-    """The keys of a preset, every scalar as text."""
+    """
+    What stands in a preset.
+
+    Args:
+        path: of the YAML file.
+
+    Returns:
+        Its keys, every scalar as text; none of an empty file.
+
+    Raises:
+        UsageError: for a file that cannot be read, is no YAML, or has no keys at its top level.
+    """
     try:
         preset = yaml.load(path.read_text(encoding="utf-8"), Loader=_PresetLoader)
     except OSError as error:
