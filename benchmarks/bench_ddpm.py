@@ -36,6 +36,7 @@ PRESET = Path(train_ddpm.__file__).parent / "configs" / "ddpm" / "mnist_cpu.yaml
 TYPES = [train_ddpm.Run, train_ddpm.Model, train_ddpm.Method]
 RUN, ARCHITECTURE, METHOD = training.parse_arguments(TYPES, [f"--config={PRESET}"])
 BATCH = RUN.train_batch_size
+NETWORK = {name: value for name, value in asdict(ARCHITECTURE).items() if name not in ("padded_size", "patch_size")}
 PATCHES = replace(ARCHITECTURE, patch_size=2, block_out_channels=[32, 64])
 KINDS = {"recipe": (ARCHITECTURE, {"use_ema": False}), "recipe, EMA": (ARCHITECTURE, {"use_ema": True})}
 KINDS["recipe, patches"] = PATCHES, {"use_ema": False, "mixed_precision": "bf16"}
@@ -46,10 +47,7 @@ class Bare:
 
     def __init__(self, data: ImageSplits):
         self.images = data.train.images
-        network = {
-            name: value for name, value in asdict(ARCHITECTURE).items() if name not in ("padded_size", "patch_size")
-        }
-        self.unet = diffusion.build_unet(28, 1, **network).train()
+        self.unet = diffusion.build_unet(28, 1, **NETWORK).train()
         self.scheduler = diffusion.train_scheduler(1000, prediction_type="v_prediction")
         self.optimizer = torch.optim.Adam(self.unet.parameters(), lr=RUN.learning_rate, fused=True)
         self.order, self.place = torch.randperm(len(self.images)), 0

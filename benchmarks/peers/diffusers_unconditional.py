@@ -23,7 +23,7 @@ import logging
 import sys
 import tempfile
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -33,7 +33,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench_ddpm import ARCHITECTURE, BATCH, METHOD, train_ddpm
+from bench_ddpm import ARCHITECTURE, BATCH, METHOD, NETWORK, train_ddpm
 from side_by_side import images, ratio, recipe_loop, take_turns
 
 from hwzoo import diffusion
@@ -62,7 +62,7 @@ def script_steps_per_second(script: ModuleType, folder: Path, flags: list[str]) 
             self.begun = time.perf_counter()
 
         def close(self):
-            if hasattr(self, "begun") and self.n and self.n == self.total:
+            if self.n == self.total:
                 seconds.append((time.perf_counter() - self.begun) / self.n)
             super().close()
 
@@ -87,14 +87,11 @@ def main():
     datasets.disable_progress_bars()
     data = images()
     data = ImageSplits(data.name, coloured(data.train, arguments.steps * BATCH), coloured(data.test, 10))
-    network = {
-        name: value for name, value in asdict(ARCHITECTURE).items() if name not in ("padded_size", "patch_size")
-    }
     method = replace(METHOD, prediction_type="epsilon")
 
     with tempfile.TemporaryDirectory() as folder:
         unet, pictures = Path(folder, "unet"), Path(folder, "data", "train.parquet")
-        diffusion.build_unet(28, 3, **network).save_config(unet)
+        diffusion.build_unet(28, 3, **NETWORK).save_config(unet)
         pictures.parent.mkdir()
         shown = [Image.fromarray(each) for each in data.train.images.permute(0, 2, 3, 1).numpy()]
         kinds = datasets.Features({"image": datasets.Image()})
