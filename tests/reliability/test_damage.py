@@ -44,6 +44,7 @@ def damaged(path: Path, damage):
     path.unlink() if damage is None else path.write_bytes(damage(path.read_bytes()))
 
 
+@every_recipe.ONE_OF_EACH_LOOP
 def test_a_damaged_file_is_named_and_the_checkpoint_before_it_taken(recipe, straight, tmp_path, caplog):
     """Every file of a checkpoint in every way."""
     before, last = Checkpoints(straight[0] / "checkpoints").paths()[-2:]
@@ -75,6 +76,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_the_damaged_one(recipe, straig
     assert Checkpoints(tmp_path / "run" / "checkpoints").read_latest().path.name == last.name  # written anew
 
 
+@every_recipe.ONE_OF_EACH_LOOP
 @pytest.mark.parametrize("of_torch", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_pickle_in_place_of_any_file_is_not_executed(of_torch, recipe, straight, tmp_path):
     """Even where somebody has made the digests fit."""

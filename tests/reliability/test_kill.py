@@ -59,6 +59,7 @@ def test_killed_often(recipe, seed, straight, tmp_path):
     killed_and_resumed(recipe, tmp_path / "run", straight, 10, seed)
 
 
+@every_recipe.ONE_OF_EACH_LOOP
 def test_nothing_is_lost_at_any_event_of_the_second_half(recipe, straight, tmp_path):
     """Writing the last checkpoints, the model, the results, the card: nothing that was there before is lost."""
     begin, weights = straight[1] // 2, weights_of(recipe, straight[0]).read_bytes()
