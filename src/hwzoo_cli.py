@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
     else:
         given = f"{word} {rest[0]}" if word in SEVERAL else word
         close = difflib.get_close_matches(given.replace("_", " "), [*known, "presets", "push"], n=1)
-        meant = f"; did you mean {close[0]}?" if close else ""
+        meant = f" (did you mean {close[0]}?)" if close else ""
         return failed(f"{given!r} is not a command{meant}; hwzoo --help lists them")
     return 0
 

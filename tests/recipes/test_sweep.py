@@ -109,7 +109,7 @@ NAMES = ", ".join(sorted(path.stem.removeprefix("train_") for path in hwzoo_cli.
         ),
         (["vea"], "--recipe vea: it must be one of autoregressive, continual, "),
         (["nowhere/train_vae.py"], "--recipe nowhere/train_vae.py: it must be one of "),
-        (["vae", "--preset=cs237"], "--preset cs237: no such file, and no preset has this name; did you mean cs236"),
+        (["vae", "--preset=cs237"], "--preset cs237: no such file, and no preset has this name (did you mean cs236"),
         (["vae", "--axes", "test_rate"], "--axes is test_rate; it must be two numbers"),
         (["vae", "--runs", "beta=1", "beta=-1"], "--runs 'beta=-1': --beta is -1.0; it must be in "),
     ],

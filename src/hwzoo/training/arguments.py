@@ -667,7 +667,7 @@ def _preset_path(value: str, types: list[type]) -> Path:
             return found[0].path
     names = [preset.path.stem for preset in own or every] + [preset.name for preset in every]
     close = difflib.get_close_matches(value, dict.fromkeys(names), n=3)
-    meant = f"; did you mean {' or '.join(close)}?" if close else ""
+    meant = f" (did you mean {' or '.join(close)}?)" if close else ""
     raise UsageError(f"--config {value}: no such file, and no preset has this name{meant}; `hwzoo presets` lists them")
 
 
@@ -741,4 +741,4 @@ def _names(tokens: list[str]) -> set[str]:
 
 def _suggestion(name: str, known) -> str:
     close = difflib.get_close_matches(name, sorted(known), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+    return f" (did you mean {close[0]}?)" if close else ""
