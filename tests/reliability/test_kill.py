@@ -91,6 +91,20 @@ def test_a_signal_saves_and_tells_how_to_go_on(number, recipe, straight, tmp_pat
 
 
 @every_recipe.ONE_OF_EACH_LOOP
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_after_the_last_step_tells_how_to_go_on(number, recipe, straight, tmp_path):
+    """While the final files are written."""
+    ended = every_recipe.run(recipe, tmp_path / "run", signals={straight[1] - 30: number})
+    assert ended.status == 128 + number, ended.error
+    line = ended.error.splitlines()[-1]
+    assert line.startswith(f"error: stopped by {signal.Signals(number).name} after the last step")
+    assert "--resume_from_checkpoint latest" in line and "Traceback" not in ended.error
+    ended = every_recipe.run(recipe, tmp_path / "run", RESUME)
+    assert ended.status == 0, ended.error
+    assert_same_run(tmp_path / "run", straight[0])
+
+
+@every_recipe.ONE_OF_EACH_LOOP
 def test_a_second_signal_leaves_at_once(recipe, straight, tmp_path):
     for event in range(straight[1] // 3, straight[1] // 3 + 4):
         shutil.rmtree(tmp_path / "run", ignore_errors=True)

@@ -1,9 +1,11 @@
 """The last stages of a run, test and save, which are shown to work before the first step."""
 
+import contextlib
 import math
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from ..files import UNFINISHED, renewing, writing
 from .checkpoint import random_state, set_random_state
 from .journal import log_ending
 from .launch import print_results
-from .loop import FitResult
+from .loop import FitResult, Stopped
 
 REHEARSAL = UNFINISHED + "rehearsal"
 CURVES = "curves.png"  # trackers draw their own
@@ -84,17 +86,34 @@ class Ending:
 
         Raises:
             HwzooError: when a file cannot be written (those of an earlier run stay), or publishing fails.
+            Stopped: after SIGINT, SIGTERM or SIGHUP before the files stand; the last checkpoint does.
         """
-        results = fitted.results | self.test(None) | peak_memory()
+        folder, pictures = Path(run.output_dir), []
+        with _stopped_in_a_line():
+            results = fitted.results | self.test(None) | peak_memory()
+            if accelerator.is_main_process:
+                with renewing(folder) as staging:
+                    self.save(staging, results, fitted.history, None)
+                    pictures = [path.name for path in sorted(staging.glob("*.png")) if path.name != CURVES]
         if accelerator.is_main_process:
-            folder = Path(run.output_dir)
-            with renewing(folder) as staging:
-                self.save(staging, results, fitted.history, None)
-                pictures = [path.name for path in sorted(staging.glob("*.png")) if path.name != CURVES]
             log_ending(accelerator, results, [folder / name for name in pictures])
             print_results(results, folder, run.expected, self.words)
             self.publish(run)
         return FitResult(results, fitted.history)
+
+
+@contextlib.contextmanager
+def _stopped_in_a_line() -> Iterator[None]:
+    """A signal's exception, outside the loop, as one that says how to go on."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as error:
+        number = getattr(error, "code", 128 + signal.SIGINT) - 128
+        raise Stopped(
+            f"stopped by {signal.Signals(number).name} after the last step, before the results stood; "
+            "--resume_from_checkpoint latest tests and saves",
+            number,
+        ) from error
 
 
 def peak_memory() -> dict[str, float]:
