@@ -16,7 +16,7 @@ from ..files import UNFINISHED, renewing, writing
 from .checkpoint import random_state, set_random_state
 from .journal import log_ending
 from .launch import print_results
-from .loop import FitResult, Stopped
+from .loop import FitResult, Stopped, signal_of
 
 REHEARSAL = UNFINISHED + "rehearsal"
 CURVES = "curves.png"  # trackers draw their own
@@ -108,7 +108,8 @@ def _stopped_in_a_line() -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as error:
-        number = getattr(error, "code", 128 + signal.SIGINT) - 128
+        if not (number := signal_of(error)):
+            raise
         raise Stopped(
             f"stopped by {signal.Signals(number).name} after the last step, before the results stood; "
             "--resume_from_checkpoint latest tests and saves",

@@ -24,7 +24,7 @@ from ..errors import HwzooError, UsageError
 from ..files import finish, remove_unfinished, write_json, write_jsonl
 from .arguments import Flags, RunArguments, parse_arguments, save_settings
 from .launcher import launcher_settings
-from .loop import HANGUP, LAUNCHER_ENDED
+from .loop import HANGUP, LAUNCHER_ENDED, signal_of
 from .numbers import lines_of, next_commands
 from .resume import LOCK, check_output_dir
 
@@ -61,8 +61,12 @@ def _launch(main: Callable[..., Any], types: Sequence[type], description: str | 
         _follow_launcher()
         launcher = {} if {"-h", "--help"} & set(sys.argv) else launcher_settings(os.environ)
         main(*parse_arguments(list(types), description=description, launcher=launcher))
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
+    except (KeyboardInterrupt, SystemExit) as error:
+        if not (number := signal_of(error)):
+            raise
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"error: stopped by {signal.Signals(number).name}", file=sys.stderr)
+        sys.exit(128 + number)
     except Exception as error:
         if os.environ.get("HWZOO_DEBUG") == "1":
             raise
