@@ -48,7 +48,7 @@ def main(compare: Compare) -> dict:
     data = load_images(compare.dataset_name, compare.data_dir, compare)
     specs, where = (
         compare.runs or comparison.list_generators(compare.dataset_name),
-        (folder / "runs", compare.data_dir),
+        (folder / "runs", compare.data_dir, compare.dataset_name),
     )
     runs = comparison.plan(specs, compare.seeds, *where)
     wanted = {"dataset": data.name, "data": data.digest(), "num_samples": min(compare.num_samples, len(data.train))}

@@ -89,7 +89,7 @@ class Run(NamedTuple):
         return {name: value for each in self.arguments for name, value in vars(each).items()}
 
 
-def plan(specs: Sequence[str], seeds: list[int], folder: Path, data_dir: str | None) -> list[Run]:
+def plan(specs: Sequence[str], seeds: list[int], folder: Path, data_dir: str | None, dataset_name: str) -> list[Run]:
     """
     Parses all runs: what is wrong with one of them is told before hours of training.
 
@@ -98,12 +98,13 @@ def plan(specs: Sequence[str], seeds: list[int], folder: Path, data_dir: str | N
         seeds: each run is done with each of them.
         folder: for the runs' own folders.
         data_dir: of the data; None for HWZOO_DATA_DIR's.
+        dataset_name: that all are to train on.
 
     Returns:
         The runs, those of one label together.
 
     Raises:
-        UsageError: for a preset that is not there or flags that its recipe does not take.
+        UsageError: for a preset that is not there, flags that its recipe does not take, or a run on other data.
     """
     presets, runs = {each.name: each for each in packaged.presets()}, []
     for spec in specs:
@@ -118,6 +119,11 @@ def plan(specs: Sequence[str], seeds: list[int], folder: Path, data_dir: str | N
             tokens = [f"--config={preset.path}", *(f"--{key}={value}" for key, value in values.items())]
             label = " ".join([name, *(f"{key}={value}" for key, value in values.items())])
             runs += [Run(label, in_a_process(preset.recipe, tokens, data_dir), each) for each in planned]
+            if (other := runs[-1].settings["dataset_name"]) != dataset_name:
+                raise UsageError(
+                    f"--runs {spec!r} trains on {other}, not on --dataset_name {dataset_name}: add "
+                    f"dataset_name={dataset_name}"
+                )
     return runs
 
 

@@ -47,7 +47,7 @@ def test_rows_are_what_the_runs_and_their_scores_say(recipe, here, tmp_path, cap
     assert [row["run"].split()[0] for row in rows] == ["vae/digits"] * 2 + ["gan/digits"] * 2
     assert [row["seed"] for row in rows] == [0, 1, 0, 1]
     evaluate = load_recipe("evaluate_generator")
-    for run, row in zip(comparison.plan(RUNS, [0, 1], tmp_path / "out" / "runs", None), rows, strict=True):
+    for run, row in zip(comparison.plan(RUNS, [0, 1], tmp_path / "out" / "runs", None, "digits"), rows, strict=True):
         folder = run.settings["output_dir"]
         results = json.loads(Path(folder, "all_results.json").read_text())
         model = hub.load_any(folder)[1]
@@ -93,12 +93,12 @@ def test_rows_are_what_the_runs_and_their_scores_say(recipe, here, tmp_path, cap
 
 def test_a_run_in_a_process_is_the_recipe_and_tells_why_it_failed(tmp_path, monkeypatch):
     monkeypatch.setattr(comparison.subprocess, "run", lambda command, env, **pipes: warm.run(command[1:], env=env))
-    (run,) = comparison.plan(RUNS[:1], [3], tmp_path, None)
+    (run,) = comparison.plan(RUNS[:1], [3], tmp_path, None, "digits")
     results = sweep.result_of(run.main, run.arguments)
     assert results["train_steps"] == 2 and results["peak_memory"] > 100
     assert json.loads((tmp_path / run.settings["output_dir"] / "all_results.json").read_text()) == results
     assert "seed 3" in (tmp_path / run.settings["output_dir"] / "README.md").read_text()
-    (run,) = comparison.plan([f"{RUNS[0]} learning_rate=1e30"], [3], tmp_path, None)
+    (run,) = comparison.plan([f"{RUNS[0]} learning_rate=1e30"], [3], tmp_path, None, "digits")
     with pytest.raises(HwzooError, match=r"^train_vae into .* ended with status 1: error: .* the run stops"):
         sweep.result_of(run.main, run.arguments)
 
@@ -110,6 +110,7 @@ def test_a_run_in_a_process_is_the_recipe_and_tells_why_it_failed(tmp_path, monk
         ("none", "--runs 'none': there is no preset 'none'; `hwzoo presets` lists them"),
         ("vae/digits beta=-1", "--beta is -1.0; it must be in"),
         ("vae/digits seed=1", "seed is no flag of a run here"),
+        ("vae/cs236", "--runs 'vae/cs236' trains on mnist, not on --dataset_name digits: add dataset_name=digits"),
     ],
 )
 def test_what_is_wrong_is_told_before_the_first_run(spec, words, recipe, here, tmp_path):
