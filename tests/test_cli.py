@@ -132,7 +132,7 @@ def test_a_file_is_taken_before_a_preset_of_its_name(tmp_path, monkeypatch):
     [
         (["trane", "vae"], "'trane' is not a command (did you mean train "),
         (["train", "vea"], "'train vea' is not a command (did you mean train vae?); hwzoo --help lists them"),
-        (["train_vae"], "'train_vae' is not a command (did you mean train vae?"),
+        (["train_vae"], "'train_vae' is not a command (did you mean train vae?)"),
         (["quite_another"], "'quite_another' is not a command; hwzoo --help lists them"),
         (["presets", "vae"], "'vae' is not expected after presets"),
         (

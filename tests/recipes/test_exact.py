@@ -93,7 +93,7 @@ def test_the_defaults_reach_their_bands(recipe, tmp_path):
         (["bigram", "--length=6", "--num_symbols=20"], "num_symbols is 20 and length is 6; both are 2 or more"),
         (["bigram", "--num_eval_samples=10"], "--num_eval_samples is 10; it must be in [2000, inf)"),
         (["ring", "--system=ring"], "--system is given twice, as ring and by its name"),
-        (["ring", "--num_label=3"], "--num_label is not a flag of this recipe (did you mean --num_labels?"),
+        (["ring", "--num_label=3"], "--num_label is not a flag of this recipe (did you mean --num_labels?)"),
     ],
 )
 def test_one_line_and_status_two(arguments, words, recipe, command_line, tmp_path):

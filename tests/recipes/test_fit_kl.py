@@ -118,7 +118,7 @@ def test_splines_reach_the_entropy_of_the_moons(recipe, no_pictures, tmp_path):
         (["--max_train_steps=0"], "--max_train_steps is 0; it must be in [1, inf)"),
         (["--num_eval_samples=1"], "--num_eval_samples is 1; it must be in [2, inf)"),
         (["--learning_rate=nan"], "--learning_rate is nan; it must be in (0, inf)"),
-        (["--flow=planar"], "--flow is not a flag of this recipe (did you mean --flows?"),
+        (["--flow=planar"], "--flow is not a flag of this recipe (did you mean --flows?)"),
     ],
 )
 def test_one_line_and_status_two(arguments, words, recipe, command_line, tmp_path):

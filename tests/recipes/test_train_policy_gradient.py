@@ -68,7 +68,7 @@ def test_bandit_feedback_on_images_and_a_seed_of_its_own(recipe, tmp_path):
         (["--seeds", "1", "1"], "--seeds is 1 1; each may be given once"),
         (["--train_batch_size=1"], "--train_batch_size is 1; it must be in [2, inf)"),
         (["--learning_rate=0"], "--learning_rate is 0.0; it must be in (0, inf)"),
-        (["--seed=1"], "--seed is not a flag of this recipe (did you mean --seeds?"),
+        (["--seed=1"], "--seed is not a flag of this recipe (did you mean --seeds?)"),
     ],
 )
 def test_one_line_and_status_two(arguments, words, recipe, command_line, tmp_path):

@@ -317,7 +317,7 @@ def test_a_negative_number_is_a_value(value):
 
 
 def test_an_unknown_flag_suggests_the_nearest():
-    with pytest.raises(UsageError, match="--learning_rat is not a flag .* .did you mean --learning_rate"):
+    with pytest.raises(UsageError, match=r"--learning_rat is not a flag .* \(did you mean --learning_rate\?\);"):
         parse("--learning_rat", "1")
 
 
