@@ -52,6 +52,24 @@ def test_min_snr_weights_the_error_of_the_clean_image(prediction_type, batch):
     assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
+@pytest.mark.parametrize("prediction_type", diffusion.PREDICTION_TYPES)
+@pytest.mark.parametrize("schedule", diffusion.BETA_SCHEDULES)
+def test_flow_matching_weights_the_error_of_the_velocity(schedule, prediction_type, batch):
+    """Noise - x_0, as the straight line through x_s and the predicted x_0 has it."""
+    abar = diffusion.alphas_cumprod(diffusion.train_scheduler(1000, schedule))
+    given = {"prediction_type": prediction_type, "weighting": "flow_matching"}
+    loss = diffusion.diffusion_loss(network := Network(), *batch, abar, **given)
+    clean, noise, timesteps = (each.double() if each.is_floating_point() else each for each in batch)
+    signal, level = (each.sqrt().view(-1, 1, 1, 1) for each in (abar[timesteps], 1 - abar[timesteps]))
+    s = level / (signal + level)
+    noisy = signal * clean + level * noise
+    prediction = torch.full_like(clean, network.constant)
+    guess = diffusion.predicted_clean(prediction, noisy, timesteps, abar, prediction_type)
+    on_path = (1 - s) * clean + s * noise
+    velocity = (on_path - guess) / s  # the path is straight: x_s = x_0 + s velocity
+    assert loss.item() == pytest.approx((velocity - (noise - clean)).square().mean().item(), rel=1e-4)
+
+
 def test_gradients_reach_a_network(tiny_unet, batch):
     unet = tiny_unet(sample_size=4, num_classes=3)
     for weighting in diffusion.WEIGHTINGS:
@@ -63,5 +81,5 @@ def test_gradients_reach_a_network(tiny_unet, batch):
 
 
 def test_unknown_weightings_are_refused(batch):
-    with pytest.raises(ValueError, match="weighting is 'snr'; it must be one of uniform, min_snr"):
+    with pytest.raises(ValueError, match="weighting is 'snr'; it must be one of uniform, min_snr, flow_matching"):
         diffusion.diffusion_loss(Network(), *batch, ABAR, weighting="snr")

@@ -181,10 +181,9 @@ class Gaussian(torch.nn.Module):
         return ((1 - abar).sqrt() * noisy / (abar * self.std**2 + 1 - abar)).float()
 
 
-@pytest.mark.parametrize("name", diffusion.SCHEDULERS)
-def test_the_schedulers_keep_the_variance(name):
-    """The standard deviation of what is drawn, by the exact score: the fast ones keep it in 20 steps."""
-    scheduler = diffusion.train_scheduler(1000)
+def drawn_std(name, schedule):
+    """The standard deviation of what a sampler draws by the exact score of one of 0.2; the fast ones in 20 steps."""
+    scheduler = diffusion.train_scheduler(1000, schedule)
     network = Gaussian(scheduler, std=0.2)
     made = diffusion.make_scheduler(name, scheduler.config)
     made.set_timesteps(1000 if name == "ddpm" else 20)
@@ -193,15 +192,25 @@ def test_the_schedulers_keep_the_variance(name):
     noise = {"generator": generator} if name in ("ddpm", "sde_dpm_solver") else {}
     for t in made.timesteps:
         x = made.step(network(x, t), t, x, **noise).prev_sample
-    assert x.std().item() == pytest.approx(
-        0.2, abs={"ddpm": 0.005, "ddim": 0.06, "sde_dpm_solver": 0.02}.get(name, 0.013)
-    )
+    return x.std().item()
 
 
 @pytest.mark.parametrize("name", diffusion.SCHEDULERS)
+def test_the_schedulers_keep_the_variance(name):
+    allowed = {"ddpm": 0.005, "ddim": 0.06, "sde_dpm_solver": 0.02}.get(name, 0.013)
+    assert drawn_std(name, "linear") == pytest.approx(0.2, abs=allowed)
+
+
+@pytest.mark.parametrize("name", diffusion.SCHEDULERS)
+def test_of_flow_matching_even_steps_keep_it(name):
+    assert drawn_std(name, "flow_matching") == pytest.approx(0.2, abs=0.025 if name == "ddim" else 0.005)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "flow_matching"])
+@pytest.mark.parametrize("name", diffusion.SCHEDULERS)
 @pytest.mark.parametrize("prediction_type", diffusion.PREDICTION_TYPES)
-def test_every_scheduler_takes_every_prediction(name, prediction_type, conditional):
-    scheduler = diffusion.train_scheduler(30, "cosine", prediction_type)
+def test_every_scheduler_takes_every_prediction(name, prediction_type, schedule, conditional):
+    scheduler = diffusion.train_scheduler(30, schedule, prediction_type)
     conditional.scheduler = diffusion.make_scheduler(name, scheduler.config)
     assert conditional.scheduler.config.prediction_type == prediction_type
     assert torch.equal(conditional.scheduler.betas, scheduler.betas)
@@ -248,9 +257,10 @@ def test_every_spacing_is_diffusers(name):
     assert [999, 799, 599, 399, 199] in seen  # trailing
 
 
-def test_of_the_cosine_schedule_few_steps_are_spent_on_noise_alone():
-    """Its last timestep has a noise of 20,000: the levels of Karras would begin there."""
-    configs = [diffusion.train_scheduler(1000, schedule).config for schedule in ("linear", "cosine")]
+@pytest.mark.parametrize("schedule", ["cosine", "flow_matching"])
+def test_where_a_schedule_ends_in_noise_few_steps_are_spent_on_it(schedule):
+    """The last timestep has a noise of 20,000 or 1,000: the levels of Karras would begin there."""
+    configs = [diffusion.train_scheduler(1000, each).config for each in ("linear", schedule)]
     for name in diffusion.SCHEDULERS:
         first = [diffusion.spacings_of(name, config)[0] for config in configs]
         assert first == (["trailing"] * 2 if name in ("ddpm", "ddim") else ["karras", "trailing"])
@@ -260,7 +270,7 @@ def test_of_the_cosine_schedule_few_steps_are_spent_on_noise_alone():
     assert scheduler.timesteps.tolist() == [999, 899, 799, 699, 599, 499, 399, 299, 199, 99]
     asked = diffusion.make_scheduler("sde_dpm_solver", configs[1], "karras")
     asked.set_timesteps(10)
-    assert (asked.timesteps > 990).sum() >= 5
+    assert (asked.timesteps > (990 if schedule == "cosine" else 950)).sum() >= 5
 
 
 def test_an_unknown_spacing_is_told_the_known_ones():
@@ -564,8 +574,9 @@ def test_a_pipeline_of_latents_is_refused(unconditional, tmp_path):
         diffusion.load_pipeline(str(tmp_path))
 
 
-def test_training_goes_on_as_ddpm_whatever_the_pipeline_samples_with(tmp_path):
-    trained = diffusers.DDPMScheduler(num_train_timesteps=50, beta_schedule="squaredcos_cap_v2")
+@pytest.mark.parametrize("schedule", ["cosine", "flow_matching"])
+def test_training_goes_on_as_ddpm_whatever_the_pipeline_samples_with(schedule, tmp_path):
+    trained = diffusion.train_scheduler(50, schedule)
     folder = save_foreign(tmp_path, diffusers.EulerDiscreteScheduler.from_config(trained.config))
     scheduler = diffusion.train_scheduler_of(diffusion.load_pipeline(folder).scheduler)
     assert type(scheduler).__name__ == "DDPMScheduler" and scheduler.config.num_train_timesteps == 50

@@ -9,7 +9,7 @@ from diffusers import DDPMScheduler
 from hwzoo import diffusion
 
 T = 1000
-SCHEDULES = ("linear", "cosine")
+SCHEDULES = tuple(diffusion.BETA_SCHEDULES)
 
 
 def formulas(betas):
@@ -92,7 +92,7 @@ def test_closed_form_agrees_with_the_scheduler(scheduler, images):
 @pytest.mark.parametrize("prediction_type", diffusion.PREDICTION_TYPES)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_posterior_agrees_with_a_step_of_the_scheduler(schedule, prediction_type):
-    """Its step is in float32 and loses digits at small t: up to 2e-4, from t = 20 on 1e-5 (cosine, from 60 on)."""
+    """Its step is in float32 and loses digits at small t: up to 2e-4, from t = 20 on 1e-5 (the others, from 60 on)."""
     exact_from = 20 if schedule == "linear" else 60
     scheduler = diffusion.train_scheduler(T, schedule, prediction_type)
     scheduler.register_to_config(clip_sample=False)
@@ -172,3 +172,12 @@ def test_the_cosine_schedule_is_the_papers():
     f = [math.cos((t / T + 0.008) / 1.008 * math.pi / 2) ** 2 for t in range(T + 1)]
     expected = torch.tensor(f[1:], dtype=torch.float64) / f[0]
     assert (abar - expected)[:-1].abs().max() < 1e-6
+
+
+def test_the_images_of_flow_matching_lie_on_the_straight_path(images):
+    """(1 - s) x_0 + s noise for s = 1 / (T + 1), ..., T / (T + 1), but for its scale, the root of (1 - s)^2 + s^2."""
+    abar = diffusion.alphas_cumprod(diffusion.train_scheduler(T, "flow_matching"))
+    s = (torch.arange(1, T + 1, dtype=torch.float64) / (T + 1)).view(-1, 1, 1, 1)
+    x_0, eps = images
+    expected = ((1 - s) * x_0 + s * eps) / ((1 - s).square() + s.square()).sqrt()
+    torch.testing.assert_close(diffusion.q_sample(x_0, eps, torch.arange(T), abar), expected, rtol=1e-6, atol=1e-6)

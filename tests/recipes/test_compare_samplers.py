@@ -60,7 +60,9 @@ def samplers_of(results):
     return [(row["scheduler"], row["spacing"], row["num_inference_steps"]) for row in results["samplers"]]
 
 
-@pytest.mark.parametrize("schedule, best", [("linear", "karras"), ("cosine", "trailing")])
+@pytest.mark.parametrize(
+    "schedule, best", [("linear", "karras"), ("cosine", "trailing"), ("flow_matching", "trailing")]
+)
 def test_without_spacings_each_scheduler_has_its_best(schedule, best, compare, tmp_path):
     model = save_pipeline(tmp_path / "model", schedule=schedule)
     settings = {"schedulers": ["ddim", "sde_dpm_solver"], "num_inference_steps": [2], "reference": False}

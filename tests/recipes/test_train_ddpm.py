@@ -231,6 +231,18 @@ def test_every_prediction_trains(prediction_type, train_ddpm, small_images, tmp_
     assert not list(tmp_path.glob("*_0*.png")) and not (tmp_path / "training_samples.gif").exists()
 
 
+def test_flow_matching_is_kept_in_the_pipeline(train_ddpm, small_images, tmp_path):
+    settings = {"beta_schedule": "flow_matching", "loss_weighting": "flow_matching", "eval_steps": None}
+    results = run(train_ddpm, tmp_path, max_train_steps=2, **settings)
+    betas = json.loads((tmp_path / "scheduler" / "scheduler_config.json").read_text())["trained_betas"]
+    assert betas == diffusion.train_scheduler(len(betas), "flow_matching").config.trained_betas
+    assert math.isfinite(results["test_bits_per_dim"])
+    assert "timesteps of the flow matching schedule" in " ".join((tmp_path / "README.md").read_text().split())
+    on = run(train_ddpm, tmp_path / "on", max_train_steps=1, model_name_or_path=str(tmp_path), **settings)
+    assert math.isfinite(on["test_bits_per_dim"])
+    assert diffusion.load_pipeline(str(tmp_path / "on")).scheduler.config.trained_betas == betas
+
+
 def test_watching_leaves_the_training_alone(train_ddpm, small_images, tmp_path):
     """Also where the network that is tested is the one that is trained, with dropout."""
     settings = {"use_ema": False, "dropout": 0.3, "max_train_steps": 4}

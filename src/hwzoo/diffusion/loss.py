@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from .process import at, prediction_target, q_sample
 
-WEIGHTINGS = ("uniform", "min_snr")
+WEIGHTINGS = ("uniform", "min_snr", "flow_matching")
 
 
 def diffusion_loss(
@@ -37,7 +37,9 @@ def diffusion_loss(
         prediction_type: `epsilon`, `v_prediction` or `sample`; see `prediction_target`.
         weighting: of the timesteps. `uniform`: all alike, in the units of the prediction. `min_snr`: the error of x_0
             is weighted with min(SNR, snr_gamma) (Hang et al., arXiv:2303.09556, equation 9), which is min(SNR,
-            snr_gamma) / SNR of the error of the noise, and / (SNR + 1) of that of v.
+            snr_gamma) / SNR of the error of the noise, and / (SNR + 1) of that of v. `flow_matching`: the error of the
+            velocity noise - x_0 of the straight path from x_0 to the noise, at the timestep's SNR (Lipman et al.,
+            arXiv:2210.02747, equation 23 with sigma_min 0); that is 1 to 2 times the error of v.
         snr_gamma: the most weight that min_snr gives to the error of x_0.
 
     Returns:
@@ -51,9 +53,13 @@ def diffusion_loss(
     prediction = unet(noisy, timesteps, class_labels=labels, return_dict=False)[0]
     if weighting == "uniform":
         return F.mse_loss(prediction.float(), target)
-    if weighting != "min_snr":
-        raise ValueError(f"weighting is {weighting!r}; it must be one of {', '.join(WEIGHTINGS)}")
     snr = alphas_cumprod / (1 - alphas_cumprod)
+    if weighting == "min_snr":
+        wanted = snr.clamp(max=snr_gamma)
+    elif weighting == "flow_matching":
+        wanted = (snr + 1) * (alphas_cumprod.sqrt() + (1 - alphas_cumprod).sqrt()).square()
+    else:
+        raise ValueError(f"weighting is {weighting!r}; it must be one of {', '.join(WEIGHTINGS)}")
     of_clean = {"epsilon": snr, "v_prediction": snr + 1, "sample": 1}[prediction_type]
     errors = (prediction.float() - target).square().flatten(1).mean(1)
-    return (at(timesteps, snr.clamp(max=snr_gamma) / of_clean, errors) * errors).mean()
+    return (at(timesteps, wanted / of_clean, errors) * errors).mean()

@@ -25,8 +25,8 @@ SPACINGS = {
 # diffusers' names of the two solvers: of the probability flow, and of the equation with noise.
 ALGORITHM_TYPES = {"dpm_solver": "dpmsolver++", "sde_dpm_solver": "sde-dpmsolver++"}
 SCHEDULERS = tuple(SPACINGS)
-# diffusers' word for a schedule that courses call otherwise.
-BETA_SCHEDULES = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
+# diffusers' word for a schedule that courses call otherwise; of the last it knows the betas alone.
+BETA_SCHEDULES = {"linear": "linear", "cosine": "squaredcos_cap_v2", "flow_matching": "flow_matching"}
 
 
 def train_scheduler(num_train_timesteps: int, beta_schedule: str = "linear", prediction_type: str = "epsilon") -> Any:
@@ -36,8 +36,8 @@ def train_scheduler(num_train_timesteps: int, beta_schedule: str = "linear", pre
     Args:
         num_train_timesteps: T.
         beta_schedule: `linear`, from 1e-4 to 0.02 for T = 1000 (Ho et al., arXiv:2006.11239), for another T scaled by
-            1000 / T so that as little of the image is left at the end; or `cosine` (Nichol and Dhariwal,
-            arXiv:2102.09672, equation 17).
+            1000 / T so that as little of the image is left at the end; `cosine` (Nichol and Dhariwal,
+            arXiv:2102.09672, equation 17); or `flow_matching`, the straight path of `straight_path_betas`.
         prediction_type: `epsilon`, `v_prediction` or `sample`.
 
     Returns:
@@ -51,13 +51,33 @@ def train_scheduler(num_train_timesteps: int, beta_schedule: str = "linear", pre
     if num_train_timesteps < 25:
         raise ValueError(f"num_train_timesteps is {num_train_timesteps}; it must be 25 or more")
     scale = 1000 / num_train_timesteps
+    straight = beta_schedule == "flow_matching"
     return DDPMScheduler(
         num_train_timesteps=num_train_timesteps,
         beta_schedule=BETA_SCHEDULES[beta_schedule],
         beta_start=1e-4 * scale,
         beta_end=0.02 * scale,
+        trained_betas=straight_path_betas(num_train_timesteps).tolist() if straight else None,
         prediction_type=prediction_type,
     )
+
+
+def straight_path_betas(num_train_timesteps: int) -> Tensor:
+    """
+    The betas of flow matching (Lipman et al., arXiv:2210.02747, with the path of arXiv:2209.03003).
+
+    Its images are (1 - s) x_0 + s noise. Divided by the root of (1 - s)^2 + s^2 they are those of a diffusion model
+    with abar = (1 - s)^2 / ((1 - s)^2 + s^2), whose bound and samplers so hold for them too.
+
+    Args:
+        num_train_timesteps: T.
+
+    Returns:
+        (T,), float64, for s of 1 / (T + 1), 2 / (T + 1), ..., T / (T + 1).
+    """
+    s = torch.arange(num_train_timesteps + 1, dtype=torch.float64) / (num_train_timesteps + 1)
+    products = (1 - s).square() / ((1 - s).square() + s.square())
+    return 1 - products[1:] / products[:-1]
 
 
 def train_scheduler_of(scheduler: Any) -> Any:
@@ -70,8 +90,8 @@ def train_scheduler_of(scheduler: Any) -> Any:
 def spacings_of(name: str, config: Any) -> tuple[str, ...]:
     """
     The spacings of the steps that a sampler knows, the best first. The noise levels of Karras et al. and even steps of
-    log SNR begin at the last timestep, and that of the cosine schedule has a noise of 20,000 times the image: half of
-    20 such steps would see noise alone, so that there even steps of t come first.
+    log SNR begin at the last timestep, and that of the cosine schedule has a noise of 20,000 times the image, of flow
+    matching 1,000 times: half of 20 such steps would see noise alone, so that there even steps of t come first.
 
     Args:
         name: of a sampler, as in `make_scheduler`.
@@ -80,8 +100,8 @@ def spacings_of(name: str, config: Any) -> tuple[str, ...]:
     Returns:
         Those of `SPACINGS[name]`.
     """
-    cosine = config.get("beta_schedule") == BETA_SCHEDULES["cosine"]
-    return tuple(sorted(SPACINGS[name], key=lambda spacing: cosine and spacing not in TIMESTEP_SPACINGS))
+    far = config.get("beta_schedule") in (BETA_SCHEDULES["cosine"], BETA_SCHEDULES["flow_matching"])
+    return tuple(sorted(SPACINGS[name], key=lambda spacing: far and spacing not in TIMESTEP_SPACINGS))
 
 
 def make_scheduler(name: str, config: Any, spacing: str | None = None) -> Any:
