@@ -73,6 +73,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(recipe, 
     assert ended.status == 0, ended.error
 
 
+@every_recipe.ONE_OF_EACH_LOOP
 def test_a_resumed_run_in_another_folder_has_all_of_it(recipe, straight, tmp_path):
     step = (15 if recipe == "train_continual" else every_recipe.STEPS) - every_recipe.INTERVAL
     half = stopped_at(straight[0], step, tmp_path / "half")

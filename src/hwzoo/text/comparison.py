@@ -63,6 +63,7 @@ class PromptComparison:
     train_runtime: dict[str, float] = field(default_factory=dict)
     watched: list[dict] = field(default_factory=list)
     distances: list[dict] = field(default_factory=list)
+    _encoded: dict[tuple, list[dict[str, Tensor]]] = field(default_factory=dict, repr=False)
 
     def train(
         self, name: str, network: nn.Module, contexts: Sequence[str], targets: Sequence[str], steps: int, rate: float,
@@ -81,7 +82,11 @@ class PromptComparison:
             before_step: as of `tune`.
         """
         seq2seq = network.config.is_encoder_decoder
-        rows = encode(self.tokenizer, contexts, targets, seq2seq, max_source_length=self.max_source_length)
+        asked = (tuple(contexts), tuple(targets), seq2seq)
+        if asked not in self._encoded:  # else of the network before: seconds for thousands of texts
+            rows = encode(self.tokenizer, contexts, targets, seq2seq, max_source_length=self.max_source_length)
+            self._encoded = {asked: rows}
+        rows = self._encoded[asked]
         started = time.perf_counter()
         tune(
             network, rows, self.tokenizer.pad_token_id, steps=steps, learning_rate=rate, batch_size=self.batch_size,
