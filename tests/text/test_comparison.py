@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from transformers import ByT5Tokenizer, T5Config
 
 from hwzoo import text, training
 from hwzoo.errors import UsageError
@@ -24,6 +25,20 @@ WITHOUT_TASKS = text.TextSplits("plain", [example("fox", "")], [], [example("cat
 def empty() -> PromptComparison:
     sizes = dict.fromkeys(("seed", "batch_size", "eval_batch_size", "max_source_length", "max_new_tokens"), 1)
     return PromptComparison(None, [], **sizes)
+
+
+def test_pairs_are_encoded_once_for_all_that_train_on_them(monkeypatch):
+    encoded, trained = [], []
+    network = torch.nn.Linear(1, 1)
+    network.config = T5Config()
+    monkeypatch.setattr(comparison, "encode", lambda tokenizer, *pairs, **_: encoded.append(pairs) or [{"of": pairs}])
+    monkeypatch.setattr(comparison, "tune", lambda network, rows, *_, **__: trained.append(rows))
+    compared = empty()
+    compared.tokenizer = ByT5Tokenizer()
+    for name, contexts in (("base", ["x"]), ("lora", ["a"]), ("full", ["a"])):
+        compared.train(name, network, contexts, ["b"], 1, 0.1)
+    assert encoded == [(["x"], ["b"], True), (["a"], ["b"], True)]
+    assert trained == [[{"of": encoded[index]}] for index in (0, 1, 1)]
 
 
 def test_the_prompts_in_words():

@@ -2,6 +2,7 @@
 
 import gc
 import math
+import signal
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from hwzoo.training import (
     fit,
     mean_over,
 )
+from hwzoo.training.loop import signal_of
 
 
 class Numbers:
@@ -326,3 +328,15 @@ def test_imports_are_not_searched_for_garbage_while_it_trains(unfrozen, tmp_path
     gc.freeze()  # a program's own, which stays
     train(tmp_path / "c")
     assert gc.get_freeze_count() > 1000
+
+
+@pytest.mark.parametrize(
+    ("error", "number"),
+    [
+        (KeyboardInterrupt(), signal.SIGINT), (SystemExit(128 + signal.SIGTERM), signal.SIGTERM), (SystemExit(2), 0),
+        (SystemExit(), 0), (SystemExit("words"), 0), (SystemExit(255), 0),
+    ],
+)  # fmt: skip
+def test_of_an_exit_only_signals_have_a_number(error, number):
+    """255 is no signal, though it lies above 128."""
+    assert signal_of(error) == number

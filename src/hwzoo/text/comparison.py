@@ -63,7 +63,7 @@ class PromptComparison:
     train_runtime: dict[str, float] = field(default_factory=dict)
     watched: list[dict] = field(default_factory=list)
     distances: list[dict] = field(default_factory=list)
-    _encoded: dict[tuple, list[dict[str, Tensor]]] = field(default_factory=dict, repr=False)
+    _encoded: dict[tuple, list[dict[str, Tensor]]] = field(default_factory=dict, init=False, repr=False)
 
     def train(
         self, name: str, network: nn.Module, contexts: Sequence[str], targets: Sequence[str], steps: int, rate: float,

@@ -47,7 +47,7 @@ class Stopped(HwzooError):
 def signal_of(error: BaseException) -> int:
     """The number of the signal that raised a KeyboardInterrupt or, by `launch`, a SystemExit; else 0."""
     status = 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else getattr(error, "code", 0)
-    return status - 128 if isinstance(status, int) and status > 128 else 0
+    return status - 128 if isinstance(status, int) and status - 128 in {*signal.Signals} else 0
 
 
 @dataclass
