@@ -69,11 +69,13 @@ FLAGS = {
         --config_dropout_rate 0.1 --max_eval_samples 8 --max_predict_samples 8 --generation_max_new_tokens 4
         --compounds_per_word 0""",
 }
-# What the loop alone decides: by default for the frame's and for that of transformers, for every recipe in the slow
-# tests.
+# By default the recipe that is read first, in the long tests each.
+ALL = [name if name == "train_vae" else pytest.param(name, marks=pytest.mark.long) for name in FLAGS]
+# What the loop alone decides: in the long tests for the frame's and that of transformers, in the slow ones for each.
 ONE_OF_EACH_LOOP = pytest.mark.parametrize(
     "recipe",
-    [name if name in ("train_vae", "train_t5") else pytest.param(name, marks=pytest.mark.slow) for name in FLAGS],
+    ["train_vae", pytest.param("train_t5", marks=pytest.mark.long)]
+    + [pytest.param(name, marks=pytest.mark.slow) for name in FLAGS if name not in ("train_vae", "train_t5")],
 )
 WEIGHTS = {"train_ddpm": "unet/diffusion_pytorch_model.safetensors"}
 # What an event is: a step of an optimiser, and each change of a file below the output folder, just before it happens,

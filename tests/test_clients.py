@@ -152,7 +152,14 @@ NEEDS_NEWEST_TORCH = "flow", "autoregressive", "VQ-VAE", "text VAE"
 OLD_TORCH = Version(torch.__version__) < Version("2.13")
 
 
-@pytest.mark.parametrize(("call", "column", "cell"), [each for each in CELLS if each[0] in CALLS])
+@pytest.mark.parametrize(
+    ("call", "column", "cell"),
+    [
+        pytest.param(*each, marks=pytest.mark.long if "export" in each[0] and each[1] != "VAE" else ())
+        for each in CELLS
+        if each[0] in CALLS
+    ],
+)
 def test_a_cell_says_what_the_call_does(call, column, cell, tmp_path):
     if OLD_TORCH and "torch.export" in call and column in NEEDS_NEWEST_TORCH:
         pytest.skip("docs/clients.md is of the newest torch")
@@ -166,6 +173,7 @@ def test_a_cell_says_what_the_call_does(call, column, cell, tmp_path):
         assert words in str(error.value)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(OLD_TORCH, reason="docs/clients.md is of the newest torch")
 @pytest.mark.parametrize("column", ["flow", pytest.param("autoregressive", marks=pytest.mark.slow)])
 def test_flow_and_autoregressive_are_traced(column):

@@ -100,11 +100,17 @@ def commands() -> dict[str, set[str]]:
 
 COMMANDS = commands()
 NAMES = [command.split()[0] for command in COMMANDS]
-# By default each recipe once; the others at their turn among the slow ones.
-RUNS = [
-    command if name not in NAMES[:index] else pytest.param(command, marks=pytest.mark.slow)
-    for index, (command, name) in enumerate(zip(COMMANDS, NAMES, strict=True))
-]
+DEFAULT = ("train_vae", "train_continual", "train_policy_gradient", "estimate_divergence")
+
+
+def mark_of(index: int):
+    """By default few recipes, in the long tests each recipe once, among the slow ones each command."""
+    if NAMES[index] in NAMES[:index]:
+        return pytest.mark.slow
+    return () if NAMES[index] in DEFAULT else pytest.mark.long
+
+
+RUNS = [pytest.param(command, marks=mark_of(index), id=command) for index, command in enumerate(COMMANDS)]
 
 
 @pytest.fixture

@@ -526,6 +526,7 @@ def test_the_later_command_is_the_whole_one(server, tmp_path, capsys):
     assert hub.main(shlex.split(later)[3:]) == 0 and sent(server) == A_RUN | {"notes.txt"}
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_it_at_once_in_one_line(server, tmp_path):
     """Also while threads send large files, which an exception would wait for."""
     folder = a_run(tmp_path / "run", **{f"model-{part}.safetensors": f"weights {part}" for part in range(8)})

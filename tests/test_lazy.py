@@ -19,6 +19,7 @@ assert "ddpm" in hwzoo.diffusion.SCHEDULERS
 """
 
 
+@pytest.mark.long
 def test_they_are_there_and_not_before_they_are_asked_for():
     ended = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr

@@ -37,6 +37,7 @@ def test_a_notebook_is_kept_without_outputs(path):
     assert code and all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
 
 
+@pytest.mark.long
 def test_the_tour_is_run_as_it_stands(tmp_path):
     folder = tmp_path / "tour"
     environment = os.environ | {"TOUR_FOLDER": str(folder), "TOUR_STEPS": "20"}

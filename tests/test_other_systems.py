@@ -43,9 +43,12 @@ MORE = {
         "--loss_weighting min_snr --scheduler ddim"
     ],
 }
-# Recipe, flags, and whether the run is resumed too: by default the frame's and that of transformers' trainer.
+# Recipe, flags, and whether the run is resumed too: the frame's and that of transformers' trainer.
 RESUMED = ("train_vae", "train_t5")
-CASES = [pytest.param(recipe, flags, recipe in RESUMED, id=recipe) for recipe, flags in FLAGS.items()]
+CASES = [
+    pytest.param(recipe, flags, recipe in RESUMED, id=recipe, marks=() if recipe == "train_vae" else pytest.mark.long)
+    for recipe, flags in FLAGS.items()
+]
 FURTHER = {f"{recipe}-resumed": (recipe, FLAGS[recipe], True) for recipe in FLAGS if recipe not in RESUMED}
 FURTHER |= {
     f"{recipe}-{index}": (recipe, CONTINUAL * (recipe == "train_continual") + each, False)
@@ -115,6 +118,7 @@ def test_a_recipe_trains_on_a_device_without_float64_and_on_windows(
         }
 
 
+@pytest.mark.long
 def test_what_draws_and_scores_does_without_float64_and_on_windows(without_float64, tmp_path):
     """Every sampler, and the scores of a classifier."""
     recipe_runs.save_classifier(tmp_path / "classifier")

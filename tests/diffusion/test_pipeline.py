@@ -385,6 +385,7 @@ torch.save(images, again + "/images.pt")
 """
 
 
+@pytest.mark.long
 def test_it_loads_where_hwzoo_is_not_installed(tiny_unet, tmp_path):
     pipeline = diffusion.make_pipeline(tiny_unet(num_classes=3), diffusion.train_scheduler(30), image_size=6)
     hub.save(pipeline, tmp_path / "model")

@@ -184,6 +184,7 @@ def test_counting_is_maximum_likelihood():
     assert math.isclose(bigram.probabilities(counted, 3).sum().item(), 1)
 
 
+@pytest.mark.long
 def test_languages_are_learned_and_counting_is_best():
     settings = {"num_train_samples": 50_000, "steps": 150, "batch_size": 64, "learning_rate": 0.03}
     found = adversarial.learn_a_language(0, 3, 3, **settings)

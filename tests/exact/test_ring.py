@@ -92,6 +92,7 @@ def test_long_rings_do_not_overflow():
     assert ring.log_partition(100_000, 3.0).item() == pytest.approx(300_762.5172, abs=1e-3)
 
 
+@pytest.mark.long
 def test_gibbs_sampling_reaches_the_law():
     truth = ring.log_prob(ring.rings(5)).exp()
     chance = exact.variation_by_chance(truth, 100_000)

@@ -1,9 +1,9 @@
 """Who may import whom: the house is read, not run."""
 
 import ast
-import copy
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -53,7 +53,7 @@ def violations(path: Path, source: str) -> list[str]:
     if path.parts[:2] == ("src", "hwzoo"):
         found += in_package(path, tree)
     if path.parts[0] == "src" and path.name in LIGHT:
-        names = {root(name) for name in imported(at_import(tree), path)} - sys.stdlib_module_names
+        names = {root(name) for name in imported(tree, path, at_import)} - sys.stdlib_module_names
         found += [f"imports {name} at its own import" for name in sorted(names)]
     if path.parts[:3] == ("src", "hwzoo", "models") and len(path.parts) == 5:
         found += in_model_folder(path, tree, FOR_MODELS)
@@ -66,10 +66,10 @@ def violations(path: Path, source: str) -> list[str]:
     return [f"{path}: {violation}" for violation in found]
 
 
-def imported(tree: ast.AST, path: PurePosixPath) -> list[str]:
+def imported(tree: ast.AST, path: PurePosixPath, walk=ast.walk) -> list[str]:
     """Full names of the modules that a file imports and of the names that it takes out of them."""
     names = []
-    for node in ast.walk(tree):
+    for node in walk(tree):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -86,7 +86,7 @@ def in_package(path: PurePosixPath, tree: ast.AST) -> list[str]:
     allowed |= {each.stem for each in (REPOSITORY / "src" / "hwzoo").iterdir()} if own in APPLICATIONS else set()
     at_once, later = allowed, allowed | (FOR_TABLE if path == TABLE else set())
     found = ["asserts" for node in ast.walk(tree) if isinstance(node, ast.Assert)]
-    first = set(imported(at_import(tree), path))
+    first = set(imported(tree, path, at_import))
     for name in imported(tree, path):
         parts = name.split(".")
         if parts[0] == "hwzoo" and (len(parts) == 1 or parts[1] not in (at_once if name in first else later)):
@@ -94,7 +94,7 @@ def in_package(path: PurePosixPath, tree: ast.AST) -> list[str]:
     slow = SLOW - FOR_PIPELINES if is_pipeline(path) else SLOW
     if path.as_posix() in SCRIPTS:
         slow = set()
-    found += [f"imports {name} at its own import" for name in imported(at_import(tree), path) if root(name) in slow]
+    found += [f"imports {name} at its own import" for name in imported(tree, path, at_import) if root(name) in slow]
     return found
 
 
@@ -131,16 +131,12 @@ def root(name: str) -> str:
     return name.split(".")[0]
 
 
-def at_import(tree: ast.Module) -> ast.Module:
+def at_import(tree: ast.AST) -> Iterator[ast.AST]:
     """What runs when a module is imported: all but the bodies of functions."""
-
-    class WithoutFunctions(ast.NodeTransformer):
-        def visit_FunctionDef(self, node):
-            return None
-
-        visit_AsyncFunctionDef = visit_FunctionDef
-
-    return WithoutFunctions().visit(copy.deepcopy(tree))
+    yield tree
+    for node in ast.iter_child_nodes(tree):
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield from at_import(node)
 
 
 def test_the_house_keeps_its_rules():

@@ -69,7 +69,7 @@ class Labelled(nn.Module):
 
 
 @models
-@pytest.mark.parametrize("strict", [False, True], ids=["", "strict"])
+@pytest.mark.parametrize("strict", [False, pytest.param(True, marks=pytest.mark.long)], ids=["", "strict"])
 def test_forward_exports_with_a_batch_of_any_size(name, strict):
     model = build(name)
     inputs = inputs_of(model, SIZES[0])
@@ -97,9 +97,9 @@ def test_sample_exports_with_a_batch_of_any_size(name, training):
 
 
 # Tracing takes up to 15 seconds a model, the compiler of inductor a minute and more.
-QUICK = {("vae", "aot_eager"), ("classifier", "aot_eager")}
+QUICK = {("vae", "aot_eager"): pytest.mark.long, ("classifier", "aot_eager"): ()}
 GRAPHS = [
-    pytest.param(name, backend, marks=() if (name, backend) in QUICK else pytest.mark.slow)
+    pytest.param(name, backend, marks=QUICK.get((name, backend), pytest.mark.slow))
     for backend in ("aot_eager", "inductor")
     for name in MODELS
 ]

@@ -281,7 +281,9 @@ def some_labels(model, num):
 
 
 @priors
-@pytest.mark.parametrize(("size", "codes"), [(2, 1), (4, 4)], ids=["2 x 2", "4 x 4"])
+@pytest.mark.parametrize(
+    ("size", "codes"), [(2, 1), pytest.param(4, 4, marks=pytest.mark.long)], ids=["2 x 2", "4 x 4"]
+)
 def test_all_images_together_have_a_bound_of_probability_1_at_most(kind, size, codes):
     model = small_model(image_size=size, hidden_sizes=[8], codebook_size=3, **kind)
     images = all_images(size)
@@ -368,6 +370,7 @@ def test_the_search_is_that_by_hand(kind, num_nearest, monkeypatch):
     assert moved > 2
 
 
+@pytest.mark.long
 @priors
 def test_the_searched_bound_is_tighter_and_a_bound(kind):
     model = small_model(image_size=4, hidden_sizes=[8], codebook_size=3, **kind)  # 4 codes

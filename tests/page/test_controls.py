@@ -559,6 +559,7 @@ def test_a_call_is_cancelled_by_its_visitor_alone(entries):
     assert len(jobs) == 0 and not entry.lock.locked()
 
 
+@pytest.mark.long
 def test_visitors_at_once_get_what_they_would_get_alone(entries):
     """Each call has its own generator; torch's global one is not touched."""
     names, found = ["vae", "gan", "autoregressive"], {}

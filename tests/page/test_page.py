@@ -50,6 +50,7 @@ def visitor(served):
     return Visitor(served[0])
 
 
+@pytest.mark.long
 def test_what_a_visitor_draws_is_what_the_model_samples(served, visitor):
     (draw,) = visitor.calls("Draw")
     assert visitor.defaults(draw) == [8, 0]

@@ -804,6 +804,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
+@pytest.mark.long
 def test_a_finished_run_is_not_overwritten_unasked(train_vae, command_line, tmp_path):
     assert small(train_vae, command_line, tmp_path)[0] == 0
     before = snapshot(tmp_path)
@@ -938,6 +939,7 @@ def test_an_output_folder_that_cannot_be_made_is_named(train_vae, command_line, 
     assert status == 1 and f"--output_dir {tmp_path / 'file' / 'run'} cannot be written" in error
 
 
+@pytest.mark.long
 def test_a_full_disk_leaves_the_checkpoint_before_it(train_vae, command_line, monkeypatch, tmp_path):
     assert small(train_vae, command_line, tmp_path)[0] == 0
     before = snapshot(tmp_path)
@@ -1000,6 +1002,7 @@ OFFLINE = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name",
     [
@@ -1049,6 +1052,7 @@ def test_a_classifier_is_not_taken_by_the_name_of_a_folder(command_line, tmp_pat
     assert not (tmp_path / "output").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("recipe", "size"), [("train_vae", 2**63 - 1), ("train_gan", 10**12), ("train_ddpm", 10**12), ("train_t5", 10**12)]
 )

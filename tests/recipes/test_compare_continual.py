@@ -25,6 +25,7 @@ def test_a_wrong_run_is_told_before_any_is_started(compare, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_tables_pictures_and_no_run_twice(compare, tmp_path, monkeypatch):
     settings = {"runs": RUNS, "seeds": [0, 1], "output_dir": str(tmp_path)}
     train, started = compare.train_continual.main, []

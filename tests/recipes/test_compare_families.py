@@ -38,6 +38,7 @@ def here(monkeypatch) -> list[str]:
     return begun
 
 
+@pytest.mark.long
 def test_rows_are_what_the_runs_and_their_scores_say(recipe, here, tmp_path, capsys):
     second = save_classifier(tmp_path / "second", num_labels=10)
     asked = {"runs": RUNS, "seeds": [0, 1], "num_samples": 60, "second_classifier": second}
@@ -91,6 +92,7 @@ def test_rows_are_what_the_runs_and_their_scores_say(recipe, here, tmp_path, cap
         recipe.main(recipe.Compare(**asked | {"num_samples": 61}, output_dir=str(tmp_path / "out")))
 
 
+@pytest.mark.long
 def test_a_run_in_a_process_is_the_recipe_and_tells_why_it_failed(tmp_path, monkeypatch):
     monkeypatch.setattr(comparison.subprocess, "run", lambda command, env, **pipes: warm.run(command[1:], env=env))
     (run,) = comparison.plan(RUNS[:1], [3], tmp_path, None, "digits")

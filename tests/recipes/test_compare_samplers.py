@@ -143,6 +143,7 @@ def test_a_sampler_is_chosen_by_images_that_were_held_out(compare, tmp_path):
     assert row["test_fid"] == pytest.approx(metrics.frechet_distance(features, held_out), rel=1e-4)
 
 
+@pytest.mark.long
 def test_what_is_done_is_not_done_again(compare, recipe, monkeypatch, tmp_path):
     model, drawn, draw = save_pipeline(tmp_path / "model"), [], generators.draw
 

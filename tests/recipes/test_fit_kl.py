@@ -73,6 +73,7 @@ def test_what_a_run_leaves(recipe, tmp_path, capsys):
     assert "even mixture, forward: mean" in printed and "the other way: inf" in printed
 
 
+@pytest.mark.long
 def test_the_seed_decides(recipe, no_pictures, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         run(recipe, tmp_path / name, seed=seed, flows=["planar"], targets=["eight"])
@@ -81,6 +82,7 @@ def test_the_seed_decides(recipe, no_pictures, tmp_path):
     assert first["plane"] != other["plane"]
 
 
+@pytest.mark.long
 def test_forward_covers_and_reverse_drops(recipe, no_pictures, tmp_path):
     """Three hundred steps of a planar flow on eight modes: what each direction is known for."""
     settings = {"max_train_steps": 300, "train_batch_size": 128, "num_eval_samples": 2_000, "learning_rate": 1e-2}

@@ -236,7 +236,18 @@ def test_every_flag_that_names_a_model_is_tried():
     assert found - {("page", "models")} == CASES.keys() and trusting == SERVES  # see the last test
 
 
-@pytest.mark.parametrize("recipe, flag, kind", [(*key, kind) for key, (_, kinds) in CASES.items() for kind in kinds])
+OTHERS_OF_TEXTS = ("explore_sampling", "compare_summaries", "classify_by_prompt", "compare_prompts")
+
+
+# Of the recipes of texts one by default.
+@pytest.mark.parametrize(
+    "recipe, flag, kind",
+    [
+        pytest.param(*key, kind, marks=pytest.mark.long if key[0] in OTHERS_OF_TEXTS else ())
+        for key, (_, kinds) in CASES.items()
+        for kind in kinds
+    ],
+)
 def test_code_of_a_stranger_runs_by_the_flag_alone(recipe, flag, kind, strangers, command_line, tmp_path):
     torch.manual_seed(0)
     given = {name: tmp_path / name for name in ("pairs", "vae", "gan", "ddpm", "classifier")}

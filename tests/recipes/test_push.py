@@ -254,6 +254,7 @@ def check(case: Case, folder: Path, server: LoopbackHub, status: int, said: str)
         assert errors[0].endswith(f"; {folder} is safe, push it later (twice does no harm): {later}")
 
 
+@pytest.mark.long
 def test_faults_are_told_in_one_line_and_lose_nothing(pictures, tmp_path):
     folders = {name: tmp_path / f"run {number}" for number, name in enumerate(EVERY_DAY)}
     commands = {name: [case.token, command(case, pictures, folders[name])] for name, case in EVERY_DAY.items()}
@@ -346,6 +347,7 @@ def test_a_push_that_fails_comes_after_the_results_are_safe(train_vae, command_l
     assert all((tmp_path / name).stat().st_size for name in PUSHED)
 
 
+@pytest.mark.long
 def test_training_goes_on_from_a_trained_model(train_vae, command_line, tmp_path):
     assert command_line(train_vae, f"--output_dir={tmp_path / 'first'}", *SMALL)[0] == 0
     more = [f"--model_name_or_path={tmp_path / 'first'}", "--max_train_steps=200", *SMALL[1:]]

@@ -102,6 +102,7 @@ def test_what_a_run_leaves(train_autoregressive, tmp_path, capsys):
     assert not list(tmp_path.glob(".unfinished*"))
 
 
+@pytest.mark.long
 def test_its_samples_are_scored_as_evaluate_generator_does(train_autoregressive, no_pictures, tmp_path):
     run(train_autoregressive, tmp_path, num_test_samples=30, eval_batch_size=20, temperature=0.5, conditional=True)
     scored_as_evaluate_generator_does(tmp_path, 30)
@@ -114,6 +115,7 @@ def test_training_learns(train_autoregressive, no_pictures, tmp_path):
     assert before > 500 and after < 350
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -135,6 +137,7 @@ def test_every_kind_of_model_trains_and_loads(settings, words, train_autoregress
     assert all(each in card for each in words)
 
 
+@pytest.mark.long
 def test_pictures_of_a_conditional_model_show_each_class(train_autoregressive, no_pictures, tmp_path):
     run(train_autoregressive, tmp_path, conditional=True)
     model = AutoModel.from_pretrained(tmp_path)
@@ -143,6 +146,7 @@ def test_pictures_of_a_conditional_model_show_each_class(train_autoregressive, n
     assert torch.equal(tiles_of(tmp_path / "samples.png", columns=20), (expected * 255).to(torch.uint8))
 
 
+@pytest.mark.long
 def test_colour_images_train(train_autoregressive, tmp_path):
     flags = {"dataset_name": str(colour_pictures(tmp_path / "pictures")), "binarization": "none", "patch_size": 2}
     for name, network in (
@@ -154,6 +158,7 @@ def test_colour_images_train(train_autoregressive, tmp_path):
         assert tiles_of(tmp_path / name / "completions.png", 8).shape == (6 * 8, 8, 8, 3)
 
 
+@pytest.mark.long
 def test_stopped_and_resumed_equals_uninterrupted(train_autoregressive, no_pictures, tmp_path):
     everything = {"gradient_accumulation_steps": 2, "max_grad_norm": 50.0, "conditional": True, "lr_warmup_steps": 3}
     everything |= {"checkpointing_steps": 3, "checkpoints_total_limit": 4, "max_train_steps": 12}
@@ -163,6 +168,7 @@ def test_stopped_and_resumed_equals_uninterrupted(train_autoregressive, no_pictu
     same_run(tmp_path / "straight", folder, 12)
 
 
+@pytest.mark.long
 def test_two_processes_equal_one(train_autoregressive, no_pictures, tmp_path):
     settings = SMALL | {"max_train_steps": 20, "logging_steps": 1, "eval_batch_size": 40, "conditional": True}
     one, two = by_one_and_by_two(train_autoregressive, types_of(train_autoregressive), tmp_path, settings)
@@ -173,6 +179,7 @@ def test_two_processes_equal_one(train_autoregressive, no_pictures, tmp_path):
         assert first[name] == pytest.approx(second[name], rel=1e-3), name
 
 
+@pytest.mark.long
 def test_a_trained_model_is_tested_without_training(train_autoregressive, no_pictures, tmp_path):
     before = run(train_autoregressive, tmp_path / "a")
     flags = {"max_train_steps": 0, "model_name_or_path": str(tmp_path / "a"), "num_attention_heads": 4}

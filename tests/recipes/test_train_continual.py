@@ -353,6 +353,7 @@ def test_killed_and_resumed_equals_uninterrupted(train_continual, no_pictures, t
     same_weights(tmp_path / "straight", tmp_path / "killed")
 
 
+@pytest.mark.long
 def test_two_processes_equal_one(train_continual, no_pictures, tmp_path):
     common = {
         "stream": "permuted", "scenario": "class", "hidden_sizes": [16], "logging_steps": 1, "eval_batch_size": 40,

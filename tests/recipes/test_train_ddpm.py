@@ -173,6 +173,7 @@ def test_what_a_run_leaves(train_ddpm, tmp_path, capsys):
     assert not list(tmp_path.glob(".unfinished*"))
 
 
+@pytest.mark.long
 def test_a_conditional_padded_model_is_cut_and_scored(train_ddpm, small_images, tmp_path):
     classifier = save_classifier(tmp_path / "classifier", image_size=12)
     scoring = {"classifier": classifier, "num_test_samples": 25, "eval_batch_size": 10}
@@ -306,6 +307,7 @@ def test_a_trained_model_goes_on_and_is_tested(train_ddpm, small_images, tmp_pat
 # Resume
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("settings", [{}, EVERYTHING], ids=["plain", "everything"])
 def test_interrupted_and_resumed_equals_uninterrupted(settings, train_ddpm, small_images, monkeypatch, tmp_path):
     settings = settings | {"max_train_steps": 7}

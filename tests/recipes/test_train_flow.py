@@ -160,6 +160,7 @@ def test_pictures_of_a_conditional_model_show_each_class(train_flow, no_curves, 
         assert torch.equal(lines[label, 0], own[0]) and torch.equal(lines[label, -1], own[-1])
 
 
+@pytest.mark.long
 def test_colour_images_train(train_flow, no_curves, tmp_path):
     flags = {"dataset_name": str(colour_pictures(tmp_path / "pictures")), "prior": "logistic"}
     for network in ("glow", "realnvp", "nice"):
@@ -188,6 +189,7 @@ def test_actnorm_is_set_once_and_stays_through_a_resume(train_flow, no_curves, t
     same_run(tmp_path / "straight", folder, 12)
 
 
+@pytest.mark.long
 def test_two_processes_equal_one(train_flow, no_curves, tmp_path):
     settings = SMALL | {"max_train_steps": 20, "logging_steps": 1, "eval_batch_size": 40, "conditional": True}
     one, two = by_one_and_by_two(train_flow, types_of(train_flow), tmp_path, settings)
@@ -201,6 +203,7 @@ def test_two_processes_equal_one(train_flow, no_curves, tmp_path):
         torch.testing.assert_close(states[0][name], states[1][name], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.long
 def test_a_trained_model_is_tested_without_training_and_goes_on(train_flow, no_curves, tmp_path):
     before = run(train_flow, tmp_path / "a")
     flags = {"model_name_or_path": str(tmp_path / "a"), "hidden_size": 6}

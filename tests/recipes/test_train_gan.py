@@ -207,6 +207,7 @@ def test_networks_are_built_as_asked(train_gan, no_curves, tmp_path):
     assert {name: getattr(config, name) for name in expected} == expected
 
 
+@pytest.mark.long
 def test_a_game_between_the_two_is_played(train_gan, no_curves, tmp_path):
     """The discriminator learns, and the generator against it: its samples are dark and light where digits are."""
     sizes = {"generator_hidden_size": 64, "generator_channels": [16, 16], "discriminator_hidden_size": 32}
@@ -278,6 +279,7 @@ def test_watching_leaves_the_training_alone(train_gan, no_curves, tmp_path):
     same_weights(tmp_path / "a", tmp_path / "b")
 
 
+@pytest.mark.long
 def test_the_seed_decides(train_gan, no_curves, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         run(train_gan, tmp_path / name, seed=seed)
@@ -291,6 +293,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(train_gan, no_curves, tmp_path)
     assert not (tmp_path / "model.safetensors").exists()
 
 
+@pytest.mark.long
 def test_a_trained_model_goes_on_and_is_tested(train_gan, no_curves, tmp_path):
     run(train_gan, tmp_path / "a", conditional=True)
     results = run(train_gan, tmp_path / "b", model_name_or_path=str(tmp_path / "a"), max_train_steps=0)
@@ -308,6 +311,7 @@ def test_a_trained_model_goes_on_and_is_tested(train_gan, no_curves, tmp_path):
 # Resume
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("settings", [{}, EVERYTHING], ids=["plain", "everything"])
 def test_interrupted_and_resumed_equals_uninterrupted(settings, train_gan, no_curves, tmp_path):
     settings = settings | {"max_train_steps": 9}
@@ -342,6 +346,7 @@ class recipe_interrupted:
         return kind is KeyboardInterrupt
 
 
+@pytest.mark.long
 def test_a_run_resumed_elsewhere_has_all_pictures(train_gan, no_curves, tmp_path):
     run(train_gan, tmp_path / "a", checkpointing_steps=4)
     resumed = {"resume_from_checkpoint": str(checkpoint(tmp_path / "a", 4))}

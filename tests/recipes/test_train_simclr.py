@@ -117,6 +117,7 @@ def test_what_a_run_leaves(train_simclr, tmp_path, monkeypatch):
     assert not list(tmp_path.glob(".unfinished*"))
 
 
+@pytest.mark.long
 def test_training_learns(train_simclr, quick, tmp_path, monkeypatch):
     monkeypatch.setattr(representation, "MAX_ITERATIONS", 50)
     sizes = {
@@ -137,6 +138,7 @@ def test_training_learns(train_simclr, quick, tmp_path, monkeypatch):
     assert results["test_projection_std"] > 0.7
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stop_gradient", [True, False], ids=["", "collapses"])
 def test_simsiam_collapses_without_its_stop_gradient(train_simclr, quick, tmp_path, stop_gradient):
     flags = {"loss": "simsiam", "stop_gradient": stop_gradient, "supervised_steps": 0, "mixed_precision": "bf16"}
@@ -147,6 +149,7 @@ def test_simsiam_collapses_without_its_stop_gradient(train_simclr, quick, tmp_pa
     assert ("SimSiam" in card) and (f"{'with' if stop_gradient else 'without'} its stop-gradient" in card)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("loss", ["nt_xent", "simsiam"])
 def test_stopped_and_resumed_equals_uninterrupted(train_simclr, quick, tmp_path, loss):
     everything = {"gradient_accumulation_steps": 2, "max_grad_norm": 5.0, "use_ema": True, "lr_scheduler": "cosine"}
@@ -158,6 +161,7 @@ def test_stopped_and_resumed_equals_uninterrupted(train_simclr, quick, tmp_path,
     same_run(tmp_path / "straight", folder, 12)
 
 
+@pytest.mark.long
 def test_two_processes_equal_one(train_simclr, quick, tmp_path):
     """Also the normalisation and the comparison of views are of the images of both."""
     small = SMALL | {"max_train_steps": 6, "logging_steps": 1, "eval_batch_size": 300}
@@ -179,6 +183,7 @@ def test_two_processes_equal_one(train_simclr, quick, tmp_path):
         assert first[name] == pytest.approx(second[name], rel=0.1), name
 
 
+@pytest.mark.long
 def test_a_trained_model_is_tested_without_training(train_simclr, quick, tmp_path):
     before = run(train_simclr, tmp_path / "a")
     after = run(train_simclr, tmp_path / "b", max_train_steps=0, model_name_or_path=str(tmp_path / "a"))

@@ -113,6 +113,7 @@ def losses_of(folder: Path, step: int) -> list[float]:
     return [record["loss"] for record in logged if "loss" in record]
 
 
+@pytest.mark.long
 def test_two_processes_and_two_accumulated_batches_equal_one_batch(train_t5, tmp_path):
     """The words have lengths of their own: a mean of the batches' means would be another loss."""
     regular = [word for word in WORDS if word not in text.COURSE_WORDS]  # those are all tested
@@ -255,6 +256,7 @@ def test_files_and_columns_are_taken_as_named(train_t5, drawn, tmp_path):
         run(train_t5, tmp_path / "no", **files, **settings)
 
 
+@pytest.mark.long
 def test_a_trained_model_writes_the_same_elsewhere(train_t5, base, words, drawn, tmp_path):
     predictions = [row["prediction"] for row in rows_of(base)]
     assert written_by(AutoModelForSeq2SeqLM.from_pretrained(base), base) == predictions
@@ -321,6 +323,7 @@ def test_an_adapter_without_effect_is_not_trained(train_t5, base, words, drawn, 
 # Resume
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("peft_method", ["none", "prompt_tuning"])
 def test_interrupted_and_resumed_equals_uninterrupted(peft_method, train_t5, base, words, drawn, tmp_path):
     settings = {"dataset_name": words, "max_steps": 7, "eval_steps": 3, "save_steps": 2, "save_total_limit": None}

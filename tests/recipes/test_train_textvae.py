@@ -149,6 +149,7 @@ def test_training_learns_and_the_free_nats_are_used(train_textvae, small, no_pic
     assert "A language model" in card and "model.encode" not in card
 
 
+@pytest.mark.long
 def test_a_model_is_pushed_and_writes_where_hwzoo_is_not(train_textvae, small, no_pictures, tmp_path):
     with LoopbackHub(token="hf_right", users=("me",)) as server:
         environment = os.environ | server.environment(tmp_path / "cache")
@@ -223,6 +224,7 @@ def test_stopped_and_resumed_equals_uninterrupted(train_textvae, small, no_pictu
     assert (folder / "texts.json").read_bytes() == (tmp_path / "straight" / "texts.json").read_bytes()
 
 
+@pytest.mark.long
 def test_two_processes_equal_one(train_textvae, small, no_pictures, tmp_path):
     """Also the free nats are of the batch of both, and inputs are masked alike."""
     settings = {**small, "max_train_steps": 12, "logging_steps": 1, "word_dropout": 0.3, "free_bits": 0.02}

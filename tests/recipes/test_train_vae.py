@@ -186,6 +186,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_stays_out_of_checkpoints(tr
     assert not (tmp_path / "model.safetensors").exists()
 
 
+@pytest.mark.long
 def test_trackers_get_the_log(train_vae, tmp_path, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -236,6 +237,7 @@ def test_the_bar_shows_rate_and_distortion_and_evaluations_are_a_line_each(train
     assert shown in last_of_the_bar(printed.err)
 
 
+@pytest.mark.long
 def test_the_curves_are_drawn_again_from_the_history(train_vae, tmp_path):
     run(train_vae, tmp_path, logging_steps=5, eval_steps=10)
     again = tmp_path / "again.png"
@@ -298,6 +300,7 @@ def test_a_signal_saves_and_leaves_with_its_status(number, tmp_path):
     assert Checkpoint(last).step >= saved
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("number", "group"),
     [
@@ -356,12 +359,14 @@ def test_two_processes_equal_one(train_vae, tmp_path):
         assert first[name] == pytest.approx(second[name], rel=1e-4), name
 
 
+@pytest.mark.long
 def test_processes_that_do_not_know_of_each_other_are_refused(tmp_path):
     error = TwoProcesses("train_vae", tmp_path / "run", on_cpu=False).finish(status=2)
     assert "error: 2 processes were started" in error and "ACCELERATE_USE_CPU=1 torchrun" in error
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_a_checkpoint_of_the_first_version_resumes(train_vae, tmp_path):
     """It named fewer of the flags that must agree, and no number of images."""
     run(train_vae, tmp_path / "straight", max_train_steps=20)

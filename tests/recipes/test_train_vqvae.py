@@ -115,6 +115,7 @@ def test_what_a_run_leaves(train_vqvae, tmp_path):
     assert not list(tmp_path.glob(".unfinished*"))
 
 
+@pytest.mark.long
 def test_training_learns_and_uses_its_codes(train_vqvae, no_pictures, tmp_path):
     flags = {"codebook_size": 16, "hidden_sizes": [8, 16, 32], "code_size": 8, "learning_rate": 5e-3}
     flags |= {"lr_warmup_steps": 5, "num_continuous_steps": 30, "restart_steps": 10}
@@ -125,6 +126,7 @@ def test_training_learns_and_uses_its_codes(train_vqvae, no_pictures, tmp_path):
     assert before["test_rate"] > 16 * math.log(16) and after["test_rate"] < 30
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -147,6 +149,7 @@ def test_every_kind_of_model_trains_and_loads(settings, words, train_vqvae, tmp_
     assert all(each in card for each in words)
 
 
+@pytest.mark.long
 def test_samples_of_a_conditional_model_show_each_class(train_vqvae, no_pictures, tmp_path):
     run(train_vqvae, tmp_path, conditional=True)
     model, labels = AutoModel.from_pretrained(tmp_path), torch.arange(10).repeat_interleave(20)
@@ -155,6 +158,7 @@ def test_samples_of_a_conditional_model_show_each_class(train_vqvae, no_pictures
     torch.testing.assert_close(samples, expected, atol=1 / 254, rtol=0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("use_ema", [False, True], ids=["", "averaged"])
 def test_the_prior_is_trained_on_codes_that_stay(train_vqvae, no_pictures, tmp_path, use_ema):
     run(train_vqvae, tmp_path / "codes", prior_share=0.0, use_ema=use_ema, max_train_steps=10)
@@ -170,6 +174,7 @@ def test_the_prior_is_trained_on_codes_that_stay(train_vqvae, no_pictures, tmp_p
     assert all(record.keys() == {"rate", "step"} for record in history(tmp_path / "prior"))
 
 
+@pytest.mark.long
 def test_stopped_and_resumed_equals_uninterrupted(train_vqvae, no_pictures, tmp_path):
     everything = {"gradient_accumulation_steps": 2, "max_grad_norm": 50.0, "conditional": True, "lr_warmup_steps": 3}
     everything |= {
@@ -189,6 +194,7 @@ def test_stopped_and_resumed_equals_uninterrupted(train_vqvae, no_pictures, tmp_
     same_run(tmp_path / "straight", folder, 12)
 
 
+@pytest.mark.long
 def test_two_processes_equal_one(train_vqvae, no_pictures, tmp_path):
     """Also the counts of uses, the averaged codes and those that begin anew are of the images of both."""
     settings = SMALL | {"max_train_steps": 12, "logging_steps": 1, "eval_batch_size": 40, "conditional": True}
@@ -206,6 +212,7 @@ def test_two_processes_equal_one(train_vqvae, no_pictures, tmp_path):
         assert first[name] == pytest.approx(second[name], rel=1e-3), name
 
 
+@pytest.mark.long
 def test_a_trained_model_is_tested_without_training(train_vqvae, no_pictures, tmp_path):
     before = run(train_vqvae, tmp_path / "a")
     after = run(train_vqvae, tmp_path / "b", max_train_steps=0, model_name_or_path=str(tmp_path / "a"))

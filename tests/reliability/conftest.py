@@ -9,7 +9,7 @@ import pytest
 from filelock import FileLock
 
 
-@pytest.fixture(params=every_recipe.FLAGS)
+@pytest.fixture(params=every_recipe.ALL)
 def recipe(request) -> str:
     return request.param
 

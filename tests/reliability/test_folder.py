@@ -138,10 +138,10 @@ def command(recipe: str, folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("where", "recipe"),
     [
-        ("full", "train_vae"),
         ("gone", "train_vae"),
-        ("ascii", "train_vae"),
-        ("gone", "train_t5"),
+        pytest.param("full", "train_vae", marks=pytest.mark.long),
+        pytest.param("ascii", "train_vae", marks=pytest.mark.long),
+        pytest.param("gone", "train_t5", marks=pytest.mark.long),
         pytest.param("full", "train_t5", marks=pytest.mark.slow),
         pytest.param("ascii", "train_t5", marks=pytest.mark.slow),
     ],
@@ -161,6 +161,7 @@ def test_the_console_is_not_the_run(where, recipe, straight, tmp_path):
     assert (rb"l\xe4ufe" in said) == (where == "ascii")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("recipe", ["train_vae", pytest.param("train_t5", marks=pytest.mark.slow)])
 def test_no_console_is_needed(recipe, straight, tmp_path):
     line = subprocess.list2cmdline([sys.executable, *command(recipe, tmp_path / "run")])

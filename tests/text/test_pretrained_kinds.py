@@ -112,6 +112,7 @@ def test_fine_tuning(folder, tmp_path):
     assert not torch.equal(after[0].shared.weight, before[0].shared.weight)
 
 
+@pytest.mark.long
 @kinds("t5-small", "gpt2", "distilgpt2")
 def test_prompts_labels_and_draws(folder, tmp_path):
     """The recipes that ask a model, on one whose vocabulary is larger than its tokenizer's."""

@@ -25,6 +25,7 @@ with start(RunArguments(output_dir=sys.argv[1], num_threads=int(sys.argv[2]) if 
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a launcher's environment cannot be read")
 @pytest.mark.parametrize(
     ("given", "flag", "expected"),

@@ -116,6 +116,7 @@ use_cpu: true
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("launcher", "arguments", "expected"),
     [
