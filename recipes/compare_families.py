@@ -73,6 +73,7 @@ def main(compare: Compare) -> dict:
         print(f"{number} of {len(runs)}: {run.label}, seed {settings['seed']}", flush=True)
         results = sweep.result_of(run.main, run.arguments)
         row = {"run": run.label, "seed": settings["seed"], "train_cpu_seconds": results["train_cpu_seconds"]}
+        row |= {"classifiers_sha256": [scoring.weights_sha256(each) for each in classifiers]}
         if not any(row.items() <= each.items() for each in rows):
             rows = [each for each in rows if (each["run"], each["seed"]) != (run.label, settings["seed"])]
             asked = wanted["num_samples"], compare.eval_batch_size
@@ -81,7 +82,7 @@ def main(compare: Compare) -> dict:
         (done,) = (each for each in rows if row.items() <= each.items())
         print(f"  FID {done['test_fid']:.1f}, {done['train_cpu_seconds'] / 60:.1f} CPU minutes", flush=True)
         if settings["seed"] == compare.seeds[0]:
-            shown[run.label] = comparison.draw(settings, SHOWN, SHOWN)
+            shown[run.label] = comparison.draw(settings, SHOWN, SHOWN)[0]
 
     # 4. side by side
     asked = [row for label in shown for row in rows if row["run"] == label and row["seed"] in compare.seeds]

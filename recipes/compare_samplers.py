@@ -21,7 +21,7 @@ from hwzoo import PipelineFamily, diffusion, generators, scoring, training
 from hwzoo.data import load_images
 from hwzoo.diffusion import comparison
 from hwzoo.errors import UsageError
-from hwzoo.files import sha256, write_bytes, write_json
+from hwzoo.files import write_bytes, write_json
 from hwzoo.training import flag
 
 PROTOCOL = (
@@ -59,10 +59,11 @@ def main(settings: Settings) -> dict:
     if not isinstance(family, PipelineFamily):
         raise UsageError(f"--model_name_or_path {name}: a {type(pipeline).__name__} is no diffusion pipeline")
     generators.check_guidance(settings.guidance_scale, family, pipeline, name)
-    generators.check_steps(max(settings.num_inference_steps), pipeline, name)
     config, most = pipeline.scheduler.config, pipeline.scheduler.config.num_train_timesteps
     asked = settings.schedulers, settings.spacings, settings.num_inference_steps
     samplers = comparison.list_samplers(*asked, most if settings.reference else None, config)
+    for scheduler, spacing, steps in samplers:
+        generators.check_steps(steps, diffusion.make_scheduler(scheduler, config, spacing), name)
     settings = scoring.with_data_of_training(settings)
     data = load_images(settings.dataset_name, settings.data_dir, settings).compared_with(settings.split)
     classifier = scoring.load_classifier(data, settings.classifier).to(device).eval()
@@ -70,21 +71,19 @@ def main(settings: Settings) -> dict:
         raise UsageError(f"--num_samples is {settings.num_samples}; the floor has {len(data.train)} training images")
     if (wanted := tuple(data.test.images.shape[1:])) != (shape := pipeline.image_shape):
         raise UsageError(f"--model_name_or_path {name}: its images are {shape}, those of {data.name} {wanted}")
-    weights = torch.cat([parameter.detach().flatten().cpu() for parameter in pipeline.unet.parameters()])
     compared = data.name if settings.split == "test" else f"{data.name}, {settings.split}"
-    results = {"model": name, "weights_sha256": sha256(weights.numpy().tobytes()), "dataset": compared}
+    results = {"model": name, "weights_sha256": scoring.weights_sha256(pipeline.unet), "dataset": compared}
     same = ("num_samples", "guidance_scale", "seed", "classifier", "eval_batch_size")
     results |= {key: getattr(settings, key) for key in same} | {"device": device.type, "data": data.digest()}
+    results |= {"classifier_sha256": scoring.weights_sha256(classifier)}
     path = folder / "all_results.json"
     results = {"samplers": []} | training.earlier_results(path, results, settings.overwrite_output_dir) | results
     rows = results["samplers"]
     training.make_output_dir(folder)
 
     # 2. each sampler: images, seconds, scores
-    labels = None
-    if pipeline.num_classes:
-        generator = torch.Generator().manual_seed(settings.seed)
-        labels = torch.randint(pipeline.num_classes, (settings.num_samples,), generator=generator)
+    size, generator = (settings.num_samples,), torch.Generator().manual_seed(settings.seed)
+    labels = torch.randint(pipeline.num_classes, size, generator=generator) if pipeline.num_classes else None
     call = {"labels": labels, "seed": settings.seed, "batch_size": settings.eval_batch_size}
     call |= {"guidance_scale": settings.guidance_scale}
     shown, made_by = [], f"{name} by each of the samplers, seed {settings.seed}"

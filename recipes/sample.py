@@ -73,21 +73,24 @@ def main(settings: Settings) -> dict:
     num_classes = family.num_classes(model)
     generators.check_guidance(settings.guidance_scale, family, model, name)
     generators.check_temperature(settings.temperature, family, model, name)
+    asked = {key: getattr(settings, key) for key in ("scheduler", "spacing", "num_inference_steps")}
+    generators.check_sampler(family, name, **asked)
     results, call = {"model": name}, {}
     if isinstance(family, PipelineFamily):
         most = model.scheduler.config.num_train_timesteps
         sampler = settings.scheduler or type(model.scheduler).__name__
         every = sampler in ("ddpm", "DDPMScheduler")  # only good with all of its steps
         steps = settings.num_inference_steps or (most if every else min(FAST_STEPS, most))
-        generators.check_steps(steps, model, name)
         if settings.scheduler is not None:
-            model.scheduler = diffusion.make_scheduler(sampler, model.scheduler.config, settings.spacing)
+            spacing = settings.spacing or diffusion.spacings_of(sampler, model.scheduler.config)[0]
+            model.scheduler = diffusion.make_scheduler(sampler, model.scheduler.config, spacing)
         elif settings.spacing is not None:
             raise UsageError(f"--spacing is {settings.spacing} without --scheduler, whose steps it spaces")
+        generators.check_steps(steps, model.scheduler, name)
         quick = f"; --scheduler sde_dpm_solver takes {FAST_STEPS}" if every and steps > FAST_STEPS else ""
         print(f"sampler: {sampler}{'' if settings.scheduler else ', as it was saved'}, {steps} steps{quick}")
         call = {"num_inference_steps": steps, "guidance_scale": settings.guidance_scale}
-        results |= {"scheduler": sampler, **call}
+        results |= {"scheduler": sampler, **({"spacing": spacing} if settings.scheduler else {}), **call}
     elif settings.temperature is not None:
         results |= (call := {"temperature": settings.temperature})
     labels = generators.chosen_labels(settings.labels, settings.num_samples, num_classes, name)

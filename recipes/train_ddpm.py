@@ -57,10 +57,6 @@ class Method(scoring.ScoreFlags):
 
     def __post_init__(self):
         super().__post_init__()
-        num = self.num_train_timesteps
-        for name, most in {"num_inference_steps": num, "num_bound_timesteps": num - 1}.items():
-            if (value := getattr(self, name)) > most:
-                raise UsageError(f"--{name} is {value}; with --num_train_timesteps {num} it must be in [1, {most}]")
         if self.guidance_scale != 1 and not self.conditional:
             raise UsageError(f"--guidance_scale is {self.guidance_scale}; without --conditional it must be 1")
 

@@ -57,7 +57,7 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
         # 3. model; each process sets ActNorm by the same images and the same noise
         model = build(run, data, architecture, protocol)
         model.to(accelerator.device, memory_format=torch.channels_last)  # the faster one for convolutions
-        first = batches.data.pixel_values(slice(NUM_FIRST_IMAGES))
+        first = batches.data.spread(NUM_FIRST_IMAGES).pixel_values()
         first_noise = torch.rand(first.shape, generator=torch.Generator().manual_seed(run.seed))
         model.initialize(first, noise=first_noise.to(accelerator.device))
 
@@ -89,13 +89,14 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
         # 7. test
         def test(limit):
             means = test_means(scores, limit, with_error=(LOSS,))
+            more = f" (and {num_samples} for test_..._{num_samples})" if num_samples > 1 else ""
             if num_samples > 1:
                 means |= test_means(lambda *args: scores(*args, num_samples), limit)
             return training.likelihood_results(
                 means, test_set.images[0].numel(),
                 f"{data.described}: all {len(test_set)} test images of 8 bits",
                 "upper bound on -log P(x) of an image" + (", given its class" if model.config.num_classes else ""),
-                f"uniform dequantisation, one draw (and {num_samples} for test_..._{num_samples}), seed {TEST_SEED}",
+                f"uniform dequantisation, one draw{more}, seed {TEST_SEED}",
                 training.weights_of(run),
             )  # fmt: skip
 
@@ -107,7 +108,7 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
             caption = f"{len(samples)} samples at temperature {protocol.temperature:g}; {training.made_by(run, data)}"
             training.save_image_grid(samples, folder / "samples.png", caption)
             lines = interpolations(eval_model, test_set)
-            caption = f"Straight lines between the latents of two test images each; {training.made_by(run, data)}"
+            caption = f"Paths between the latents of two test images each; {training.made_by(run, data)}"
             training.save_image_grid(lines.flatten(0, 1), folder / "interpolations.png", caption, lines.shape[1])
             training.save_curves(history, folder / "curves.png", (LOSS,), unit="nats per image")
             training.save_settings(folder / "preset.yaml", run, architecture, protocol)

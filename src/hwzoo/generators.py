@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from . import diffusion, hub
 from .data import ImageOptions, image_files, read_picture, stacked
-from .errors import UsageError
+from .errors import HwzooError, UsageError
 from .loading import check_finite, loading
 from .models import FAMILIES, Family, PipelineFamily, family_of
 from .retry import has_file, retried
@@ -135,21 +135,43 @@ def chosen_labels(labels: Sequence[int] | None, num_samples: int, num_classes: i
     return torch.tensor(labels)[torch.arange(num_samples) % len(labels)]
 
 
-def check_steps(steps: int, pipeline: Any, name: str):
+def check_sampler(family: Family, name: str, **asked: Any):
     """
-    Checks that a pipeline has as many steps.
+    Checks that a sampler was asked of a pipeline only.
+
+    Args:
+        family: the row of the model.
+        name: of the model, for the error.
+        asked: flags of the sampler with their values; None for what was not asked.
+
+    Raises:
+        UsageError: for any of them with another model.
+    """
+    for flag, value in asked.items():
+        if value is not None and not isinstance(family, PipelineFamily):
+            raise UsageError(f"--{flag} is {value}; {name} is no pipeline of diffusers, leave it out")
+
+
+def check_steps(steps: int, scheduler: Any, name: str):
+    """
+    Checks that a scheduler has as many steps.
 
     Args:
         steps: of sampling.
-        pipeline: of `load_generator`.
+        scheduler: of a pipeline, with which it samples.
         name: of the pipeline, for the error.
 
     Raises:
-        UsageError: for more steps than the training had timesteps.
+        UsageError: for more steps than the training had timesteps; for as many where diffusers' solvers have one
+            fewer, and would take steps of no width to images that are not finite.
     """
-    most = pipeline.scheduler.config.num_train_timesteps
+    most, config = scheduler.config.num_train_timesteps, scheduler.config
     if steps > most:
         raise UsageError(f"--num_inference_steps is {steps}; {name} was trained with {most} timesteps")
+    spacing = config.get("timestep_spacing", "trailing")
+    levels = config.get("use_karras_sigmas") or config.get("use_lu_lambdas")
+    if steps == most and "solver_order" in config and spacing != "trailing" and not levels:
+        raise UsageError(f"--num_inference_steps is {steps}; by {spacing} spacing {name} has at most {most - 1}")
 
 
 def draw(
@@ -169,13 +191,20 @@ def draw(
 
     Returns:
         (num_samples, channels, height, width) in [0, 1], or (num_samples, max_tokens), on the CPU; seconds.
+
+    Raises:
+        HwzooError: for images that are not finite.
     """
     quick = True if num_samples <= batch_size else None  # no bar; None: where there is a terminal
     generator, images, start = torch.Generator().manual_seed(seed), [], time.perf_counter()
     for part in tqdm(torch.arange(num_samples).split(batch_size), desc="samples", unit="batch", disable=quick):
         own = None if labels is None else labels[part]
         images.append(family.sample(model, len(part), own, generator, **call).detach().cpu())
-    return torch.cat(images), time.perf_counter() - start
+    samples, seconds = torch.cat(images), time.perf_counter() - start
+    if not samples.isfinite().all():
+        wrong = (~samples.flatten(1).isfinite().all(1)).sum()
+        raise HwzooError(f"{wrong} of the {num_samples} samples are not finite")
+    return samples, seconds
 
 
 def sampler(model: Any, seed: int, batch_size: int, evenly: bool = False, **call: Any) -> Callable[[int], Tensor]:
@@ -229,15 +258,18 @@ def open_generator(
         description for the protocol; the most images that it has.
 
     Raises:
-        UsageError: for what makes no images, or is guided without being a conditional pipeline.
+        UsageError: for what makes no images, is guided without being a conditional pipeline, or is to have a sampler
+            without being a pipeline.
         HwzooError: when it cannot be loaded.
     """
     path = Path(name)
     if path.is_dir() and not any(has_file(name, each.entry) for each in FAMILIES):
         check_guidance(guidance_scale, Family(""), None, name)
+        check_sampler(Family(""), name, scheduler=scheduler, num_inference_steps=num_inference_steps)
         return _open_folder(path, output_dir, options)
     family, model = load_generator(name, device, trust_remote_code, foreign=True)
     check_guidance(guidance_scale, family, model, name)
+    check_sampler(family, name, scheduler=scheduler, num_inference_steps=num_inference_steps)
     what, call = f"{type(model).__name__} in eval mode: BatchNorm, if any, with its running statistics", {}
     if isinstance(family, PipelineFamily):
         what, call = _describe_pipeline(family, model, name, scheduler, num_inference_steps)
@@ -283,9 +315,9 @@ def _describe_pipeline(family: Family, pipeline: Any, name: str, scheduler: str 
     most = pipeline.scheduler.config.num_train_timesteps
     default = inspect.signature(pipeline.__call__).parameters["num_inference_steps"].default
     steps = steps or min(default or most, most)
-    check_steps(steps, pipeline, name)
+    check_steps(steps, pipeline.scheduler, name)
     kind = type(family.parts(pipeline)[0]).__name__
-    kind += f", {type(pipeline.scheduler).__name__} with {steps} steps"
+    kind += f", {scheduler or type(pipeline.scheduler).__name__} with {steps} steps"
     kind += ", classes drawn uniformly" if family.num_classes(pipeline) else ""
     return f"{kind}; eval mode", {"num_inference_steps": steps}
 

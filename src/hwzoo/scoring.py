@@ -192,6 +192,12 @@ def score(
     return scores | {"protocol": "; ".join(protocol)}
 
 
+def weights_sha256(model: torch.nn.Module) -> str:
+    """Hexadecimal SHA-256 of all parameters of a model, float32 on its own device, in their order."""
+    weights = torch.cat([parameter.detach().flatten().cpu() for parameter in model.parameters()])
+    return sha256(weights.numpy().tobytes())
+
+
 def own_classifier(data: ImageSplits) -> str | None:
     """The name of the classifier that comes with the package for a data set, by what it is, not by its name."""
     name = data.known_as

@@ -60,8 +60,29 @@ def test_what_is_infinite_is_told_as_infinite():
 
 
 def test_a_density_that_is_none_is_refused():
-    with pytest.raises(UsageError, match="integrates to 2.0000, not to 1"):
+    with pytest.raises(UsageError, match="integrates to 2.0000 by quadrature, not to 1"):
         density.kl_divergence(lambda points: density.normal()(points) + math.log(2), density.normal())
+
+
+@pytest.mark.parametrize(("mean", "std"), [(99.0, 5.0), (0.0, 100.0), (-200.0, 1.0), (1e4, 300.0)])
+def test_the_forward_fit_of_a_gaussian_is_itself_wherever_it_lies(mean, std):
+    fit = density.fit_gaussian(density.normal(mean, std), "forward")
+    assert (fit.mean, fit.std) == pytest.approx((mean, std), abs=1e-3, rel=1e-6)
+    assert fit.forward_kl == pytest.approx(0, abs=1e-6) and fit.reverse_kl == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("log_p", "direction", "told"),
+    [
+        (density.cauchy(), "forward", "P has no variance"),
+        (density.uniform(0, 1), "reverse", "has nowhere to go"),
+        (density.uniform(2, 2.01), "forward", "it jumps or is narrow where the points are far apart"),
+        (EVEN, "Forward", "direction is 'Forward'; it must be 'forward' or 'reverse'"),
+    ],
+)
+def test_a_gaussian_that_cannot_be_fitted_is_told(log_p, direction, told):
+    with pytest.raises(UsageError, match=told):
+        density.fit_gaussian(log_p, direction)
 
 
 # The table of the course's question: P, direction, start -> mean, std, divergence of that direction, the other one.
@@ -319,6 +340,20 @@ def test_a_loss_that_is_not_finite_is_told():
     with pytest.raises(HwzooError, match="the reverse loss of realnvp is nan at step 100"):
         density.fit_flows("realnvp", "reverse", [gaussian_target()], steps=101, batch_size=4, learning_rate=1e20,
                           generator=seeded())  # fmt: skip
+    with pytest.raises(HwzooError, match="the reverse fit of realnvp is not finite after 90 steps"):
+        density.fit_flows("realnvp", "reverse", [gaussian_target()], steps=90, batch_size=4, learning_rate=1e20,
+                          generator=seeded())  # fmt: skip
+    with pytest.raises(UsageError, match="direction is 'backward'"):
+        density.fit_flows("realnvp", "backward", [gaussian_target()], steps=1, batch_size=4, learning_rate=0.1,
+                          generator=seeded())  # fmt: skip
+
+
+def test_what_is_not_finite_counts_as_missed():
+    layers = density.Couplings(1, 2, hidden_size=4)
+    with torch.no_grad():
+        layers.shift.fill_(math.nan)
+    (scores,) = density.score_flows(density.PlaneFlow(layers), [gaussian_target()], 100, seeded())
+    assert scores.missed == 1
 
 
 def test_the_inverse_of_a_planar_flow_is_found_and_costs_more():

@@ -1,5 +1,6 @@
 """What a model is tested and shown by, and where it comes from: padded, conditional or not."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -145,13 +146,23 @@ def test_new_networks_have_the_size_that_is_asked_for():
         diffusion.load_or_build(None, data_of(6), SMALL, scheduler, num_classes=1)
 
 
-def test_a_trained_network_comes_with_its_scheduler(tiny_unet, tmp_path):
+def test_a_trained_network_comes_with_its_scheduler(tiny_unet, tmp_path, caplog):
     unet = tiny_unet(layers_per_block=2)
-    hub.save(diffusion.make_pipeline(unet, diffusion.train_scheduler(40)), tmp_path)
+    hub.save(diffusion.make_pipeline(unet, diffusion.train_scheduler(40, "cosine")), tmp_path)
     new, name = diffusion.train_scheduler(30), str(tmp_path)
     trained, scheduler = diffusion.load_or_build(name, data_of(8), SMALL, new)
     assert scheduler.config.num_train_timesteps == 40
+    kept = "beta_schedule squaredcos_cap_v2 (not linear), layers_per_block 2 (not 1), num_train_timesteps 40 (not 30)"
+    assert [record.message for record in caplog.records] == [f"{name} keeps its own {kept}"]
     assert all(torch.equal(value, trained.state_dict()[key]) for key, value in unet.state_dict().items())
     for data, named in ((data_of(16), "sample_size 8, this run's 16"), (data_of(8, 3), "in_channels 1, this run's 3")):
         with pytest.raises(UsageError, match=f"--model_name_or_path {name}: its UNet has {named}"):
             diffusion.load_or_build(name, data, SMALL, new)
+
+
+@pytest.mark.parametrize(("changed", "told"), [({"num_inference_steps": 31}, 30), ({"num_bound_timesteps": 30}, 29)])
+def test_steps_that_the_training_had_not_are_refused(tiny_unet, changed, told):
+    ((name, value),) = changed.items()
+    told = f"--{name} is {value}; with 30 timesteps of training it must be in [1, {told}]"
+    with pytest.raises(UsageError, match=re.escape(told)):
+        evaluation_of(tiny_unet(), **changed)

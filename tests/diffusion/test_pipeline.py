@@ -1,6 +1,7 @@
 """The class-conditional pipeline, the schedulers, and that what is saved loads everywhere."""
 
 import inspect
+import itertools
 import json
 import os
 
@@ -199,6 +200,27 @@ def drawn_std(name, schedule):
 def test_the_schedulers_keep_the_variance(name):
     allowed = {"ddpm": 0.005, "ddim": 0.06, "sde_dpm_solver": 0.02}.get(name, 0.013)
     assert drawn_std(name, "linear") == pytest.approx(0.2, abs=allowed)
+
+
+@pytest.mark.parametrize(("T", "steps"), [(1000, 20), (1000, 300), (40, 25), (100, 60)])
+@pytest.mark.parametrize("spacing", diffusion.SPACINGS["ddim"])
+def test_ddim_steps_from_each_timestep_to_the_next(T, steps, spacing):
+    """Equation 12 of the paper without noise, also where the steps do not divide the timesteps of training."""
+    scheduler = diffusion.train_scheduler(T)
+    network, abar = Gaussian(scheduler, std=0.2), scheduler.alphas_cumprod.double()
+    made = diffusion.make_scheduler("ddim", scheduler.config, spacing)
+    made.set_timesteps(steps)
+    expected = x = torch.randn(2, 1, 8, 8, generator=seeded())
+    timesteps = [*made.timesteps.tolist(), None]
+    for t, following in itertools.pairwise(timesteps):
+        eps = network(expected, t)
+        clean = ((expected - (1 - abar[t]).sqrt() * eps) / abar[t].sqrt()).clamp(-1, 1)
+        eps = (expected - abar[t].sqrt() * clean) / (1 - abar[t]).sqrt()
+        after = 1.0 if following is None else abar[following]
+        expected = (after**0.5 * clean + (1 - after) ** 0.5 * eps).float()
+        x = made.step(network(x, t), t, x).prev_sample
+    assert len(made.timesteps) == steps
+    torch.testing.assert_close(x, expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", diffusion.SCHEDULERS)

@@ -462,6 +462,21 @@ def test_other_sizes_labels_and_temperatures_are_refused_by_name():
     for place in ((6, 0), (0, -1), (0, 0, 1)):
         with pytest.raises(ValueError, match="row, column and channel are"):
             model.receptive_field(*place)
+    images = some_images(model, 2)
+    for mask, told in (
+        (torch.ones(6, 6), r"mask is float32 of shape \(6, 6\); it must be bool"),
+        (torch.ones(5, 5).bool(), r"mask is bool of shape \(5, 5\); .* broadcasts to \(2, 1, 6, 6\)"),
+        (torch.ones(3, 1, 6, 6).bool(), r"mask is bool of shape \(3, 1, 6, 6\)"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            model.complete(images, mask)
+
+
+def test_the_receptive_field_needs_no_gradients_outside():
+    model = small_model()
+    expected = model.receptive_field(4, 3)
+    with torch.inference_mode():
+        assert torch.equal(model.receptive_field(4, 3), expected)
 
 
 WRONG = {

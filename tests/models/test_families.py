@@ -356,8 +356,42 @@ def test_an_unconditional_model_refuses_labels(family):
         tiny_model(family).sample(2, labels=torch.zeros(2, dtype=torch.long))
 
 
+WRONG_LABELS = {
+    "none": (None, "labels is None"),
+    "no class": (torch.tensor([0, 1, 3]), "labels holds 3; it must be one of 0 to 2 for each of the 3 images"),
+    "negative": (torch.tensor([0, -1, 2]), "labels holds -1; it must be"),
+    "one for all": (torch.tensor([2]), r"labels has shape \(1,\); it must be one of 0 to 2 for each of the 3 images"),
+    "too few": (torch.tensor([2, 1]), r"labels has shape \(2,\)"),
+    "numbers with points": (torch.tensor([0.0, 1.0, 2.0]), "labels is float32; it must be int64"),
+    "a mask": (torch.tensor([True, False, True]), "labels is bool; it must be int64"),
+}
+
+
+@generative
+@pytest.mark.parametrize("name", WRONG_LABELS)
+def test_wrong_labels_of_a_conditional_model_are_refused_by_name(family, name):
+    if "num_classes" not in family.config_class.__annotations__:
+        pytest.skip("there is no conditional one")
+    labels, told = WRONG_LABELS[name]
+    model = family.model_class(tiny_config(family, num_classes=3)).eval()
+    images = some_images(model.config, 3)
+    calls = [call for call in TAKES_LABELS if hasattr(model, call)]
+    assert len(calls) > 1
+    for call in calls:
+        with pytest.raises(ValueError, match=told):
+            getattr(model, call)(images, labels=labels, **({"num_importance_samples": 2} if "iwae" in call else {}))
+    if labels is not None:
+        with pytest.raises(ValueError, match=told):
+            model.sample(3, labels=labels)
+
+
 # Pixels
 
+# What of each family takes images and, of a conditional model, needs their labels.
+TAKES_LABELS = (
+    "forward", "negative_elbo_bound", "negative_iwae_bound", "discriminate", "logits", "log_prob", "bits_per_dim",
+    "to_latents", "negative_bound", "search",
+)  # fmt: skip
 # What of each family takes images; all have `forward`.
 TAKES_PIXELS = (
     "forward", "encode", "negative_elbo_bound", "negative_iwae_bound", "reconstruct", "discriminate", "features",

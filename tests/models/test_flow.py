@@ -535,6 +535,8 @@ def test_bad_input_is_told():
         model.log_prob(images, noise=torch.rand(images.shape))
     with pytest.raises(ValueError, match="num_steps is 1; it must be at least 2"):
         model.interpolate(images, images, 1)
+    with pytest.raises(ValueError, match="for each of the 2 images"):
+        conditional.interpolate(images[:3], images[:2], 3, labels=torch.tensor([0, 1, 1]))
     for call in (conditional, conditional.log_prob, conditional.to_latents):
         with pytest.raises(ValueError, match="labels is None, but this model is conditional"):
             call(images)

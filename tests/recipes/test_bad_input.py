@@ -535,11 +535,11 @@ T5_CASES = {
 }  # fmt: skip
 DDPM_CASES = {
     "steps above T": (
-        2, "--num_inference_steps is 31; with --num_train_timesteps 30 it must be in [1, 30]",
+        2, "--num_inference_steps is 31; with 30 timesteps of training it must be in [1, 30]",
         lambda tmp: ["--num_inference_steps=31"],
     ),
     "terms above T": (
-        2, "--num_bound_timesteps is 30; with --num_train_timesteps 30 it must be in [1, 29]",
+        2, "--num_bound_timesteps is 30; with 30 timesteps of training it must be in [1, 29]",
         lambda tmp: ["--num_bound_timesteps=30"],
     ),
     "too few timesteps": (

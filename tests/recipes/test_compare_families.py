@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 import warm
 from recipe_runs import load_recipe, save_classifier
 
-from hwzoo import comparison, diffusion, hub, packaged
+from hwzoo import VAEConfig, VAEModel, comparison, diffusion, hub, packaged
 from hwzoo.errors import HwzooError, UsageError
 from hwzoo.training import sweep
 
@@ -54,7 +55,7 @@ def test_rows_are_what_the_runs_and_their_scores_say(recipe, here, tmp_path, cap
         model = hub.load_any(folder)[1]
         assert row["parameters"] == sum(each.numel() for each in model.parameters()) / 1e6
         assert row["train_minutes"] == results["train_cpu_seconds"] / 60 > 0 and row["peak_memory"] > 100
-        assert row.get("nats") == results.get("test_negative_elbo") and "bits_per_dim" not in row
+        assert row.get("nats") == results.get("test_iwae_2") and "bits_per_dim" not in row
         scored = {"model_name_or_path": folder, "dataset_name": "digits", "num_samples": 60, "seed": row["seed"]}
         for name, classifier in (("test_fid", None), ("second_fid", second))[: 2 * (row["seed"] == 0)]:
             output = str(tmp_path / "scores" / name / row["run"].split()[0] / str(row["seed"]))
@@ -88,6 +89,12 @@ def test_rows_are_what_the_runs_and_their_scores_say(recipe, here, tmp_path, cap
     assert len(here) == 5 and len(json.loads((tmp_path / "out" / "families.json").read_text())["rows"]) == 5
     for name in ("quality.png", "samples.png"):
         assert (tmp_path / "out" / name).stat().st_size > 1000
+    # By other weights of the second classifier all is measured anew, and nothing trained.
+    save_classifier(tmp_path / "second", num_labels=10, hidden_sizes=[9])
+    other = recipe.main(recipe.Compare(**asked, output_dir=str(tmp_path / "out")))["rows"]
+    assert len(here) == 5 and [row["test_fid"] for row in other] == [row["test_fid"] for row in means]
+    for row, before in zip(other, means, strict=True):
+        assert row["second_fid"]["mean"] != before["second_fid"]["mean"]
     with pytest.raises(UsageError, match="holds results with num_samples 60, these have 61"):
         recipe.main(recipe.Compare(**asked | {"num_samples": 61}, output_dir=str(tmp_path / "out")))
 
@@ -126,13 +133,13 @@ def test_a_conditional_pipeline_is_drawn_with_the_guidance_of_its_training(tmp_p
     unet, scheduler = diffusion.build_unet(8, 1, num_classes=3, block_out_channels=[8], norm_num_groups=4), "ddim"
     hub.save(diffusion.make_pipeline(unet, diffusion.train_scheduler(30)), tmp_path)
     settings = {"output_dir": str(tmp_path), "seed": 3, "scheduler": scheduler, "num_inference_steps": 2}
-    drawn, call = comparison.draw(settings | {"guidance_scale": 2.0}, 5, 5), {"num_inference_steps": 2}
+    (drawn, _), call = comparison.draw(settings | {"guidance_scale": 2.0}, 5, 5), {"num_inference_steps": 2}
     pipeline = diffusion.make_pipeline(unet, diffusion.make_scheduler(scheduler, diffusion.train_scheduler(30).config))
     generator = torch.Generator().manual_seed(3)
     labels = torch.randint(3, (5,), generator=generator)
     expected = pipeline(labels, generator=generator, output_type="pt", guidance_scale=2.0, **call).images
     torch.testing.assert_close(drawn, expected)
-    assert not torch.allclose(drawn, comparison.draw(settings, 5, 5), atol=1e-3)
+    assert not torch.allclose(drawn, comparison.draw(settings, 5, 5)[0], atol=1e-3)
 
 
 def test_a_pipeline_is_drawn_by_the_sampler_of_its_training(tmp_path):
@@ -140,12 +147,28 @@ def test_a_pipeline_is_drawn_by_the_sampler_of_its_training(tmp_path):
     unet = diffusion.build_unet(8, 1, block_out_channels=[8], norm_num_groups=4)
     hub.save(diffusion.make_pipeline(unet, diffusion.train_scheduler(30)), tmp_path)
     settings = {"output_dir": str(tmp_path), "seed": 3, "scheduler": "ddim", "num_inference_steps": 2}
-    drawn = comparison.draw(settings, 5, 3)
+    drawn, _ = comparison.draw(settings, 5, 3)
     pipeline = diffusion.make_pipeline(unet, diffusion.make_scheduler("ddim", diffusion.train_scheduler(30).config))
     generator = torch.Generator().manual_seed(3)
     call = {"num_inference_steps": 2, "generator": generator, "output_type": "pt"}
     expected = torch.cat([pipeline(batch_size=num, **call).images for num in (3, 2)])
     torch.testing.assert_close(drawn, expected)
+
+
+def test_the_seconds_of_samples_are_those_of_drawing_alone(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    config = VAEConfig(encoder_hidden_sizes=[8], decoder_hidden_sizes=[8])
+    hub.save(VAEModel(config), tmp_path)
+
+    def slowly(*args, opened=comparison.generators.open_generator, **kwargs):
+        start = time.process_time()
+        while time.process_time() - start < 0.5:
+            pass
+        return opened(*args, **kwargs)
+
+    monkeypatch.setattr(comparison.generators, "open_generator", slowly)
+    images, seconds = comparison.draw({"output_dir": str(tmp_path), "seed": 3}, 20, 20)
+    assert images.shape == (20, 1, 28, 28) and 0 < seconds < 0.4
 
 
 def test_every_family_that_draws_images_is_compared():
@@ -173,6 +196,8 @@ def test_pairs_that_another_classifier_orders_otherwise_are_told():
     ("results", "binarization", "expected"),
     [
         ({"test_negative_elbo": 100.0, "test_iwae_100": 95.0}, "dynamic", {"nats": 95.0}),
+        ({"test_negative_elbo": 90.0, "test_iwae_1000": 86.0, "test_iwae_5": 88.0}, "dynamic", {"nats": 86.0}),
+        ({"test_negative_elbo": 90.0, "test_iwae_5_standard_error": 0.2}, "dynamic", {"nats": 90.0}),
         ({"test_negative_log_prob": 80.0, "test_bits_per_dim": 0.1}, "dynamic", {"nats": 80.0}),
         ({"test_negative_log_prob": 600.0, "test_bits_per_dim": 1.1}, None, {"bits_per_dim": 1.1}),
         ({"test_negative_log_prob": 60.0, "test_bits_per_dim": 0.1}, "threshold", {}),  # other data, 20 nats lower

@@ -147,7 +147,7 @@ def test_a_pipeline_of_colour_pictures_with_its_own_scheduler(evaluate, tmp_path
     results = evaluate(pipeline, num_samples=20, num_inference_steps=4, **data)
     assert "(DDPMPipeline, EulerDiscreteScheduler with 4 steps; eval mode), seed 0" in results["protocol"]
     other = evaluate(pipeline, "ddim", num_samples=20, num_inference_steps=4, scheduler="ddim", **data)
-    assert "DDIMScheduler with 4 steps" in other["protocol"] and other["test_fid"] != results["test_fid"]
+    assert "ddim with 4 steps" in other["protocol"] and other["test_fid"] != results["test_fid"]
 
 
 def test_a_pipeline_of_diffusers(evaluate, tmp_path):
@@ -196,6 +196,14 @@ def test_images_that_are_padded_can_be_cut(recipe, evaluate, tmp_path):
     plain = evaluate(save_images(tmp_path / "not_padded", data.train.images[:50]), "plain")
     assert {name: cut[name] for name in SCORES} == {name: plain[name] for name in SCORES}
     assert "their edges cut off" in cut["protocol"] and "cut off" not in plain["protocol"]
+
+
+def test_a_sampler_of_what_is_no_pipeline_is_refused(evaluate, tmp_path):
+    images = save_images(tmp_path / "images", torch.zeros(4, 1, 8, 8, dtype=torch.uint8))
+    for model in (save_vae(tmp_path / "vae"), images):
+        for asked in ({"scheduler": "ddim"}, {"num_inference_steps": 7}):
+            with pytest.raises(UsageError, match=f"--{[*asked][0]} is .*; {model} is no pipeline of diffusers"):
+                evaluate(model, num_samples=4, **asked)
 
 
 def test_fewer_images_than_features_are_told(evaluate, tmp_path):

@@ -1,7 +1,9 @@
 """What sample.py draws, of which model, and what it refuses."""
 
 import json
+import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import diffusers
 import numpy as np
@@ -19,8 +21,10 @@ from hwzoo import (
     VAEConfig,
     VAEModel,
     diffusion,
+    generators,
     hub,
 )
+from hwzoo.errors import HwzooError
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "sample.py"
 
@@ -56,7 +60,8 @@ def sample(recipe, tmp_path):
     """Draws in a folder of its own; gives (results, the images as uint8)."""
 
     def run(model, folder="samples", **settings):
-        settings = {"num_samples": 6, "num_inference_steps": 4, "output_dir": str(tmp_path / folder), **settings}
+        steps = {"num_inference_steps": 4} if (Path(model) / "model_index.json").exists() else {}
+        settings = {"num_samples": 6, "output_dir": str(tmp_path / folder)} | steps | settings
         results = recipe.main(recipe.Settings(model_name_or_path=model, **settings))
         files = sorted((tmp_path / folder / "images").glob("*.png"))
         return results, np.stack([np.array(Image.open(file)) for file in files])
@@ -72,7 +77,8 @@ def test_what_it_leaves(sample, tmp_path):
     assert (results["scheduler"], results["num_inference_steps"], results["seed"]) == ("unipc", 4, 3)
     assert results["seconds"] > 0 and images.shape == (6, 8, 8)
     assert np.array_equal(tiles_of(tmp_path / "samples" / "samples.png", columns=6), images)
-    caption = f"model {model}, scheduler unipc, num inference steps 4, guidance scale 1.0, num samples 6, seed 3"
+    sampler = "scheduler unipc, spacing linspace, num inference steps 4, guidance scale 1.0"
+    caption = f"model {model}, {sampler}, num samples 6, seed 3"
     assert captions_in(tmp_path / "samples") == {"samples": caption}
     pipeline = diffusion.load_pipeline(model)
     pipeline.scheduler = diffusion.make_scheduler("unipc", pipeline.scheduler.config, "linspace")
@@ -198,6 +204,15 @@ CASES = {
     "steps above T": (
         2, "--num_inference_steps is 31; ", lambda tmp: [save_pipeline(tmp / "m"), "--num_inference_steps", "31"],
     ),
+    "steps of no width": (
+        2, "--num_inference_steps is 30; by leading spacing",
+        lambda tmp: [save_pipeline(tmp / "m"), "--num_inference_steps=30", "--scheduler=unipc", "--spacing=leading"],
+    ),
+    "sampler of a VAE": (
+        2, "v is no pipeline of diffusers, leave it out", lambda tmp: [save_vae(tmp / "v"), "--scheduler=ddim"],
+    ),
+    "spacing of a VAE": (2, "--spacing is lu; ", lambda tmp: [save_vae(tmp / "v"), "--spacing=lu"]),
+    "steps of a VAE": (2, "--num_inference_steps is 7;", lambda tmp: [save_vae(tmp / "v"), "--num_inference_steps=7"]),
     "no step": (2, "--num_inference_steps is 0; it must be in [1, inf)", lambda tmp: ["--num_inference_steps=0"]),
     "labels of an unconditional pipeline": (
         2, "m has no classes", lambda tmp: [save_pipeline(tmp / "m"), "--labels", "1"],
@@ -233,6 +248,14 @@ def test_one_line_and_status(name, recipe, command_line, tmp_path):
     assert got == status, error
     assert len(lines) == 1 and named in lines[0] and "Traceback" not in error, error
     assert not (output / "samples.json").exists()
+
+
+def test_samples_that_are_not_finite_are_told():
+    def sample(model, num, labels, generator):
+        return torch.tensor([0.5, math.nan])[torch.arange(num) % 2].view(num, 1, 1, 1)
+
+    with pytest.raises(HwzooError, match="2 of the 5 samples are not finite"):
+        generators.draw(SimpleNamespace(sample=sample), None, 5, None, seed=0, batch_size=5)
 
 
 def test_samples_are_not_overwritten_unasked(recipe, command_line, tmp_path):

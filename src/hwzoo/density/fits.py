@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import HwzooError
+from .line import check_direction
 from .plane import BISECTIONS, FLOWS, Planar, PlaneFlow
 from .targets import Target
 
@@ -46,8 +47,10 @@ def fit_flows(
         The fitted flows, one for each target, without gradients.
 
     Raises:
-        HwzooError: for a loss that is not finite.
+        UsageError: for another direction.
+        HwzooError: for a loss or weights that are not finite.
     """
+    check_direction(direction)
     flow = PlaneFlow(FLOWS[kind](len(targets)), "base" if direction == "forward" else "data")
     optimizer = torch.optim.Adam(flow.parameters(), lr=learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, 2 * (1 - step / steps)))
@@ -69,6 +72,8 @@ def fit_flows(
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
+    if not all(parameter.isfinite().all() for parameter in flow.parameters()):
+        raise HwzooError(f"the {direction} fit of {kind} is not finite after {steps} steps; a smaller rate may help")
     return flow.requires_grad_(False)
 
 
@@ -139,7 +144,7 @@ def score_flows(
                 *pairs,
                 -log_q_of_p[index].double().mean().item(),
                 1 / (num_samples * weights[index].square().sum().item()),
-                (forward[index] > 4.605).double().mean().item(),
+                (~(forward[index] <= 4.605)).double().mean().item(),
             )
         )
     return scores

@@ -136,11 +136,22 @@ def kl_divergence(log_p: LogDensity, log_q: LogDensity) -> float:
     """
     shells = [_shell(log_p, log_q, decade) for decade in range(DECADES)]
     mass = sum(shell[0] for shell in shells)
-    if not abs(mass - 1) < 1e-3:
-        raise UsageError(f"the density of P integrates to {mass:.4f}, not to 1")
+    _check_mass(mass)
     terms = [shell[1] for shell in shells]
-    growing = terms[-1] > 1e-6 and terms[-1] >= 0.5 * terms[-2]
-    return math.inf if math.inf in terms or growing else sum(terms)
+    return math.inf if math.inf in terms or _grows(terms) else sum(terms)
+
+
+def _check_mass(mass: float):
+    if not abs(mass - 1) < 1e-3:
+        raise UsageError(
+            f"the density of P integrates to {mass:.4f} by quadrature, not to 1: it is no density, or it jumps or is "
+            "narrow where the points are far apart"
+        )
+
+
+def _grows(terms: Sequence[float]) -> bool:
+    """Whether the shells do not add less and less."""
+    return terms[-1] > 1e-6 and terms[-1] >= 0.5 * terms[-2]
 
 
 def window_kl(log_p: LogDensity, log_q: LogDensity, width: float, num_points: int = 240_001) -> float:
@@ -162,14 +173,17 @@ def window_kl(log_p: LogDensity, log_q: LogDensity, width: float, num_points: in
 
 def _shell(log_p: LogDensity, log_q: LogDensity, decade: int) -> tuple[float, float]:
     """The mass of P, and its part of the divergence, in a shell."""
+    return tuple(
+        _integral(each, decade)
+        for each in (lambda points: log_p(points).exp(), lambda points: _integrand(log_p(points), log_q(points)))
+    )
+
+
+def _integral(function: Callable[[Tensor], Tensor], decade: int) -> float:
+    """Of a function of points, over a shell."""
     inner = 0.0 if decade == 0 else math.asinh(10.0**decade)
     t = torch.linspace(inner, math.asinh(10.0 ** (decade + 1)), POINTS_A_DECADE, dtype=torch.float64)
-    mass = divergence = 0.0
-    for points in (t.sinh(), -t.sinh()):
-        log_each = log_p(points), log_q(points)
-        mass += torch.trapezoid(log_each[0].exp() * t.cosh(), t).item()
-        divergence += torch.trapezoid(_integrand(*log_each) * t.cosh(), t).item()
-    return mass, divergence
+    return sum(torch.trapezoid(function(points) * t.cosh(), t).item() for points in (t.sinh(), -t.sinh()))
 
 
 def _integrand(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -240,9 +254,9 @@ def fit_gaussian(
     The Gaussian Q that makes KL(P || Q), `forward`, or KL(Q || P), `reverse`, smallest. Both are named after the fixed
     P; the forward one covers P, the reverse one seeks a mode of it.
 
-    Forward: the moments of P, wherever one starts. Reverse: by Newton's method in (mean, log std) from the start to
-    the nearest stationary point, of which there may be several, a saddle among them. E_Q is a quadrature over the
-    noise of a reparameterised sample.
+    Forward: the moments of P, by the quadrature of `kl_divergence`, wherever one starts. Reverse: by Newton's method
+    in (mean, log std) from the start to the nearest stationary point, of which there may be several, a saddle among
+    them. E_Q is a quadrature over the noise of a reparameterised sample.
 
     Args:
         log_p: the log-density of P, differentiable, at float64 points of any shape.
@@ -253,19 +267,42 @@ def fit_gaussian(
         The fit, with both divergences by quadrature.
 
     Raises:
-        UsageError: when Newton's method does not come to rest.
+        UsageError: for another direction; forward, as of `kl_divergence`, and for a P without a variance; reverse,
+            when Newton's method does not come to rest or has nowhere to go, as in a uniform density.
     """
+    check_direction(direction)
     if direction == "forward":
-        points = torch.linspace(-100, 100, 400_001, dtype=torch.float64)
-        p = log_p(points).exp()
-        mean = torch.trapezoid(points * p, points)
-        std = torch.trapezoid((points - mean).square() * p, points).sqrt()
-        minimum = True
+        mean, std, minimum = *_moments(log_p), True
     else:
         mean, std, minimum = _newton(log_p, start)
-    mean, std = float(mean), float(std)
     log_q = normal(mean, std)
     return GaussianFit(mean, std, kl_divergence(log_p, log_q), kl_divergence(log_q, log_p), minimum)
+
+
+def check_direction(direction: str):
+    """
+    Args:
+        direction: of a divergence, named after the fixed P.
+
+    Raises:
+        UsageError: for what is neither `forward` nor `reverse`.
+    """
+    if direction not in ("forward", "reverse"):
+        raise UsageError(f"direction is {direction!r}; it must be 'forward' or 'reverse'")
+
+
+def _moments(log_p: LogDensity) -> tuple[float, float]:
+    """Mean and standard deviation of P."""
+
+    def integrals(of: Callable[[Tensor], Tensor]) -> list[float]:
+        return [_integral(lambda points: of(points) * log_p(points).exp(), decade) for decade in range(DECADES)]
+
+    _check_mass(sum(integrals(torch.ones_like)))
+    mean = sum(integrals(lambda points: points))
+    squares = integrals(lambda points: (points - mean).square())
+    if _grows(squares):
+        raise UsageError("P has no variance: KL(P || Q) is infinite for every Gaussian Q")
+    return mean, math.sqrt(sum(squares))
 
 
 def reverse_kl_of(log_p: LogDensity, parameters: Tensor) -> Tensor:
@@ -318,7 +355,9 @@ def _newton(log_p: LogDensity, start: tuple[float, float]) -> tuple[float, float
     for _ in range(NEWTON_STEPS):
         gradient = torch.autograd.functional.jacobian(lambda each: reverse_kl_of(log_p, each), parameters)
         hessian = torch.autograd.functional.hessian(lambda each: reverse_kl_of(log_p, each), parameters)
-        step = torch.linalg.solve(hessian, gradient)
+        step, singular = torch.linalg.solve_ex(hessian, gradient)
+        if singular:
+            raise UsageError(f"the reverse fit from {start} has nowhere to go: P's density is flat there")
         # Not further than the quadratic model may hold: a fifth of a standard deviation or of its logarithm.
         limit = torch.stack([0.2 * parameters[1].exp(), torch.tensor(0.2, dtype=torch.float64)])
         parameters = parameters - step.clamp(-limit, limit)

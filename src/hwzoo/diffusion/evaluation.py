@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import UsageError
 from .bound import variational_bound
 from .pipelines import denoising_strips, make_pipeline, make_scheduler, reverse_process
 from .process import alphas_cumprod, q_sample
@@ -26,6 +27,9 @@ class Evaluation:
         seed: of the noise and of the classes that are drawn.
         batch_size: of `samples`.
         patch_size: of the UNet, as in `UNetArchitecture`.
+
+    Raises:
+        UsageError: for more steps or terms of the bound than the scheduler's timesteps allow.
     """
 
     def __init__(
@@ -38,6 +42,10 @@ class Evaluation:
         batch_size: int,
         patch_size: int = 1,
     ):
+        num = scheduler.config.num_train_timesteps
+        for name, most in {"num_inference_steps": num, "num_bound_timesteps": num - 1}.items():
+            if (value := getattr(settings, name)) > most:
+                raise UsageError(f"--{name} is {value}; with {num} timesteps of training it must be in [1, {most}]")
         self.unet, self.scheduler, self.settings, self.seed = unet, scheduler, settings, seed
         self.batch_size, sampler = batch_size, make_scheduler(settings.scheduler, scheduler.config)
         self.pipeline = make_pipeline(unet, sampler, image_size, patch_size)

@@ -1,5 +1,7 @@
 """Pipelines and schedulers of diffusers: made, saved and loaded as the zoo needs them."""
 
+import logging
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -22,11 +24,16 @@ SPACINGS = {
     "sde_dpm_solver": ("karras", "lu", *TIMESTEP_SPACINGS),
     "unipc": ("karras", *TIMESTEP_SPACINGS),
 }
-# diffusers' names of the two solvers: of the probability flow, and of the equation with noise.
-ALGORITHM_TYPES = {"dpm_solver": "dpmsolver++", "sde_dpm_solver": "sde-dpmsolver++"}
+# diffusers' names of the two solvers: of the probability flow, DDIM's of first order, and of the equation with noise.
+ALGORITHM_TYPES = {"ddim": "dpmsolver++", "dpm_solver": "dpmsolver++", "sde_dpm_solver": "sde-dpmsolver++"}
 SCHEDULERS = tuple(SPACINGS)
 # diffusers' word for a schedule that courses call otherwise; of the last it knows the betas alone.
 BETA_SCHEDULES = {"linear": "linear", "cosine": "squaredcos_cap_v2", "flow_matching": "flow_matching"}
+
+# What a run asks of a UNet and of the noise that it is trained on, in diffusers' words.
+ASKED = {"block_out_channels", "layers_per_block", "norm_num_groups", "dropout"}
+ASKED |= {"num_train_timesteps", "beta_schedule", "prediction_type"}
+logger = logging.getLogger(__name__)
 
 
 def train_scheduler(num_train_timesteps: int, beta_schedule: str = "linear", prediction_type: str = "epsilon") -> Any:
@@ -114,9 +121,11 @@ def make_scheduler(name: str, config: Any, spacing: str | None = None) -> Any:
     grows: all three are set here.
 
     Args:
-        name: `ddpm` (arXiv:2006.11239), `ddim` (arXiv:2010.02502), `dpm_solver` (DPM-Solver++ 2M of second order,
-            arXiv:2211.01095), `sde_dpm_solver` (SDE-DPM-Solver++ 2M of the same paper: the fresh noise of each step,
-            as in `ddpm`, covers the errors of earlier ones) or `unipc` (arXiv:2302.04867).
+        name: `ddpm` (arXiv:2006.11239), `ddim` (arXiv:2010.02502; as DPM-Solver++ of first order, which is the same
+            step, from a timestep to the next one: diffusers' DDIMScheduler goes back T / steps of them, rounded down,
+            wherever the next one is), `dpm_solver` (DPM-Solver++ 2M of second order, arXiv:2211.01095),
+            `sde_dpm_solver` (SDE-DPM-Solver++ 2M of the same paper: the fresh noise of each step, as in `ddpm`, covers
+            the errors of earlier ones) or `unipc` (arXiv:2302.04867).
         config: `scheduler.config`.
         spacing: of the steps, one of `SPACINGS[name]`, the first of `spacings_of` when not given: `karras` has the
             noise levels of Karras et al., arXiv:2206.00364, equation 5; `lu` even steps of log SNR (arXiv:2206.00927);
@@ -137,10 +146,9 @@ def make_scheduler(name: str, config: Any, spacing: str | None = None) -> Any:
         raise UsageError(f"--spacing is {spacing}; for {name} it must be one of {', '.join(SPACINGS[name])}")
     # Where the spacing is of noise levels, that of timesteps has no effect.
     settings = {"timestep_spacing": spacing if spacing in TIMESTEP_SPACINGS else "trailing"}
-    if name in ("ddpm", "ddim"):
-        kind = {"ddpm": diffusers.DDPMScheduler, "ddim": diffusers.DDIMScheduler}[name]
-        return kind.from_config(config, **settings)
-    settings |= {"use_karras_sigmas": spacing == "karras", "solver_order": 2}
+    if name == "ddpm":
+        return diffusers.DDPMScheduler.from_config(config, **settings)
+    settings |= {"use_karras_sigmas": spacing == "karras", "solver_order": 1 if name == "ddim" else 2}
     if config.get("clip_sample", True):
         # Their dynamic threshold between 1 and 1 is the clipping to [-1, 1] that they have no word for.
         settings |= {"thresholding": True, "sample_max_value": 1.0}
@@ -289,7 +297,8 @@ def load_or_build(
     name_or_path: str | None, data: Any, architecture: UNetArchitecture, scheduler: Any, num_classes: int = 0
 ) -> tuple[Any, Any]:
     """
-    The UNet and the scheduler to train: new, or those of a trained pipeline.
+    The UNet and the scheduler to train: new, or those of a trained pipeline. Of what was asked for, what differs there
+    is told in a warning.
 
     Args:
         name_or_path: of the trained pipeline; None for new ones.
@@ -324,4 +333,11 @@ def load_or_build(
             if name == "num_class_embeds" and None in (given, wanted):
                 told += "; it is conditional: give --conditional" if given else "; leave out --conditional"
             raise UsageError(f"--model_name_or_path {name_or_path}: {told}")
+    kept = []
+    for own, asked in ((trained.unet.config, unet.config), (trained.scheduler.config, scheduler.config)):
+        for key in ASKED & asked.keys():
+            given, wanted = (tuple(each) if isinstance(each, list) else each for each in (own.get(key), asked[key]))
+            kept += [f"{key} {given} (not {wanted})"] if given != wanted else []
+    if kept and os.environ.get("LOCAL_RANK", "0") == "0":  # once for all processes
+        logger.warning("%s keeps its own %s", name_or_path, ", ".join(sorted(kept)))
     return trained.unet, train_scheduler_of(trained.scheduler)

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_autoregressive import AutoregressiveConfig
-from .labels import drawn_by, drawn_labels
+from .labels import check_labels, drawn_by, drawn_labels
 from .networks_autoregressive import NETWORKS
 from .pixels import check_floating, check_pixels
 
@@ -77,8 +77,8 @@ class AutoregressiveModel(AutoregressivePreTrainedModel):
             return_loss: as in transformers, whose Trainer takes from it that there is a loss without labels.
 
         Raises:
-            ValueError: for pixels that are not on the levels or images of another size; a conditional model without
-                labels.
+            ValueError: for pixels that are not on the levels or images of another size; none or wrong labels to a
+                conditional model.
         """
         log_prob = self._log_prob(pixel_values, labels)
         return AutoregressiveOutput(-log_prob.mean() if return_loss else None, log_prob)
@@ -126,15 +126,15 @@ class AutoregressiveModel(AutoregressivePreTrainedModel):
             (batch, channels, height, width, 1), the logit of a 1.
 
         Raises:
-            ValueError: for images of another size; pixels that are no floating-point numbers in [0, 1]; a conditional
-                model without labels.
+            ValueError: for images of another size; pixels that are no floating-point numbers in [0, 1]; none or wrong
+                labels to a conditional model.
         """
         self._check_shape(pixel_values)
         check_pixels(pixel_values, self.training)
-        if not self.config.num_classes:
+        if self.config.num_classes:
+            check_labels(labels, pixel_values.shape[0], self.config.num_classes)
+        else:
             labels = None
-        elif labels is None:
-            raise ValueError("labels is None, but this model is conditional: give a class for each image")
         logits = self.network((2 * pixel_values - 1).to(self.dtype), labels)
         # float32, or float64 where the weights are, also in bfloat16 or mixed precision.
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -189,7 +189,7 @@ class AutoregressiveModel(AutoregressivePreTrainedModel):
 
         Args:
             pixel_values: (batch, channels, height, width) in [0, 1], on the levels where known.
-            mask: bool, (height, width), or of any shape that spreads to that of `pixel_values`: True where known.
+            mask: bool, (height, width), or of any shape that broadcasts to that of `pixel_values`: True where known.
             labels: as of `sample`.
             generator: as of `sample`.
             temperature: as of `sample`.
@@ -199,12 +199,21 @@ class AutoregressiveModel(AutoregressivePreTrainedModel):
             (batch, channels, height, width) in [0, 1].
 
         Raises:
-            ValueError: as of `sample`, and for known pixels that are not on the levels or images of another size.
+            ValueError: as of `sample`, and for known pixels that are not on the levels, images of another size, or a
+                mask that is not bool or does not broadcast to the images.
         """
         self._check_shape(pixel_values)
         check_floating(pixel_values)
         labels = drawn_labels(labels, len(pixel_values), self.config.num_classes, generator, self.device)
-        mask = mask.to(pixel_values.device).expand_as(pixel_values)
+        try:
+            if mask.dtype != torch.bool:
+                raise RuntimeError
+            mask = mask.to(pixel_values.device).expand_as(pixel_values)
+        except RuntimeError:
+            raise ValueError(
+                f"mask is {str(mask.dtype).removeprefix('torch.')} of shape {tuple(mask.shape)}; it must be bool of a "
+                f"shape that broadcasts to {tuple(pixel_values.shape)}"
+            ) from None
         pixel_values = torch.where(mask, pixel_values, 0.0)
         self._check_levels(pixel_values)
         return self._fill(pixel_values, mask, labels, generator, temperature, use_cache)

@@ -86,10 +86,10 @@ class CausalConv2d(nn.Conv2d):
     def needed(self, outputs: Tensor) -> Tensor:
         """The inputs on which some of the outputs depend: bool, (groups, height, width) both."""
         # On the CPU: not every device has float64, and in float32 some convolutions leave traces of rounding.
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
             inputs = torch.zeros(outputs.shape, dtype=torch.double, requires_grad=True)
             reached = self._convolve(inputs[None], self.group_mask().cpu().double(), None)
-        needed = torch.autograd.grad(reached, inputs, outputs[None].cpu().double())[0] > 0
+            needed = torch.autograd.grad(reached, inputs, outputs[None].cpu().double())[0] > 0
         return needed.to(outputs.device)
 
     def _convolve(self, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -70,7 +70,7 @@ class ActNorm(nn.Module):
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         log_scale = self.log_scale.to(inputs.dtype)
         outputs = (inputs + self.shift.to(inputs.dtype)) * log_scale.exp()
-        return outputs, (log_scale.sum() * inputs[0, 0].numel()).expand(inputs.shape[0])
+        return outputs, (log_scale.sum() * inputs.shape[2:].numel()).expand(inputs.shape[0])
 
     def inverse(self, outputs: Tensor) -> Tensor:
         """The inputs of outputs, in their shape."""
@@ -96,7 +96,7 @@ class InvertibleConv1x1(nn.Module):
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         weight = self.weight.to(inputs.dtype)
-        log_det = torch.linalg.slogdet(weight).logabsdet * inputs[0, 0].numel()
+        log_det = torch.linalg.slogdet(weight).logabsdet * inputs.shape[2:].numel()
         return self._apply_matrix(inputs, weight), log_det.expand(inputs.shape[0])
 
     def inverse(self, outputs: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_flow import FlowConfig
-from .labels import drawn_by, drawn_labels
+from .labels import check_labels, drawn_by, drawn_labels
 from .latents import between, checked_latents
 from .layers_flow import NETWORKS, ActNorm, Coupling, InvertibleConv1x1, ZeroConv2d
 from .pixels import check_floating
@@ -106,8 +106,8 @@ class FlowModel(FlowPreTrainedModel):
             noise: uniform on [0, 1), shaped like `pixel_values`; drawn when not given.
 
         Raises:
-            ValueError: for pixels that are not on the levels or images of another size; a conditional model without
-                labels.
+            ValueError: for pixels that are not on the levels or images of another size; none or wrong
+                labels to a conditional model.
         """
         log_prob = self._bound(pixel_values, labels, self._noise(pixel_values, noise, None))
         return FlowOutput(-log_prob.mean() if return_loss else None, log_prob)
@@ -171,14 +171,16 @@ class FlowModel(FlowPreTrainedModel):
             (batch,) in nats per image.
 
         Raises:
-            ValueError: for fewer than 1 sample; pixels that are not on the levels or images of another size; a
-                conditional model without labels.
+            ValueError: for fewer than 1 sample; pixels that are not on the levels or images of another size; none or
+                wrong labels to a conditional model.
         """
         if num_importance_samples < 1:
             raise ValueError(f"num_importance_samples is {num_importance_samples}; it must be at least 1")
         shape = (num_importance_samples, *pixel_values.shape)
         if noise is not None and noise.shape != shape:
             raise ValueError(f"noise has shape {tuple(noise.shape)}; it must be {shape}")
+        if self.config.num_classes:  # before they are repeated
+            check_labels(labels, pixel_values.shape[0], self.config.num_classes)
         log_total = None
         for start in range(0, num_importance_samples, size := max(1, CHUNK // max(1, pixel_values.numel()))):
             num = min(size, num_importance_samples - start)
@@ -226,8 +228,8 @@ class FlowModel(FlowPreTrainedModel):
             (batch, dimensions), and (batch,) in nats: the density of y is p(z) times the exponential of it.
 
         Raises:
-            ValueError: for pixels that are not on the levels or images of another size; a conditional model without
-                labels.
+            ValueError: for pixels that are not on the levels or images of another size; none or wrong
+                labels to a conditional model.
         """
         noise = torch.full_like(pixel_values, 0.5) if noise is None else noise
         inputs, log_det = self._inputs(pixel_values, noise)
@@ -250,7 +252,7 @@ class FlowModel(FlowPreTrainedModel):
             (batch, channels, height, width) in [0, 1].
 
         Raises:
-            ValueError: for a conditional model without labels.
+            ValueError: for none or wrong labels to a conditional model.
         """
         latents = latents.to(torch.promote_types(self.dtype, torch.float32))
         mean, log_std = self._moments(labels, latents)
@@ -401,8 +403,7 @@ class FlowModel(FlowPreTrainedModel):
         mean, log_std = self.mean.to(like.dtype), self.log_std.to(like.dtype)
         if not self.config.num_classes:
             return mean, log_std
-        if labels is None:
-            raise ValueError("labels is None, but this model is conditional: give a class for each image")
+        check_labels(labels, like.shape[0], self.config.num_classes)
         return mean[labels], log_std[labels]
 
 

@@ -43,6 +43,8 @@ def check_labels(labels: Tensor | None, num: int, num_classes: int):
         return
     if labels.shape != (num,):
         raise ValueError(f"labels has shape {tuple(labels.shape)}; it must be {_allowed(num, num_classes)}")
+    if labels.dtype not in (torch.int64, torch.int32):  # torch takes bool and uint8 for masks
+        raise ValueError(f"labels is {str(labels.dtype).removeprefix('torch.')}; it must be int64")
     wrong = labels[(labels < 0) | (labels >= num_classes)]
     if len(wrong):
         raise ValueError(f"labels holds {wrong[0].item()}; it must be {_allowed(num, num_classes)}")

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_vqvae import VQVAEConfig
-from .labels import drawn_labels
+from .labels import check_labels, drawn_labels
 from .networks_vqvae import Autoencoder, Codebook, Prior, binary_log_prob, uniform_log_prob
 from .pixels import check_pixels
 
@@ -90,7 +90,8 @@ class VQVAEModel(VQVAEPreTrainedModel):
                 (a start that keeps codes from collapsing).
 
         Raises:
-            ValueError: for pixels other than 0 and 1 or images of another size; a conditional model without labels.
+            ValueError: for pixels other than 0 and 1 or images of another size; none or wrong labels to a conditional
+                model.
         """
         self._check_pixels(pixel_values)
         losses, codes = self.autoencoder(pixel_values, quantize)
@@ -224,15 +225,15 @@ class VQVAEModel(VQVAEPreTrainedModel):
             (batch,), in nats, summed over the codes of an image.
 
         Raises:
-            ValueError: for codes of another shape or not in the codebook; a conditional model without labels.
+            ValueError: for codes of another shape or not in the codebook; none or wrong labels to a conditional model.
         """
         self._check_codes(codes)
         if self.prior is None:
             like = self.autoencoder.codebook.embeddings
             dtype = torch.promote_types(like.dtype, torch.float32)
             return torch.full((len(codes),), uniform_log_prob(self.config), dtype=dtype, device=like.device)
-        if self.config.num_classes and labels is None:
-            raise ValueError("labels is None, but this model is conditional: give a class for each image")
+        if self.config.num_classes:
+            check_labels(labels, codes.shape[0], self.config.num_classes)
         return self.prior.log_prob(codes.flatten(1), labels if self.config.num_classes else None)
 
     @torch.no_grad()
