@@ -316,9 +316,16 @@ def test_a_negative_number_is_a_value(value):
     assert parse("--rate", value)[1].rate == float(value)
 
 
-def test_an_unknown_flag_suggests_the_nearest():
-    with pytest.raises(UsageError, match=r"--learning_rat is not a flag .* \(did you mean --learning_rate\?\);"):
-        parse("--learning_rat", "1")
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("learning_rat", "learning_rate"), ("lr", "learning_rate"), ("epochs", "num_train_epochs"),
+        ("batch_size", "eval_batch_size or --train_batch_size"),
+    ],
+)  # fmt: skip
+def test_an_unknown_flag_suggests_what_was_meant(given, meant):
+    with pytest.raises(UsageError, match=rf"--{given} is not a flag .* \(did you mean --{meant}\?\);"):
+        parse_arguments([RunArguments], [f"--{given}=1"])
 
 
 @dataclass

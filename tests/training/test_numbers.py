@@ -1,5 +1,6 @@
 """The last lines of a run: words, units, what is normal, the next commands."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,9 @@ def test_the_preset_named_digits_or_words_is_the_run_without_flags(preset):
     assert [vars(each) for each in plain] == [vars(each) for each in preset]
 
 
-def test_the_next_commands_are_ones_that_work(tmp_path, capsys):
+@pytest.mark.parametrize("name", ["out", "my über 'folder' & $more"])
+def test_the_next_commands_are_ones_that_work(name, tmp_path, capsys):
+    tmp_path /= name
     hub.save(VAEModel(VAEConfig(encoder_hidden_sizes=[4], decoder_hidden_sizes=[4], latent_size=2)), tmp_path)
     assert len(next_commands(tmp_path)) == 1  # a model that makes no pictures
     (tmp_path / "samples.png").touch()
@@ -71,13 +74,13 @@ def test_the_next_commands_are_ones_that_work(tmp_path, capsys):
     first, place, sample, evaluate, load = capsys.readouterr().out.splitlines()
     assert "normal" in first and place == f"model, results and pictures are in {tmp_path}; next:"
     for command, arguments in ((sample, ["Settings"]), (evaluate, ["Settings"])):
-        name, verb, folder = command.split()
-        assert name == "hwzoo"
+        program, verb, folder = shlex.split(command)
+        assert program == "hwzoo"
         recipe = load_recipe(hwzoo_cli.commands()[verb].stem)
         (settings,) = parse_arguments([getattr(recipe, name) for name in arguments], [folder])
         assert settings.model_name_or_path == str(tmp_path)
     scope = {}
-    exec(load.split("'")[1], scope)
+    exec(shlex.split(load)[2], scope)
     assert isinstance(scope["model"], VAEModel)
 
 

@@ -740,5 +740,12 @@ def _names(tokens: list[str]) -> set[str]:
 
 
 def _suggestion(name: str, known) -> str:
-    close = difflib.get_close_matches(name, sorted(known), n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
+    """What may be meant: names that end so or whose words begin with these letters, else the nearest in spelling."""
+    bare, names = name.lstrip("-"), {each.lstrip("-"): each for each in sorted(known)}
+    close = [
+        each
+        for each in names
+        if each.endswith(f"_{bare}") or bare == "".join(word[:1] for word in each.split("_") if "_" in each)
+    ]
+    close = close[:3] or difflib.get_close_matches(bare, names, n=1)
+    return f" (did you mean {' or '.join(names[each] for each in close)}?)" if close else ""

@@ -3,6 +3,8 @@ The numbers of a run in words, with their units: those of an evaluation in a lin
 normal and the commands that follow.
 """
 
+import json
+import shlex
 from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
@@ -129,12 +131,14 @@ def next_commands(folder: Path) -> list[str]:
     Returns:
         The commands.
     """
-    commands = [f"python -c 'from hwzoo import hub; family, model = hub.load_any(\"{folder}\")'"]
+    name = shlex.quote(str(folder))
+    code = f"from hwzoo import hub; family, model = hub.load_any({json.dumps(str(folder), ensure_ascii=False)})"
+    commands = [f"python -c {shlex.quote(code)}"]
     if (folder / TEXTS).exists():
-        commands = [f"hwzoo sample {folder}", *commands]
+        commands = [f"hwzoo sample {name}", *commands]
     if (folder / "samples.png").exists():
         sampler = _sampler(folder) if (folder / "model_index.json").exists() else ""
-        commands = [f"hwzoo sample {folder}{sampler}", f"hwzoo evaluate {folder}{sampler}", *commands]
+        commands = [f"hwzoo sample {name}{sampler}", f"hwzoo evaluate {name}{sampler}", *commands]
     return commands
 
 
