@@ -214,6 +214,7 @@ def test_help_and_presets_load_nothing_heavy():
     assert shown.stdout.splitlines()[-1] == ""
 
 
+@pytest.mark.long
 def test_a_recipe_runs_in_an_empty_folder(tmp_path):
     ended = hwzoo(tmp_path, "train", "vae", "--config", "eecs182", "--dataset_name", "digits", "--seed=3", *SMALL)
     assert ended.returncode == 0, ended.stderr

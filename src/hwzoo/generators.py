@@ -195,16 +195,24 @@ def draw(
     Raises:
         HwzooError: for images that are not finite.
     """
-    quick = True if num_samples <= batch_size else None  # no bar; None: where there is a terminal
-    generator, images, start = torch.Generator().manual_seed(seed), [], time.perf_counter()
-    for part in tqdm(torch.arange(num_samples).split(batch_size), desc="samples", unit="batch", disable=quick):
-        own = None if labels is None else labels[part]
-        images.append(family.sample(model, len(part), own, generator, **call).detach().cpu())
-    samples, seconds = torch.cat(images), time.perf_counter() - start
+    start = time.perf_counter()
+    samples = _draw(family, model, num_samples, labels, seed, batch_size, **call)
+    seconds = time.perf_counter() - start
     if not samples.isfinite().all():
         wrong = (~samples.flatten(1).isfinite().all(1)).sum()
         raise HwzooError(f"{wrong} of the {num_samples} samples are not finite")
     return samples, seconds
+
+
+def _draw(
+    family: Family, model: Any, num_samples: int, labels: Tensor | None, seed: int, batch_size: int, **call: Any
+) -> Tensor:
+    quick = True if num_samples <= batch_size else None  # no bar; None: where there is a terminal
+    generator, images = torch.Generator().manual_seed(seed), []
+    for part in tqdm(torch.arange(num_samples).split(batch_size), desc="samples", unit="batch", disable=quick):
+        own = None if labels is None else labels[part]
+        images.append(family.sample(model, len(part), own, generator, **call).detach().cpu())
+    return torch.cat(images)
 
 
 def sampler(model: Any, seed: int, batch_size: int, evenly: bool = False, **call: Any) -> Callable[[int], Tensor]:
@@ -224,7 +232,8 @@ def sampler(model: Any, seed: int, batch_size: int, evenly: bool = False, **call
 
     def samples(num: int) -> Tensor:
         labels = chosen_labels(None, num, num_classes, "")
-        return draw(family, model, num, labels, seed, batch_size, **call)[0]
+        # What is not finite too: a run that went wrong is told by its numbers, after its model and pictures are saved.
+        return _draw(family, model, num, labels, seed, batch_size, **call)
 
     return samples
 

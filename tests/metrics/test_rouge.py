@@ -105,6 +105,7 @@ def test_what_cannot_be_scored(wrong, message, rouge):
         rouge.compute(**{"predictions": ["a", "b"], "references": [["a"], ["b"]]} | wrong)
 
 
+@pytest.mark.long
 def test_it_loads_by_path_without_a_network(tmp_path):
     program = (
         "import sys, socket, evaluate\n"

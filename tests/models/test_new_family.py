@@ -70,6 +70,7 @@ def test_it_passes_the_shared_suite_and_its_own(family):
     assert passed >= 20 and not re.search("skipped|failed|error", told), told
 
 
+@pytest.mark.long
 def test_it_is_trained_resumed_scored_carded_and_pushed(family, tmp_path):
     recipe, straight, resumed = str(family / "train_linear_gaussian.py"), tmp_path / "straight", tmp_path / "resumed"
     train = [recipe, "--config=digits"]

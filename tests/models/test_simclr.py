@@ -287,6 +287,7 @@ os._exit(0)  # torch may abort where it takes a group down while its last exchan
 """
 
 
+@pytest.mark.long
 def test_two_processes_have_the_loss_and_gradients_of_one(tmp_path):
     """Of the whole batch: its views are compared with those of both, and normalised by the statistics of both."""
     (tmp_path / "two.py").write_text(TWO)

@@ -334,6 +334,7 @@ def sum_of_terms(model, codes, images, labels):
         return -model.prior_log_prob(codes, labels) - log_prob_by_hand(model.decode(codes), images)
 
 
+@pytest.mark.long
 @priors
 @pytest.mark.parametrize("num_nearest", [1, 2, 4])
 def test_the_search_is_that_by_hand(kind, num_nearest, monkeypatch):

@@ -100,6 +100,7 @@ def test_the_seed_decides(recipe, no_pictures, tmp_path):
     assert all(first[name] != other[name] for name in ("jsd", "wasserstein", "density_jsd", "value_optimal"))
 
 
+@pytest.mark.long
 def test_a_few_seconds_reach_the_truth(recipe, no_pictures, monkeypatch, tmp_path):
     """Three phi in place of 21, and smaller batches; the bands are those of the full run."""
     monkeypatch.setattr(recipe, "PHIS", [-0.5, 0.0, 1.0])
@@ -185,6 +186,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(recipe, no_pictures, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 def test_help_as_from_the_command_line(recipe):
     done = warm.run([recipe.__file__, "--help"])
     assert done.returncode == 0, done.stderr

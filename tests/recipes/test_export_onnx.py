@@ -77,9 +77,8 @@ def inputs_and_outputs(model, part, num):
     }[part]()
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.long if "gan" in name else ()) for name in MODELS]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("name", MODELS)
 def test_each_part_gives_the_numbers_of_the_model(name, recipe, tmp_path):
     model, names = saved(name, tmp_path / "model"), MODELS[name][1]
     results = export(recipe, tmp_path / "model", tmp_path / "onnx")

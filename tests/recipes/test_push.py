@@ -75,6 +75,7 @@ def assert_no_token(folder: Path, server: LoopbackHub, *said: str):
     assert not [name for name, data in found.items() if SECRET.encode() in data]
 
 
+@pytest.mark.long
 def test_the_recipe_pushes_what_others_load(tmp_path):
     with LoopbackHub(token=TOKEN, users=("me",)) as server:
         folder = tmp_path / "run"

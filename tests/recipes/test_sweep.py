@@ -41,6 +41,7 @@ def started(monkeypatch) -> list:
     return runs
 
 
+@pytest.mark.long
 def test_two_values_and_two_seeds(recipe, started, tmp_path, capsys):
     settings = {"recipe": "vae", "runs": [f"{TINY} beta=1,4"], "seeds": [0, 1], "output_dir": str(tmp_path)}
     rows = recipe.main(recipe.Sweep(**settings))

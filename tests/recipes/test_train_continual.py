@@ -159,6 +159,7 @@ def test_joint_training_has_one_row_and_all_curves(train_continual, no_pictures,
     assert [last[f"eval_accuracy_task_{task}"] for task in range(1, 6)] == results["accuracy_matrix"][0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stream", ["split", "permuted"])
 @pytest.mark.parametrize("scenario", ["task", "domain", "class"])
 def test_every_scenario_of_both_streams(scenario, stream, train_continual, no_pictures, tmp_path):

@@ -96,7 +96,7 @@ def test_what_a_run_leaves(train_flow, tmp_path, capsys):
     assert Image.open(tmp_path / "curves.png").width > 300
     assert captions_in(tmp_path) == {
         "samples": "200 samples at temperature 0.7; flow on digits, seed 0",
-        "interpolations": "Straight lines between the latents of two test images each; flow on digits, seed 0",
+        "interpolations": "Paths between the latents of two test images each; flow on digits, seed 0",
     }
     card = " ".join((tmp_path / "README.md").read_text().split())
     for words in (
@@ -117,6 +117,7 @@ def test_its_samples_are_scored_as_evaluate_generator_does(train_flow, no_curves
     scored_as_evaluate_generator_does(tmp_path, 30)
 
 
+@pytest.mark.long
 def test_training_learns(train_flow, no_curves, tmp_path):
     flags = {"hidden_size": 16, "num_steps": 3, "lr_warmup_steps": 5, "learning_rate": 5e-3, "ema_decay": 0.9}
     before = run(train_flow, tmp_path / "a", max_train_steps=1, **flags)["test_bits_per_dim"]
@@ -124,6 +125,7 @@ def test_training_learns(train_flow, no_curves, tmp_path):
     assert before > 5.5 and after < before - 1.2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

@@ -172,6 +172,7 @@ def test_without_grids_there_is_no_animation(train_gan, no_curves, tmp_path):
     assert "training.gif" not in (tmp_path / "README.md").read_text()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("conditional", [False, True])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_trains(loss, conditional, train_gan, no_curves, tmp_path):

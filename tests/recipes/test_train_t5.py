@@ -279,6 +279,7 @@ def test_fine_tuning_is_compared_with_before(train_t5, base, words, drawn, tmp_p
     assert written_by(model, tmp_path) == [row["prediction"] for row in rows_of(tmp_path)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", text.PEFT_METHODS)
 def test_an_adapter_writes_the_same_elsewhere(method, train_t5, base, words, drawn, tmp_path):
     settings = {"model_name_or_path": str(base), "peft_method": method, "num_virtual_tokens": 3, "tasks": ["past"]}

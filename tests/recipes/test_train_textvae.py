@@ -133,6 +133,7 @@ def test_what_a_run_leaves(train_textvae, small, tmp_path, capsys):
     assert not list(tmp_path.glob(".unfinished*"))
 
 
+@pytest.mark.long
 def test_training_learns_and_the_free_nats_are_used(train_textvae, small, no_pictures, tmp_path):
     flags = {"max_train_steps": 150, "learning_rate": 2e-2, "hidden_size": 16}
     before = run(train_textvae, small, tmp_path / "a", max_train_steps=1)

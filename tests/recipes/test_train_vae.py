@@ -93,6 +93,7 @@ def test_training_learns(train_vae, tmp_path):
     assert after < before - 100
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("arguments", "protocol"),
     [
@@ -141,6 +142,7 @@ def test_evaluations_in_training_are_on_the_images_held_out(train_vae, tmp_path)
     assert "a (0.25 of its training images, by class with seed 0, held out" in a["protocol"]
 
 
+@pytest.mark.long
 def test_mixed_precision_trains(train_vae, tmp_path):
     in_float = run(train_vae, tmp_path / "a")
     in_bfloat = run(train_vae, tmp_path / "b", mixed_precision="bf16")
@@ -148,6 +150,7 @@ def test_mixed_precision_trains(train_vae, tmp_path):
     assert in_float["test_negative_elbo"] == pytest.approx(in_bfloat["test_negative_elbo"], rel=0.02)
 
 
+@pytest.mark.long
 def test_accumulated_batches_equal_one_batch(train_vae, tmp_path):
     whole = run(train_vae, tmp_path / "a", train_batch_size=60)
     parts = run(train_vae, tmp_path / "b", train_batch_size=20, gradient_accumulation_steps=3)
@@ -340,6 +343,7 @@ def with_nobody_left(group: int):
     raise TimeoutError("a process of the run outlived it")
 
 
+@pytest.mark.long
 def test_two_processes_equal_one(train_vae, tmp_path):
     arguments = [
         "--max_train_steps=50", "--logging_steps=1", "--encoder_hidden_sizes=16", "--decoder_hidden_sizes=16",

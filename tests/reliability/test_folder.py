@@ -64,6 +64,7 @@ def test_a_run_does_not_go_back_to_fewer_steps(recipe, straight, tmp_path):
     refused(recipe, folder, "step", f"{RESUME}=latest", flag)
 
 
+@pytest.mark.long
 @every_recipe.ONE_OF_EACH_LOOP
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(recipe, straight, tmp_path):
     folder = tmp_path / "run"
@@ -85,6 +86,7 @@ def test_a_resumed_run_in_another_folder_has_all_of_it(recipe, straight, tmp_pat
     assert names and {name for name in names if first[name] != second.get(name)} == set()
 
 
+@pytest.mark.long
 @every_recipe.ONE_OF_EACH_LOOP
 def test_overwriting_leaves_the_old_model_or_the_new(recipe, straight, tmp_path):
     """At each event of the second half as a kill would leave it, and where no model stands in the folder killed."""
@@ -135,13 +137,14 @@ def command(recipe: str, folder: Path) -> list[str]:
     return [str(RECIPES / f"{recipe}.py"), f"--output_dir={folder}", *shlex.split(every_recipe.FLAGS[recipe])]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("where", "recipe"),
     [
         ("gone", "train_vae"),
-        pytest.param("full", "train_vae", marks=pytest.mark.long),
-        pytest.param("ascii", "train_vae", marks=pytest.mark.long),
-        pytest.param("gone", "train_t5", marks=pytest.mark.long),
+        ("full", "train_vae"),
+        ("ascii", "train_vae"),
+        ("gone", "train_t5"),
         pytest.param("full", "train_t5", marks=pytest.mark.slow),
         pytest.param("ascii", "train_t5", marks=pytest.mark.slow),
     ],

@@ -68,6 +68,7 @@ def test_nothing_is_lost_at_any_event_of_the_second_half(recipe, straight, tmp_p
     assert ended.events - begin > 20
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("recipe", ["train_vae"])
 def test_what_is_lost_would_be_told(recipe, straight, tmp_path):
     """Of the test before: a model with other weights."""
@@ -90,6 +91,7 @@ def test_a_signal_saves_and_tells_how_to_go_on(number, recipe, straight, tmp_pat
     assert_same_run(tmp_path / "run", straight[0])
 
 
+@pytest.mark.long
 @every_recipe.ONE_OF_EACH_LOOP
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_after_the_last_step_tells_how_to_go_on(number, recipe, straight, tmp_path):
@@ -133,6 +135,7 @@ def out_of_disk(recipe: str, half: Path, folder: Path, straight: tuple[Path, int
     assert_same_run(folder, straight[0])
 
 
+@pytest.mark.long
 @every_recipe.ONE_OF_EACH_LOOP
 def test_a_full_disk_costs_nothing_that_was_saved(recipe, straight, tmp_path):
     out_of_disk(recipe, tmp_path / "half", tmp_path / "run", straight, event=5)

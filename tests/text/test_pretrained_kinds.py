@@ -97,6 +97,7 @@ def test_a_bpe_of_bytes_whose_end_pads(folder):
     assert tokenizer(" fox").input_ids != tokenizer("fox").input_ids  # a space belongs to the word after it
 
 
+@pytest.mark.long
 @kinds("t5-small")
 def test_fine_tuning(folder, tmp_path):
     recipe = load_recipe("train_t5")

@@ -130,6 +130,7 @@ def logits_after(model, tokenizer, context: str, ids: list[int]):
 # What is trained
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", [*METHODS[1:], "full"])
 @pytest.mark.parametrize("kind", text.ARCHITECTURES)
 def test_training_changes_what_it_should_and_lowers_the_loss(kind, method):

@@ -119,6 +119,7 @@ def texts_of(figure):
         yield from legend.get_texts()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_word_of_a_figure_can_be_read(name, drawn, tmp_path):
     FIGURES[name](tmp_path / "x.png")
