@@ -66,9 +66,9 @@ class Settings(training.Flags):
 def main(settings: Settings) -> dict:
     # 1. what is asked for: all of it is found, or told to be wrong, before hours of sampling
     folder, name = Path(settings.output_dir), settings.model_name_or_path
-    training.check_free(folder, settings.overwrite_output_dir)
     asked = {"trust_remote_code": settings.trust_remote_code, "draws": ("images", "texts")}
     family, model = generators.load_generator(name, PartialState().device, **asked)
+    training.check_free(folder, settings.overwrite_output_dir)
     tokenizer = text.load_tokenizer(name, "model_name_or_path") if family.draws == "texts" else None
     num_classes = family.num_classes(model)
     generators.check_guidance(settings.guidance_scale, family, model, name)

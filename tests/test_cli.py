@@ -120,6 +120,12 @@ def test_an_unknown_preset_is_one_line_with_the_nearest(given, meant):
     assert "\n" not in str(told.value)
 
 
+@pytest.mark.parametrize("given", ["cs236", "vae/digits", str(PRESETS["vae/digits"])])
+def test_a_preset_of_another_recipe_is_refused(given):
+    with pytest.raises(UsageError, match="is of train_vae, not of train_gan; `hwzoo presets` lists"):
+        parse_arguments(types_of("train_gan"), ["--config", given])
+
+
 def test_a_file_is_taken_before_a_preset_of_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("cs236").write_text("seed: 7\n")

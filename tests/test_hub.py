@@ -425,6 +425,15 @@ def test_where_the_data_lies_on_this_machine_is_not_pushed(server, tmp_path):
     assert len(server.repos["me/model"].commits) == 2  # with the one that made the repository
 
 
+def test_of_the_folder_of_ones_own_images_the_name_alone_is_pushed(server, tmp_path):
+    preset = f"dataset_name: {tmp_path / 'patients'}\nclassifier: ../../alice/known\nlearning_rate: 0.001\n"
+    folder = a_model(tmp_path / "run", **{"preset.yaml": preset})
+    hub.push(folder, "me/model")
+    sent = server.repos["me/model"].files["preset.yaml"]
+    assert sent == b"dataset_name: patients\nclassifier: known\nlearning_rate: 0.001\n"
+    assert (folder / "preset.yaml").read_text() == preset
+
+
 @pytest.mark.parametrize("words", ["data_dir: [", "- data_dir", "data_dir: x\n---\ny: 1"])
 def test_a_preset_of_a_users_own_goes_as_it_is(words, server, tmp_path):
     folder = a_model(tmp_path / "run", **{"preset.yaml": words})

@@ -336,7 +336,7 @@ def push(
             print(line, file=sys.stderr)
 
     def operations() -> list[CommitOperationAdd]:
-        changed = _without_data_dir(folder) | (_naming_base(folder, base, base_model_id) if base else {})
+        changed = _without_places(folder) | (_naming_base(folder, base, base_model_id) if base else {})
         return [CommitOperationAdd(name, changed.get(name, folder / name)) for name in names]
 
     safe = _push_later(folder, repo_id, private, include, base_model_id)
@@ -451,13 +451,22 @@ def _naming_base(folder: Path, base: str, base_model_id: str) -> dict[str, bytes
     return changed
 
 
-def _without_data_dir(folder: Path) -> dict[str, bytes]:
-    """The settings of a run for other machines, on which its data lies elsewhere; the local ones stay."""
+def _without_places(folder: Path) -> dict[str, bytes]:
+    """
+    The settings of a run for other machines, on which its data lies elsewhere, and without the names of folders that
+    are nobody's business; the local ones stay.
+    """
     path = folder / PRESET
     with suppress(OSError, ValueError, yaml.YAMLError):  # a file of a user's own goes as it is
         settings = yaml.safe_load(path.read_bytes())
-        if isinstance(settings, dict) and settings.pop("data_dir", None) is not None:
-            return {PRESET: yaml.safe_dump(settings, sort_keys=False).encode()}
+        if isinstance(settings, dict):
+            given = dict(settings)
+            settings.pop("data_dir", None)
+            for name, value in settings.items():
+                if isinstance(value, str) and (Path(value).is_absolute() or ".." in Path(value).parts):
+                    settings[name] = Path(value).name
+            if settings != given:
+                return {PRESET: yaml.safe_dump(settings, sort_keys=False).encode()}
     return {}
 
 

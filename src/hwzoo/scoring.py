@@ -228,7 +228,7 @@ def load_classifier(
             raise UsageError(
                 f"--{flag} is not given, and none comes with the package for {data.name} (only for "
                 f"{', '.join(known) or 'no data set'}); give the folder or Hub id of one, as "
-                "`train_continual.py --strategy joint --num_tasks 1` trains it"
+                "`hwzoo train continual --dataset_name DATA --strategy joint --num_tasks 1` trains it"
             )
         return hub.load_classifier(own)
     try:

@@ -337,6 +337,26 @@ def test_images_in_no_folder_are_of_one_class(tmp_path):
         data.check_classes("--conditional")
 
 
+@pytest.mark.parametrize(("train", "test"), [("Train", "Test"), ("training", "testing"), ("TRAIN", "val")])
+def test_splits_by_other_words_are_no_classes(train, test, tmp_path):
+    image_folder(tmp_path, {f"{split}/{kind}/1.png": pixels(0, 4, 4) for split in (train, test) for kind in "ab"})
+    with pytest.raises(UsageError, match=f"{train}/ and {test}/ would be classes; splits are called train/ and "):
+        load_images(str(tmp_path))
+
+
+def test_vehicles_may_be_classes(tmp_path):
+    kinds = ("Train", "Bus")
+    image_folder(tmp_path, {f"{kind}/{index}.png": pixels(index, 4, 4) for kind in kinds for index in range(5)})
+    assert load_images(str(tmp_path)).train.class_names == ("Bus", "Train")
+
+
+def test_a_data_folder_that_is_not_read_is_told(tmp_path, caplog):
+    load_images("digits", str(tmp_path))
+    assert [each.message for each in caplog.records] == [
+        "--data_dir is not read for digits; images of your own are --dataset_name FOLDER"
+    ]
+
+
 def test_a_loose_image_beside_class_folders_is_named(tmp_path):
     folder = image_folder(tmp_path / "pets", {"cat/1.png": pixels(0, 4, 4), "loose.png": pixels(0, 4, 4)})
     with pytest.raises(UsageError) as error:

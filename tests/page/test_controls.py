@@ -563,14 +563,14 @@ def test_a_call_is_cancelled_by_its_visitor_alone(entries):
 def test_visitors_at_once_get_what_they_would_get_alone(entries):
     """Each call has its own generator; torch's global one is not touched."""
     names, found = ["vae", "gan", "autoregressive"], {}
-    before = torch.get_rng_state()
 
     def visit(seed):
         for name in random.Random(seed).sample(names, 3):
             found[name, seed] = ask(entries(name), "Draw", num=2, seed=seed)[0].images
 
     for name in names:
-        entries(name)
+        entries(name)  # the first time they are made, by torch's generator
+    before = torch.get_rng_state()
     threads = [threading.Thread(target=visit, args=(seed,)) for seed in range(6)]
     for thread in threads:
         thread.start()

@@ -804,6 +804,15 @@ def snapshot(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
+def test_no_run_is_written_into_its_images(train_vae, command_line, tmp_path, monkeypatch):
+    small_pictures(tmp_path)
+    monkeypatch.chdir(tmp_path / "pictures")
+    for folder, dataset in (("outputs/vae", "."), ("../pictures/train/out", str(tmp_path / "pictures"))):
+        status, error = small(train_vae, command_line, Path(folder), f"--dataset_name={dataset}")
+        assert status == 2 and f"--output_dir {folder} is in --dataset_name {dataset}, and gets pictures" in error
+        assert not Path(folder).exists()
+
+
 @pytest.mark.long
 def test_a_finished_run_is_not_overwritten_unasked(train_vae, command_line, tmp_path):
     assert small(train_vae, command_line, tmp_path)[0] == 0
@@ -996,7 +1005,8 @@ def test_help_lists_every_flag(train_vae, command_line, capsys, monkeypatch):
 
 OFFLINE = {
     "mnist without files or Hub": (
-        1, "--data_dir takes a folder with its idx files", lambda tmp: ["--dataset_name=mnist", f"--data_dir={tmp}"],
+        1, "--data_dir takes the folder that holds mnist/ with its idx files",
+        lambda tmp: ["--dataset_name=mnist", f"--data_dir={tmp}"],
     ),
     "Hub id without Hub": (1, "--dataset_name nobody/nothing", lambda tmp: ["--dataset_name=nobody/nothing"]),
 }  # fmt: skip

@@ -1,5 +1,6 @@
 """The last lines of a run: words, units, what is normal, the next commands."""
 
+import json
 import shlex
 from pathlib import Path
 
@@ -82,6 +83,16 @@ def test_the_next_commands_are_ones_that_work(name, tmp_path, capsys):
     scope = {}
     exec(shlex.split(load)[2], scope)
     assert isinstance(scope["model"], VAEModel)
+
+
+@pytest.mark.parametrize(("results", "told"), [({}, " --classifier CLASSIFIER"), ({"test_fid": 3.0}, "")])
+def test_images_of_ones_own_are_scored_by_a_classifier_of_ones_own(results, told, tmp_path):
+    (tmp_path / "samples.png").touch()
+    (tmp_path / "preset.yaml").write_text(f"dataset_name: {tmp_path}\n")
+    (tmp_path / "all_results.json").write_text(json.dumps(results))
+    assert next_commands(tmp_path)[1] == f"hwzoo evaluate {tmp_path}{told}"
+    (tmp_path / "preset.yaml").write_text("dataset_name: mnist\n")
+    assert next_commands(tmp_path)[1] == f"hwzoo evaluate {tmp_path}"
 
 
 @pytest.mark.parametrize(

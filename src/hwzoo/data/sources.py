@@ -4,6 +4,7 @@ import glob
 import hashlib
 import io
 import json
+import logging
 import os
 import re
 from collections.abc import Sequence
@@ -39,6 +40,9 @@ DIGESTS = {
 }
 _KNOWN_SHAPE, _KNOWN_SIZES, _KNOWN_CLASSES = (1, 28, 28), (60_000, 10_000), 10
 TEST_SPLITS = ("test", "validation", "valid", "val")
+# Folders beside each other that are splits by other words, in whatever case.
+OTHER_SPLITS = ("train(ing)?", "test(ing)?|val(id(ation)?)?")
+logger = logging.getLogger(__name__)
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 _ROWS = 10_000  # of a column of arrays that are read at once
 SPLIT_SEED = 0  # of splits that are not the data set's own: the same for every run, whatever its seed
@@ -237,6 +241,8 @@ def load_images(
     if not isinstance(dataset, str):
         name = (next(iter(dataset.values())) if isinstance(dataset, dict) else dataset).info.dataset_name
         return _from_datasets(name or "data", "the data set", dataset, options)
+    if data_dir and dataset not in HUB_IDS:
+        logger.warning("--data_dir is not read for %s; images of your own are --dataset_name FOLDER", dataset)
     if dataset == "digits":
         return _finished(_digits(), "digits", options)
     if dataset in HUB_IDS:
@@ -249,7 +255,8 @@ def load_images(
                 if idx_files(Path(folder) / place):
                     classes = FASHION_CLASSES if dataset == "fashion_mnist" else None
                     return _raw(dataset, Path(folder) / place, options, classes)
-        return _hub(dataset, HUB_IDS[dataset], options, hint="; --data_dir takes a folder with its idx files")
+        hint = f"; --data_dir takes the folder that holds {dataset}/ with its idx files"
+        return _hub(dataset, HUB_IDS[dataset], options, hint=hint)
     path = Path(dataset)
     if dataset and path.is_dir():
         found = _raw(_name_of(path), path, options) or _stored_folder(path, options)
@@ -316,12 +323,18 @@ def _raw(name: str, path: Path, options: ImageOptions, class_names: tuple[str, .
 def _image_folder(path: Path, options: ImageOptions) -> ImageSplits:
     """
     A folder of pictures: with train/ its first level alone says which file is of which split, whatever the classes are
-    called; without it the first level is the classes.
+    called; without it all is of one split. The folder that an image lies in is its class.
     """
     what = f"--dataset_name {path}"
     if not any(path.iterdir()):
         raise UsageError(f"{what}: the folder is empty")
     splits = [split for split in ("train", *TEST_SPLITS) if (path / split).is_dir()]
+    if "train" not in splits:
+        names = sorted(each.name for each in path.iterdir() if each.is_dir())
+        kinds = {kind: [name for name in names if re.fullmatch(kind, name, re.IGNORECASE)] for kind in OTHER_SPLITS}
+        if all(kinds.values()):
+            taken = " and ".join(f"{found[0]}/" for found in kinds.values())
+            raise UsageError(f"{what}: {taken} would be classes; splits are called train/ and test/")
     folders = {split: path / split for split in splits} if "train" in splits else {"train": path}
     found = {split: image_files(folder) for split, folder in folders.items()}
     if not found["train"]:

@@ -22,7 +22,7 @@ from transformers import HfArgumentParser
 
 from ..errors import UsageError
 from ..files import write_bytes
-from ..packaged import presets
+from ..packaged import Preset, presets
 
 logger = logging.getLogger("hwzoo")
 
@@ -651,16 +651,29 @@ class _PresetLoader(yaml.BaseLoader):
         return super().construct_mapping(node, deep)
 
 
+def _check_own(value: str, foreign: list[Preset], recipe: Path):
+    """Refuses a preset of another recipe, which would train this one's model by flags that happen to be there too."""
+    if foreign:
+        raise UsageError(
+            f"--config {value} is of {' and '.join(dict.fromkeys(each.recipe for each in foreign))}, not of "
+            f"{recipe.stem}; `hwzoo presets` lists the presets of each"
+        )
+
+
 def _preset_path(value: str, types: list[type]) -> Path:
     """The file of a preset, which is given by path or by name, `cs236` or `vae/cs236`; the recipe's own come first."""
-    if Path(value).suffix or Path(value).is_file():
-        return Path(value)
     recipe = Path(getattr(sys.modules[types[0].__module__], "__file__", None) or "")
     zoo = presets()
     every = [*zoo, *(each for each in presets(recipe.parent) if each.name not in {preset.name for preset in zoo})]
     own = [preset for preset in every if preset.recipe == recipe.stem]
+    others = [preset for preset in every if preset.recipe and preset not in own] if own else []
+    if Path(value).suffix or Path(value).is_file():
+        found = [preset for preset in others if preset.path.resolve() == Path(value).resolve()]
+        _check_own(value, found, recipe)
+        return Path(value)
     for known in (own, every):
         found = [preset for preset in known if value in (preset.name, preset.path.stem)]
+        _check_own(value, [preset for preset in found if preset in others], recipe)
         if len(found) > 1:
             raise UsageError(f"--config {value} may be {', '.join(preset.name for preset in found)}: give one of them")
         if found:

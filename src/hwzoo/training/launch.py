@@ -140,11 +140,14 @@ def start(run: RunArguments) -> Iterator[Accelerator]:
     frees the folder at the end.
 
     Raises:
-        UsageError: for a folder that holds what the run was not asked to write over (`check_output_dir`), a tracker
-            that is not installed, or a launch in which the processes would not know of each other.
+        UsageError: for a folder that holds what the run was not asked to write over (`check_output_dir`) or that lies
+            in the folder of its data, a tracker that is not installed, or a launch in which the processes would not
+            know of each other.
         HwzooError: for a folder that cannot be written or that another run is using.
     """
-    folder = Path(run.output_dir)
+    folder, images = Path(run.output_dir), Path(getattr(run, "dataset_name", None) or "digits")
+    if images.is_dir() and folder.resolve().is_relative_to(images.resolve()):
+        raise UsageError(f"--output_dir {folder} is in --dataset_name {images}, and gets pictures: give another")
     trackers = [name for name in run.report_to if name != "none"]
     missing = set(trackers) - {str(tracker) for tracker in get_available_trackers()}
     if missing:

@@ -138,8 +138,17 @@ def next_commands(folder: Path) -> list[str]:
         commands = [f"hwzoo sample {name}", *commands]
     if (folder / "samples.png").exists():
         sampler = _sampler(folder) if (folder / "model_index.json").exists() else ""
-        commands = [f"hwzoo sample {name}{sampler}", f"hwzoo evaluate {name}{sampler}", *commands]
+        commands = [f"hwzoo sample {name}{sampler}", f"hwzoo evaluate {name}{sampler}{_classifier(folder)}", *commands]
     return commands
+
+
+def _classifier(folder: Path) -> str:
+    """A flag to fill in where the run was trained on images of a user's own, for which no classifier is packaged."""
+    preset, results = folder / "preset.yaml", folder / "all_results.json"
+    if results.exists() and "test_fid" in json.loads(results.read_bytes()):
+        return ""
+    dataset = load_preset(preset).get("dataset_name") if preset.exists() else None
+    return " --classifier CLASSIFIER" if dataset and Path(str(dataset)).exists() else ""
 
 
 def _sampler(folder: Path) -> str:
