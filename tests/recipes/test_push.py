@@ -15,6 +15,7 @@ from typing import NamedTuple
 import pytest
 import torch
 import warm
+import yaml
 from huggingface_hub import ModelCard
 from loopback_hub import LoopbackHub
 
@@ -247,7 +248,10 @@ def check(case: Case, folder: Path, server: LoopbackHub, status: int, said: str)
     card = ModelCard.load(folder / "README.md")
     assert card.data.eval_results[0].metric_value == numbers["test_negative_elbo"] > 0
     if status == 0:
-        assert all(repo.files[name] == (folder / name).read_bytes() for name in PUSHED)
+        local = {name: (folder / name).read_bytes() for name in PUSHED}
+        where = yaml.safe_load(local["preset.yaml"])["dataset_name"]  # of that folder the name alone is sent
+        local["preset.yaml"] = local["preset.yaml"].replace(where.encode(), Path(where).name.encode())
+        assert Path(where).is_absolute() and all(repo.files[name] == local[name] for name in PUSHED)
         assert repo.private == ("--hub_private_repo" in case.arguments)
     elif case.told:
         private = " --private" if "--hub_private_repo" in case.arguments else ""
