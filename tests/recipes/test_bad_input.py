@@ -335,6 +335,7 @@ def simclr_model(folder: Path, **changes) -> str:
 
 def one_pair(folder: Path) -> Path:
     """A folder of one pair of texts."""
+    folder.mkdir(exist_ok=True)
     (folder / "train.jsonl").write_text('{"source": "ab", "target": "ba"}\n')
     return folder
 
@@ -720,7 +721,7 @@ TEXTVAE_CASES = {
     "unknown data set": (2, "--dataset_name novels is neither words, a folder", lambda tmp: ["--dataset_name=novels"]),
     "a column of words": (2, "--text_column word: words has no columns", lambda tmp: ["--text_column=word"]),
     "a column that is not there": (
-        2, "--text_column title: ", lambda tmp: ["--text_column=title", f"--dataset_name={one_pair(tmp)}"],
+        2, "--text_column title: ", lambda tmp: ["--text_column=title", f"--dataset_name={one_pair(tmp / 'texts')}"],
     ),
     "too few tokens": (2, "--vocab_size is 258; it must be in [259, inf)", lambda tmp: ["--vocab_size=258"]),
     "no tokens": (2, "--max_tokens is 0; it must be in [1, inf)", lambda tmp: ["--max_tokens=0"]),
@@ -809,7 +810,7 @@ def test_no_run_is_written_into_its_images(train_vae, command_line, tmp_path, mo
     monkeypatch.chdir(tmp_path / "pictures")
     for folder, dataset in (("outputs/vae", "."), ("../pictures/train/out", str(tmp_path / "pictures"))):
         status, error = small(train_vae, command_line, Path(folder), f"--dataset_name={dataset}")
-        assert status == 2 and f"--output_dir {folder} is in --dataset_name {dataset}, and gets pictures" in error
+        assert status == 2 and f"--output_dir {folder} is in --dataset_name {dataset}, and would become data" in error
         assert not Path(folder).exists()
 
 

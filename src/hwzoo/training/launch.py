@@ -147,7 +147,7 @@ def start(run: RunArguments) -> Iterator[Accelerator]:
     """
     folder, images = Path(run.output_dir), Path(getattr(run, "dataset_name", None) or "digits")
     if images.is_dir() and folder.resolve().is_relative_to(images.resolve()):
-        raise UsageError(f"--output_dir {folder} is in --dataset_name {images}, and gets pictures: give another")
+        raise UsageError(f"--output_dir {folder} is in --dataset_name {images}, and would become data: give another")
     trackers = [name for name in run.report_to if name != "none"]
     missing = set(trackers) - {str(tracker) for tracker in get_available_trackers()}
     if missing:
