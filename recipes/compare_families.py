@@ -65,6 +65,7 @@ def main(compare: Compare) -> dict:
         sweep.result_of(run.main, run.arguments)
         second = run.settings["output_dir"]
     classifiers = [scoring.load_classifier(data), scoring.load_classifier(data, second, "second_classifier")]
+    known_by = [scoring.weights_sha256(each) for each in classifiers]
 
     # 3. each run in a process of its own, whose memory and processor time are its alone; then its samples
     shown = {}
@@ -73,7 +74,7 @@ def main(compare: Compare) -> dict:
         print(f"{number} of {len(runs)}: {run.label}, seed {settings['seed']}", flush=True)
         results = sweep.result_of(run.main, run.arguments)
         row = {"run": run.label, "seed": settings["seed"], "train_cpu_seconds": results["train_cpu_seconds"]}
-        row |= {"classifiers_sha256": [scoring.weights_sha256(each) for each in classifiers]}
+        row |= {"classifiers_sha256": known_by}
         if not any(row.items() <= each.items() for each in rows):
             rows = [each for each in rows if (each["run"], each["seed"]) != (run.label, settings["seed"])]
             asked = wanted["num_samples"], compare.eval_batch_size

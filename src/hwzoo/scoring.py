@@ -193,7 +193,7 @@ def score(
 
 
 def weights_sha256(model: torch.nn.Module) -> str:
-    """Hexadecimal SHA-256 of all parameters of a model, float32 on its own device, in their order."""
+    """The SHA-256, hexadecimal, of the parameters of a model on any device, in their order."""
     weights = torch.cat([parameter.detach().flatten().cpu() for parameter in model.parameters()])
     return sha256(weights.numpy().tobytes())
 

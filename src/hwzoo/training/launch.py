@@ -145,9 +145,9 @@ def start(run: RunArguments) -> Iterator[Accelerator]:
             know of each other.
         HwzooError: for a folder that cannot be written or that another run is using.
     """
-    folder, images = Path(run.output_dir), Path(getattr(run, "dataset_name", None) or "digits")
-    if images.is_dir() and folder.resolve().is_relative_to(images.resolve()):
-        raise UsageError(f"--output_dir {folder} is in --dataset_name {images}, and would become data: give another")
+    folder, data = Path(run.output_dir), getattr(run, "dataset_name", None)  # of T5 it is no flag of the run's
+    if data and Path(data).is_dir() and folder.resolve().is_relative_to(Path(data).resolve()):
+        raise UsageError(f"--output_dir {folder} is in --dataset_name {data}, and would become data: give another")
     trackers = [name for name in run.report_to if name != "none"]
     missing = set(trackers) - {str(tracker) for tracker in get_available_trackers()}
     if missing:
