@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -21,7 +22,8 @@ from . import generators, packaged, scoring
 from .data import ImageSplits
 from .errors import HwzooError, UsageError
 from .models import FAMILIES, ClassifierForImageClassification, PipelineFamily
-from .training import sweep
+from .training import Stopped, sweep
+from .training.loop import signal_of
 
 # The likelihood of a run, the first of these that its results hold: binary images in nats, before them the bound of
 # most importance samples, and 8-bit ones in bits/dim.
@@ -140,7 +142,7 @@ def in_a_process(recipe: str, flags: Sequence[str], data_dir: str | None) -> Cal
 
     Returns:
         A function of the run's dataclasses that gives what is in its all_results.json; it raises `HwzooError` with the
-        last line that the process wrote.
+        last line that the process wrote, and `Stopped` after a signal, once the process has saved its state.
     """
     environment = os.environ | ({} if data_dir is None else {"HWZOO_DATA_DIR": data_dir})
 
@@ -150,10 +152,21 @@ def in_a_process(recipe: str, flags: Sequence[str], data_dir: str | None) -> Cal
         resume = run.resume_from_checkpoint
         command += ["--overwrite_output_dir"] if resume is None else [f"--resume_from_checkpoint={resume}"]
         pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-        ended = subprocess.run(command, env=environment, **pipes)
-        if ended.returncode:
-            last = (ended.stderr.strip().splitlines() or ["without a word"])[-1]
-            raise HwzooError(f"{recipe} into {folder} ended with status {ended.returncode}: {last}")
+        # In a group of its own: a Ctrl-C reaches this process alone, which passes it on.
+        with subprocess.Popen(command, env=environment, start_new_session=True, **pipes) as process:
+            try:
+                _, told = process.communicate()
+            except (KeyboardInterrupt, SystemExit) as error:
+                number = signal_of(error) or signal.SIGTERM
+                try:
+                    process.send_signal(number)
+                    process.communicate()
+                finally:
+                    process.kill()  # for a second signal, which does not wait
+                raise Stopped(f"stopped by {signal.Signals(number).name}; {folder} is saved", number) from error
+        if process.returncode:
+            last = (told.strip().splitlines() or ["without a word"])[-1]
+            raise HwzooError(f"{recipe} into {folder} ended with status {process.returncode}: {last}")
         return json.loads((folder / "all_results.json").read_bytes())
 
     return main

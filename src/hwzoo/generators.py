@@ -15,9 +15,11 @@ from tqdm.auto import tqdm
 from . import diffusion, hub
 from .data import ImageOptions, image_files, read_picture, stacked
 from .errors import HwzooError, UsageError
+from .files import ENTRIES
 from .loading import check_finite, loading
 from .models import FAMILIES, Family, PipelineFamily, family_of
 from .retry import has_file, retried
+from .training.resume import CHECKPOINTS
 
 
 def load_generator(
@@ -70,8 +72,13 @@ def check_name(name: str):
         name: folder or Hub id.
 
     Raises:
-        UsageError: for what is neither.
+        UsageError: for what is neither, and for a run that has not come to its end.
     """
+    if (Path(name) / CHECKPOINTS).is_dir() and not any(has_file(name, each) for each in ENTRIES):
+        raise UsageError(
+            f"--model_name_or_path {name}: a run that was stopped has no model yet; its command with "
+            "--resume_from_checkpoint latest brings it to its end"
+        )
     if not Path(name).is_dir() and not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", name):
         raise UsageError(f"--model_name_or_path {name}: no such folder, and not a Hub id (owner/name)")
 
@@ -271,6 +278,7 @@ def open_generator(
             without being a pipeline.
         HwzooError: when it cannot be loaded.
     """
+    check_name(name)
     path = Path(name)
     if path.is_dir() and not any(has_file(name, each.entry) for each in FAMILIES):
         check_guidance(guidance_scale, Family(""), None, name)

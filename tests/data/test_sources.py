@@ -434,6 +434,19 @@ def test_a_class_may_be_called_as_a_split(tmp_path):
     assert data.train.labels.tolist() == data.test.labels.tolist() == [0, 1, 2, 3]
 
 
+def test_test_images_of_a_class_without_training_images_are_told(tmp_path, caplog):
+    """As where it is spelt otherwise there."""
+    names = ["train/cat/1.png", "train/dog/1.png", "test/Cat/1.png", "test/dog/1.png", "test/cow/1.png"]
+    folder = image_folder(tmp_path / "pets", {name: pixels(0, 4, 4) for name in names})
+    assert load_images(str(folder)).train.class_names == ("Cat", "cat", "cow", "dog")
+    assert [each.message for each in caplog.records] == [
+        f"--dataset_name {folder}: there are test images of Cat, cow, and none to train on"
+    ]
+    caplog.clear()
+    load_images()
+    assert not caplog.records
+
+
 # What it is
 
 
@@ -563,11 +576,11 @@ def test_an_unknown_name_is_refused(name):
 
 
 def test_a_path_that_is_no_folder_is_refused(tmp_path):
-    (tmp_path / "file").write_text("")
-    for path in (tmp_path / "file", tmp_path / "nowhere"):
+    (tmp_path / "cat.png").write_text("")
+    for name, words in (("cat.png", "a file must be .npz or .parquet; of pictures"), ("nowhere", "no such folder")):
         with pytest.raises(UsageError) as error:
-            load_images(str(path))
-        message_of(error, UsageError, f"--dataset_name {path}: no such folder")
+            load_images(str(tmp_path / name))
+        message_of(error, UsageError, f"--dataset_name {tmp_path / name}: {words}")
 
 
 def test_a_data_folder_that_is_not_there_is_named_as_it_was_given(tmp_path, monkeypatch):

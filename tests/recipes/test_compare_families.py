@@ -2,17 +2,20 @@
 
 import json
 import math
+import os
+import signal
+import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
-import warm
 from recipe_runs import load_recipe, save_classifier
 
 from hwzoo import VAEConfig, VAEModel, comparison, diffusion, hub, packaged
 from hwzoo.errors import HwzooError, UsageError
-from hwzoo.training import sweep
+from hwzoo.training import Stopped, sweep
 
 FEW = "max_train_steps=2 train_batch_size=10 num_test_samples=8"
 RUNS = [
@@ -100,16 +103,35 @@ def test_rows_are_what_the_runs_and_their_scores_say(recipe, here, tmp_path, cap
 
 
 @pytest.mark.long
-def test_a_run_in_a_process_is_the_recipe_and_tells_why_it_failed(tmp_path, monkeypatch):
-    monkeypatch.setattr(comparison.subprocess, "run", lambda command, env, **pipes: warm.run(command[1:], env=env))
-    (run,) = comparison.plan(RUNS[:1], [3], tmp_path, None, "digits")
-    results = sweep.result_of(run.main, run.arguments)
-    assert results["train_steps"] == 2 and results["peak_memory"] > 100
-    assert json.loads((tmp_path / run.settings["output_dir"] / "all_results.json").read_text()) == results
-    assert "seed 3" in (tmp_path / run.settings["output_dir"] / "README.md").read_text()
+def test_a_run_in_a_process_is_the_recipe_and_tells_why_it_failed(tmp_path):
     (run,) = comparison.plan([f"{RUNS[0]} learning_rate=1e30"], [3], tmp_path, None, "digits")
     with pytest.raises(HwzooError, match=r"^train_vae into .* ended with status 1: error: .* the run stops"):
         sweep.result_of(run.main, run.arguments)
+
+    # A signal is passed on and waited for; then the same call goes on.
+    (run,) = comparison.plan([RUNS[0].replace("steps=2", "steps=4000")], [3], tmp_path, None, "digits")
+    folder, before = Path(run.settings["output_dir"]), signal.getsignal(signal.SIGTERM)
+
+    def stop():
+        while not (folder / "history.jsonl").exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # as `launch` has it
+    try:
+        threading.Thread(target=stop).start()
+        with pytest.raises(Stopped, match=r"^stopped by SIGTERM; .* is saved: the same command goes on$") as stopped:
+            sweep.result_of(run.main, run.arguments)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    (checkpoint,) = (folder / "checkpoints").iterdir()
+    assert stopped.value.status == 143 and not (folder / "config.json").exists()
+
+    (run,) = comparison.plan([RUNS[0].replace("steps=2", "steps=4000")], [3], tmp_path, None, "digits")
+    results = sweep.result_of(run.main, run.arguments)
+    assert results["train_steps"] == 4000 and results["peak_memory"] > 100
+    assert json.loads((folder / "all_results.json").read_text()) == results
+    assert "seed 3" in (folder / "README.md").read_text()
 
 
 @pytest.mark.parametrize(

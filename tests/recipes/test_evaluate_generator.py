@@ -410,6 +410,10 @@ CASES = {
     "model that is not there": (
         2, "nothere: no such folder, and not a Hub id", lambda tmp: [f"--model_name_or_path={tmp / 'nothere'}"],
     ),
+    "run without its end": (
+        2, "run: a run that was stopped has no model yet",
+        lambda tmp: (tmp / "run" / "checkpoints").mkdir(parents=True) or [f"--model_name_or_path={tmp / 'run'}"],
+    ),
     "id that is none": (2, "a/b/c: no such folder, and not a Hub id", lambda tmp: ["--model_name_or_path=a/b/c"]),
     "Hub id without Hub": (1, "nobody/nothing cannot be loaded", lambda tmp: ["--model_name_or_path=nobody/nothing"]),
     "folder without images": (

@@ -186,6 +186,10 @@ CASES = {
     "model that is not there": (
         2, "nothere: no such folder, and not a Hub id", lambda tmp: [str(tmp / "nothere")],
     ),
+    "run without its end": (
+        2, "run: a run that was stopped has no model yet; its command with --resume_from_checkpoint latest",
+        lambda tmp: (tmp / "run" / "checkpoints").mkdir(parents=True) or [str(tmp / "run")],
+    ),
     "Hub id without Hub": (1, "nobody/nothing cannot be loaded", lambda tmp: ["nobody/nothing"]),
     "no pipeline": (
         2, "ForImageClassification has no `sample`", lambda tmp: [save_classifier(tmp / "classifier")],

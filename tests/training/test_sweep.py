@@ -11,7 +11,7 @@ from PIL import Image
 from hwzoo import packaged
 from hwzoo.errors import UsageError
 from hwzoo.files import renewing, write_json
-from hwzoo.training import Flags, RunArguments, SweepArguments, arguments, flag, save_settings, sweep
+from hwzoo.training import Flags, RunArguments, Stopped, SweepArguments, arguments, flag, save_settings, sweep
 
 STEPS = 4
 
@@ -125,6 +125,17 @@ def test_a_wrong_run_is_told_before_the_first(runs, preset, message, recipe, tmp
         run_all(recipe, tmp_path / "out", *runs, preset=str(tmp_path / "preset.yaml") if given else None)
     assert str(told.value).startswith(message.format(folder=tmp_path))
     assert recipe.steps == [] and not (tmp_path / "out").exists()
+
+
+def test_a_stopped_sweep_tells_how_a_sweep_goes_on(tmp_path):
+    """It has no --resume_from_checkpoint."""
+
+    def main(run, model):
+        raise Stopped("stopped by SIGTERM after step 7", 15)
+
+    with pytest.raises(Stopped, match="^stopped by SIGTERM after step 7: the same command goes on$") as stopped:
+        sweep.run_all(main, [Run, Model], SweepArguments(output_dir=str(tmp_path)), lambda results: [])
+    assert stopped.value.status == 143
 
 
 def test_a_run_is_not_told_of_what_it_asks_for(tmp_path, monkeypatch, caplog):

@@ -44,6 +44,7 @@ TEST_SPLITS = ("test", "validation", "valid", "val")
 OTHER_SPLITS = ("train(ing)?", "test(ing)?|val(id(ation)?)?")
 logger = logging.getLogger(__name__)
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+MOST_TOLD = 3  # classes in a warning
 _ROWS = 10_000  # of a column of arrays that are read at once
 SPLIT_SEED = 0  # of splits that are not the data set's own: the same for every run, whatever its seed
 
@@ -266,6 +267,8 @@ def load_images(
     if path.is_file() and path.suffix == ".parquet":
         what, file = f"--dataset_name {path}", glob.escape(str(path))
         return _from_datasets(path.stem, what, _call_datasets(what, "parquet", data_files=file), options)
+    if path.is_file():
+        raise UsageError(f"--dataset_name {dataset}: a file must be .npz or .parquet; of pictures give their folder")
     if path.exists() or path.is_absolute() or not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", dataset):
         raise UsageError(
             f"--dataset_name {dataset}: no such folder, and not one of digits, {', '.join(HUB_IDS)} or a Hub id "
@@ -591,6 +594,10 @@ def _finished(splits: ImageSplits, what: str, options: ImageOptions) -> ImageSpl
             f"{share:.4g} of its training images, by class with seed {SPLIT_SEED}, held out for evaluations during "
             "training"
         )
+    strange = set(parts["test"].labels.unique().tolist()) - set(parts["train"].labels.unique().tolist())
+    if strange:
+        names = ", ".join(parts["train"].class_names[label] for label in sorted(strange)[:MOST_TOLD])
+        logger.warning("%s: there are test images of %s, and none to train on", what, names)
     return replace(splits, **parts, notes=tuple(notes))
 
 

@@ -111,9 +111,7 @@ def _stopped_in_a_line() -> Iterator[None]:
         if not (number := signal_of(error)):
             raise
         raise Stopped(
-            f"stopped by {signal.Signals(number).name} after the last step, before the results stood; "
-            "--resume_from_checkpoint latest tests and saves",
-            number,
+            f"stopped by {signal.Signals(number).name} after the last step, before the results stood", number
         ) from error
 
 

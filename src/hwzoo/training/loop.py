@@ -37,11 +37,18 @@ class NonFiniteLoss(HwzooError):
 
 
 class Stopped(HwzooError):
-    """The run was ended by a signal, after a checkpoint; its status is 128 + the signal's number."""
+    """
+    The run was ended by a signal, after a checkpoint; its status is 128 + the signal's number.
 
-    def __init__(self, message: str, number: int):
-        super().__init__(message)
-        self.status = 128 + number
+    Args:
+        what: was stopped, when, and what of it is saved where.
+        number: of the signal.
+        how: it goes on.
+    """
+
+    def __init__(self, what: str, number: int, how: str = "go on with --resume_from_checkpoint latest"):
+        super().__init__(f"{what}: {how}")
+        self.what, self.number, self.status = what, number, 128 + number
 
 
 def signal_of(error: BaseException) -> int:
@@ -250,11 +257,8 @@ class _Loop:
     def _stop(self, number: int):
         if self.checkpointed_step != self.step:
             self._save()
-        raise Stopped(
-            f"stopped by {signal.Signals(number).name} after step {self.step}; saved in {self.checkpoints.folder}: "
-            "go on with --resume_from_checkpoint latest",
-            number,
-        )
+        when = f"after step {self.step}; saved in {self.checkpoints.folder}"
+        raise Stopped(f"stopped by {signal.Signals(number).name} {when}", number)
 
     def _resume(self):
         checkpoint = checkpoint_to_resume(self.run, self.checkpoints, self.identity)

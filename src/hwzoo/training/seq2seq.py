@@ -207,7 +207,7 @@ class ZooSeq2SeqTrainer(Seq2SeqTrainer):
         if self.stopped_by:
             raise Stopped(
                 f"stopped by {signal.Signals(self.stopped_by).name} after step {self.state.global_step}; saved in "
-                f"{self.checkpoints.folder}: go on with --resume_from_checkpoint latest",
+                f"{self.checkpoints.folder}",
                 self.stopped_by,
             )
         best = self._load_best()

@@ -19,6 +19,7 @@ from ..errors import UsageError
 from ..files import settled, write_bytes, write_json
 from .arguments import Flags, flag, parse_arguments, reproducing, save_settings
 from .launch import make_output_dir
+from .loop import Stopped
 from .pictures import save_bar_panels, save_functions
 from .resume import CHECKPOINTS
 
@@ -26,6 +27,7 @@ from .resume import CHECKPOINTS
 OWN = {"seed": "--seeds gives it", "output_dir": "each run has its own"}
 OWN |= dict.fromkeys(("overwrite_output_dir", "resume_from_checkpoint"), "the sweep does what is needed")
 OWN |= dict.fromkeys(("push_to_hub", "hub_model_id"), "push the run that you choose")
+AGAIN = "the same command goes on"  # where a run alone would need --resume_from_checkpoint
 MOST_PANELS = 6
 MOST_DECIMALS = 6
 
@@ -166,6 +168,9 @@ def result_of(main: Callable[..., dict[str, Any]], arguments: list[Any]) -> dict
 
     Returns:
         What is in its all_results.json.
+
+    Raises:
+        Stopped: when a signal ends it.
     """
     run, wanted = arguments[0], _comparable(reproducing(*arguments))
     folder = Path(run.output_dir)
@@ -182,8 +187,11 @@ def result_of(main: Callable[..., dict[str, Any]], arguments: list[Any]) -> dict
         run.resume_from_checkpoint = "latest"
     else:
         run.overwrite_output_dir = True
-    with contextlib.redirect_stdout(io.StringIO()):  # its numbers are told in one line
-        results = main(*arguments)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # its numbers are told in one line
+            results = main(*arguments)
+    except Stopped as error:
+        raise Stopped(error.what, error.number, AGAIN) from None
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     return results
 

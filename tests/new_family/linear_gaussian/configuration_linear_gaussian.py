@@ -25,6 +25,8 @@ class LinearGaussianConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         beside = {"attn_implementation", "name_or_path", "num_labels", "output_attentions", "torch_dtype"}
+        if kwargs.get("model_type", self.model_type) != self.model_type:
+            raise ValueError(f"this config is {kwargs['model_type']}'s; {type(self).__name__} is {self.model_type}'s")
         unknown = {key for key in kwargs if not key.startswith("_")} - beside
         if unknown and "model_type" not in kwargs:
             known = sorted(each.name for each in fields(self))

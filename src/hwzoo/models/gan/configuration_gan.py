@@ -37,7 +37,7 @@ class GANConfig(PreTrainedConfig):
             outside of them pixels are in [0, 1].
 
     Raises:
-        ValueError: for an unknown keyword.
+        ValueError: for an unknown keyword, and a stored config of another model type.
         huggingface_hub.errors.StrictDataclassError: for a value of the wrong type or out of its range, or an image
             size that the networks cannot make.
     """
@@ -58,6 +58,8 @@ class GANConfig(PreTrainedConfig):
     pixel_range: Literal["symmetric", "unit"] = "symmetric"
 
     def __post_init__(self, **kwargs):
+        if kwargs.get("model_type", self.model_type) != self.model_type:
+            raise ValueError(f"this config is {kwargs['model_type']}'s; {type(self).__name__} is {self.model_type}'s")
         unknown = {key for key in kwargs if not key.startswith("_")} - KEYWORDS_BESIDE_FIELDS
         # A stored config names its model type, and may hold what a later version of transformers adds.
         if unknown and "model_type" not in kwargs:

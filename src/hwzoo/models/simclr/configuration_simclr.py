@@ -43,7 +43,8 @@ class SimCLRConfig(PreTrainedConfig):
         id2label (`dict[int, str]`): name of each class, from 0 to num_labels - 1.
 
     Raises:
-        ValueError: for an unknown keyword, or a `num_labels` that is no integer or not the number of names.
+        ValueError: for an unknown keyword, a stored config of another model type, or a `num_labels` that is no integer
+            or not the number of names.
         huggingface_hub.errors.StrictDataclassError: for a value of the wrong type or out of its range, or values that
             do not go together.
     """
@@ -65,6 +66,8 @@ class SimCLRConfig(PreTrainedConfig):
     image_std: list[float] | tuple[float, ...] = (1.0,)
 
     def __post_init__(self, **kwargs):
+        if kwargs.get("model_type", self.model_type) != self.model_type:
+            raise ValueError(f"this config is {kwargs['model_type']}'s; {type(self).__name__} is {self.model_type}'s")
         unknown = {key for key in kwargs if not key.startswith("_")} - KEYWORDS_BESIDE_FIELDS
         # A stored config names its model type, and may hold what a later version of transformers adds.
         if unknown and "model_type" not in kwargs:

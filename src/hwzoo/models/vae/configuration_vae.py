@@ -44,7 +44,7 @@ class VAEConfig(PreTrainedConfig):
             with `beta` before log q(z|x) - log p(z) in each weight. The bounds ignore it.
 
     Raises:
-        ValueError: for an unknown keyword.
+        ValueError: for an unknown keyword, and a stored config of another model type.
         huggingface_hub.errors.StrictDataclassError: for a value of the wrong type or out of its range, or an image
             size that the network cannot take.
     """
@@ -68,6 +68,8 @@ class VAEConfig(PreTrainedConfig):
     train_importance_samples: int = field(default=1, metadata={"range": "[1, inf)"})
 
     def __post_init__(self, **kwargs):
+        if kwargs.get("model_type", self.model_type) != self.model_type:
+            raise ValueError(f"this config is {kwargs['model_type']}'s; {type(self).__name__} is {self.model_type}'s")
         unknown = {key for key in kwargs if not key.startswith("_")} - KEYWORDS_BESIDE_FIELDS
         # A stored config names its model type, and may hold what a later version of transformers adds.
         if unknown and "model_type" not in kwargs:

@@ -42,7 +42,7 @@ class VQVAEConfig(PreTrainedConfig):
             the attention and what each block adds.
 
     Raises:
-        ValueError: for an unknown keyword.
+        ValueError: for an unknown keyword, and a stored config of another model type.
         huggingface_hub.errors.StrictDataclassError: for a value of the wrong type or out of its range, or values that
             do not go together.
     """
@@ -66,6 +66,8 @@ class VQVAEConfig(PreTrainedConfig):
     prior_dropout: float = field(default=0.0, metadata={"range": "[0, 1)"})
 
     def __post_init__(self, **kwargs):
+        if kwargs.get("model_type", self.model_type) != self.model_type:
+            raise ValueError(f"this config is {kwargs['model_type']}'s; {type(self).__name__} is {self.model_type}'s")
         unknown = {key for key in kwargs if not key.startswith("_")} - KEYWORDS_BESIDE_FIELDS
         # A stored config names its model type, and may hold what a later version of transformers adds.
         if unknown and "model_type" not in kwargs:
