@@ -69,7 +69,7 @@ def table(rows: list[dict]) -> str:
         lines.append(f"| {row['label']} | {average} | {forgetting} | {by_task} | {seconds:.0f} | {memory:.1f} |")
     seeds = ", ".join(map(str, rows[0]["seeds"]))
     note = "Accuracies in per cent after the last task, mean ± standard error"
-    return "\n".join(lines) + f"\n\n{note} over the seeds {seeds}. {rows[0]['protocol']}.\n"
+    return "\n\n".join(["\n".join(lines), f"{note} over the seeds {seeds}.", *sweep.protocols(rows)]) + "\n"
 
 
 def per_cent(number: dict) -> str:

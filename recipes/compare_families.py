@@ -29,7 +29,7 @@ SHOWN = 20  # samples of each run
 
 
 @dataclass
-class Compare(training.ImageData):
+class Compare(training.Flags):
     config: str | None = flag(None, "YAML file with these flags as keys; the command line wins")
     dataset_name: Literal["digits", "mnist", "fashion_mnist"] = flag("digits", "data that all are trained on")
     data_dir: str | None = flag(None, "folder that holds mnist/ or fashion_mnist/; HWZOO_DATA_DIR when not given")
@@ -45,7 +45,7 @@ class Compare(training.ImageData):
 def main(compare: Compare) -> dict:
     # 1. what is asked for: all of it is parsed before hours of training
     folder = Path(compare.output_dir)
-    data = load_images(compare.dataset_name, compare.data_dir, compare)
+    data = load_images(compare.dataset_name, compare.data_dir)
     specs, where = (
         compare.runs or comparison.list_generators(compare.dataset_name),
         (folder / "runs", compare.data_dir, compare.dataset_name),

@@ -117,7 +117,7 @@ def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, m
 
         # 8. save
         def save(folder, results, history, limit):
-            hub.save(state.eval_model, folder, results)
+            hub.save(state.eval_model, folder, results, read=run)
             training.save_accuracy_matrix(results["accuracy_matrix"], folder / "accuracy_matrix.png")
             training.save_task_curves(history, folder / "curves.png", stream.num_tasks, [*accumulate(batches.steps)])
             training.save_settings(folder / "preset.yaml", run, *flags)

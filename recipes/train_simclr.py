@@ -107,7 +107,7 @@ def main(run: Run, architecture: Model, views: Views, protocol: Protocol) -> dic
 
         # 8. save
         def save(folder, results, history, limit):
-            hub.save(probed, folder, results)
+            hub.save(probed, folder, results, read=run)
             save_pictures(folder, probed, batches.data, test_set, results["accuracies"], run, data, views, limit)
             panels = {"loss": ("loss",), "spread of the projections": ("projection_std",)}
             training.save_panels(history, folder / "curves.png", panels | {"kNN accuracy": ("eval_knn_accuracy",)})

@@ -38,7 +38,7 @@ class Protocol(scoring.ScoreFlags):
     conditional: bool = flag(False, "condition the prior on the class of an image")
     binarization: Literal[BINARY] = flag("dynamic", "training pixels: drawn at every step, once, above 127, or binary")
     prior_share: float = flag(0.5, "share of the steps, the last ones, that train a transformer as prior", "[0, 1]")
-    num_continuous_steps: int = flag(150, "first steps, in which the decoder gets the encoder's outputs", "[0, inf)")
+    num_continuous_steps: int = flag(150, "first steps, at most half, that decode the encoder's outputs", "[0, inf)")
     restart_steps: int = flag(50, "steps between restarts of codes that are hardly used; 0 for none", "[0, inf)")
     num_search_images: int = flag(50, "test images, evenly spaced, whose codes are searched for", "[1, inf)")
     temperature: float = flag(1.0, "of the samples in pictures: 1 draws from the model", "(0, inf)")
@@ -73,7 +73,7 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
 
         # 5. one step: of the codes, of which some that are hardly used begin anew; or of the prior
         def rate_of(codes, labels):
-            log_prob = states["prior"].wrapped(codes.flatten(1), labels if model.config.num_classes else None)
+            log_prob = states["prior"].wrapped.train()(codes.flatten(1), labels if model.config.num_classes else None)
             return {"rate": -log_prob.mean()}
 
         def train_step(batch):
@@ -82,8 +82,8 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
                 pixel_values = binarize(pixel_values, noise.uniform(*pixel_values.shape))
             if step > steps["autoencoder"]:
                 return states["prior"].step(rate_of, eval_model.encode(pixel_values), batch["labels"], loss="rate")
-            coded = step > protocol.num_continuous_steps
-            logged = codes.step(lambda pixels: codes.wrapped(pixels, coded)[0], pixel_values)
+            coded = step > min(protocol.num_continuous_steps, steps["autoencoder"] // 2)
+            logged = codes.step(lambda pixels: codes.wrapped.train()(pixels, coded)[0], pixel_values)
             if protocol.restart_steps and step % protocol.restart_steps == 0:
                 logged["restarted"] = model.restart_dead_codes(pixel_values, generator=noise.generator)
             return logged
@@ -93,7 +93,7 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
         test_means = training.TestMeans(accelerator, test_set, run.eval_batch_size, seed=TEST_SEED)
 
         def scores(batch, generator):
-            return dict(zip(BOUNDS, eval_model.negative_bound(batch["pixel_values"], batch["labels"]), strict=True))
+            return dict(zip(BOUNDS, eval_model.eval().negative_bound(**batch), strict=True))  # without dropout
 
         # 7. test
         def test(limit):

@@ -146,6 +146,7 @@ def test_a_file_is_taken_before_a_preset_of_its_name(tmp_path, monkeypatch):
             "--nproc takes one whole number, the processes to start; it must be in [1, inf)",
         ),
         (["train", "vae", "--nproc", "0"], "--nproc takes one whole number"),
+        (["train", "policy_gradient", "--nproc", "2"], "--nproc is 2; train_policy_gradient runs in one process"),
         (["train", "vae", "--nproc=two", "--seed=1"], "--nproc takes one whole number"),
     ],
 )

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from hwzoo import files
 from hwzoo.errors import HwzooError
 from hwzoo.files import (
     adding_to,
@@ -175,6 +176,29 @@ def test_final_files_on_their_way_are_whole_in_one_place(tmp_path, monkeypatch):
     finish(tmp_path)
     assert settled(tmp_path) == str(tmp_path)
     assert (tmp_path / "config.json").read_text() == (tmp_path / "weights").read_text() == "new"
+
+
+def test_what_was_changed_since_keeps_a_copy(tmp_path, caplog):
+    def run(**texts):
+        with files.renewing(tmp_path) as staging:
+            for name, text in texts.items():
+                (staging / f"{name}.md").write_text(text)
+
+    def texts():
+        return {path.name: path.read_text() for path in sorted(tmp_path.glob("[!.]*"))}
+
+    run(README="one", other="one")
+    for num, copies in (("two", {"README.yours.md": "mine two"}), ("three", {"README.yours2.md": "mine three"})):
+        (tmp_path / "README.md").write_text(f"mine {num}")
+        before = {name: text for name, text in texts().items() if "yours" in name}
+        run(README=num, other=num)
+        assert texts() == {"README.md": num, "other.md": num} | before | copies
+    assert [each.message.split("; ")[1] for each in caplog.records] == [
+        "as it was it is now README.yours.md", "as it was it is now README.yours2.md"
+    ]  # fmt: skip
+    (tmp_path / "README.md").write_text("four")
+    run(README="four")
+    assert len(caplog.records) == 2  # it is the same
 
 
 def test_final_files_without_a_model_leave_one_that_is_there(tmp_path):

@@ -123,6 +123,10 @@ def plan(specs: Sequence[str], seeds: list[int], folder: Path, data_dir: str | N
             tokens = [f"--config={preset.path}", *(f"--{key}={value}" for key, value in values.items())]
             label = " ".join([name, *(f"{key}={value}" for key, value in values.items())])
             runs += [Run(label, in_a_process(preset.recipe, tokens, data_dir), each) for each in planned]
+            if size := runs[-1].settings.get("image_size"):
+                raise UsageError(
+                    f"--runs {spec!r}: images of {size} x {size} are not those that all are compared with"
+                )
             if (other := runs[-1].settings["dataset_name"]) != dataset_name:
                 raise UsageError(
                     f"--runs {spec!r} trains on {other}, not on --dataset_name {dataset_name}: add "

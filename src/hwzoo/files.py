@@ -5,6 +5,7 @@ record of which files of an output folder a run made.
 
 import hashlib
 import json
+import logging
 import math
 import os
 import shutil
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from .errors import HwzooError
+
+logger = logging.getLogger("hwzoo")
 
 # What an interrupted write leaves behind starts with this; nothing reads it, and `remove_unfinished` deletes it.
 UNFINISHED = ".unfinished-"
@@ -77,7 +80,8 @@ def renewing(folder: Path) -> Iterator[Path]:
     """
     Yields an empty folder to write the final files of a run into. When the block ends without an error they become
     `folder`'s together: whatever ends the process, `settled(folder)` has all the old ones or all the new ones, and
-    `finish` completes what was begun. What an earlier run is recorded to have made, and this one has not, is removed.
+    `finish` completes what was begun. What an earlier run is recorded to have made, and this one has not, is removed;
+    what was changed since keeps a copy, `README.yours.md` of `README.md`.
 
     Raises:
         HwzooError: when the operating system refuses (disk full, no permission); `folder` stays as it was.
@@ -88,10 +92,24 @@ def renewing(folder: Path) -> Iterator[Path]:
         for file in _files(staging):
             # safetensors writes for the owner alone; who may read the folder may read its files.
             file.chmod(folder.stat().st_mode & 0o666)
+        _keep_changed(folder, staging)
         _sync_all(staging)
         os.replace(staging, folder / FINAL)
         _sync(folder)
     finish(folder)
+
+
+def _keep_changed(folder: Path, staging: Path):
+    """Copies what the user has changed of an earlier run's final files, and new ones would replace."""
+    for name, digest in _ended(folder).items():
+        path, new = folder / name, staging / name
+        if not (path.is_file() and new.is_file()):
+            continue
+        if sha256(content := path.read_bytes()) not in (digest, sha256(new.read_bytes())):
+            copies = (path.with_name(f"{path.stem}.yours{num}{path.suffix}") for num in ("", *range(2, 1000)))
+            copy = next(each for each in copies if not each.exists() or each.read_bytes() == content)
+            write_bytes(copy, content)
+            logger.warning("%s was changed since its run; as it was it is now %s", path, copy.name)
 
 
 def finish(folder: Path):

@@ -38,7 +38,7 @@ logger = logging.getLogger("hwzoo")
 CLASSIFIERS = Path(__file__).parent / "classifiers"
 
 
-def save(model: Any, folder: Path, results: dict[str, Any] | None = None, also: Sequence[Any] = ()):
+def save(model: Any, folder: Path, results: dict[str, Any] | None = None, also: Sequence[Any] = (), read: Any = None):
     """
     Writes what belongs to a model of any family, config.json, model.safetensors, the family's code and, where it has
     an image processor, preprocessor_config.json, or a pipeline; and the results as all_results.json. Each file appears
@@ -49,13 +49,15 @@ def save(model: Any, folder: Path, results: dict[str, Any] | None = None, also: 
         folder: made if it is not there; other files in it stay.
         results: for all_results.json: finite numbers and what else JSON holds, by name; not written when not given.
         also: further objects with `save_pretrained` that belong to the model: a tokenizer, how it is to generate.
+        read: the flags by which the training read pictures, `background`, `image_size` and `resize`, for the image
+            processor of a family that has one.
 
     Raises:
         HwzooError: when the folder cannot be written (the files it held stay), or, once the model is saved, when a
             result is not finite.
     """
     with adding_to(Path(folder)) as staging:
-        for each in (*family_of(model).parts(model), *also):
+        for each in (*family_of(model).parts(model, read), *also):
             each.save_pretrained(staging)
     results = results or {}
     bad = [name for name, value in results.items() if isinstance(value, float) and not math.isfinite(value)]

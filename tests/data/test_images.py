@@ -100,6 +100,8 @@ def test_mean_and_std_of_each_channel():
     assert mean == pytest.approx(pixels.mean(1).tolist(), abs=1e-4)
     assert std == pytest.approx(pixels.std(1, correction=0).tolist(), abs=1e-4)
     assert mean[0] != mean[1]
+    data.images[:, 1] = 51  # a channel that is not used: networks divide by its deviation
+    assert (data.mean_and_std()[0][1], data.mean_and_std()[1][1]) == (0.2, 1.0)
 
 
 # Binarisation

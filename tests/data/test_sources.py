@@ -733,6 +733,10 @@ def test_data_sets_on_the_disk(tmp_path):
     for name in ("saved", "tables"):
         assert load_images(str(tmp_path / name)).digest() == expected, name
     assert len(load_images(str(tmp_path / "single")).test) == 3  # 0.2 of 12, rounded up
+    for split in both:  # as the Hub makes parquet of a data set
+        (tmp_path / "converted" / "default" / split).mkdir(parents=True)
+        both[split].to_parquet(tmp_path / "converted" / "default" / split / "0000.parquet")
+    assert load_images(str(tmp_path / "converted")).digest() == expected
     file = tmp_path / "tables" / "train-00000-of-00001.parquet"
     assert load_images(str(file)).digest() == load_images(both["train"]).digest()
 

@@ -1,6 +1,7 @@
 """Scores of features, by value, on features of which one knows what they are worth."""
 
 import math
+import time
 from dataclasses import dataclass
 
 import pytest
@@ -22,9 +23,13 @@ class Images:
 
     images: Tensor
     labels: Tensor
+    class_names: tuple[str, ...] = ("a", "b", "c")
 
     def __len__(self):
         return len(self.labels)
+
+    def spread(self, num):
+        return self
 
     def pixel_values(self, indices):
         return self.images[indices]
@@ -87,8 +92,18 @@ def test_two_classes_and_few_examples():
     features, labels = blobs(4, num_classes=2, spread=0.1)
     probe = metrics.linear_probe(features, labels)
     assert probe[0].shape == (2, 4) and metrics.accuracy_of(probe, features, labels) == 1
-    with pytest.raises(ValueError, match=r"labels are \[0, 2\]; they must be 0 to 2"):
-        metrics.linear_probe(features, labels * 2)
+
+
+def test_a_class_without_examples_is_never_chosen():
+    features, labels = blobs(60, num_classes=3, spread=0.1)
+    weight, bias = metrics.linear_probe(features, labels)
+    apart = torch.tensor([0, 2, 5])[labels]
+    wider = metrics.linear_probe(features, apart, num_classes=8)
+    assert wider[0].shape == (8, features.shape[1]) and torch.equal(wider[0][[0, 2, 5]], weight)
+    assert torch.equal(wider[1][[0, 2, 5]], bias) and torch.isfinite(wider[1]).all()
+    assert metrics.accuracy_of(wider, features, apart) == 1
+    far = 1e4 * torch.randn(100, features.shape[1], generator=seeded())
+    assert set(F.linear(far, *wider).argmax(1).tolist()) <= {0, 2, 5}
 
 
 def test_neighbours_are_by_direction():
@@ -118,7 +133,7 @@ def test_scores_of_features_that_tell_all_and_of_those_that_tell_nothing():
 
 def test_few_labels_are_ten_a_class_drawn_anew_by_the_seed(monkeypatch):
     seen, probe = [], representation.linear_probe
-    monkeypatch.setattr(representation, "linear_probe", lambda *given: seen.append(given) or probe(*given))
+    monkeypatch.setattr(representation, "linear_probe", lambda *given: seen.append(given[:2]) or probe(*given))
     train = blobs(200)
     for seed in (0, 0, 1):
         metrics.probe_scores(train, blobs(30, seed=1), seed=seed)
@@ -157,6 +172,27 @@ def test_principal_components_keep_what_varies_most():
         torch.testing.assert_close(given.abs(), expected.abs(), atol=1e-4, rtol=1e-4)
     assert parts[0].std(0).argsort().tolist() == [1, 0]
     assert metrics.principal_components(train[:2])[0].shape == (2, 2)
+
+
+def test_components_of_many_dimensions_are_found_in_time():
+    """Colour pictures of 64 x 64 pixels have 12,288; a matrix of them squared has a gigabyte."""
+    directions, start = torch.linalg.qr(torch.randn(12_288, 3, generator=seeded())).Q, time.perf_counter()
+    train = torch.randn(60, 3, generator=seeded(1)) * torch.tensor([30.0, 20.0, 10.0]) @ directions.T
+    train += 0.01 * torch.randn(train.shape, generator=seeded(2))
+    (found,) = metrics.principal_components(train, num_components=3)
+    _, values, right = torch.linalg.svd(train - train.mean(0), full_matrices=False)
+    torch.testing.assert_close(found.norm(dim=0), values[:3], rtol=1e-3, atol=0)
+    torch.testing.assert_close(found.abs(), ((train - train.mean(0)) @ right[:3].T).abs(), rtol=0, atol=0.05)
+    assert time.perf_counter() - start < 30
+
+
+@pytest.mark.parametrize("num", [2, 500, 501, 1001])
+def test_an_untrained_network_is_calibrated_on_any_number_of_images(num):
+    pixels = torch.randn(num, 1, 2, 2, generator=seeded())
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.BatchNorm1d(4))
+    norm = metrics.calibrated(model, Images(pixels, torch.zeros(num, dtype=torch.long)))[1]
+    torch.testing.assert_close(norm.running_mean, pixels.flatten(1).mean(0), atol=0.002, rtol=0)
+    assert not norm.training and model[1].num_batches_tracked == 0
 
 
 def test_pixels_and_their_components_always_stand_beside():

@@ -9,7 +9,8 @@ import warm
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, pipeline
 
-from hwzoo import ClassifierConfig, ClassifierForImageClassification, ClassifierImageProcessor, ClassifierModel
+from hwzoo import ClassifierConfig, ClassifierForImageClassification, ClassifierImageProcessor, ClassifierModel, hub
+from hwzoo.data import ImageOptions, read_picture
 
 PIXELS = torch.randint(256, (8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).numpy()
 EXPECTED = PIXELS.transpose(2, 0, 1).astype(np.float32) / 255
@@ -58,6 +59,33 @@ def test_floats_are_resized_as_integers_are():
     by_floats = processor(size={"height": 5, "width": 5})(FLOATS, return_tensors="pt")["pixel_values"]
     assert by_floats.shape == (1, 3, 5, 5)
     torch.testing.assert_close(by_floats, by_integers, rtol=0, atol=1.5 / 255)
+
+
+@pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
+@pytest.mark.parametrize("background", ["white", "black"])
+@pytest.mark.parametrize("shape", [(8, 20), (20, 8), (13, 13)])
+def test_a_saved_processor_reads_pictures_as_the_training_did(resize, background, shape, tmp_path):
+    generator = np.random.default_rng(0)
+    picture = Image.fromarray(generator.integers(256, size=(*shape, 4), dtype=np.uint8), "RGBA")
+    picture.save(tmp_path / "picture.png")
+    options = ImageOptions(background=background, image_size=16, resize=resize)
+    expected = read_picture(tmp_path / "picture.png", "picture", options)
+    model = ClassifierForImageClassification(ClassifierConfig(image_size=16, num_channels=3))
+    hub.save(model, tmp_path / "model", read=options)
+    saved = AutoImageProcessor.from_pretrained(tmp_path / "model")
+    assert np.array_equal(np.rint(saved(picture)["pixel_values"][0] * 255), expected)
+    # Floats, which it does not round on the way.
+    flat = np.asarray(picture.convert("RGB"))
+    by_integers, by_floats = (saved(each)["pixel_values"][0] for each in (flat, (flat / 255).astype(np.float32)))
+    assert np.abs(by_integers - by_floats).mean() < (0.02 if resize == "crop" else 0.003)
+
+
+def test_without_a_size_asked_for_other_pictures_are_stretched():
+    """As before; a background counts all the same."""
+    made = ClassifierImageProcessor.from_config(ClassifierConfig(), ImageOptions(background="black"))
+    assert (made.resize, made.background) == ("stretch", "black")
+    made = ClassifierImageProcessor.from_config(ClassifierConfig())
+    assert (made.resize, made.background) == ("stretch", "white")
 
 
 def test_floats_of_colour_become_grey_as_integers_do():

@@ -1,5 +1,7 @@
 """Every mistake gives one line that names the flag or file, the value and what is allowed, and the right status."""
 
+import errno
+import fcntl
 import gzip
 import json
 import os
@@ -987,6 +989,15 @@ def test_a_second_run_on_the_same_folder_is_refused(train_vae, command_line, tmp
         status, error = small(train_vae, command_line, tmp_path, "--overwrite_output_dir")
     assert status == 1 and f"--output_dir {tmp_path} is in use by another run" in error
     assert small(train_vae, command_line, tmp_path)[0] == 0
+
+
+def test_a_file_system_without_locks_is_told(train_vae, command_line, tmp_path, monkeypatch, caplog):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert small(train_vae, command_line, tmp_path)[0] == 0
+    assert f"--output_dir {tmp_path}: its file system has no locks; give each run its own folder" in caplog.messages
 
 
 def test_debug_shows_the_traceback(train_vae, command_line, tmp_path, monkeypatch):

@@ -25,6 +25,14 @@ def test_a_wrong_run_is_told_before_any_is_started(compare, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_each_protocol_is_told_of_its_own_rows(compare):
+    number = {"mean": 0.5, "standard_error": 0.1}
+    row = {"seeds": [0, 1], "accuracy_by_task": [0.5], "train_runtime": number, "memory_held": number}
+    rows = [row | {"label": f"scenario={each}", "protocol": f"by {each}"} for each in ("task", "class")]
+    text = compare.table([each | {"average_accuracy": number} for each in rows])
+    assert text.endswith("over the seeds 0, 1.\n\nscenario=task: by task.\n\nscenario=class: by class.\n")
+
+
 @pytest.mark.long
 def test_tables_pictures_and_no_run_twice(compare, tmp_path, monkeypatch):
     settings = {"runs": RUNS, "seeds": [0, 1], "output_dir": str(tmp_path)}

@@ -141,6 +141,7 @@ def test_a_run_in_a_process_is_the_recipe_and_tells_why_it_failed(tmp_path):
         ("none", "--runs 'none': there is no preset 'none'; `hwzoo presets` lists them"),
         ("vae/digits beta=-1", "--beta is -1.0; it must be in"),
         ("vae/digits seed=1", "seed is no flag of a run here"),
+        ("vae/digits image_size=14", "images of 14 x 14 are not those that all are compared with"),
         ("vae/cs236", "--runs 'vae/cs236' trains on mnist, not on --dataset_name digits: add dataset_name=digits"),
     ],
 )

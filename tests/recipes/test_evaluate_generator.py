@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 
@@ -299,6 +300,16 @@ def test_what_is_given_stands_before_what_is_recorded(recorded, given, compared,
     assert (settings.dataset_name, settings.background, settings.validation_share) == compared
 
 
+def test_the_data_is_read_from_where_the_training_read_it(recipe, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "preset.yaml").write_text("dataset_name: mnist\ndata_dir: ../idx\n")
+    asked = recipe.Settings(model_name_or_path=str(tmp_path / "run"))
+    assert scoring.with_data_of_training(asked).data_dir is None  # it is no longer there
+    (tmp_path / "idx").mkdir()
+    assert scoring.with_data_of_training(asked).data_dir == str(tmp_path / "idx")
+    assert scoring.with_data_of_training(replace(asked, data_dir="own")).data_dir == "own"
+
+
 def test_settings_are_chosen_by_images_held_out(evaluate, tmp_path):
     data = load_images("digits", options=ImageOptions(validation_share=0.2))
     held_out = save_images(tmp_path / "images", data.validation.images)
@@ -409,6 +420,11 @@ CASES = {
     "not a flag": (2, "'outputs/vae' is not expected; every argument is a flag", lambda tmp: ["outputs/vae"]),
     "model that is not there": (
         2, "nothere: no such folder, and not a Hub id", lambda tmp: [f"--model_name_or_path={tmp / 'nothere'}"],
+    ),
+    "folder of a model": (
+        2, "vae holds a trained model or checkpoints, which stay; give another folder",
+        lambda tmp: [f"--model_name_or_path={save_vae(tmp / 'vae')}", f"--output_dir={tmp / 'vae'}",
+                     "--overwrite_output_dir"],
     ),
     "run without its end": (
         2, "run: a run that was stopped has no model yet",

@@ -122,5 +122,10 @@ def test_a_model_of_another_kind_is_refused(recipe, tmp_path):
         export(recipe, tmp_path / "ddpm", tmp_path / "onnx")
     with pytest.raises(UsageError, match="--model_name_or_path .*nothing: no such folder, and not a Hub id"):
         export(recipe, tmp_path / "nothing", tmp_path / "onnx")
+    with pytest.raises(UsageError, match="vae holds a trained model or checkpoints, which stay"):
+        saved("vae", tmp_path / "vae")
+        recipe.main(
+            recipe.Settings(model_name_or_path="x", output_dir=str(tmp_path / "vae"), overwrite_output_dir=True)
+        )
     with pytest.raises(UsageError, match="--model_name_or_path is missing"):
         recipe.main(recipe.Settings())

@@ -268,6 +268,10 @@ def test_samples_are_not_overwritten_unasked(recipe, command_line, tmp_path):
     status, error = command_line(recipe, *arguments)
     assert status == 2 and "is not empty; give --overwrite_output_dir" in error
     assert command_line(recipe, *arguments, "--overwrite_output_dir", "--seed=1")[0] == 0
+    # A model is no file of an earlier call.
+    beside = arguments[0], f"--output_dir={tmp_path / 'vae'}", "--num_samples=5", "--overwrite_output_dir"
+    status, error = command_line(recipe, *beside)
+    assert status == 2 and "vae holds a trained model or checkpoints, which stay; give another folder" in error
 
 
 def test_images_of_an_earlier_call_do_not_stay(sample, tmp_path):

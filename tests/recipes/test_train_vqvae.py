@@ -24,6 +24,7 @@ from transformers import AutoModel
 
 from hwzoo import training
 from hwzoo.data import load_images
+from hwzoo.models.vqvae.networks_vqvae import Autoencoder, Prior
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "train_vqvae.py"
 launch = functools.partial(recipe_runs.launch, RECIPE)
@@ -147,6 +148,38 @@ def test_every_kind_of_model_trains_and_loads(settings, words, train_vqvae, tmp_
         assert results["test_rate"] == pytest.approx(16 * math.log(12), rel=1e-5)
     card = " ".join((tmp_path / "README.md").read_text().split())
     assert all(each in card for each in words)
+
+
+@pytest.mark.parametrize("use_ema", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_dropout_is_of_the_training_alone(train_vqvae, no_pictures, tmp_path, use_ema, monkeypatch):
+    modes, log_prob = [], Prior.log_prob
+
+    def noted(prior, *args):
+        modes.append((torch.is_grad_enabled(), prior.training))
+        return log_prob(prior, *args)
+
+    monkeypatch.setattr(Prior, "log_prob", noted)
+    settings = {"prior_dropout": 0.9, "codebook_size": 2, "use_ema": use_ema, "eval_steps": 1}
+    results = run(train_vqvae, tmp_path, **settings)
+    assert set(modes) == {(True, True), (False, False)} and modes.count((True, True)) == 4
+    _, test_set, _ = load_images().binarized("dynamic", 0, 0)
+    model = AutoModel.from_pretrained(tmp_path)
+    with torch.no_grad():
+        bound = model.negative_bound(**test_set.batch(torch.arange(len(test_set))))[0].mean().item()
+    assert results["test_negative_bound"] == pytest.approx(bound, rel=1e-5)
+
+
+def test_some_steps_are_of_codes(train_vqvae, no_pictures, tmp_path, monkeypatch):
+    """Also where the run is shorter than the steps before them."""
+    quantized, forward = [], Autoencoder.forward
+
+    def noted(model, pixel_values, quantize=True):
+        quantized.append(quantize)
+        return forward(model, pixel_values, quantize)
+
+    monkeypatch.setattr(Autoencoder, "forward", noted)
+    run(train_vqvae, tmp_path, num_continuous_steps=150, prior="uniform")
+    assert quantized == [False] * 4 + [True] * 4
 
 
 @pytest.mark.long

@@ -91,6 +91,8 @@ def test_images_of_ones_own_are_scored_by_a_classifier_of_ones_own(results, told
     (tmp_path / "preset.yaml").write_text(f"dataset_name: {tmp_path}\n")
     (tmp_path / "all_results.json").write_text(json.dumps(results))
     assert next_commands(tmp_path)[1] == f"hwzoo evaluate {tmp_path}{told}"
+    (tmp_path / "preset.yaml").write_text(f"dataset_name: ../{tmp_path.name}\n")  # from the preset on
+    assert next_commands(tmp_path)[1] == f"hwzoo evaluate {tmp_path}{told}"
     (tmp_path / "preset.yaml").write_text("dataset_name: mnist\n")
     assert next_commands(tmp_path)[1] == f"hwzoo evaluate {tmp_path}"
 

@@ -9,9 +9,10 @@ import yaml
 from PIL import Image
 
 from hwzoo import packaged
-from hwzoo.errors import UsageError
+from hwzoo.errors import HwzooError, UsageError
 from hwzoo.files import renewing, write_json
 from hwzoo.training import Flags, RunArguments, Stopped, SweepArguments, arguments, flag, save_settings, sweep
+from hwzoo.training.launch import locked
 
 STEPS = 4
 
@@ -297,6 +298,40 @@ def test_only_what_has_other_settings_is_begun_anew(killed, recipe, tmp_path):
     cells = run_all(recipe, tmp_path / "out", *runs, preset=str(preset))
     assert recipe.steps == all_steps(8) + (all_steps(2) if killed else [])
     assert [result["test_loss"] for result in cells[0].results] == [8.1, 8.4, 8.7]
+
+
+def test_the_others_go_on_past_a_run_that_fails(recipe, tmp_path, capsys):
+    """As one whose loss is not finite, in a sweep over learning rates."""
+
+    def main(run, model):
+        if (model.size, run.seed) == (2, 1):
+            raise HwzooError("loss is nan at step 2")
+        return recipe.main(run, model)
+
+    def sweep_all(*runs):
+        asked = SweepArguments(runs=list(runs), seeds=[0, 1], output_dir=str(tmp_path))
+        return sweep.run_all(main, [Run, Model], asked, lambda results: ["test_loss"])
+
+    with pytest.raises(HwzooError, match="^1 failed, .* without makes .*; size=2 seed=1: loss is nan at step 2$"):
+        sweep_all("size=1,2,3")
+    assert recipe.steps == [each for each in all_steps(1, 2, 3, seeds=[0, 1]) if each[:2] != (2, 1)]
+    told = capsys.readouterr()
+    assert len(told.out.splitlines()) == 5 and told.err == "size=2 seed=1: loss is nan at step 2; the others go on\n"
+    recipe.steps.clear()
+    assert [cell.flags["size"] for cell in sweep_all("size=1,3")] == ["1", "3"] and not recipe.steps
+
+
+def test_a_run_that_is_going_on_keeps_its_checkpoints(recipe, tmp_path):
+    recipe.kill_at = (1, 0, 2)
+    with pytest.raises(Killed):
+        run_all(recipe, tmp_path, "kind=a", seeds=[0])
+    folder, preset = tmp_path / "runs" / "kind=a" / "seed=0", tmp_path / "preset.yaml"
+    preset.write_text("size: 8\n")
+    notes = folder.with_name("seed=0.yaml").read_bytes()
+    with locked(folder), pytest.raises(HwzooError, match="in use by another run"):
+        run_all(recipe, tmp_path, "kind=a", seeds=[0], preset=str(preset))
+    assert len(list((folder / "checkpoints").iterdir())) == 2
+    assert folder.with_name("seed=0.yaml").read_bytes() == notes
 
 
 def test_a_finished_run_of_before_the_notes_is_read(recipe, tmp_path):

@@ -79,14 +79,14 @@ class ImageSet:
         return self.images[indices].float().div_(255)
 
     def mean_and_std(self) -> tuple[list[float], list[float]]:
-        """Mean and standard deviation of the pixels in [0, 1], one for each channel."""
+        """Mean and standard deviation of the pixels in [0, 1], one for each channel; 1 of one without any contrast."""
         counts = torch.stack(
             [torch.bincount(self.images[:, c].flatten(), minlength=256) for c in range(self.num_channels)]
         )
         values, weights = torch.arange(256).double() / 255, counts.double() / counts.sum(1, keepdim=True)
         mean = (weights * values).sum(1)
         variance = (weights * (values - mean[:, None]).square()).sum(1)
-        return [round(x, 4) for x in mean.tolist()], [round(x, 4) for x in variance.sqrt().tolist()]
+        return [round(x, 4) for x in mean.tolist()], [round(x, 4) or 1.0 for x in variance.sqrt().tolist()]
 
     def binarized(self, seed: int) -> "ImageSet":
         """Each pixel drawn once from the Bernoulli distribution of its intensity: 0 or 255."""

@@ -368,9 +368,8 @@ def _stored_folder(path: Path, options: ImageOptions) -> ImageSplits | None:
         return None
     given: dict[str, list[str]] = {}
     for file in files:
-        first = file.relative_to(path).parts[0]
-        start = re.match(r"[a-z]+", file.name)
-        split = next((each for each in ("train", *TEST_SPLITS) if each in (first, start and start[0])), "train")
+        folders, start = file.relative_to(path).parts[:-1], re.match(r"[a-z]+", file.name)
+        split = next((each for each in ("train", *TEST_SPLITS) if each in (*folders, start and start[0])), "train")
         given.setdefault(split, []).append(glob.escape(str(file)))
     return _from_datasets(_name_of(path), what, _call_datasets(what, "parquet", data_files=given), options)
 

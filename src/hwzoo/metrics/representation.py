@@ -17,6 +17,8 @@ NUM_FOLDS, NUM_TO_CHOOSE = 3, 2000  # of the cross-validation that chooses, and 
 MAX_ITERATIONS = 200  # of L-BFGS
 PROBE_NEIGHBORS = 20
 PER_CLASS, NUM_DRAWS = 10, 5  # labels of the probe with few of them, and how often they are drawn
+MOST_EXACT = 1000  # dimensions of which they are found by an exact decomposition
+NEVER = -1e6  # logit of a class that the probe has seen no example of
 NUM_COMPONENTS = 64  # of the principal component analysis
 SCORES = ("linear_accuracy", "few_labels_accuracy", "few_labels_accuracy_standard_error", "knn_accuracy")
 PROBES = (
@@ -59,7 +61,8 @@ def calibrated(model: torch.nn.Module, images: Any, num: int = 5000) -> torch.nn
         A copy, in eval mode.
     """
     model, some = copy.deepcopy(model), images.spread(num)
-    update_bn((some.pixel_values(slice(start, start + 500)) for start in range(0, len(some), 500)), model)
+    parts = torch.arange(len(some), device=some.labels.device).tensor_split(-(-len(some) // 500))  # none of one image
+    update_bn((some.pixel_values(part) for part in parts), model)
     return model.eval()
 
 
@@ -75,34 +78,34 @@ def principal_components(train: Tensor, *others: Tensor, num_components: int = N
     Returns:
         The training's and the others', (num, num_components) each.
     """
-    mean = train.mean(0)
-    centred = (train - mean).double()
-    values, vectors = torch.linalg.eigh(centred.T @ centred)
-    directions = vectors[:, values.argsort(descending=True)[: min(num_components, len(train))]]
-    return [((each - mean).double() @ directions).float() for each in (train, *others)]
+    from sklearn.decomposition import PCA
+
+    # Of many dimensions the exact decomposition would take hours: a randomised one has the same first directions.
+    solver = "covariance_eigh" if train.shape[1] <= MOST_EXACT else "auto"
+    model = PCA(min(num_components, *train.shape), svd_solver=solver, random_state=0).fit(train.double().numpy())
+    return [torch.from_numpy(model.transform(each.double().numpy())).float() for each in (train, *others)]
 
 
-def linear_probe(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def linear_probe(features: Tensor, labels: Tensor, num_classes: int | None = None) -> tuple[Tensor, Tensor]:
     """
     Multinomial logistic regression on standardised features, with an L2 penalty on its weights; how strong it is,
     cross-validation within the examples chooses (`STRENGTHS`).
 
     Args:
         features: (num, size).
-        labels: int64, (num,), each from 0 to its largest at least once.
+        labels: int64, (num,), of two classes at least.
+        num_classes: the largest label and one when not given.
 
     Returns:
-        Weight, (classes, size), and bias, (classes,), of the features as they are: float32.
-
-    Raises:
-        ValueError: for labels that leave out a class.
+        Weight, (num_classes, size), and bias, (num_classes,), of the features as they are: float32. A class without
+        examples is never chosen.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV
 
-    if len(labels.unique()) != int(labels.max()) + 1:
-        raise ValueError(f"labels are {labels.unique().tolist()}; they must be 0 to {int(labels.max())}, each of them")
+    num_classes = int(labels.max()) + 1 if num_classes is None else num_classes
+    classes, labels = labels.unique(return_inverse=True)
     mean, std = features.mean(0), features.std(0, correction=0).clamp_min(1e-6)
     inputs, targets = ((features - mean) / std).numpy(), labels.numpy()
     model, num = LogisticRegression(max_iter=MAX_ITERATIONS), min(NUM_TO_CHOOSE, len(labels))
@@ -110,15 +113,17 @@ def linear_probe(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the iterations are part of the protocol
         strength = STRENGTHS[-1]
-        if labels[some].bincount(minlength=int(labels.max()) + 1).min() >= NUM_FOLDS:
+        if labels[some].bincount(minlength=len(classes)).min() >= NUM_FOLDS:
             search = GridSearchCV(model, {"C": STRENGTHS}, cv=NUM_FOLDS, refit=False)
             strength = search.fit(inputs[some.numpy()], targets[some.numpy()]).best_params_["C"]
         fitted = model.set_params(C=strength).fit(inputs, targets)
     coefficients, intercept = torch.from_numpy(fitted.coef_).double(), torch.from_numpy(fitted.intercept_).double()
     if len(coefficients) == 1:  # of two classes: the log-odds of the second
         coefficients, intercept = (torch.cat([-each / 2, each / 2]) for each in (coefficients, intercept))
-    weight = coefficients / std.double()
-    return weight.float(), (intercept - weight @ mean.double()).float()
+    weight, bias = torch.zeros(num_classes, features.shape[1]), torch.full((num_classes,), NEVER)
+    coefficients = coefficients / std.double()
+    weight[classes], bias[classes] = coefficients.float(), (intercept - coefficients @ mean.double()).float()
+    return weight, bias
 
 
 def neighbor_accuracy(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], num: int = PROBE_NEIGHBORS) -> float:
@@ -156,7 +161,12 @@ def nearest(train: Tensor, test: Tensor) -> Tensor:
 
 
 def probe_scores(
-    train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], *, seed: int = 0, num_draws: int = NUM_DRAWS
+    train: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    *,
+    seed: int = 0,
+    num_draws: int = NUM_DRAWS,
+    num_classes: int | None = None,
 ) -> tuple[dict[str, float], tuple[Tensor, Tensor]]:
     """
     What three simple classifiers reach on features: a linear probe on all labels, one on `PER_CLASS` labels a class
@@ -167,6 +177,7 @@ def probe_scores(
         test: alike.
         seed: of the draws: the same images for all features.
         num_draws: of the labels, two at least.
+        num_classes: as of `linear_probe`.
 
     Returns:
         Fractions in [0, 1] by name: `linear_accuracy`, `few_labels_accuracy`, `few_labels_accuracy_standard_error`,
@@ -178,7 +189,7 @@ def probe_scores(
         order = torch.randperm(len(labels), generator=generator)
         drawn = order[first_of_each_class(labels[order], PER_CLASS)]
         few.append(accuracy_of(linear_probe(features[drawn], labels[drawn]), *test))
-    draws, probe = torch.tensor(few, dtype=torch.float64), linear_probe(features, labels)
+    draws, probe = torch.tensor(few, dtype=torch.float64), linear_probe(features, labels, num_classes)
     return {
         "linear_accuracy": accuracy_of(probe, *test),
         "few_labels_accuracy": draws.mean().item(),
@@ -249,7 +260,7 @@ def compare_features(
 
     Args:
         ways: name -> what makes features, (batch, size), of pixel values; the first is the one that is examined.
-        train: images: `len`, `labels`, and `pixel_values(indices)`.
+        train: images: `len`, `labels`, `class_names`, and `pixel_values(indices)`.
         test: alike.
         batch_size: images at once.
         seed: as of `probe_scores`.
@@ -262,7 +273,7 @@ def compare_features(
     found = {name: [features_of(way, part, batch_size) for part in (train, test)] for name, way in ways.items()}
     found["principal components"] = principal_components(*found["raw pixels"])
     labels, first = (train.labels.cpu(), test.labels.cpu()), next(iter(ways))
-    told = {"seed": seed, "num_draws": num_draws}
+    told = {"seed": seed, "num_draws": num_draws, "num_classes": len(train.class_names)}
     scored = {name: probe_scores(*zip(each, labels, strict=True), **told) for name, each in found.items()}
     return {name: scores for name, (scores, _) in scored.items()}, scored[first][1], found[first][1]
 

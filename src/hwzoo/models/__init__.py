@@ -48,7 +48,7 @@ class Family:
         model_class: the class that `from_pretrained` and the Auto class below give.
         auto_class: the Auto class of transformers that loads it.
         image_processor_class: what turns pictures into the model's input, where a pipeline needs it; built by its
-            `from_config(config)`.
+            `from_config(config, read)`.
         must_fit: fields of the configuration that the data decides: a trained model must have the data's.
         loss_fields: those that the training loss alone reads: a run that goes on from a trained model may change them.
         card_template: of its cards; `model_cards/<name>.md.jinja` when not given.
@@ -87,11 +87,20 @@ class Family:
         """
         return load(self.auto_class, name, trust_remote_code)
 
-    def parts(self, model: Any) -> list[Any]:
-        """What is saved of a model: objects with `save_pretrained`; for users without hwzoo with the family's code."""
+    def parts(self, model: Any, read: Any = None) -> list[Any]:
+        """
+        What is saved of a model, for users without hwzoo with the family's code.
+
+        Args:
+            model: of the family.
+            read: the flags by which its training read pictures, for an image processor that does the same.
+
+        Returns:
+            Objects with `save_pretrained`.
+        """
         if self.image_processor_class is None:
             return [model]
-        return [model, self.image_processor_class.from_config(model.config)]
+        return [model, self.image_processor_class.from_config(model.config, read)]
 
     def samples(self, model: Any) -> bool:
         """Whether `sample` draws from nothing what `draws` says."""
@@ -132,7 +141,7 @@ class PipelineFamily(Family):
 
         return diffusion.load_pipeline(name)  # it never runs the code of a repository
 
-    def parts(self, model: Any) -> list[Any]:
+    def parts(self, model: Any, read: Any = None) -> list[Any]:
         from .. import diffusion
 
         return [diffusion.portable(model)]

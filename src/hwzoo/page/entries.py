@@ -21,6 +21,7 @@ from ..errors import HwzooError, first_line
 from ..files import settled
 from ..models import Family, family_of
 from ..retry import has_file
+from ..training import recorded
 
 COMPARISON = "comparison.json"
 MOST_TRAINING_IMAGES = 2000
@@ -185,8 +186,11 @@ class Entry:
         Raises:
             HwzooError: when they are not at hand.
         """
-        options = {name: self.settings[name] for name in ImageOptions.__annotations__ if name in self.settings}
-        data = load_images(self.settings["dataset_name"], self.settings.get("data_dir"), ImageOptions(**options)).train
+        settings, preset = self.settings, Path(settled(self.name), "preset.yaml")
+        if preset.is_file():  # whose paths begin in its folder
+            settings = recorded(preset)
+        options = {name: settings[name] for name in ImageOptions.__annotations__ if name in settings}
+        data = load_images(settings["dataset_name"], settings.get("data_dir"), ImageOptions(**options)).train
         data = data.select(slice(MOST_TRAINING_IMAGES))
         return data.pixel_values(), [data.class_names[label] for label in data.labels]
 

@@ -167,6 +167,7 @@ class RecordedData(ImageData):
     """What a run records of its data."""
 
     dataset_name: str | None = None
+    data_dir: str | None = None
 
 
 @dataclass
@@ -478,7 +479,8 @@ def recorded(path: Path) -> dict[str, Any]:
         path: of a preset.yaml of `save_settings`.
 
     Returns:
-        Values of `dataset_name` and of the flags of `ImageData`, by name; only those that stand there.
+        Values of `dataset_name`, `data_dir` and of the flags of `ImageData`, by name; only those that stand there, and
+        no `data_dir` that is no longer there.
 
     Raises:
         UsageError: for a preset that cannot be read, or values that are not allowed.
@@ -492,6 +494,8 @@ def recorded(path: Path) -> dict[str, Any]:
         (data,) = _parse([RecordedData], [f"--{name}={value}" for name, value in values.items()], None)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
+    if data.data_dir is not None and not Path(data.data_dir).is_dir():
+        del values["data_dir"]
     return {name: getattr(data, name) for name in values}
 
 

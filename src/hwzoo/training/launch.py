@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import errno
 import json
 import logging
 import os
@@ -21,16 +22,17 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers.utils.logging import disable_progress_bar
 
 from ..errors import HwzooError, UsageError
-from ..files import finish, remove_unfinished, write_json, write_jsonl
+from ..files import ENTRIES, finish, remove_unfinished, settled, write_json, write_jsonl
 from .arguments import Flags, RunArguments, parse_arguments, save_settings
 from .launcher import launcher_settings
 from .loop import HANGUP, LAUNCHER_ENDED, signal_of
 from .numbers import lines_of, next_commands
-from .resume import LOCK, check_output_dir
+from .resume import CHECKPOINTS, LOCK, check_output_dir
 
 logger = logging.getLogger("hwzoo")
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)  # of some network file systems
 
 
 def launch(main: Callable[..., Any], *types: type, description: str | None = None):
@@ -178,7 +180,7 @@ def start(run: RunArguments) -> Iterator[Accelerator]:
             try:
                 asked = folder, run.overwrite_output_dir, run.resume_from_checkpoint
                 check_output_dir(*asked)
-                stack.enter_context(_locked(folder))
+                stack.enter_context(locked(folder))
                 check_output_dir(*asked)  # once more: another run may have used it meanwhile
                 remove_unfinished(folder)
                 finish(folder)
@@ -208,9 +210,13 @@ def check_free(name: str | Path, overwrite: bool):
         overwrite: whether its files may be written over. Names that begin with a dot do not count.
 
     Raises:
-        UsageError: when it holds files, unless they may be written over.
+        UsageError: when it holds files, unless they may be written over; a trained model, or checkpoints, never may.
     """
     folder = Path(name)
+    if (folder / CHECKPOINTS).is_dir() or any((Path(settled(folder)) / entry).is_file() for entry in ENTRIES):
+        raise UsageError(
+            f"--output_dir {folder} holds a trained model or checkpoints, which stay; give another folder"
+        )
     if not overwrite and folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise UsageError(f"--output_dir {folder} is not empty; give --overwrite_output_dir or another folder")
 
@@ -300,7 +306,13 @@ def print_results(
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
+    """
+    Takes an output folder, which is made where there is none, for this process.
+
+    Raises:
+        HwzooError: where another process has it, or it cannot be made.
+    """
     # The system frees the lock with the process, however that ends; the file stays and means nothing.
     with _named(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -314,6 +326,10 @@ def _locked(folder: Path) -> Iterator[None]:
             pass
         except BlockingIOError as error:
             raise HwzooError(f"--output_dir {folder} is in use by another run; give each run its own") from error
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            logger.warning("--output_dir %s: its file system has no locks; give each run its own folder", folder)
         yield
 
 

@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from .arguments import load_preset
+from .arguments import load_preset, recorded
 
 # Words and unit of the numbers of all_results.json; those that stand in none are shown by their name alone.
 WORDS = {
@@ -147,8 +147,8 @@ def _classifier(folder: Path) -> str:
     preset, results = folder / "preset.yaml", folder / "all_results.json"
     if results.exists() and "test_fid" in json.loads(results.read_bytes()):
         return ""
-    dataset = load_preset(preset).get("dataset_name") if preset.exists() else None
-    return " --classifier CLASSIFIER" if dataset and Path(str(dataset)).exists() else ""
+    dataset = recorded(preset).get("dataset_name") if preset.exists() else None
+    return " --classifier CLASSIFIER" if dataset and Path(dataset).exists() else ""
 
 
 def _sampler(folder: Path) -> str:

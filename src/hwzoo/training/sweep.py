@@ -8,6 +8,7 @@ import math
 import re
 import shutil
 import statistics
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,10 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from ..errors import UsageError
+from ..errors import HwzooError, UsageError
 from ..files import settled, write_bytes, write_json
 from .arguments import Flags, flag, parse_arguments, reproducing, save_settings
-from .launch import make_output_dir
+from .launch import locked, make_output_dir
 from .loop import Stopped
 from .pictures import save_bar_panels, save_functions
 from .resume import CHECKPOINTS
@@ -146,15 +147,26 @@ def run_all(
 
     Raises:
         UsageError: before the first run, when one of them is wrong.
+        HwzooError: after the others, when some failed, as one whose loss is not finite.
     """
-    cells = []
+    cells, failed = [], []
     for flags, planned in plan(types, asked):
         results = []
         for seed, arguments in zip(asked.seeds, planned, strict=True):
-            results.append(result_of(main, arguments))
+            run = f"{_name(flags)} seed={seed}".lstrip()
+            try:
+                results.append(result_of(main, arguments))
+            except (Stopped, UsageError):
+                raise
+            except HwzooError as error:
+                failed.append(f"{run}: {error}")
+                print(f"{failed[-1]}; the others go on", file=sys.stderr, flush=True)
+                continue
             told = (f"{name.replace('_', ' ')} {results[-1][name]:.4f}" for name in metrics(results[-1]))
-            print(f"{_name(flags)} seed={seed}: ".lstrip() + ", ".join(told), flush=True)
+            print(f"{run}: " + ", ".join(told), flush=True)
         cells.append(Cell(flags, results))
+    if failed:
+        raise HwzooError(f"{len(failed)} failed, the same command without makes the table of the others; {failed[0]}")
     return cells
 
 
@@ -179,9 +191,10 @@ def result_of(main: Callable[..., dict[str, Any]], arguments: list[Any]) -> dict
         return json.loads((done / "all_results.json").read_bytes())
     # An interrupted run has no preset.yaml, or that of one before it; what it was begun with stands beside its folder.
     begun = folder.with_name(f"{folder.name}.yaml")
-    if wanted != (_read(begun) or _read(done / "preset.yaml") or wanted):
-        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # a resume would take them for this one's
     make_output_dir(folder.parent)
+    if wanted != (_read(begun) or _read(done / "preset.yaml") or wanted):
+        with locked(folder):  # not of a run that is going on
+            shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # a resume would take them for this one's
     save_settings(begun, *arguments)
     if any((folder / CHECKPOINTS).glob("[!.]*")):
         run.resume_from_checkpoint = "latest"
@@ -250,13 +263,16 @@ def table(rows: list[dict[str, Any]], metrics: Sequence[str]) -> str:
     seeds = ", ".join(map(str, rows[0]["seeds"]))
     several = len(rows[0]["seeds"]) > 1
     notes = [f"Mean ± standard error over the seeds {seeds}." if several else f"Seed {seeds} alone."]
+    return "\n\n".join(["\n".join(f"| {' | '.join(line)} |" for line in lines), *notes, *protocols(rows)]) + "\n"
+
+
+def protocols(rows: list[dict[str, Any]]) -> list[str]:
+    """The protocols of rows of `summaries`, a sentence each; of several each tells whose it is."""
     labels: dict[str, list[str]] = {}
     for row in rows:
         labels.setdefault(row.get("protocol", ""), []).append(row["label"])
-    for protocol, each in labels.items():
-        whose = f"{', '.join(each)}: " if len(labels) > 1 else ""
-        notes += [f"{whose}{protocol}."] if protocol else []
-    return "\n\n".join(["\n".join(f"| {' | '.join(line)} |" for line in lines), *notes]) + "\n"
+    several = len(labels) > 1
+    return [f"{', '.join(each) + ': ' if several else ''}{protocol}." for protocol, each in labels.items() if protocol]
 
 
 def save_comparison(rows: list[dict[str, Any]], folder: Path, text: str, metrics: Sequence[str], limits=None):

@@ -12,6 +12,7 @@ from .configuration_classifier import ClassifierConfig
 
 # PIL's modes by number of channels: grey or colour, with or without transparency.
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+RESIZES = ("stretch", "crop", "pad")
 # What the class says itself, and what transformers writes or passes besides.
 OURS = {"video_processor_type", "image_processor_type", "auto_map", "processor_class", "feature_extractor_type"}
 FIRST, LAST = "channels_first", "channels_last"
@@ -48,12 +49,15 @@ def eight_bits(picture: Image.Image, background: str, num_channels: int) -> Imag
 class ClassifierImageProcessor(BaseImageProcessor):
     """
     Turns pictures of any size and mode into `pixel_values`: converted to grey (ITU-R 601) or colour, resized
-    (bilinear, without keeping the proportions), scaled to [0, 1].
+    (bilinear), scaled to [0, 1].
 
     Args:
         image_size: height and width of the result, in pixels; as `size` in the words of transformers.
         num_channels: 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGBA).
-        background: what transparent pixels show where no channel is left for them, `white` or `black`.
+        background: what transparent pixels show where no channel is left for them, and what `pad` adds, `white` or
+            `black`.
+        resize: how other pictures become squares: `stretch` changes the proportions, `crop` cuts the longer side
+            around its middle, `pad` fills the shorter one.
         size: `{"height": n, "width": n}` or n, in place of `image_size`.
         do_resize: False takes pictures of the right size only.
         do_rescale: whether integers are divided by 255; floats are in [0, 1] and stay.
@@ -63,8 +67,8 @@ class ClassifierImageProcessor(BaseImageProcessor):
         kwargs: what transformers stores besides.
 
     Raises:
-        ValueError: for an image size below 1 or not square, another number of channels, another background, or a
-            setting that it does not know.
+        ValueError: for an image size below 1 or not square, another number of channels, another background or way to
+            resize, or a setting that it does not know.
     """
 
     model_input_names = ["pixel_values"]
@@ -74,6 +78,7 @@ class ClassifierImageProcessor(BaseImageProcessor):
         image_size: int = 28,
         num_channels: int = 1,
         background: str = "white",
+        resize: str = "stretch",
         size: dict[str, int] | int | None = None,
         do_resize: bool = True,
         do_rescale: bool = True,
@@ -91,7 +96,9 @@ class ClassifierImageProcessor(BaseImageProcessor):
             raise ValueError(f"num_channels is {num_channels}; it must be one of {list(MODES)}")
         if background not in ("white", "black"):
             raise ValueError(f"background is {background!r}; it must be white or black")
-        self.background = background
+        if resize not in RESIZES:
+            raise ValueError(f"resize is {resize!r}; it must be one of {', '.join(RESIZES)}")
+        self.background, self.resize = background, resize
         self.num_channels = num_channels
         self.size = {"height": self.image_size, "width": self.image_size}
         self.do_resize, self.do_rescale, self.do_normalize = do_resize, do_rescale, do_normalize
@@ -101,9 +108,22 @@ class ClassifierImageProcessor(BaseImageProcessor):
         self.video_processor_type = "none"
 
     @classmethod
-    def from_config(cls, config: ClassifierConfig) -> "ClassifierImageProcessor":
-        """The processor for a model's input."""
-        return cls(image_size=config.image_size, num_channels=config.num_channels)
+    def from_config(cls, config: ClassifierConfig, read: Any = None) -> "ClassifierImageProcessor":
+        """
+        The processor for a model's input.
+
+        Args:
+            config: of the model: `image_size` and `num_channels`.
+            read: how the training read its pictures, as flags have it: `background`, and `resize` where it gave an
+                `image_size`; white, and stretched, when not given.
+
+        Returns:
+            The processor.
+        """
+        own = {"image_size": config.image_size, "num_channels": config.num_channels}
+        if read is not None:
+            own |= {"background": read.background, "resize": read.resize if read.image_size else "stretch"}
+        return cls(**own)
 
     def preprocess(
         self,
@@ -171,7 +191,12 @@ class ClassifierImageProcessor(BaseImageProcessor):
         picture = eight_bits(picture, self.background, self.num_channels)
         if picture.size != (side, side):
             _check_resize(resize, picture.size[::-1], side)
-            picture = picture.resize((side, side), Image.Resampling.BILINEAR)
+            if self.resize == "crop":
+                picture = ImageOps.fit(picture, (side, side), Image.Resampling.BILINEAR)
+            elif self.resize == "pad":
+                picture = ImageOps.pad(picture, (side, side), Image.Resampling.BILINEAR, color=self.background)
+            else:
+                picture = picture.resize((side, side), Image.Resampling.BILINEAR)
         pixels = np.asarray(picture).reshape(side, side, self.num_channels)
         return pixels.transpose(2, 0, 1).astype(np.float32) / 255
 
@@ -187,7 +212,17 @@ class ClassifierImageProcessor(BaseImageProcessor):
         pixels = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
         if pixels.shape[1:] != (side, side):
             _check_resize(resize, pixels.shape[1:], side)
-            pixels = F.interpolate(pixels[None], (side, side), mode="bilinear", antialias=True)[0]
+            height, width = pixels.shape[1:]
+            size, short, long = (side, side), min(height, width), max(height, width)
+            if self.resize == "crop":
+                top, left = (height - short) // 2, (width - short) // 2
+                pixels = pixels[:, top : top + short, left : left + short]
+            elif self.resize == "pad":
+                size = tuple(max(1, round(side * each / long)) for each in (height, width))
+            pixels = F.interpolate(pixels[None], size, mode="bilinear", antialias=True)[0]
+            above, before = ((side - each) // 2 for each in size)
+            beside = (before, side - size[1] - before, above, side - size[0] - above)
+            pixels = F.pad(pixels, beside, value=float(self.background == "white"))
         return pixels.numpy()
 
 
@@ -239,7 +274,7 @@ def _check_resize(resize: bool, size: Any, side: int):
 
 def _refuse(unknown: Any):
     if unknown:
-        known = "background, size, do_resize, do_rescale, do_normalize, image_mean, image_std"
+        known = "background, resize, size, do_resize, do_rescale, do_normalize, image_mean, image_std"
         raise ValueError(f"{', '.join(sorted(unknown))} is not known; there are {known}")
 
 

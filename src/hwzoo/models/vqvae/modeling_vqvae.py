@@ -119,7 +119,12 @@ class VQVAEModel(VQVAEPreTrainedModel):
 
     @torch.no_grad()
     def search(
-        self, pixel_values: Tensor, labels: Tensor | None = None, *, num_nearest: int = 2, num_rounds: int = 8
+        self,
+        pixel_values: Tensor,
+        labels: Tensor | None = None,
+        *,
+        num_nearest: int | None = None,
+        num_rounds: int = 8,
     ) -> tuple[Tensor, Tensor]:
         """
         Codes by which images are likelier than by those of the encoder, which thinks of the distortion alone, and a
@@ -133,7 +138,7 @@ class VQVAEModel(VQVAEPreTrainedModel):
             pixel_values: as of `negative_bound`.
             labels: as of `negative_bound`.
             num_nearest: other codes that a place may hold, from 1 to codebook_size - 1: each image is decoded so often
-                for each of its codes in each round.
+                for each of its codes in each round. 2 when not given, or the one that there is.
             num_rounds: at least 1; it ends before where no image finds a better neighbour.
 
         Returns:
@@ -144,6 +149,7 @@ class VQVAEModel(VQVAEPreTrainedModel):
             ValueError: as of `forward`; for a number out of its range.
         """
         most = self.config.codebook_size - 1
+        num_nearest = min(2, most) if num_nearest is None else num_nearest
         if not 1 <= num_nearest <= most:
             raise ValueError(f"num_nearest is {num_nearest}; it must be one of 1 to {most}")
         if num_rounds < 1:
