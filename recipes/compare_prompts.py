@@ -90,7 +90,7 @@ def main(settings: Settings, base: Base, prompts: Prompts) -> dict:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     # 2. data: the pairs of the task
-    pairs = text.load_text(settings.dataset_name, settings.data_dir)
+    pairs = text.load_tasks(settings.dataset_name, settings.data_dir)
     train, test = comparison.pairs_of_task(pairs, settings.task, settings.max_predict_samples)
     if len(train) < max(prompts.shots, default=0) + 1:
         raise HwzooError(f"{pairs.name} has {len(train)} training pairs of {settings.task}, too few for --shots")

@@ -87,12 +87,13 @@ def main(settings: Settings, asked: Systems) -> dict:
     told = {
         name: summaries.read_predictions(path, "predictions", len(pairs.test)) for name, path in pasted.items()
     }  # fmt: skip
-    found = {f"lead_{num}": text.lead(test, num, split_sentences) for num in (1, 3)}
+    said, found = [], {f"lead_{num}": text.lead(test, num, split_sentences) for num in (1, 3)}
     found["oracle_sentence"] = text.oracle_sentence(test, split_sentences, partial(rouge_1, tokenizer=words))
     for name, path in models.items():
         model = text.load_seq2seq(path, hub.load, trainable=False, trust_remote_code=asked.trust_remote_code)
         tokenizer = text.load_tokenizer(text.tokenizer_of(path, model), trust_remote_code=asked.trust_remote_code)
-        summaries.settle_generation(model, asked.generation_max_new_tokens, asked.num_beams)
+        how = summaries.settle_generation(model, path, asked.generation_max_new_tokens, asked.num_beams)
+        said.append(f"{name} {path} ({how})")
         found[name] = summaries.summarize(
             model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer,
             [prefixes.get(name, "") + each.text for each in test], name=name,
@@ -122,7 +123,7 @@ def main(settings: Settings, asked: Systems) -> dict:
         "ROUGE F-measures x 100 by rouge-score with stemming, against the first reference; _max: against the best of "
         "them; _equal_length: the summary cut to as many words as the first reference has",
         f"differences from {asked.against} with 95 % intervals over 2,000 resampled sets of documents",
-        f"models: {', '.join(f'{name} {path}' for name, path in models.items()) or 'none'}; sources of at most "
+        f"models: {', '.join(said) or 'none'}; sources of at most "
         f"{asked.max_source_length} tokens",
         f"made elsewhere: {', '.join(pasted) or 'none'}; seed {settings.seed}",
     ])  # fmt: skip

@@ -145,11 +145,11 @@ def check(run: Run, pairs: text.TextSplits, num_processes: int):
     if run.max_steps == 0:
         return
     if not pairs.train:
-        raise UsageError("--test_file is given without --train_file: give it, or --max_steps 0 to test only")
+        raise UsageError("there are no training pairs: give --train_file, or --max_steps 0 to test only")
     batch_size = run.per_device_train_batch_size * run.gradient_accumulation_steps
     text.check_batch_size(batch_size * num_processes, len(pairs.train))
     if run.eval_steps is not None and not pairs.validation:
-        raise UsageError("--validation_file is needed: the best of the evaluations every --eval_steps is taken")
+        run.eval_steps = text.without_evaluations(pairs)
 
 
 def protocol(run: Run, data: Data, pairs: text.TextSplits, generates, words: str) -> str:

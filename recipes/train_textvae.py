@@ -141,18 +141,20 @@ def main(run: Run, data_flags: Data, architecture: Model, protocol: Protocol) ->
 
 def build(run, data, data_flags, architecture) -> tuple[TextVAEModel, object]:
     """A model and its tokenizer, both new or both of the folder that is named."""
-    name, model = run.model_name_or_path, None
+    name, tokenizer = run.model_name_or_path, None
     if name is None:
         tokenizer = text.train_tokenizer((each.target for each in data.train), data_flags.vocab_size)
-    else:
-        model, tokenizer = hub.load(TextVAEModel, name), text.load_tokenizer(name, "model_name_or_path")
-    of_tokenizer = {each: getattr(tokenizer, each) for each in OF_TOKENIZER} | {"vocab_size": len(tokenizer)}
-    if model is None:
-        model = TextVAEModel(TextVAEConfig(**of_tokenizer, **asdict(architecture)))
-    for field, wanted in of_tokenizer.items():
+    own = {} if tokenizer is None else sizes_of(tokenizer)
+    model = hub.load_or_build(TextVAEModel, name, TextVAEConfig(**own, **asdict(architecture)))
+    tokenizer = tokenizer or text.load_tokenizer(name, "model_name_or_path")
+    for field, wanted in sizes_of(tokenizer).items():
         if (given := getattr(model.config, field)) != wanted:
             raise UsageError(f"--model_name_or_path {name}: it has {field} {given}, its tokenizer {wanted}")
     return model.train(), tokenizer
+
+
+def sizes_of(tokenizer) -> dict[str, int]:
+    return {name: getattr(tokenizer, name) for name in OF_TOKENIZER} | {"vocab_size": len(tokenizer)}
 
 
 if __name__ == "__main__":

@@ -727,7 +727,7 @@ def test_a_run_from_a_trained_model_may_change_its_loss(tmp_path, caplog):
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family.loss_fields], ids=lambda each: each.name)
 def test_the_fields_of_a_loss_shape_no_weight(family):
     changed = {"beta": 0.5, "train_importance_samples": 3, "commitment_weight": 0.5, "temperature": 0.7}
-    changed |= {"stop_gradient": False}
+    changed |= {"stop_gradient": False, "free_bits": 0.5, "word_dropout": 0.5}
     configs = family.config_class(), family.config_class(**{name: changed[name] for name in family.loss_fields})
     weights = [family.model_class(config).state_dict() for config in configs]
     shapes = [{name: each.shape for name, each in part.items()} for part in weights]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from recipe_runs import save_classifier
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PegasusConfig, PegasusForConditionalGeneration
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar
 
 from hwzoo import FAMILIES, Family, VAEConfig, VAEModel, diffusion, hub, register, text
@@ -291,3 +291,26 @@ def test_a_name_stands_in_the_table_once():
     with pytest.raises(ValueError, match="there is a family vae"):
         register(Family("vae"))
     assert before == FAMILIES
+
+
+def test_positions_that_a_model_computes_itself_need_not_be_saved(tmp_path):
+    """As in the files of Pegasus on the Hub; other weights must be there."""
+    torch.manual_seed(0)
+    sizes = {"d_model": 8, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2}
+    sizes |= {"decoder_attention_heads": 2, "encoder_ffn_dim": 8, "decoder_ffn_dim": 8, "vocab_size": 20}
+    model = PegasusForConditionalGeneration(PegasusConfig(**sizes, max_position_embeddings=16)).eval()
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    kept = {name: tensor for name, tensor in weights.items() if "embed_positions" not in name}
+    assert len(weights) == len(kept) + 2
+    save_file(kept, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    loaded, ids = hub.load(AutoModelForSeq2SeqLM, str(tmp_path)), torch.tensor([[3, 4, 5]])
+    assert torch.equal(
+        loaded(input_ids=ids, decoder_input_ids=ids).logits, model(input_ids=ids, decoder_input_ids=ids).logits
+    )
+    name = next(name for name in kept if "fc1.weight" in name)
+    save_file(
+        {key: kept[key] for key in kept if key != name}, tmp_path / "model.safetensors", metadata={"format": "pt"}
+    )
+    with pytest.raises(HwzooError, match=f"has missing weights: {name}$"):
+        hub.load(AutoModelForSeq2SeqLM, str(tmp_path))

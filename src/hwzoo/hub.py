@@ -148,7 +148,7 @@ def load(
     except OSError as error:
         told = "no such folder, no Hub that can be reached, and not in the cache" if cached else _not_loaded(error)
         raise HwzooError(f"{model_name_or_path} cannot be loaded: {told}") from error
-    check_all_loaded(report, model_name_or_path)
+    check_all_loaded(report, model_name_or_path, model)
     check_finite(model, model_name_or_path)
     # Without permission transformers passes over its code where it knows another class for the model's type, and over
     # its way to generate.

@@ -98,18 +98,23 @@ def refuse_code(name_or_path: str, trust_remote_code: bool | None):
         raise OwnCode(_brings_code(name_or_path, trust_remote_code))
 
 
-def check_all_loaded(report: dict, name_or_path: str):
+def check_all_loaded(report: dict, name_or_path: str, model: nn.Module | None = None):
     """
     Args:
         report: of a library on loading.
         name_or_path: of the model, for the error.
+        model: that was loaded; positions that it computes by itself, as a Pegasus, may be missing.
 
     Raises:
         HwzooError: when weights are missing, left over or of another shape.
     """
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if report[kind]:
-            names = ", ".join(sorted(str(key[0] if isinstance(key, tuple) else key) for key in report[kind]))
+        keys = {str(key[0] if isinstance(key, tuple) else key) for key in report[kind]}
+        if kind == "missing_keys" and model is not None:
+            modules = dict(model.named_modules())
+            keys = {key for key in keys if "Sinusoidal" not in type(modules.get(key.rpartition(".")[0])).__name__}
+        if keys:
+            names = ", ".join(sorted(keys))
             raise HwzooError(f"{name_or_path} has {kind.replace('_keys', '')} weights: {names}")
 
 

@@ -478,7 +478,7 @@ T5_CASES = {
     ),
     "steps 0 without a model": (2, "--max_steps is 0 without --model_name_or_path", lambda tmp: ["--max_steps=0"]),
     "steps and epochs": (2, "--max_steps", lambda tmp: ["--max_steps=2", "--num_train_epochs=2"]),
-    "test file alone": (2, "--test_file is given without --train_file", lambda tmp: [text_file(tmp)]),
+    "test file alone": (2, "there are no training pairs: give --train_file", lambda tmp: [text_file(tmp)]),
     "missing column": (
         2, "rows.jsonl has the columns text, target", lambda tmp: [text_file(tmp), "--text_column=article"],
     ),

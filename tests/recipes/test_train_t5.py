@@ -243,7 +243,7 @@ def test_texts_of_another_script_are_scored_by_their_own_words(train_t5, drawn, 
     assert latin["baselines"]["lead_1"]["rouge1"] == 0 and "unicode" not in latin["protocol"]
 
 
-def test_files_and_columns_are_taken_as_named(train_t5, drawn, tmp_path):
+def test_files_and_columns_are_taken_as_named(train_t5, drawn, tmp_path, caplog):
     for split in ("train", "validation", "test"):
         write(tmp_path / f"{split}.jsonl", [{"q": f"{split} {word}", "a": word} for word in WORDS[:6]])
     files = {f"{split}_file": str(tmp_path / f"{split}.jsonl") for split in ("train", "validation", "test")}
@@ -251,9 +251,16 @@ def test_files_and_columns_are_taken_as_named(train_t5, drawn, tmp_path):
     results = run(train_t5, tmp_path / "run", **files, **settings, source_prefix="> ")
     assert results["protocol"].startswith("train: 6 test pairs")
     assert rows_of(tmp_path / "run")[1]["source"] == "> test dog"
-    with pytest.raises(UsageError, match="--validation_file is needed"):
-        del files["validation_file"]
-        run(train_t5, tmp_path / "no", **files, **settings)
+    del files["validation_file"]
+    run(train_t5, tmp_path / "no", **files, **settings)
+    assert "train has no validation pairs: no evaluations in training, the last weights are kept" in caplog.messages
+    assert not any(name.startswith("eval_") for record in history(tmp_path / "no") for name in record)
+
+
+def test_sizes_of_a_trained_model_stay_and_that_is_told(train_t5, base, drawn, tmp_path, caplog):
+    run(train_t5, tmp_path, model_name_or_path=str(base), config_dropout_rate=0.3, max_steps=0)
+    own = json.loads((base / "config.json").read_text())["dropout_rate"]
+    assert f"{base} keeps its own dropout_rate {own} (not 0.3)" in caplog.messages
 
 
 @pytest.mark.long

@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 from scipy.stats import chisquare
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from hwzoo import text
@@ -94,6 +94,33 @@ def test_generate_draws_from_that_law(base, way):
         assert 0.1 < row["cut_mass"] <= 0.2 and row["chi_square_uncut"]["p_value"] < 1e-6
     else:
         assert row["cut_mass"] == 0 and row["chi_square_uncut"] == row["chi_square"] and row["kept_tokens"] == 384
+
+
+def test_what_a_model_asks_for_itself_is_no_part_of_the_law(base):
+    model, own = base[0], base[0].generation_config
+
+    def answer():
+        return text.generate_answers(*base, ["one"], max_new_tokens=5, batch_size=1)
+
+    given = {"top_p": 0.5, "top_k": 5, "temperature": 3.0, "repetition_penalty": 5.0, "no_repeat_ngram_size": 1}
+    model.generation_config = GenerationConfig(**own.to_dict() | given)
+    asked = model.generation_config
+    try:
+        ways = {"temperature": 1.0}, {"temperature": 0.0}
+        rows = [sampling.sampled_law(*base, "one ", 5000, way, seed=0)[2] for way in ways]
+        answers = answer()
+        assert model.generation_config is asked
+    finally:
+        model.generation_config = own
+    assert rows[0]["kept_tokens"] == 50 and rows[0]["chi_square"]["p_value"] > 0.001
+    assert rows[1]["most_drawn"] == 1 and answers == answer()
+
+
+def test_draws_end_where_the_positions_do(base):
+    model, tokenizer = base
+    most = model.config.max_position_embeddings
+    drawn = sampling.draw(*base, "a" * (most - 3), 2, max_new_tokens=9, do_sample=True, top_k=0)
+    assert drawn.shape == (2, 9) and (drawn[:, 3:] == tokenizer.eos_token_id).all()
 
 
 def test_the_library_keeps_fifty_tokens_where_nothing_is_said(base):

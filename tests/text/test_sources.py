@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hwzoo.errors import HwzooError, UsageError
-from hwzoo.text import COURSE_WORDS, Columns, Example, hash_split, limited, load_text
+from hwzoo.text import COURSE_WORDS, Columns, Example, hash_split, limited, load_tasks, load_text, load_texts
 from hwzoo.text.sources import TextSplits, add_compounds
 
 ROWS = [{"document": f"Text {i}. More.", "summary": f"short {i}", "year": i} for i in range(3)]
@@ -150,6 +150,51 @@ def test_a_folder_gives_its_splits(tmp_path):
     (tmp_path / "Test.JSONL.GZ").unlink()
     splits = load_text(str(tmp_path))
     assert splits.test == splits.validation and "tested on the validation split" in splits.note
+
+
+@pytest.mark.parametrize("called", ["valid", "val", "dev"])
+def test_the_validation_split_has_several_names(called, tmp_path):
+    for split, num in (("train", 3), (called, 2), ("test", 1)):
+        written(tmp_path, f"{split}.jsonl", json_lines(ROWS[:num]))
+    splits = load_text(str(tmp_path))
+    assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [3, 2, 1]
+
+
+def test_a_folder_may_hold_a_test_split_alone(tmp_path):
+    written(tmp_path, "test.jsonl", json_lines(ROWS[:2]))
+    splits = load_text(str(tmp_path))
+    assert not splits.train and splits.validation == splits.test and len(splits.test) == 2
+    with pytest.raises(UsageError, match=f"--dataset_name {tmp_path}: it has no training texts"):
+        load_texts(str(tmp_path))
+
+
+def test_columns_that_the_first_row_lacks_are_read(tmp_path):
+    rows = [{"text": "a", "target": "b"}, {"text": "c", "target": "d", "references": ["d", "e"], "task": "plural"}]
+    with pytest.raises(UsageError, match="row 1: references must be a list"):
+        loaded(tmp_path, rows)
+    rows[0] |= {"references": ["b"]}
+    with pytest.raises(UsageError, match="row 1: task is None"):
+        loaded(tmp_path, rows)
+    first, second = loaded(tmp_path, rows, source_prefix="")
+    assert (first.task, second.task, second.references) == ("", "plural", ("d", "e"))
+
+
+def test_texts_without_a_test_split_are_tested_on_the_validation_split(tmp_path):
+    for split, words in (("train", ["one", "two"]), ("validation", ["two", "three"])):
+        written(tmp_path, f"{split}.jsonl", json_lines([{"text": word} for word in words]))
+    splits = load_texts(str(tmp_path), text_column="text")
+    assert [[each.text for each in getattr(splits, split)] for split in ("train", "validation", "test")] == [
+        ["one", "two"], ["three"], ["three"]
+    ]  # fmt: skip
+
+
+def test_columns_are_asked_for_by_flags_that_there_are(tmp_path):
+    for split in ("train", "test"):
+        written(tmp_path, f"{split}.jsonl", json_lines([{"text": "a", "other": "b"}]))
+    with pytest.raises(UsageError, match="^--text_column is needed: .* has the columns text, other"):
+        load_texts(str(tmp_path))
+    with pytest.raises(UsageError, match="^--dataset_name: columns source and target are needed: .* text, other"):
+        load_tasks(str(tmp_path))
 
 
 def test_the_hash_split_is_stable():

@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from hwzoo import text
 from hwzoo.errors import HwzooError, UsageError
@@ -28,7 +29,7 @@ def test_names_and_their_values():
 def test_a_model_writes_the_same_whatever_the_batch():
     torch.manual_seed(0)
     model, tokenizer = text.new_base("seq2seq", 16, 1)
-    summaries.settle_generation(model, 6, None)
+    summaries.settle_generation(model, "model", 6, None)
     special = set(range(384)) - set(tokenizer.convert_tokens_to_ids(list("abcdefgh")))
     model.generation_config.suppress_tokens = sorted(special)
     sources = ["a", "long text " * 9, "bcd", "", "ef g"]
@@ -43,14 +44,28 @@ def test_a_model_writes_the_same_whatever_the_batch():
 def test_how_a_model_generates_is_what_it_says_itself_but_for_what_is_asked():
     torch.manual_seed(0)
     model, _ = text.new_base("seq2seq", 16, 1)
-    summaries.settle_generation(model, None, None)
-    assert (model.generation_config.max_new_tokens, model.generation_config.num_beams) == (64, 1)
-    text.generation_config(model, 17, 4, 0.6)
-    summaries.settle_generation(model, None, None)
+    told = summaries.settle_generation(model, "model", None, None)
+    assert (model.generation_config.max_new_tokens, model.generation_config.num_beams) == (64, 1) and "64" in told
+    text.generation_config(model, 17, 4, 0.0)
+    summaries.settle_generation(model, "model", None, None)
     own = model.generation_config
-    assert (own.max_new_tokens, own.num_beams, own.length_penalty) == (17, 4, 0.6)
-    summaries.settle_generation(model, 5, 2)
+    assert (own.max_new_tokens, own.num_beams, own.length_penalty) == (17, 4, 0.0)
+    summaries.settle_generation(model, "model", 5, 2)
     assert (model.generation_config.max_new_tokens, model.generation_config.num_beams) == (5, 2)
+    model.generation_config.max_new_tokens, model.generation_config.max_length = None, 142  # with the start token
+    summaries.settle_generation(model, "model", None, None)
+    assert (model.generation_config.max_new_tokens, model.generation_config.max_length) == (141, None)
+
+
+def test_an_adapter_generates_as_is_saved_with_it(tmp_path):
+    torch.manual_seed(0)
+    base, tokenizer = text.new_base("seq2seq", 16, 1)
+    adapter = text.add_adapter(base, "lora", tokenizer=tokenizer, lora_rank=2)
+    assert "64" in summaries.settle_generation(adapter, str(tmp_path), None, None)
+    GenerationConfig(max_new_tokens=9, num_beams=3, length_penalty=0.6).save_pretrained(tmp_path)
+    told = summaries.settle_generation(adapter, str(tmp_path), None, None)
+    own = base.generation_config
+    assert (own.max_new_tokens, own.num_beams, own.length_penalty) == (9, 3, 0.6) and "9" in told
 
 
 def written(path, *rows) -> str:

@@ -255,7 +255,9 @@ for _family in (
         loss_fields=("temperature", "stop_gradient"),
         backbone_class=SimCLRModel,
     ),  # fmt: skip
-    TextGeneratorFamily("textvae", TextVAEConfig, TextVAEModel),
+    TextGeneratorFamily(
+        "textvae", TextVAEConfig, TextVAEModel, must_fit=(), loss_fields=("beta", "free_bits", "word_dropout")
+    ),
     PipelineFamily("ddpm"),
     TextFamily("t5"),
 ):

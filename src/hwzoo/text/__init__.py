@@ -41,6 +41,7 @@ from .settings import (
     load_or_build_t5,
     load_pairs,
     with_adapter,
+    without_evaluations,
 )
 from .sources import (
     COURSE_WORDS,
@@ -50,12 +51,14 @@ from .sources import (
     hash_split,
     is_irregular_plural,
     limited,
+    load_tasks,
     load_text,
     load_texts,
 )
 
 __all__ = [
     "with_adapter",
+    "without_evaluations",
     "load_pairs",
     "load_or_build_t5",
     "baselines",
@@ -106,6 +109,7 @@ __all__ = [
     "limited",
     "load_base",
     "load_seq2seq",
+    "load_tasks",
     "load_text",
     "load_texts",
     "load_tokenizer",

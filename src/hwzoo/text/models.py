@@ -274,6 +274,27 @@ def generation_config(
     return copy.deepcopy(config)
 
 
+@contextmanager
+def plain_generation(model: PreTrainedModel) -> Iterator[None]:
+    """
+    Meanwhile `generate` does what it is told, and else what the library's defaults say: not the temperature, the cuts
+    and the penalties that a model's own configuration asks for; its special tokens stay.
+
+    Args:
+        model: or an adapter.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    kept = [(each, each.generation_config) for each in (model, base) if "generation_config" in vars(each)]
+    try:
+        for each, own in kept:
+            ids = {name: value for name, value in own.to_dict().items() if name.endswith("token_id")}
+            each.generation_config = GenerationConfig(**ids)
+        yield
+    finally:
+        for each, own in kept:
+            each.generation_config = own
+
+
 def describe(config: GenerationConfig) -> str:
     """A generation's settings in words, for protocols."""
     own = {"max_new_tokens", "num_beams", "length_penalty", "transformers_version", "use_cache"}

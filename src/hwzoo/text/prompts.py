@@ -20,7 +20,7 @@ from transformers import (
 from ..errors import HwzooError, UsageError
 from ..loading import OwnCode
 from .batches import IGNORED_LABEL, PadBatch, check_batch_size
-from .models import build_t5, load_seq2seq, load_tokenizer
+from .models import build_t5, load_seq2seq, load_tokenizer, plain_generation
 from .sources import Example
 
 ARCHITECTURES = ("seq2seq", "causal")
@@ -340,7 +340,8 @@ def generate_answers(
         max_new_tokens: of an answer.
         batch_size: contexts at most that are answered at once.
         max_source_length: tokens of a context; of longer ones the last stay.
-        way: `do_sample`, `temperature` and so on of `generate`; greedy when not given.
+        way: `do_sample`, `temperature` and so on of `generate`; greedy when not given, without the penalties of the
+            model's own generation configuration.
 
     Returns:
         An answer to each context, in their order.
@@ -356,7 +357,7 @@ def generate_answers(
         same = list(group)
         for chosen in (same[start : start + batch_size] for start in range(0, len(same), batch_size)):
             input_ids = torch.tensor([sources[index] for index in chosen], device=device)
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), plain_generation(model):
                 # PEFT counts the positions itself: right, as nothing is padded.
                 warnings.filterwarnings("ignore", "Position ids are not supported")
                 ids = model.generate(

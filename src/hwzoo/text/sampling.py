@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from .models import plain_generation
 from .prompts import generate_answers, hard_prompt, next_token_logits, source_ids
 from .sources import Example
 
@@ -78,10 +79,11 @@ def draw(
         tokenizer: of it.
         context: a text.
         num: how many are drawn.
-        max_new_tokens: of each.
+        max_new_tokens: of each; fewer where the model has no more positions.
         seed: of the draws.
         batch_size: continuations at once.
-        way: `do_sample`, `temperature`, `top_k`, `top_p` of `generate`; what is not given is the library's default.
+        way: `do_sample`, `temperature`, `top_k`, `top_p` of `generate`; what is not given is the library's default,
+            whatever the model's own generation configuration says.
 
     Returns:
         Ids, (num, tokens at most), what comes after the end of one is padding.
@@ -91,13 +93,15 @@ def draw(
     input_ids = torch.tensor([source_ids(tokenizer, context, seq2seq)], device=device)
     given = 1 if seq2seq else input_ids.shape[1]
     pad, parts = tokenizer.eos_token_id, []  # a model warns of its own padding token wherever it reads one
-    with torch.random.fork_rng():
+    most = getattr(model.config, "max_position_embeddings", None)
+    now_tokens = max_new_tokens if seq2seq or most is None else min(max_new_tokens, most - given)
+    with torch.random.fork_rng(), plain_generation(model):
         torch.manual_seed(seed)
         for start in range(0, num, batch_size):
             now = min(batch_size, num - start)
             several = {"num_return_sequences": now} if way.get("do_sample") else {}
             ids = model.generate(
-                input_ids=input_ids, attention_mask=torch.ones_like(input_ids), max_new_tokens=max_new_tokens,
+                input_ids=input_ids, attention_mask=torch.ones_like(input_ids), max_new_tokens=now_tokens,
                 num_beams=1, pad_token_id=pad, **several, **way,
             )[:, given:].cpu()  # fmt: skip
             ids = ids if several else ids.expand(now, -1)

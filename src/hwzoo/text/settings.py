@@ -1,7 +1,9 @@
 """What a run on pairs of texts is asked for: its data, its model, how it writes. Recipes make flags of the fields."""
 
+import logging
+import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from ..errors import UsageError
@@ -9,6 +11,8 @@ from .adapters import PEFT_METHODS, PROMPT_INITS, add_adapter
 from .baselines import SuffixRules, lead, oracle_sentence
 from .models import build_t5, load_seq2seq, load_tokenizer, new_tokenizer, tokenizer_of
 from .sources import Columns, TextSplits, limited, load_text
+
+logger = logging.getLogger("hwzoo")
 
 SIZES = ("d_model", "d_ff", "num_layers", "num_decoder_layers", "num_heads", "dropout_rate")
 ADAPTER = ("num_virtual_tokens", "prompt_tuning_init", "prompt_tuning_init_text", "lora_rank")
@@ -140,11 +144,41 @@ def load_or_build_t5(
     """
     if model_name_or_path is not None:
         model = load_seq2seq(model_name_or_path, load, train, trust_remote_code)
+        _tell_of_own_sizes(settings, model, model_name_or_path)
         where = settings.tokenizer_name or tokenizer_of(model_name_or_path, model)
         return model, load_tokenizer(where, trust_remote_code=trust_remote_code)
     texts = (each for pair in pairs.train for each in (pair.source, pair.target))
     tokenizer = new_tokenizer(settings.tokenizer_name, settings.config_vocab_size, texts, trust_remote_code)
     return build_t5(tokenizer, **{name: getattr(settings, f"config_{name}") for name in SIZES}), tokenizer
+
+
+def without_evaluations(pairs: TextSplits) -> None:
+    """
+    Warns that nothing is evaluated during the training.
+
+    Args:
+        pairs: that have no validation split.
+
+    Returns:
+        None, the steps between evaluations.
+    """
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        logger.warning("%s has no validation pairs: no evaluations in training, the last weights are kept", pairs.name)
+
+
+def _tell_of_own_sizes(settings: ModelSettings, model: Any, name: str):
+    """Warns of sizes that were asked for: a trained model has its own."""
+    own = (model.get_base_model() if hasattr(model, "get_base_model") else model).config
+    asked = {each: getattr(settings, f"config_{each}") for each in (*SIZES, "vocab_size")}
+    defaults = {each.name.removeprefix("config_"): each.default for each in fields(ModelSettings)}
+    other = {
+        each: value
+        for each, value in asked.items()
+        if value != defaults[each] and getattr(own, each, value) != value
+    }  # fmt: skip
+    if other and os.environ.get("LOCAL_RANK", "0") == "0":  # once for all processes
+        kept = ", ".join(f"{each} {getattr(own, each)} (not {value})" for each, value in other.items())
+        logger.warning("%s keeps its own %s", name, kept)
 
 
 def with_adapter(settings: ModelSettings, base: Any, tokenizer: Any, model_name_or_path: str | None) -> Any:

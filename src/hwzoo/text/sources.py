@@ -23,6 +23,8 @@ from ..retry import retried
 from .words import word_rows
 
 SPLITS = ("train", "validation", "test")
+# What others call them.
+ALSO = {"validation": ("valid", "val", "dev")}
 SUFFIXES = (".jsonl", ".json", ".csv")
 HUB_IDS = {"scitldr": "allenai/scitldr"}
 # Columns taken when no flag names one: the first that is there.
@@ -129,8 +131,8 @@ def load_text(
 
     Args:
         dataset_name: `words` (the word tasks of `words.py`, no download); `inflections` or `scitldr`, folders in
-            `data_dir`; a folder that holds `train`, `validation` and `test` as .jsonl, .json or .csv, plain or .gz;
-            any Hub id with two columns of text.
+            `data_dir`; a folder that holds `train`, `validation` (or `valid`, `val`, `dev`) and `test` as .jsonl,
+            .json or .csv, plain or .gz; any Hub id with two columns of text.
         data_dir: where `inflections/` and `scitldr/` are; `HWZOO_DATA_DIR` when None.
         files: a file for each of the names train, validation, test; they take the place of `dataset_name`.
         columns: which columns, prefix and tasks are taken.
@@ -262,7 +264,7 @@ def _named(name: str, data_dir: str | None, config: str | None) -> tuple[str, di
                 for split, file in found.items()
                 if file is not None
             }
-            if "train" not in rows:
+            if "train" not in rows and "test" not in rows:
                 there = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
                 raise UsageError(f"{what}: it holds no train.jsonl, train.json or train.csv (or .gz), but {there}")
             return folder.resolve().name or "data", rows  # `.` has no name, nor has the root
@@ -273,7 +275,8 @@ def _named(name: str, data_dir: str | None, config: str | None) -> tuple[str, di
 
 
 def _file_of(folder: Path, split: str) -> Path | None:
-    names = [f"{split}{suffix}{packed}" for suffix in SUFFIXES for packed in ("", ".gz")]
+    called = (split, *ALSO.get(split, ()))
+    names = [f"{each}{suffix}{packed}" for each in called for suffix in SUFFIXES for packed in ("", ".gz")]
     there = {path.name.lower(): path for path in sorted(folder.iterdir(), reverse=True) if path.is_file()}
     return next((there[name] for name in names if name in there), None)
 
@@ -291,7 +294,8 @@ def _from_hub(what: str, repo_id: str, config: str | None) -> dict[str, tuple[st
         raise HwzooError(f"{what} cannot be loaded: {first_line(error)}") from error
     if "train" not in splits:
         raise UsageError(f"{what} has the splits {sorted(splits)}; it must have train")
-    return {split: (f"{what} ({split})", _rows_of(splits[split])) for split in SPLITS if split in splits}
+    found = {each: next((name for name in (each, *ALSO.get(each, ())) if name in splits), None) for each in SPLITS}
+    return {each: (f"{what} ({name})", _rows_of(splits[name])) for each, name in found.items() if name is not None}
 
 
 def _rows_of(dataset: Any) -> list[dict[str, Any]]:
@@ -401,7 +405,7 @@ def _examples(what: str, rows: Iterable[Mapping[str, Any]], columns: Columns) ->
     rows = list(rows)
     if not rows:
         raise HwzooError(f"{what} holds no rows")
-    there = list(rows[0])
+    there = list(dict.fromkeys(name for row in rows for name in row))  # in JSON lines a row may leave one out
     text = _column(what, there, "text_column", columns.text_column, TEXT_COLUMNS)
     summary = _column(what, there, "summary_column", columns.summary_column, SUMMARY_COLUMNS)
     references = _column(what, there, "references_column", columns.references_column, REFERENCES_COLUMNS, False)
@@ -546,7 +550,35 @@ def load_texts(dataset_name: str = "words", data_dir: str | None = None, text_co
             raise UsageError(f"--text_column {text_column}: words has no columns; leave it out")
         return word_forms()
     columns = Columns(text_column, text_column, source_prefix="")
-    return _each_once(load_text(dataset_name, data_dir, columns=columns, compounds_per_word=0))
+    try:
+        pairs = load_text(dataset_name, data_dir, columns=columns, compounds_per_word=0)
+    except UsageError as error:
+        raise UsageError(str(error).replace("--summary_column", "--text_column")) from error
+    if not pairs.train:
+        raise UsageError(f"--dataset_name {dataset_name}: it has no training texts")
+    return _each_once(pairs)
+
+
+def load_tasks(dataset_name: str, data_dir: str | None = None) -> TextSplits:
+    """
+    `load_text` for what has its usual columns alone.
+
+    Args:
+        dataset_name: as there.
+        data_dir: as there.
+
+    Returns:
+        The pairs of the three splits.
+
+    Raises:
+        UsageError: as there; for other columns, it names those that are needed.
+        HwzooError: as there.
+    """
+    try:
+        return load_text(dataset_name, data_dir)
+    except UsageError as error:
+        told = re.sub(r"^--\w+_column is needed", "--dataset_name: columns source and target are needed", str(error))
+        raise UsageError(told) from error
 
 
 def _each_once(pairs: TextSplits) -> TextSplits:
@@ -556,4 +588,6 @@ def _each_once(pairs: TextSplits) -> TextSplits:
         texts = dict.fromkeys(text for each in getattr(pairs, split) for text in (each.text, each.target))
         parts[split] = [Example(text, text, (text,), text=text) for text in texts if text not in seen]
         seen |= texts.keys()
+    if pairs.test is pairs.validation:  # for want of a test split
+        parts["test"] = parts["validation"]
     return replace(pairs, **parts)

@@ -6,10 +6,13 @@ from typing import Any
 import torch
 from torch import nn
 from tqdm.auto import tqdm
-from transformers import PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from ..errors import HwzooError, UsageError
-from .models import generation_config
+from ..files import settled
+from ..retry import has_file, retried
+from .models import describe, generation_config
 from .sources import Example, read_rows
 
 LONGEST_SUMMARY = 64  # tokens, of a model that does not say
@@ -68,18 +71,29 @@ def named(flag: str, given: Sequence[str], taken: Sequence[str] = ()) -> dict[st
     return found
 
 
-def settle_generation(model: nn.Module, max_new_tokens: int | None, num_beams: int | None):
+def settle_generation(model: nn.Module, name: str, max_new_tokens: int | None, num_beams: int | None) -> str:
     """
-    Sets how a model generates to what is asked for, and for what is not asked for to what it says itself.
+    Sets how a model generates to what is asked for, and for what is not asked for to what it says itself: an adapter
+    by the generation_config.json that is saved with it, else its base.
 
     Args:
         model: or an adapter; its generation configuration is changed.
+        name: folder or Hub id that it was loaded from.
         max_new_tokens: of a summary; 64 where neither says so.
         num_beams: of the search; 1 where neither says so.
+
+    Returns:
+        What was set, in words.
     """
-    own = (model.get_base_model() if hasattr(model, "get_base_model") else model).generation_config
-    length = max_new_tokens or own.max_new_tokens or LONGEST_SUMMARY
-    generation_config(model, length, num_beams or own.num_beams or 1, own.length_penalty or 1.0)
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if base is not model and has_file(name, GENERATION_CONFIG_NAME):
+        base.generation_config = retried(lambda: GenerationConfig.from_pretrained(settled(name)), f"loading {name}")
+    own = base.generation_config
+    # `max_length` counts the start token too.
+    length = max_new_tokens or own.max_new_tokens or (own.max_length or 0) - 1
+    length = length if length > 0 else LONGEST_SUMMARY
+    penalty = 1.0 if own.length_penalty is None else own.length_penalty
+    return describe(generation_config(model, length, num_beams or own.num_beams or 1, penalty))
 
 
 @torch.no_grad()
