@@ -179,6 +179,15 @@ def test_columns_that_the_first_row_lacks_are_read(tmp_path):
     assert (first.task, second.task, second.references) == ("", "plural", ("d", "e"))
 
 
+def test_classes_may_be_numbers(tmp_path):
+    rows = [{"text": "a", "label": 0}, {"text": "b", "label": 12}]
+    numbered = {"summary_column": "label", "numbered": True}
+    assert [each.target for each in loaded(tmp_path, rows, **numbered)] == ["0", "12"]
+    for wrong in (-1, 1.5, True):  # -1 stands for none in many data sets
+        with pytest.raises(UsageError, match=f"row 3: label is {wrong}; it must be a text"):
+            loaded(tmp_path, [*rows, {"text": "c", "label": wrong}], **numbered)
+
+
 def test_texts_without_a_test_split_are_tested_on_the_validation_split(tmp_path):
     for split, words in (("train", ["one", "two"]), ("validation", ["two", "three"])):
         written(tmp_path, f"{split}.jsonl", json_lines([{"text": word} for word in words]))

@@ -109,6 +109,7 @@ class Columns:
         source_prefix: put before each source; `{task}` and so on stand for the columns of a row. When None it is
             "{task}: " for rows that have a task, else empty.
         tasks: rows of these tasks only, by their column `task`.
+        numbered: whether targets may be whole numbers from 0 on, as of classes; they become texts.
     """
 
     text_column: str | None = None
@@ -116,6 +117,7 @@ class Columns:
     references_column: str | None = None
     source_prefix: str | None = None
     tasks: Sequence[str] | None = None
+    numbered: bool = False
 
 
 def load_text(
@@ -421,7 +423,10 @@ def _examples(what: str, rows: Iterable[Mapping[str, Any]], columns: Columns) ->
         prefix = f"{{{TASK_COLUMN}}}: " if TASK_COLUMN in there else ""
     examples = []
     for number, row in rows:
-        target = _text_of(what, number, summary, row.get(summary))
+        target = row.get(summary)
+        if columns.numbered and type(target) is int and target >= 0:
+            target = str(target)
+        target = _text_of(what, number, summary, target)
         right = [target]
         if references is not None:
             given = row.get(references)
