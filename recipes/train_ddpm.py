@@ -20,7 +20,7 @@ from hwzoo.errors import UsageError
 from hwzoo.training import flag
 
 TEST_SEED = 0  # of the bound's noise and timesteps: the same for every run, whatever its seed
-COLUMNS = 10  # of the pictures of a run's progress
+COLUMNS, MOST_FRAMES = 10, 100  # of the pictures of a run's progress, of the film of the reverse process
 DEFAULTS = {"max_train_steps": 600, "learning_rate": 2e-3, "lr_scheduler": "cosine", "lr_warmup_steps": 100}
 DEFAULTS |= {"use_ema": True, "ema_decay": 0.995}
 
@@ -74,7 +74,8 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
         # 3. model: the UNet, and the scheduler that says what it is trained on
         size, num_classes = data.train.image_size, len(data.train.class_names) if method.conditional else 0
         scheduler = diffusion.train_scheduler(method.num_train_timesteps, method.beta_schedule, method.prediction_type)
-        unet, scheduler = diffusion.load_or_build(run.model_name_or_path, data, architecture, scheduler, num_classes)
+        asked = run.model_name_or_path, data, architecture, scheduler, num_classes
+        unet, scheduler, architecture = diffusion.load_or_build(*asked)
         unet.to(device).train()
         alphas_cumprod, patch = diffusion.alphas_cumprod(scheduler, device), architecture.patch_size
 
@@ -141,16 +142,18 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
             about |= {"image_size": size, "patch_size": patch}
             hub.save_card(run, folder, "ddpm", data, results, **about)
 
+        # Of a trained model the schedule is its own, whatever the flags of its kind say.
+        trained_as = {name: scheduler.config[name] for name in diffusion.SCHEDULE_FIELDS}
         return training.fit(
             run, accelerator, batches, train_step, evaluate=watch, words={"loss": ("loss", "mean squared error")},
             state={"model": unet, "noise": noise} | pictures | state.entries(),
-            identity=training.identity_of("train_ddpm", data, architecture, method),
+            identity=training.identity_of("train_ddpm", data, architecture, method, trained_as=trained_as),
             ending=training.Ending(test, save, [unet, eval_model], hub.publish),
         ).results  # fmt: skip
 
 
 def save_pictures(folder, evaluation, pictures, history, limit, originals, made_by):
-    frames = evaluation.frames(limit or 200, evaluation.settings.num_inference_steps)
+    frames = evaluation.frames(limit or 200, min(evaluation.settings.num_inference_steps, MOST_FRAMES))
     some = {step: images[::2] for step, images in frames.items()}
     training.save_animation(some, folder / "reverse.gif", f"Reverse process; {made_by}", COLUMNS)
     grids = {"samples": [*frames.values()][-1], "denoising": diffusion.denoising_strips(frames, 10, COLUMNS)}

@@ -383,6 +383,16 @@ def test_a_card_as_the_run_wrote_it_names_the_repository_wherever_the_folder_wen
     assert pushed_card(server, folder) == CARD.format("me/model").encode()
 
 
+def test_a_push_is_no_change_of_the_users(server, tmp_path, caplog):
+    """The next run need keep no copy of the card."""
+    folder = a_run(tmp_path / "run", **{"README.md": CARD.format("run")})
+    for repo in ("me/one", "me/two"):
+        pushed_card(server, folder, repo)
+    with renewing(folder) as staging:
+        (staging / "README.md").write_text("new")
+    assert not (folder / "README.yours.md").exists() and not caplog.records
+
+
 @pytest.mark.parametrize("make", [a_run, a_model])
 def test_a_second_repository_takes_the_place_of_the_first(make, server, tmp_path):
     folder = make(tmp_path / "run", **{"README.md": CARD.format("run")})

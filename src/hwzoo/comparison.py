@@ -148,6 +148,10 @@ def in_a_process(recipe: str, flags: Sequence[str], data_dir: str | None) -> Cal
         A function of the run's dataclasses that gives what is in its all_results.json; it raises `HwzooError` with the
         last line that the process wrote, and `Stopped` after a signal, once the process has saved its state.
     """
+
+    def last_line(told: str) -> str:
+        return (told.strip().splitlines() or ["without a word"])[-1]
+
     environment = os.environ | ({} if data_dir is None else {"HWZOO_DATA_DIR": data_dir})
 
     def main(run: Any, *further: Any) -> dict[str, Any]:
@@ -163,13 +167,15 @@ def in_a_process(recipe: str, flags: Sequence[str], data_dir: str | None) -> Cal
             except (KeyboardInterrupt, SystemExit) as error:
                 number = signal_of(error) or signal.SIGTERM
                 try:
-                    process.send_signal(number)
-                    process.communicate()
+                    if os.name != "nt":  # there it has its own, and can be sent none
+                        process.send_signal(number)
+                    _, told = process.communicate()
                 finally:
                     process.kill()  # for a second signal, which does not wait
-                raise Stopped(f"stopped by {signal.Signals(number).name}; {folder} is saved", number) from error
+                saved = f"{folder} is saved" if process.returncode == 128 + number else last_line(told)
+                raise Stopped(f"stopped by {signal.Signals(number).name}; {saved}", number) from error
         if process.returncode:
-            last = (told.strip().splitlines() or ["without a word"])[-1]
+            last = last_line(told)
             raise HwzooError(f"{recipe} into {folder} ended with status {process.returncode}: {last}")
         return json.loads((folder / "all_results.json").read_bytes())
 

@@ -220,6 +220,20 @@ def _recorded(folder: Path) -> list[dict[str, str | None]]:
     return runs
 
 
+def record_changed(folder: Path, name: str, content: bytes):
+    """
+    Writes a final file of a run anew, and notes that it is not the user who changed it.
+
+    Args:
+        folder: of the run.
+        name: of the file, relative to it.
+        content: of the file.
+    """
+    write_bytes(folder / name, content)
+    if name in (ended := _ended(folder)):
+        write_json(folder / ENDED, ended | {name: sha256(content)})
+
+
 def _ended(folder: Path) -> dict[str, str]:
     path = folder / ENDED
     return json.loads(path.read_bytes()) if path.is_file() else {}

@@ -29,7 +29,19 @@ from transformers.dynamic_module_utils import get_relative_imports
 from . import models
 from .cards import EVAL_RESULTS, template, write_card
 from .errors import HwzooError, UsageError
-from .files import ENDED, PUSHED, adding_to, finish, made, read_jsonl, sha256, write_bytes, write_json, write_jsonl
+from .files import (
+    ENDED,
+    PUSHED,
+    adding_to,
+    finish,
+    made,
+    read_jsonl,
+    record_changed,
+    sha256,
+    write_bytes,
+    write_json,
+    write_jsonl,
+)
 from .loading import check_all_loaded, check_finite, loading, refuse_code
 from .models import FAMILIES, FORMER_MODEL_TYPES, ClassifierForImageClassification, Family, TextFamily, family_of
 from .retry import has_file, reason, retried, status_of
@@ -57,7 +69,7 @@ def save(model: Any, folder: Path, results: dict[str, Any] | None = None, also: 
             result is not finite.
     """
     with adding_to(Path(folder)) as staging:
-        for each in (*family_of(model).parts(model, read), *also):
+        for each in (*family_of(model).parts(*([model] if read is None else [model, read])), *also):
             each.save_pretrained(staging)
     results = results or {}
     bad = [name for name, value in results.items() if isinstance(value, float) and not math.isfinite(value)]
@@ -614,7 +626,9 @@ def _name_in_card(folder: Path, repo_id: str):
     new = re.sub(EXAMPLES, renamed, text)
     if repo_id not in before and f'"{repo_id}"'.encode() in new:
         write_jsonl(folder / PUSHED, [*before, repo_id])  # first: a later push shall know it
-    if new != text:
+    if new != text and untouched:
+        record_changed(folder, card.name, new)
+    elif new != text:
         write_bytes(card, new)
 
 

@@ -42,7 +42,7 @@ def with_data_of_training(settings: Any) -> Any:
     there, which the model's preset.yaml tells, in its folder or on the Hub.
 
     Args:
-        settings: flags with `model_name_or_path`, `dataset_name` and those of `training.ImageData`.
+        settings: flags with `model_name_or_path`, `dataset_name`, `data_dir` and those of `training.ImageData`.
 
     Returns:
         They with a `dataset_name`; what was given stays.

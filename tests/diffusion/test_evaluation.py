@@ -1,6 +1,7 @@
 """What a model is tested and shown by, and where it comes from: padded, conditional or not."""
 
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -57,7 +58,7 @@ def test_a_network_of_patches_has_the_bound_of_the_whole_image(tiny_unet):
 
 
 def test_frames_are_of_each_class(tiny_unet):
-    evaluation = evaluation_of(tiny_unet(num_classes=3))
+    evaluation = evaluation_of(tiny_unet(num_classes=3), batch_size=6)
     frames = evaluation.frames(6, 5)
     labels = torch.tensor([0, 0, 1, 1, 2, 2])
     expected = evaluation.pipeline(
@@ -65,6 +66,13 @@ def test_frames_are_of_each_class(tiny_unet):
     ).images
     assert len(frames) == 5 and torch.equal(frames["step 5"], expected)
     assert torch.equal(evaluation.frames(6)["step 5"], expected)
+    evaluation.batch_size = 4  # no more are drawn at once
+    parts, generator = [], seeded(7)
+    for part in labels.split(4):
+        call = {"guidance_scale": 2.0, "num_inference_steps": 5, "generator": generator, "output_type": "pt"}
+        parts.append(evaluation.pipeline(part, **call).images)
+    assert torch.equal(evaluation.frames(6)["step 5"], torch.cat(parts))
+    evaluation.batch_size = 20
     pictures = evaluation.pictures(20, 4)
     assert torch.equal(pictures["samples"], evaluation.frames(20)["step 5"])
     assert list(pictures["denoising"]) == ["step 1", "step 2", "step 3", "step 5"]
@@ -135,8 +143,8 @@ SMALL = diffusion.UNetArchitecture(block_out_channels=[8, 8], norm_num_groups=4)
 
 def test_new_networks_have_the_size_that_is_asked_for():
     scheduler = diffusion.train_scheduler(30)
-    unet, same = diffusion.load_or_build(None, data_of(6, num_channels=3), SMALL, scheduler)
-    assert same is scheduler
+    unet, same, architecture = diffusion.load_or_build(None, data_of(6, num_channels=3), SMALL, scheduler)
+    assert same is scheduler and architecture is SMALL
     assert (unet.config.sample_size, unet.config.in_channels, unet.config.num_class_embeds) == (6, 3, None)
     padded = diffusion.UNetArchitecture(block_out_channels=[8, 8], norm_num_groups=4, padded_size=12)
     assert diffusion.load_or_build(None, data_of(6), padded, scheduler)[0].config.sample_size == 12
@@ -150,13 +158,18 @@ def test_a_trained_network_comes_with_its_scheduler(tiny_unet, tmp_path, caplog)
     unet = tiny_unet(layers_per_block=2)
     hub.save(diffusion.make_pipeline(unet, diffusion.train_scheduler(40, "cosine")), tmp_path)
     new, name = diffusion.train_scheduler(30), str(tmp_path)
-    trained, scheduler = diffusion.load_or_build(name, data_of(8), SMALL, new)
+    # Also where a new one of what is asked for could not be: it would take patches of 3 of 8 pixels.
+    asked = replace(SMALL, patch_size=3)
+    trained, scheduler, architecture = diffusion.load_or_build(name, data_of(8), asked, new)
+    assert architecture == replace(SMALL, layers_per_block=2)
     assert scheduler.config.num_train_timesteps == 40
     kept = "beta_schedule squaredcos_cap_v2 (not linear), layers_per_block 2 (not 1), num_train_timesteps 40 (not 30)"
+    kept += ", patch_size 1 (not 3)"
     assert [record.message for record in caplog.records] == [f"{name} keeps its own {kept}"]
     assert all(torch.equal(value, trained.state_dict()[key]) for key, value in unet.state_dict().items())
-    for data, named in ((data_of(16), "sample_size 8, this run's 16"), (data_of(8, 3), "in_channels 1, this run's 3")):
-        with pytest.raises(UsageError, match=f"--model_name_or_path {name}: its UNet has {named}"):
+    for data, named in ((data_of(16), "1 x 16 x 16"), (data_of(8, 3), "3 x 8 x 8")):
+        told = f"--model_name_or_path {name}: its images are 1 x 8 x 8, those of pictures {named}"
+        with pytest.raises(UsageError, match=told):
             diffusion.load_or_build(name, data, SMALL, new)
 
 

@@ -223,6 +223,30 @@ def test_ddim_steps_from_each_timestep_to_the_next(T, steps, spacing):
     torch.testing.assert_close(x, expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize(("T", "steps"), [(1000, 61), (1000, 103), (300, 7), (100, 29)])
+@pytest.mark.parametrize("name", diffusion.SCHEDULERS)
+def test_as_many_steps_are_taken_as_are_asked_for(name, T, steps, tiny_unet):
+    """Of these diffusers' trailing spacing makes one more, at timestep -1: DDPM's would end in noise."""
+    trained = diffusion.train_scheduler(T)
+    scheduler = diffusion.make_scheduler(name, trained.config, "trailing")
+    scheduler.set_timesteps(steps)
+    assert scheduler.timesteps[-1] == -1 and len(scheduler.timesteps) == steps + 1
+    pipeline, network, seen = diffusion.make_pipeline(tiny_unet(), scheduler), Gaussian(trained, std=0.2), []
+
+    def exact(inputs, timestep, **kwargs):
+        seen.append(int(timestep))
+        return (network(inputs, timestep),)
+
+    pipeline.unet.forward, drawn = exact, []
+    for num in (steps, steps + 1):  # of which it makes as many as are asked for
+        seen.clear()
+        call = {"num_inference_steps": num, "output_type": "pt", "generator": seeded()}
+        drawn.append(pipeline(batch_size=200, **call).images)
+        assert seen == sorted(set(seen), reverse=True) and len(seen) == num and seen[-1] >= 0
+    assert drawn[0].mean().item() == pytest.approx(0.5, abs=0.005)
+    assert drawn[0].std().item() == pytest.approx(drawn[1].std().item(), rel=0.2 if steps == 7 else 0.05)
+
+
 @pytest.mark.parametrize("name", diffusion.SCHEDULERS)
 def test_of_flow_matching_even_steps_keep_it(name):
     assert drawn_std(name, "flow_matching") == pytest.approx(0.2, abs=0.025 if name == "ddim" else 0.005)

@@ -80,6 +80,15 @@ def test_a_saved_processor_reads_pictures_as_the_training_did(resize, background
     assert np.abs(by_integers - by_floats).mean() < (0.02 if resize == "crop" else 0.003)
 
 
+@pytest.mark.parametrize("channels", [2, 4])
+def test_what_is_added_to_a_picture_with_transparency_is_opaque(channels):
+    flat = np.zeros((4, 16, channels), np.uint8)
+    made = ClassifierImageProcessor(image_size=16, num_channels=channels, background="black", resize="pad")
+    for picture in (flat, flat.astype(np.float32)):
+        pixels = made(picture)["pixel_values"][0]
+        assert pixels[-1, 0, 0] == pixels[-1, -1, -1] == 1 and pixels[:-1].max() == 0 and pixels[-1, 8, 8] == 0
+
+
 def test_without_a_size_asked_for_other_pictures_are_stretched():
     """As before; a background counts all the same."""
     made = ClassifierImageProcessor.from_config(ClassifierConfig(), ImageOptions(background="black"))

@@ -108,18 +108,22 @@ def test_a_run_in_a_process_is_the_recipe_and_tells_why_it_failed(tmp_path):
     with pytest.raises(HwzooError, match=r"^train_vae into .* ended with status 1: error: .* the run stops"):
         sweep.result_of(run.main, run.arguments)
 
+    (run,) = comparison.plan(RUNS[:1], [4], tmp_path, None, "digits")
+    assert sweep.result_of(run.main, run.arguments)["train_steps"] == 2
+
     # A signal is passed on and waited for; then the same call goes on.
     (run,) = comparison.plan([RUNS[0].replace("steps=2", "steps=4000")], [3], tmp_path, None, "digits")
     folder, before = Path(run.settings["output_dir"]), signal.getsignal(signal.SIGTERM)
 
     def stop():
-        while not (folder / "history.jsonl").exists():
+        end = time.monotonic() + 120
+        while not (folder / "history.jsonl").exists() and time.monotonic() < end:
             time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGTERM)
 
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # as `launch` has it
     try:
-        threading.Thread(target=stop).start()
+        threading.Thread(target=stop, daemon=True).start()
         with pytest.raises(Stopped, match=r"^stopped by SIGTERM; .* is saved: the same command goes on$") as stopped:
             sweep.result_of(run.main, run.arguments)
     finally:

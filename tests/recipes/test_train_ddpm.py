@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import recipe_runs
 import torch
+import yaml
 from diffusers import DDPMPipeline
 from PIL import Image
 from recipe_runs import (
@@ -289,7 +290,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(train_ddpm, small_images, tmp_p
     assert not (tmp_path / UNET).exists()
 
 
-def test_a_trained_model_goes_on_and_is_tested(train_ddpm, small_images, tmp_path):
+def test_a_trained_model_goes_on_and_is_tested(train_ddpm, small_images, tmp_path, caplog):
     results = run(train_ddpm, tmp_path / "a", conditional=True, prediction_type="sample")
     given = {"model_name_or_path": str(tmp_path / "a")}
     tested = run(train_ddpm, tmp_path / "b", **given, conditional=True, max_train_steps=0)
@@ -298,10 +299,22 @@ def test_a_trained_model_goes_on_and_is_tested(train_ddpm, small_images, tmp_pat
     assert "Tested on digits without further training" in (tmp_path / "b" / "README.md").read_text()
     with pytest.raises(UsageError, match="its UNet has num_class_embeds 11, this run's None"):
         run(train_ddpm, tmp_path / "c", **given)
-    with pytest.raises(UsageError, match="its patches have 1 pixels a side, --patch_size is 2"):
-        run(train_ddpm, tmp_path / "c", **given, conditional=True, patch_size=2, overwrite_output_dir=True)
-    with pytest.raises(UsageError, match="its UNet has sample_size 12, this run's 16"):
-        run(train_ddpm, tmp_path / "c", **given, conditional=True, padded_size=16, overwrite_output_dir=True)
+    # What is asked for and differs is told, and what is saved says what the model is.
+    other = {"patch_size": 2, "padded_size": 16, "prediction_type": "epsilon"}
+    run(train_ddpm, tmp_path / "d", **given, conditional=True, **other, max_train_steps=0)
+    preset = yaml.safe_load((tmp_path / "d" / "preset.yaml").read_text())
+    assert preset["patch_size"] == 1 and "padded_size" not in preset
+    told = "padded_size None (not 16), patch_size 1 (not 2), prediction_type sample (not epsilon)"
+    assert f"{tmp_path / 'a'} keeps its own {told}" in caplog.messages
+
+
+def test_a_run_from_a_trained_model_is_not_resumed_under_another_schedule(train_ddpm, small_images, tmp_path):
+    """Which its flags would build where they do not name the model, whose weights are in the checkpoint."""
+    run(train_ddpm, tmp_path / "a", beta_schedule="cosine", prediction_type="epsilon")
+    settings = {"checkpointing_steps": 1, "max_train_steps": 2}
+    run(train_ddpm, tmp_path / "b", model_name_or_path=str(tmp_path / "a"), **settings)
+    with pytest.raises(UsageError, match="is of a run with trained_as .*squaredcos_cap_v2.*, this one has .*linear"):
+        run(train_ddpm, tmp_path / "b", resume_from_checkpoint="latest", **settings | {"max_train_steps": 3})
 
 
 # Resume

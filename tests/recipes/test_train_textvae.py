@@ -251,9 +251,9 @@ def test_a_trained_model_is_tested_without_training(train_textvae, small, no_pic
 
 def test_a_trained_model_goes_on_with_another_loss(train_textvae, small, no_pictures, tmp_path, caplog):
     run(train_textvae, small, tmp_path / "a")
-    loss = {"beta": 0.5, "free_bits": 0.0, "word_dropout": 0.25}
+    loss = {"beta": 0.5, "free_bits": 0.5, "word_dropout": 0.25}
     flags = {"model_name_or_path": str(tmp_path / "a"), "hidden_size": 12, **loss}
     run(train_textvae, small, tmp_path / "b", **flags)
     own = json.loads((tmp_path / "b" / "config.json").read_text())
-    assert (own["beta"], own["word_dropout"], own["hidden_size"]) == (0.5, 0.25, 8)
+    assert {name: own[name] for name in loss} == loss and own["hidden_size"] == 8
     assert f"{tmp_path / 'a'} keeps its own hidden_size 8 (not 12)" in caplog.messages

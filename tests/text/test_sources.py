@@ -170,13 +170,13 @@ def test_a_folder_may_hold_a_test_split_alone(tmp_path):
 
 def test_columns_that_the_first_row_lacks_are_read(tmp_path):
     rows = [{"text": "a", "target": "b"}, {"text": "c", "target": "d", "references": ["d", "e"], "task": "plural"}]
-    with pytest.raises(UsageError, match="row 1: references must be a list"):
-        loaded(tmp_path, rows)
-    rows[0] |= {"references": ["b"]}
     with pytest.raises(UsageError, match="row 1: task is None"):
         loaded(tmp_path, rows)
     first, second = loaded(tmp_path, rows, source_prefix="")
-    assert (first.task, second.task, second.references) == ("", "plural", ("d", "e"))
+    assert (first.task, second.task) == ("", "plural")
+    assert (first.references, second.references) == (("b",), ("d", "e"))  # without any, its target is right
+    with pytest.raises(UsageError, match="row 1: references must be a list"):
+        loaded(tmp_path, rows, source_prefix="", references_column="references")
 
 
 def test_classes_may_be_numbers(tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
 
 from hwzoo import packaged
@@ -312,13 +313,32 @@ def test_the_others_go_on_past_a_run_that_fails(recipe, tmp_path, capsys):
         asked = SweepArguments(runs=list(runs), seeds=[0, 1], output_dir=str(tmp_path))
         return sweep.run_all(main, [Run, Model], asked, lambda results: ["test_loss"])
 
-    with pytest.raises(HwzooError, match="^1 failed, .* without makes .*; size=2 seed=1: loss is nan at step 2$"):
+    told = "^1 of 6 runs failed; leave them out of --runs or --seeds for a .*: size=2 seed=1: loss is nan at step 2$"
+    with pytest.raises(HwzooError, match=told):
         sweep_all("size=1,2,3")
     assert recipe.steps == [each for each in all_steps(1, 2, 3, seeds=[0, 1]) if each[:2] != (2, 1)]
     told = capsys.readouterr()
-    assert len(told.out.splitlines()) == 5 and told.err == "size=2 seed=1: loss is nan at step 2; the others go on\n"
+    assert len(told.out.splitlines()) == 5 and told.err == "failed: size=2 seed=1: loss is nan at step 2\n"
     recipe.steps.clear()
     assert [cell.flags["size"] for cell in sweep_all("size=1,3")] == ["1", "3"] and not recipe.steps
+
+
+@pytest.mark.parametrize("kind", [UsageError, StrictDataclassError])
+def test_what_only_the_data_can_refuse_fails_alone(kind, recipe, tmp_path):
+    def main(run, model):
+        if model.size > 1:
+            raise kind("it does not fit the data")
+        return recipe.main(run, model)
+
+    def sweep_all(*runs):
+        asked = SweepArguments(runs=list(runs), seeds=[0], output_dir=str(tmp_path))
+        return sweep.run_all(main, [Run, Model], asked, lambda results: ["test_loss"])
+
+    with pytest.raises(HwzooError, match="^2 of 3 runs failed; .*: size=3 seed=0: it does not fit the data$"):
+        sweep_all("size=3,1,2")
+    assert recipe.steps == all_steps(1, seeds=[0])
+    with pytest.raises(kind, match="^it does not fit the data$"):  # all of them: the error itself
+        sweep_all("size=2,3")
 
 
 def test_a_run_that_is_going_on_keeps_its_checkpoints(recipe, tmp_path):

@@ -596,6 +596,7 @@ def _finished(splits: ImageSplits, what: str, options: ImageOptions) -> ImageSpl
     strange = set(parts["test"].labels.unique().tolist()) - set(parts["train"].labels.unique().tolist())
     if strange:
         names = ", ".join(parts["train"].class_names[label] for label in sorted(strange)[:MOST_TOLD])
+        names += f" and {len(strange) - MOST_TOLD} other classes" if len(strange) > MOST_TOLD else ""
         logger.warning("%s: there are test images of %s, and none to train on", what, names)
     return replace(splits, **parts, notes=tuple(notes))
 

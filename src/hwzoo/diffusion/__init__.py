@@ -10,6 +10,7 @@ from .evaluation import Evaluation
 from .loss import WEIGHTINGS, diffusion_loss
 from .pipelines import (
     BETA_SCHEDULES,
+    SCHEDULE_FIELDS,
     SCHEDULERS,
     SPACINGS,
     denoising_strips,
@@ -32,6 +33,7 @@ __all__ = [
     "Evaluation",
     "PREDICTION_TYPES",
     "SCHEDULERS",
+    "SCHEDULE_FIELDS",
     "SPACINGS",
     "UNetArchitecture",
     "WEIGHTINGS",

@@ -25,7 +25,7 @@ class Evaluation:
         settings: `scheduler` (as in `make_scheduler`), `num_inference_steps` and `guidance_scale` of what is drawn,
             `num_bound_timesteps` of the bound.
         seed: of the noise and of the classes that are drawn.
-        batch_size: of `samples`.
+        batch_size: images that are drawn at once.
         patch_size: of the UNet, as in `UNetArchitecture`.
 
     Raises:
@@ -68,10 +68,14 @@ class Evaluation:
             num_frames: evenly spaced over the steps; the last is the image.
 
         Returns:
-            `step 1` and so on -> (num_images, channels, height, width) in [0, 1].
+            `step 1` and so on -> (num_images, channels, height, width) in [0, 1], on the CPU.
         """
-        labels = torch.arange(num_images) * max(1, self.num_classes) // num_images
-        return reverse_process(self.pipeline, num_frames, **self._call(labels, self._generator()))
+        labels, generator = torch.arange(num_images) * max(1, self.num_classes) // num_images, self._generator()
+        parts = [
+            reverse_process(self.pipeline, num_frames, **self._call(part, generator))
+            for part in labels.split(self.batch_size)
+        ]
+        return {name: torch.cat([each[name] for each in parts]) for name in parts[0]}
 
     def pictures(self, num_images: int, columns: int) -> dict[str, Any]:
         """

@@ -112,7 +112,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
         size = [config.sample_size] * 2 if isinstance(config.sample_size, int) else config.sample_size
         shape = (batch_size or 1, config.in_channels, *size)
         images = randn_tensor(shape, generator=generator, device=device, dtype=self.unet.dtype)
-        self.scheduler.set_timesteps(steps, device=device)
+        self._set_timesteps(steps, device)
         if hasattr(self.scheduler, "set_begin_index"):
             # Where two of its sigmas share a timestep it would take the first step for the second.
             self.scheduler.set_begin_index(0)
@@ -140,6 +140,20 @@ class ClassConditionalPipeline(DiffusionPipeline):
                 images = self.numpy_to_pil(images)
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def _set_timesteps(self, steps: int, device: Any):
+        """As many steps as are asked for: by rounding diffusers' trailing spacing makes one more of some, at -1."""
+        self.scheduler.set_timesteps(steps, device=device)
+        timesteps = self.scheduler.timesteps
+        if timesteps[-1] >= 0:
+            return
+        if "timesteps" in inspect.signature(self.scheduler.set_timesteps).parameters:
+            self.scheduler.set_timesteps(timesteps=timesteps[:-1].tolist(), device=device)
+            return
+        self.scheduler.timesteps, self.scheduler.num_inference_steps = timesteps[:-1], steps
+        sigmas = getattr(self.scheduler, "sigmas", ())
+        if len(sigmas) == len(timesteps) + 1:  # the last is that without noise
+            self.scheduler.sigmas = torch.cat([sigmas[:-2], sigmas[-1:]])
 
     def to_pixel_values(self, latents: torch.Tensor) -> torch.Tensor:
         """What a step of the scheduler leaves as pixels, cut to the size of the images and clamped to [0, 1]."""

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -30,9 +30,8 @@ SCHEDULERS = tuple(SPACINGS)
 # diffusers' word for a schedule that courses call otherwise; of the last it knows the betas alone.
 BETA_SCHEDULES = {"linear": "linear", "cosine": "squaredcos_cap_v2", "flow_matching": "flow_matching"}
 
-# What a run asks of a UNet and of the noise that it is trained on, in diffusers' words.
-ASKED = {"block_out_channels", "layers_per_block", "norm_num_groups", "dropout"}
-ASKED |= {"num_train_timesteps", "beta_schedule", "prediction_type"}
+# What a run asks of the noise that a UNet is trained on, in diffusers' words.
+SCHEDULE_FIELDS = ("beta_schedule", "num_train_timesteps", "prediction_type")
 logger = logging.getLogger(__name__)
 
 
@@ -259,8 +258,8 @@ def reverse_process(pipeline: Any, num_frames: int, **kwargs: Any) -> dict[str, 
         kwargs: of the pipeline's call.
 
     Returns:
-        `step 1` and so on -> (batch, channels, height, width), float32 in [0, 1]; the last are the images that the
-        call gives.
+        `step 1` and so on -> (batch, channels, height, width), float32 in [0, 1], on the CPU; the last are the images
+        that the call gives.
     """
     frames = {}
 
@@ -268,7 +267,7 @@ def reverse_process(pipeline: Any, num_frames: int, **kwargs: Any) -> dict[str, 
         steps = len(pipeline.scheduler.timesteps)
         num = min(num_frames, steps)
         if step in {(index + 1) * steps // num - 1 for index in range(num)}:
-            frames[f"step {step + 1}"] = pipeline.to_pixel_values(tensors["latents"])
+            frames[f"step {step + 1}"] = pipeline.to_pixel_values(tensors["latents"]).cpu()
 
     pipeline(**kwargs | {"output_type": "pt"}, callback_on_step_end=keep)
     return frames
@@ -295,7 +294,7 @@ def denoising_strips(frames: dict[str, Tensor], rows: int, columns: int) -> dict
 
 def load_or_build(
     name_or_path: str | None, data: Any, architecture: UNetArchitecture, scheduler: Any, num_classes: int = 0
-) -> tuple[Any, Any]:
+) -> tuple[Any, Any, UNetArchitecture]:
     """
     The UNet and the scheduler to train: new, or those of a trained pipeline. Of what was asked for, what differs there
     is told in a warning.
@@ -308,7 +307,7 @@ def load_or_build(
         num_classes: as in `build_unet`; then the data has two classes or more.
 
     Returns:
-        The UNet and its scheduler.
+        The UNet, its scheduler, and the architecture that it has.
 
     Raises:
         UsageError: for data of one class, a padded size below that of its images, or a trained UNet of other images or
@@ -317,27 +316,43 @@ def load_or_build(
     images = data.train
     if num_classes:
         data.check_classes("--conditional")
-    if (padded_size := architecture.padded_size or images.image_size) < images.image_size:
-        raise UsageError(f"--padded_size is {padded_size}; the images of {data.name} have {images.image_size} pixels")
-    unet = build_unet(images.image_size, images.num_channels, num_classes=num_classes, **asdict(architecture))
     if name_or_path is None:
-        return unet, scheduler
+        if (padded_size := architecture.padded_size or images.image_size) < images.image_size:
+            told = f"the images of {data.name} have {images.image_size} pixels"
+            raise UsageError(f"--padded_size is {padded_size}; {told}")
+        unet = build_unet(images.image_size, images.num_channels, num_classes=num_classes, **asdict(architecture))
+        return unet, scheduler, architecture
     trained = load_pipeline(name_or_path)
-    if trained.config.patch_size != architecture.patch_size:
-        told = f"its patches have {trained.config.patch_size} pixels a side, --patch_size is {architecture.patch_size}"
+    shapes = trained.image_shape, (images.num_channels, images.image_size, images.image_size)
+    if shapes[0] != shapes[1]:
+        given, wanted = (" x ".join(map(str, shape)) for shape in shapes)
+        raise UsageError(f"--model_name_or_path {name_or_path}: its images are {given}, those of {data.name} {wanted}")
+    given, wanted = trained.unet.config.num_class_embeds, num_classes + 1 if num_classes else None
+    if given != wanted:
+        told = f"its UNet has num_class_embeds {given}, this run's {wanted}"
+        if None in (given, wanted):
+            told += "; it is conditional: give --conditional" if given else "; leave out --conditional"
         raise UsageError(f"--model_name_or_path {name_or_path}: {told}")
-    for name in ("sample_size", "in_channels", "num_class_embeds"):
-        given, wanted = trained.unet.config[name], unet.config[name]
-        if given != wanted:
-            told = f"its UNet has {name} {given}, this run's {wanted}"
-            if name == "num_class_embeds" and None in (given, wanted):
-                told += "; it is conditional: give --conditional" if given else "; leave out --conditional"
-            raise UsageError(f"--model_name_or_path {name_or_path}: {told}")
-    kept = []
-    for own, asked in ((trained.unet.config, unet.config), (trained.scheduler.config, scheduler.config)):
-        for key in ASKED & asked.keys():
-            given, wanted = (tuple(each) if isinstance(each, list) else each for each in (own.get(key), asked[key]))
-            kept += [f"{key} {given} (not {wanted})"] if given != wanted else []
+    own = _architecture_of(trained)
+    pairs = {name: (value, getattr(architecture, name)) for name, value in own.items()}
+    pairs |= {name: (trained.scheduler.config.get(name), scheduler.config[name]) for name in SCHEDULE_FIELDS}
+    kept = [
+        f"{name} {given} (not {wanted})"
+        for name, (given, wanted) in sorted(pairs.items())
+        if given != (list(wanted) if isinstance(wanted, tuple) else wanted)
+    ]
     if kept and os.environ.get("LOCAL_RANK", "0") == "0":  # once for all processes
-        logger.warning("%s keeps its own %s", name_or_path, ", ".join(sorted(kept)))
-    return trained.unet, train_scheduler_of(trained.scheduler)
+        logger.warning("%s keeps its own %s", name_or_path, ", ".join(kept))
+    return trained.unet, train_scheduler_of(trained.scheduler), replace(architecture, **own)
+
+
+def _architecture_of(pipeline: Any) -> dict[str, Any]:
+    """The fields of `UNetArchitecture` of a trained pipeline."""
+    config, patch_size = pipeline.unet.config, pipeline.config.patch_size
+    own = {name: config[name] for name in ("layers_per_block", "norm_num_groups", "dropout")}
+    return own | {
+        "block_out_channels": list(config.block_out_channels),
+        "attention": any("Attn" in each for each in config.down_block_types),
+        "padded_size": config.sample_size * patch_size if pipeline.config.image_size else None,
+        "patch_size": patch_size,
+    }

@@ -100,7 +100,10 @@ class Family:
         """
         if self.image_processor_class is None:
             return [model]
-        return [model, self.image_processor_class.from_config(model.config, read)]
+        return [
+            model,
+            self.image_processor_class.from_config(*([model.config] if read is None else [model.config, read])),
+        ]
 
     def samples(self, model: Any) -> bool:
         """Whether `sample` draws from nothing what `draws` says."""

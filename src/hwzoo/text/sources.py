@@ -407,10 +407,12 @@ def _examples(what: str, rows: Iterable[Mapping[str, Any]], columns: Columns) ->
     rows = list(rows)
     if not rows:
         raise HwzooError(f"{what} holds no rows")
-    there = list(dict.fromkeys(name for row in rows for name in row))  # in JSON lines a row may leave one out
+    # In JSON lines a row may leave one out; those of the first come first.
+    there = list(dict.fromkeys(name for row in rows for name in row))
     text = _column(what, there, "text_column", columns.text_column, TEXT_COLUMNS)
     summary = _column(what, there, "summary_column", columns.summary_column, SUMMARY_COLUMNS)
     references = _column(what, there, "references_column", columns.references_column, REFERENCES_COLUMNS, False)
+    needed = columns.references_column is not None or all(references in row for row in rows)
     rows = list(enumerate(rows, 1))
     if columns.tasks is not None:
         known = {_task_of(row) for _, row in rows} - {""}
@@ -428,7 +430,7 @@ def _examples(what: str, rows: Iterable[Mapping[str, Any]], columns: Columns) ->
             target = str(target)
         target = _text_of(what, number, summary, target)
         right = [target]
-        if references is not None:
+        if references is not None and (needed or row.get(references) is not None):
             given = row.get(references)
             if not isinstance(given, list) or not given:
                 raise UsageError(f"{what}, row {number}: {references} must be a list of texts")

@@ -249,7 +249,7 @@ def make_output_dir(name: str | Path, overwrite: bool = True) -> Path:
         The folder.
 
     Raises:
-        UsageError: when it holds files and must not.
+        UsageError: when it holds files and must not, or a trained model.
         HwzooError: when it cannot be made.
     """
     folder = Path(name)

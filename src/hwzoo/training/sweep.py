@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from huggingface_hub.errors import StrictDataclassError
 
-from ..errors import HwzooError, UsageError
+from ..errors import HwzooError, UsageError, first_line
 from ..files import settled, write_bytes, write_json
 from .arguments import Flags, flag, parse_arguments, reproducing, save_settings
 from .launch import locked, make_output_dir
@@ -146,8 +147,8 @@ def run_all(
         One cell for each combination of flags, with the results of its runs in the order of the seeds.
 
     Raises:
-        UsageError: before the first run, when one of them is wrong.
-        HwzooError: after the others, when some failed, as one whose loss is not finite.
+        UsageError: before the first run, when the flags of one are wrong.
+        HwzooError: after the others, when some failed, as one whose loss is not finite; of all, the first's error.
     """
     cells, failed = [], []
     for flags, planned in plan(types, asked):
@@ -156,17 +157,22 @@ def run_all(
             run = f"{_name(flags)} seed={seed}".lstrip()
             try:
                 results.append(result_of(main, arguments))
-            except (Stopped, UsageError):
+            except Stopped:
                 raise
-            except HwzooError as error:
-                failed.append(f"{run}: {error}")
-                print(f"{failed[-1]}; the others go on", file=sys.stderr, flush=True)
+            except (HwzooError, StrictDataclassError) as error:
+                failed.append((run, error))
+                print(f"failed: {run}: {first_line(error.__cause__ or error)}", file=sys.stderr, flush=True)
                 continue
             told = (f"{name.replace('_', ' ')} {results[-1][name]:.4f}" for name in metrics(results[-1]))
             print(f"{run}: " + ", ".join(told), flush=True)
         cells.append(Cell(flags, results))
+    num = len(cells) * len(asked.seeds)
     if failed:
-        raise HwzooError(f"{len(failed)} failed, the same command without makes the table of the others; {failed[0]}")
+        run, error = failed[0]
+        if len(failed) == num:
+            raise error
+        told = f"{len(failed)} of {num} runs failed; leave them out of --runs or --seeds for a table of the others"
+        raise HwzooError(f"{told}: {run}: {first_line(error.__cause__ or error)}")
     return cells
 
 

@@ -220,9 +220,12 @@ class ClassifierImageProcessor(BaseImageProcessor):
             elif self.resize == "pad":
                 size = tuple(max(1, round(side * each / long)) for each in (height, width))
             pixels = F.interpolate(pixels[None], size, mode="bilinear", antialias=True)[0]
+            canvas = torch.full((self.num_channels, side, side), float(self.background == "white"))
+            if self.num_channels in (2, 4):
+                canvas[-1] = 1  # what is added is opaque
             above, before = ((side - each) // 2 for each in size)
-            beside = (before, side - size[1] - before, above, side - size[0] - above)
-            pixels = F.pad(pixels, beside, value=float(self.background == "white"))
+            canvas[:, above : above + size[0], before : before + size[1]] = pixels
+            pixels = canvas
         return pixels.numpy()
 
 
