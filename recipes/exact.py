@@ -65,8 +65,7 @@ def main(settings: Settings) -> dict:
     generator = torch.Generator().manual_seed(settings.seed)
     results = {"ring": of_ring, "bigram": of_bigram}[settings.system](settings, generator, folder)
     results["train_runtime"] = time.monotonic() - started
-    results = with_words(results)  # where all rings are constant, J is infinite
-    write_json(folder / "all_results.json", results)
+    write_json(folder / "all_results.json", results := with_words(results))  # with no finite J there is no mean
     training.save_settings(folder / "preset.yaml", settings)
     print(f"results are in {folder}")
     return results
@@ -93,16 +92,19 @@ def of_ring(settings: Settings, generator: torch.Generator, folder: Path) -> dic
     drawn = ring.samples(settings.num_repeats * settings.num_rings, 8, coupling, generator)
     drawn = drawn.view(settings.num_repeats, settings.num_rings, 8)
     both = {"likelihood": ring.maximum_likelihood(drawn), "pseudo_likelihood": ring.maximum_pseudo_likelihood(drawn)}
-    estimates = {name: {"mean": found.mean().item(), "std": found.std().item()} for name, found in both.items()}
+    finite = {name: found[found.isfinite()] for name, found in both.items()}
+    estimates = {name: {"mean": found.mean().item(), "std": found.std().item()} for name, found in finite.items()}
     for name, each in estimates.items():
-        print(f"J by maximum {name.replace('_', '-')}: {each['mean']:.4f}, standard deviation {each['std']:.4f}")
+        each["num_finite"] = len(finite[name])  # where all rings are constant, say, J is infinite
+        told = f"{each['mean']:.4f}, standard deviation {each['std']:.4f}, {each['num_finite']} finite ones"
+        print(f"J by maximum {name.replace('_', '-')}: {told}")
     return {
         "table": table,
         "gibbs_total_variation": variations,
         "total_variation_by_chance": chance,
         "coupling_estimates": estimates,
         "likelihood_std": ring.likelihood_std(8, coupling, settings.num_rings),
-        "variance_ratio": (both["pseudo_likelihood"].var() / both["likelihood"].var()).item(),
+        "variance_ratio": (finite["pseudo_likelihood"].var() / finite["likelihood"].var()).item(),
         "protocol": (
             f"J = {coupling:g}; in nats; log_partition_error: transfer matrix against all 3^N rings; total variation "
             f"to the exact law of {num} chains of 5 labels after so many sweeps, and the mean one of as many exact "

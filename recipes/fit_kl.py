@@ -152,7 +152,7 @@ def print_results(results):
     for name, each in results["infinite"].items():
         print(f"{name}: {each['forward']:.4f} nats; the other way: {each['reverse']}")
     for name, each in results["plane"].items():
-        forward, reverse = each["forward_kl"][0], each["reverse_kl"][0]
+        forward, reverse = float(each["forward_kl"][0]), float(each["reverse_kl"][0])  # of the words for infinite ones
         print(
             f"{name:>38}: KL(P || Q) {forward:.4g}, KL(Q || P) {reverse:.4g}, effective sample size "
             f"{each['effective_sample_size']:.3f}, missed {each['missed']:.3f}"

@@ -24,7 +24,7 @@ import torch
 from hwzoo import blackbox, training
 from hwzoo.data import load_images
 from hwzoo.errors import UsageError
-from hwzoo.files import write_json
+from hwzoo.files import with_words, write_json
 from hwzoo.training import flag, sweep
 
 TABLE_STEPS = (100, 300, 1000, 3000)  # of the table, as far as the training goes
@@ -102,7 +102,7 @@ def main(settings: Settings) -> dict:
             "and with the baseline"
         ),
     }
-    write_json(folder / "all_results.json", results)
+    write_json(folder / "all_results.json", with_words(results))  # no noise where the gradient is 0
     training.save_settings(folder / "preset.yaml", settings)
     draw(folder, rows)
     print_table(rows, table_steps)

@@ -110,6 +110,16 @@ def test_gibbs_sampling_reaches_the_law():
     assert exact.total_variation(ring.shares_of(chains), few) < 0.01
 
 
+def test_a_coupling_that_is_infinite_is_told():
+    """Where all labels agree, or all differ as far as they can; beside sets with a finite one."""
+    agree, differ = torch.ones(8, dtype=torch.int64), torch.tensor([1, -1] * 4)
+    some, one = ring.samples(20, 8, 1.0, seeded()), torch.tensor([[0] + [1] * 7])
+    sets = torch.stack([agree.expand(20, 8), differ.expand(20, 8), some, torch.cat([agree.expand(19, 8), one])])
+    for estimate in (ring.maximum_likelihood, ring.maximum_pseudo_likelihood):
+        found = estimate(sets).tolist()
+        assert found[:2] == [torch.inf, -torch.inf] and abs(found[2]) < 3 and 1 < found[3] < 6
+
+
 def test_both_estimates_of_the_coupling():
     drawn = ring.samples(400 * 200, 8, 1.0, seeded()).view(400, 200, 8)
     likelihood, pseudo = ring.maximum_likelihood(drawn), ring.maximum_pseudo_likelihood(drawn)

@@ -9,6 +9,7 @@ from PIL import Image
 from recipe_runs import load_recipe, results_but_times
 
 from hwzoo import training
+from hwzoo.files import with_words
 from hwzoo.training import parse_arguments
 
 SMALL = {"max_train_steps": 2, "train_batch_size": 8, "num_eval_samples": 50, "targets": ["potential_2", "eight"]}
@@ -134,3 +135,9 @@ def test_a_loss_that_is_not_finite_is_one_line(recipe, no_pictures, command_line
     flags = ["--max_train_steps=101", "--train_batch_size=4", "--flows=realnvp", "--targets=eight"]
     status, error = command_line(recipe, f"--output_dir={tmp_path / 'run'}", "--learning_rate=1e20", *flags)
     assert status == 1 and "error: the forward loss of realnvp is nan at step 100; a smaller rate may help" in error
+
+
+def test_a_divergence_that_is_infinite_is_printed(recipe, capsys):
+    row = with_words({"forward_kl": [math.inf, 0.1], "reverse_kl": [0.25, 0.1], "effective_sample_size": 0.5})
+    recipe.print_results({"line": {}, "infinite": {}, "plane": {"realnvp": row | {"missed": 0.125}}})
+    assert "KL(P || Q) inf, KL(Q || P) 0.25, effective sample size 0.500, missed 0.125" in capsys.readouterr().out

@@ -82,3 +82,12 @@ def test_a_rate_that_is_too_large_is_one_line(recipe, command_line, tmp_path):
     flags = ["--learning_rate=1e30", "--max_train_steps=4", "--estimators=exact", "--rewards=3/-1"]
     status, error = command_line(recipe, f"--output_dir={tmp_path / 'run'}", *flags)
     assert status == 1 and "error: the weights by exact are not finite at step 4; a smaller rate may help" in error
+
+
+def test_a_policy_without_a_gradient_costs_no_results(recipe, tmp_path):
+    """Where it is sure of its answers, the noise beside the gradient is 0 / 0."""
+    settings = {"learning_rate": 1.0, "max_train_steps": 300, "estimators": ["reinforce"], "rewards": ["3/-1"]}
+    recipe.main(recipe.Settings(output_dir=str(tmp_path), seeds=[73, 0], **settings))
+    (row,) = json.loads((tmp_path / "all_results.json").read_text())["rows"].values()
+    noise = row["gradient_noise"]["300"]["reinforce"]
+    assert noise == {"mean": "nan", "standard_error": None} and len(row["test_accuracy_by_seed"]) == 2

@@ -79,3 +79,24 @@ def test_the_folder_of_a_refused_run_is_not_made(tmp_path, monkeypatch):
         ):
             pass
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "told"),
+    [("mnist", "digits", True), ("mnist", "mnist", False), ("../pets", "pets", False), ("../pets", "digits", True)],
+)
+def test_a_test_on_other_data_than_the_trainings_is_told(own, given, told, tmp_path, monkeypatch, caplog):
+    """`--max_train_steps 0` with the default of `--dataset_name`, say."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pets").mkdir()
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "preset.yaml").write_text(f"dataset_name: {own}\n")
+    for steps in (0, 3):
+        run = RunArguments(
+            output_dir=f"out{steps}", model_name_or_path="model", dataset_name=given, max_train_steps=steps
+        )
+        with start(run):
+            pass
+    path = "pets" if own == "../pets" else own
+    words = [f"model was trained on {path}; it is tested on {given}, --dataset_name"] if told else []
+    assert [each for each in caplog.messages if "was trained on" in each] == words

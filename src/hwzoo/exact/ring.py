@@ -15,6 +15,7 @@ from ..errors import UsageError
 VALUES = (-1, 0, 1)
 SMALLEST, LARGEST_TO_LIST = 3, 12  # labels of a ring; 3^12 = 531,441 rings
 NEWTON_STEPS = 100
+LARGEST = 15.0  # J beyond which Newton's steps only go on until the slope is lost to rounding
 
 
 def rings(num_labels: int) -> Tensor:
@@ -227,7 +228,7 @@ def maximum_likelihood(labels: Tensor) -> Tensor:
         labels: int64, (..., num_rings, num_labels).
 
     Returns:
-        (...); where the rings allow no finite one, the last of Newton's steps.
+        (...); infinite where the rings allow no finite one, as where all of them are constant.
     """
     mean_score = score(labels).mean(-1)
     num_labels = labels.shape[-1]
@@ -242,7 +243,7 @@ def maximum_pseudo_likelihood(labels: Tensor) -> Tensor:
         labels: int64, (..., num_rings, num_labels).
 
     Returns:
-        (...); where the rings allow no finite one, the last of Newton's steps.
+        (...); infinite where the rings allow no finite one, as where all of them are constant.
     """
     # A label's conditional knows the size of its neighbours' sum alone: counts of 0, 1 and 2 hold all that is needed.
     sizes = (labels.roll(1, -1) + labels.roll(-1, -1)).abs()
@@ -284,7 +285,8 @@ def _maximum(objective: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
         point = point.detach() + step
         if step.abs().max() < 1e-10:
             break
-    return point.detach()
+    point = point.detach()
+    return point.where(point.abs() < LARGEST, point.sign() * torch.inf)
 
 
 def shares_of(labels: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from ..errors import HwzooError, UsageError
 from ..files import ENTRIES, finish, remove_unfinished, settled, write_json, write_jsonl
-from .arguments import Flags, RunArguments, parse_arguments, save_settings
+from .arguments import Flags, RunArguments, parse_arguments, recorded, save_settings
 from .launcher import launcher_settings
 from .loop import HANGUP, LAUNCHER_ENDED, signal_of
 from .numbers import lines_of, next_commands
@@ -184,6 +184,7 @@ def start(run: RunArguments) -> Iterator[Accelerator]:
                 check_output_dir(*asked)  # once more: another run may have used it meanwhile
                 remove_unfinished(folder)
                 finish(folder)
+                _tell_of_other_data(run)
             except HwzooError as error:
                 problem = error
         # Whatever keeps one process from starting keeps all from it, with the same line.
@@ -199,6 +200,21 @@ def start(run: RunArguments) -> Iterator[Accelerator]:
             accelerator.wait_for_everyone()
         finally:
             accelerator.end_training()
+
+
+def _tell_of_other_data(run: RunArguments):
+    """Warns where a trained model is only tested, on other data than it was trained on."""
+    if not getattr(run, "model_name_or_path", None) or getattr(run, "max_train_steps", None) != 0:
+        return
+    preset = Path(settled(run.model_name_or_path)) / "preset.yaml"
+    own = recorded(preset).get("dataset_name") if preset.is_file() else None
+    given = getattr(run, "dataset_name", own)
+    if (
+        own is not None
+        and own != given
+        and not (Path(own).exists() and os.path.realpath(own) == os.path.realpath(given))
+    ):
+        logger.warning("%s was trained on %s; it is tested on %s, --dataset_name", run.model_name_or_path, own, given)
 
 
 def check_free(name: str | Path, overwrite: bool):

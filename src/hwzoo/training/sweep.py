@@ -225,8 +225,12 @@ def numbers_of(results: dict[str, Any]) -> dict[str, float]:
 
 
 def mean_and_error(values: Sequence[float]) -> dict[str, float | None]:
-    """The mean, and its standard error s / sqrt(n) with s^2 = sum (x - mean)^2 / (n - 1); None for one value."""
-    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
+    """
+    The mean, and its standard error s / sqrt(n) with s^2 = sum (x - mean)^2 / (n - 1); None for one value, and where
+    one of them is not finite.
+    """
+    finite = len(values) > 1 and all(map(math.isfinite, values))
+    error = statistics.stdev(values) / len(values) ** 0.5 if finite else None
     return {"mean": statistics.fmean(values), "standard_error": error}
 
 
