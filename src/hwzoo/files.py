@@ -27,6 +27,8 @@ FINAL = ".final"
 MADE = ".made.jsonl"
 # The digests of the final files of the last run that ended.
 ENDED = ".ended.json"
+# The folder of a run's checkpoints, in its own.
+CHECKPOINTS = "checkpoints"
 # The repositories that a folder was pushed to, a line each.
 PUSHED = ".pushed.jsonl"
 # What is not for others, as `hf upload` and git read it: the Hub leaves out what a folder's .gitignore names.

@@ -15,11 +15,10 @@ from tqdm.auto import tqdm
 from . import diffusion, hub
 from .data import ImageOptions, image_files, read_picture, stacked
 from .errors import HwzooError, UsageError
-from .files import ENTRIES
+from .files import CHECKPOINTS, ENTRIES
 from .loading import check_finite, loading
 from .models import FAMILIES, Family, PipelineFamily, family_of
 from .retry import has_file, retried
-from .training.resume import CHECKPOINTS
 
 
 def load_generator(

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import UsageError
 from ..files import (
+    CHECKPOINTS,
     ENDED,
     FINAL,
     IGNORE,
@@ -26,7 +27,6 @@ from .checkpoint import Checkpoint, Checkpoints, CorruptCheckpoint
 logger = logging.getLogger(__name__)
 
 HISTORY = "history.jsonl"
-CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
 # In an output folder, what is neither a user's nor a sign of a run that got somewhere.
 OURS = (LOCK, MADE, ENDED, PUSHED, IGNORE, "logs")
