@@ -8,7 +8,7 @@ The first trains on scikit-learn's digits, offline, within five minutes on 2 CPU
 their minutes and the numbers to expect; `recipes/sample.py` draws from what is saved.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Literal
 
@@ -75,9 +75,9 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
         size, num_classes = data.train.image_size, len(data.train.class_names) if method.conditional else 0
         scheduler = diffusion.train_scheduler(method.num_train_timesteps, method.beta_schedule, method.prediction_type)
         asked = run.model_name_or_path, data, architecture, scheduler, num_classes
-        unet, scheduler, architecture = diffusion.load_or_build(*asked)
+        unet, scheduler, own = diffusion.load_or_build(*asked)
         unet.to(device).train()
-        alphas_cumprod, patch = diffusion.alphas_cumprod(scheduler, device), architecture.patch_size
+        alphas_cumprod, patch = diffusion.alphas_cumprod(scheduler, device), own.patch_size
 
         # 4. optimiser
         optimizer = torch.optim.Adam(unet.parameters(), lr=run.learning_rate, fused=True)
@@ -142,8 +142,8 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
             about |= {"image_size": size, "patch_size": patch}
             hub.save_card(run, folder, "ddpm", data, results, **about)
 
-        # Of a trained model the schedule is its own, whatever the flags of its kind say.
-        trained_as = {name: scheduler.config[name] for name in diffusion.SCHEDULE_FIELDS}
+        # What a trained model is by itself, whatever the flags ask for.
+        trained_as = {name: scheduler.config[name] for name in diffusion.SCHEDULE_FIELDS} | asdict(own)
         return training.fit(
             run, accelerator, batches, train_step, evaluate=watch, words={"loss": ("loss", "mean squared error")},
             state={"model": unet, "noise": noise} | pictures | state.entries(),

@@ -62,7 +62,7 @@ def main(run: Run, model: Model, data: Data, generation: Generation) -> dict:
     with training.start(run) as accelerator:
         # 2. data
         pairs, trains = text.load_pairs(data), run.max_steps != 0
-        check(run, pairs, accelerator.num_processes)
+        asked, run = run, check(run, pairs, accelerator.num_processes)
         words = rouge_tokenizer(pairs.targets, data.rouge_tokenizer)
 
         # 3. model, new or loaded, its tokenizer, and how it generates
@@ -128,7 +128,7 @@ def main(run: Run, model: Model, data: Data, generation: Generation) -> dict:
             ]
             write_jsonl(folder / "predictions.jsonl", rows)
             training.save_panels(history, folder / "curves.png", PANELS)
-            training.save_settings(folder / "preset.yaml", run, model, data, generation)
+            training.save_settings(folder / "preset.yaml", asked, model, data, generation)
             about = card(run, network, pairs, rows) | {"method": model, "lengths": data}
             hub.save_card(run, folder, "t5", pairs, results, **about)
 
@@ -140,16 +140,16 @@ def main(run: Run, model: Model, data: Data, generation: Generation) -> dict:
         return ending.conclude(run, accelerator, fitted).results
 
 
-def check(run: Run, pairs: text.TextSplits, num_processes: int):
-    """Before a model is built: whether there is enough to train on."""
+def check(run: Run, pairs: text.TextSplits, num_processes: int) -> Run:
+    """Before a model is built: whether there is enough to train on, and to evaluate."""
     if run.max_steps == 0:
-        return
+        return run
     if not pairs.train:
         raise UsageError("there are no training pairs: give --train_file, or --max_steps 0 to test only")
     batch_size = run.per_device_train_batch_size * run.gradient_accumulation_steps
     text.check_batch_size(batch_size * num_processes, len(pairs.train))
-    if run.eval_steps is not None and not pairs.validation:
-        run.eval_steps = text.without_evaluations(pairs)
+    unwatched = run.eval_steps is not None and not pairs.validation
+    return text.without_evaluations(run, pairs) if unwatched else run
 
 
 def protocol(run: Run, data: Data, pairs: text.TextSplits, generates, words: str) -> str:

@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from . import generators, packaged, scoring
 from .data import ImageSplits
 from .errors import HwzooError, UsageError
+from .files import CHECKPOINTS
 from .models import FAMILIES, ClassifierForImageClassification, PipelineFamily
 from .training import Stopped, sweep
 from .training.loop import signal_of
@@ -146,7 +147,7 @@ def in_a_process(recipe: str, flags: Sequence[str], data_dir: str | None) -> Cal
 
     Returns:
         A function of the run's dataclasses that gives what is in its all_results.json; it raises `HwzooError` with the
-        last line that the process wrote, and `Stopped` after a signal, once the process has saved its state.
+        last line that the process wrote, and `Stopped` after a signal, once the process has ended.
     """
 
     def last_line(told: str) -> str:
@@ -172,8 +173,12 @@ def in_a_process(recipe: str, flags: Sequence[str], data_dir: str | None) -> Cal
                     _, told = process.communicate()
                 finally:
                     process.kill()  # for a second signal, which does not wait
-                saved = f"{folder} is saved" if process.returncode == 128 + number else last_line(told)
-                raise Stopped(f"stopped by {signal.Signals(number).name}; {saved}", number) from error
+                kept = (
+                    f"{folder} is saved" if any((folder / CHECKPOINTS).glob("[!.]*")) else "before it had a checkpoint"
+                )
+                failed = process.returncode > 0 and process.returncode != 128 + number
+                told = last_line(told) if failed else kept
+                raise Stopped(f"stopped by {signal.Signals(number).name}; {told}", number) from error
         if process.returncode:
             last = last_line(told)
             raise HwzooError(f"{recipe} into {folder} ended with status {process.returncode}: {last}")

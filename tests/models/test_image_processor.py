@@ -63,7 +63,7 @@ def test_floats_are_resized_as_integers_are():
 
 @pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
 @pytest.mark.parametrize("background", ["white", "black"])
-@pytest.mark.parametrize("shape", [(8, 20), (20, 8), (13, 13)])
+@pytest.mark.parametrize("shape", [(8, 20), (20, 8), (13, 13), (16, 13)])
 def test_a_saved_processor_reads_pictures_as_the_training_did(resize, background, shape, tmp_path):
     generator = np.random.default_rng(0)
     picture = Image.fromarray(generator.integers(256, size=(*shape, 4), dtype=np.uint8), "RGBA")
@@ -77,7 +77,7 @@ def test_a_saved_processor_reads_pictures_as_the_training_did(resize, background
     # Floats, which it does not round on the way.
     flat = np.asarray(picture.convert("RGB"))
     by_integers, by_floats = (saved(each)["pixel_values"][0] for each in (flat, (flat / 255).astype(np.float32)))
-    assert np.abs(by_integers - by_floats).mean() < (0.02 if resize == "crop" else 0.003)
+    assert np.abs(by_integers - by_floats).max() < 1.5 / 255
 
 
 @pytest.mark.parametrize("channels", [2, 4])

@@ -337,8 +337,17 @@ def test_what_only_the_data_can_refuse_fails_alone(kind, recipe, tmp_path):
     with pytest.raises(HwzooError, match="^2 of 3 runs failed; .*: size=3 seed=0: it does not fit the data$"):
         sweep_all("size=3,1,2")
     assert recipe.steps == all_steps(1, seeds=[0])
-    with pytest.raises(kind, match="^it does not fit the data$"):  # all of them: the error itself
+    with pytest.raises(UsageError, match="^all 2 runs failed: size=2 seed=0: it does not fit the data$"):
         sweep_all("size=2,3")
+
+
+def test_what_failed_is_told_in_the_words_of_the_zoo(recipe, tmp_path):
+    def main(run, model):
+        raise HwzooError("the folder is in use") from OSError("Resource temporarily unavailable")
+
+    with pytest.raises(HwzooError, match="^all 1 runs failed: seed=0: the folder is in use$") as told:
+        sweep.run_all(main, [Run, Model], SweepArguments(seeds=[0], output_dir=str(tmp_path)), lambda results: [])
+    assert told.type is HwzooError
 
 
 def test_a_run_that_is_going_on_keeps_its_checkpoints(recipe, tmp_path):

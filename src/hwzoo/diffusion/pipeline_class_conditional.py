@@ -145,10 +145,11 @@ class ClassConditionalPipeline(DiffusionPipeline):
         """As many steps as are asked for: by rounding diffusers' trailing spacing makes one more of some, at -1."""
         self.scheduler.set_timesteps(steps, device=device)
         timesteps = self.scheduler.timesteps
-        if timesteps[-1] >= 0:
+        if self.scheduler.config.get("timestep_spacing") != "trailing" or timesteps[-1] != -1:
             return
         if "timesteps" in inspect.signature(self.scheduler.set_timesteps).parameters:
-            self.scheduler.set_timesteps(timesteps=timesteps[:-1].tolist(), device=device)
+            wanted = timesteps.unique_consecutive()[:-1]  # Heun's holds each twice
+            self.scheduler.set_timesteps(timesteps=wanted.tolist(), device=device)
             return
         self.scheduler.timesteps, self.scheduler.num_inference_steps = timesteps[:-1], steps
         sigmas = getattr(self.scheduler, "sigmas", ())

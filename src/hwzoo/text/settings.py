@@ -1,5 +1,6 @@
 """What a run on pairs of texts is asked for: its data, its model, how it writes. Recipes make flags of the fields."""
 
+import copy
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -152,18 +153,22 @@ def load_or_build_t5(
     return build_t5(tokenizer, **{name: getattr(settings, f"config_{name}") for name in SIZES}), tokenizer
 
 
-def without_evaluations(pairs: TextSplits) -> None:
+def without_evaluations(run: Any, pairs: TextSplits) -> Any:
     """
-    Warns that nothing is evaluated during the training.
+    A run that evaluates nothing during its training, and a warning that says so.
 
     Args:
+        run: flags with `eval_steps`; they stay.
         pairs: that have no validation split.
 
     Returns:
-        None, the steps between evaluations.
+        A copy of the flags without `eval_steps`.
     """
     if os.environ.get("LOCAL_RANK", "0") == "0":
         logger.warning("%s has no validation pairs: no evaluations in training, the last weights are kept", pairs.name)
+    run = copy.copy(run)
+    run.eval_steps = None
+    return run
 
 
 def _tell_of_own_sizes(settings: ModelSettings, model: Any, name: str):

@@ -407,11 +407,12 @@ def _examples(what: str, rows: Iterable[Mapping[str, Any]], columns: Columns) ->
     rows = list(rows)
     if not rows:
         raise HwzooError(f"{what} holds no rows")
-    # In JSON lines a row may leave one out; those of the first come first.
-    there = list(dict.fromkeys(name for row in rows for name in row))
-    text = _column(what, there, "text_column", columns.text_column, TEXT_COLUMNS)
-    summary = _column(what, there, "summary_column", columns.summary_column, SUMMARY_COLUMNS)
-    references = _column(what, there, "references_column", columns.references_column, REFERENCES_COLUMNS, False)
+    # In JSON lines a row may leave one out: of the usual ones those of the first row come first.
+    first, there = list(rows[0]), list(dict.fromkeys(name for row in rows for name in row))
+    text = _column(what, there, "text_column", columns.text_column, TEXT_COLUMNS, first)
+    summary = _column(what, there, "summary_column", columns.summary_column, SUMMARY_COLUMNS, first)
+    usual = what, there, "references_column", columns.references_column, REFERENCES_COLUMNS, first
+    references = _column(*usual, needed=False)
     needed = columns.references_column is not None or all(references in row for row in rows)
     rows = list(enumerate(rows, 1))
     if columns.tasks is not None:
@@ -422,7 +423,7 @@ def _examples(what: str, rows: Iterable[Mapping[str, Any]], columns: Columns) ->
         rows = [(number, row) for number, row in rows if _task_of(row) in columns.tasks]
     prefix = columns.source_prefix
     if prefix is None:
-        prefix = f"{{{TASK_COLUMN}}}: " if TASK_COLUMN in there else ""
+        prefix = f"{{{TASK_COLUMN}}}: " if TASK_COLUMN in first else ""
     examples = []
     for number, row in rows:
         target = row.get(summary)
@@ -468,10 +469,18 @@ def _prefix_of(what: str, number: int, prefix: str, row: Mapping[str, Any]) -> s
     return _encodable(what, number, "the prefix", before)
 
 
-def _column(what: str, there: list[str], flag: str, given: str | None, usual: Sequence[str], needed: bool = True):
+def _column(
+    what: str,
+    there: list[str],
+    flag: str,
+    given: str | None,
+    usual: Sequence[str],
+    first: list[str],
+    needed: bool = True,
+):
     if given is not None and given not in there:
         raise UsageError(f"--{flag} {given}: {what} has the columns {', '.join(there)}")
-    found = given or next((name for name in usual if name in there), None)
+    found = given or next((name for row in (first, there) for name in usual if name in row), None)
     if found is None and needed:
         raise UsageError(f"--{flag} is needed: {what} has the columns {', '.join(there)}")
     return found

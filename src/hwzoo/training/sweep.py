@@ -148,7 +148,8 @@ def run_all(
 
     Raises:
         UsageError: before the first run, when the flags of one are wrong.
-        HwzooError: after the others, when some failed, as one whose loss is not finite; of all, the first's error.
+        HwzooError: after the others, when some failed, as one whose loss is not finite; when all did, a UsageError if
+            the first was told so.
     """
     cells, failed = [], []
     for flags, planned in plan(types, asked):
@@ -160,19 +161,20 @@ def run_all(
             except Stopped:
                 raise
             except (HwzooError, StrictDataclassError) as error:
-                failed.append((run, error))
-                print(f"failed: {run}: {first_line(error.__cause__ or error)}", file=sys.stderr, flush=True)
+                # Its words alone: an error keeps the model and the data of its run.
+                told = str(error) if isinstance(error, HwzooError) else first_line(error.__cause__ or error)
+                failed.append((f"{run}: {told}", HwzooError if type(error) is HwzooError else UsageError))
+                print(f"failed: {failed[-1][0]}", file=sys.stderr, flush=True)
                 continue
             told = (f"{name.replace('_', ' ')} {results[-1][name]:.4f}" for name in metrics(results[-1]))
             print(f"{run}: " + ", ".join(told), flush=True)
         cells.append(Cell(flags, results))
     num = len(cells) * len(asked.seeds)
+    if len(failed) == num:
+        raise failed[0][1](f"all {num} runs failed: {failed[0][0]}")
     if failed:
-        run, error = failed[0]
-        if len(failed) == num:
-            raise error
         told = f"{len(failed)} of {num} runs failed; leave them out of --runs or --seeds for a table of the others"
-        raise HwzooError(f"{told}: {run}: {first_line(error.__cause__ or error)}")
+        raise HwzooError(f"{told}: {failed[0][0]}")
     return cells
 
 

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from torch.nn import functional as F
 from transformers import BaseImageProcessor, BatchFeature
 
 from .configuration_classifier import ClassifierConfig
@@ -191,12 +190,7 @@ class ClassifierImageProcessor(BaseImageProcessor):
         picture = eight_bits(picture, self.background, self.num_channels)
         if picture.size != (side, side):
             _check_resize(resize, picture.size[::-1], side)
-            if self.resize == "crop":
-                picture = ImageOps.fit(picture, (side, side), Image.Resampling.BILINEAR)
-            elif self.resize == "pad":
-                picture = ImageOps.pad(picture, (side, side), Image.Resampling.BILINEAR, color=self.background)
-            else:
-                picture = picture.resize((side, side), Image.Resampling.BILINEAR)
+            picture = self._squared(picture, side, self.background)
         pixels = np.asarray(picture).reshape(side, side, self.num_channels)
         return pixels.transpose(2, 0, 1).astype(np.float32) / 255
 
@@ -209,24 +203,24 @@ class ClassifierImageProcessor(BaseImageProcessor):
             picture = picture.repeat(3, axis=2)
         elif channels != self.num_channels:
             raise ValueError(f"a picture of floats has {channels} channels; {self.num_channels} are wanted")
-        pixels = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
-        if pixels.shape[1:] != (side, side):
-            _check_resize(resize, pixels.shape[1:], side)
-            height, width = pixels.shape[1:]
-            size, short, long = (side, side), min(height, width), max(height, width)
-            if self.resize == "crop":
-                top, left = (height - short) // 2, (width - short) // 2
-                pixels = pixels[:, top : top + short, left : left + short]
-            elif self.resize == "pad":
-                size = tuple(max(1, round(side * each / long)) for each in (height, width))
-            pixels = F.interpolate(pixels[None], size, mode="bilinear", antialias=True)[0]
-            canvas = torch.full((self.num_channels, side, side), float(self.background == "white"))
+        if picture.shape[:2] != (side, side):
+            _check_resize(resize, picture.shape[:2], side)
+            added = [float(self.background == "white")] * self.num_channels
             if self.num_channels in (2, 4):
-                canvas[-1] = 1  # what is added is opaque
-            above, before = ((side - each) // 2 for each in size)
-            canvas[:, above : above + size[0], before : before + size[1]] = pixels
-            pixels = canvas
-        return pixels.numpy()
+                added[-1] = 1.0  # opaque
+            layers = [Image.fromarray(np.ascontiguousarray(layer)) for layer in picture.transpose(2, 0, 1)]
+            layers = [self._squared(each, side, value) for each, value in zip(layers, added, strict=True)]
+            return np.stack([np.asarray(each, np.float32) for each in layers]).clip(0, 1)
+        return np.ascontiguousarray(picture.transpose(2, 0, 1))
+
+    def _squared(self, picture: Image.Image, side: int, added: str | float) -> Image.Image:
+        """A picture of another size or shape, as `resize` says; `added` is the colour of what `pad` adds."""
+        size, bilinear = (side, side), Image.Resampling.BILINEAR
+        if self.resize == "crop":
+            return ImageOps.fit(picture, size, bilinear)
+        if self.resize == "pad":
+            return ImageOps.pad(picture, size, bilinear, color=added)
+        return picture.resize(size, bilinear)
 
 
 def _pictures(images: Any) -> list[Any]:
