@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from recipe_runs import same
 from safetensors.torch import load_file
 from torch.optim.optimizer import register_optimizer_step_post_hook
-from transformers import TrainerCallback
+from transformers import Seq2SeqTrainingArguments, TrainerCallback
 
 from hwzoo import text
 from hwzoo.errors import HwzooError, UsageError
@@ -76,6 +76,12 @@ def straight(tmp_path_factory) -> Path:
 def copied(straight, tmp_path) -> Path:
     shutil.copytree(straight, tmp_path / "copy")
     return tmp_path / "copy"
+
+
+def test_a_process_has_one_device(monkeypatch, tmp_path):
+    """Where there are several GPUs, which a plain `python` sees all."""
+    monkeypatch.setattr(Seq2SeqTrainingArguments, "n_gpu", property(lambda self: 3))
+    assert Seq2SeqRunArguments(output_dir=str(tmp_path)).training_arguments(torch.device("cpu"))._n_gpu == 1
 
 
 def test_a_checkpoint_holds_no_pickle_of_the_arguments(straight):

@@ -118,7 +118,7 @@ class Seq2SeqRunArguments(Flags):
         same += ("warmup_steps", "gradient_accumulation_steps", "bf16", "logging_steps", "save_steps")
         evaluated = self.eval_steps is not None
         scheduler = "constant" if self.lr_scheduler_type == "inverse_sqrt" else self.lr_scheduler_type
-        return Seq2SeqTrainingArguments(
+        arguments = Seq2SeqTrainingArguments(
             output_dir=str(Path(self.output_dir) / CHECKPOINTS),
             use_cpu=device.type == "cpu",  # else it refuses bf16 there
             max_steps=self.max_steps or -1,
@@ -140,6 +140,9 @@ class Seq2SeqRunArguments(Flags):
             disable_tqdm=True,  # the journal has a bar
             **{name: getattr(self, name) for name in same},
         )
+        # A process has one device: without a launcher the Trainer would spread a batch of each over all GPUs.
+        arguments._n_gpu = min(arguments.n_gpu, 1)
+        return arguments
 
 
 class ZooSeq2SeqTrainer(Seq2SeqTrainer):
