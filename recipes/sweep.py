@@ -81,7 +81,7 @@ def main(asked: Sweep) -> list[dict]:
 def loaded(name: str | None) -> tuple[ModuleType, list[type]]:
     """The recipe that a name or path stands for, and the dataclasses that its `main` takes."""
     paths = sorted(packaged.folder("recipes").glob("train_*.py"))
-    known = [path.stem for path in paths if ".start(run" in path.read_text()]  # others take several seeds themselves
+    known = [path.stem for path in paths if packaged.runs_the_loop(path)]  # others take seeds themselves
     allowed = f"one of {', '.join(stem.removeprefix('train_') for stem in known)}, or the file of a recipe"
     if name is None:
         raise UsageError(f"no recipe is given; the first argument must be {allowed}")

@@ -101,7 +101,7 @@ def run(recipe: Path, arguments: list[str], may_launch: bool = False) -> int:
     number, arguments = processes(arguments) if may_launch else (1, arguments)
     if number is None:
         return failed("--nproc takes one whole number, the processes to start; it must be in [1, inf)")
-    if number > 1 and ".start(run" not in recipe.read_text():
+    if number > 1 and not PACKAGED["runs_the_loop"](recipe):
         return failed(f"--nproc is {number}; {recipe.stem} runs in one process")
     if number > 1:
         return launch(recipe, arguments, number)

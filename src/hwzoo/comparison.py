@@ -180,8 +180,8 @@ def in_a_process(recipe: str, flags: Sequence[str], data_dir: str | None) -> Cal
                 told = last_line(told) if failed else kept
                 raise Stopped(f"stopped by {signal.Signals(number).name}; {told}", number) from error
         if process.returncode:
-            last = last_line(told)
-            raise HwzooError(f"{recipe} into {folder} ended with status {process.returncode}: {last}")
+            told = f"{recipe} into {folder} ended with status {process.returncode}: {last_line(told)}"
+            raise HwzooError(told)
         return json.loads((folder / "all_results.json").read_bytes())
 
     return main

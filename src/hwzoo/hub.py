@@ -68,8 +68,9 @@ def save(model: Any, folder: Path, results: dict[str, Any] | None = None, also: 
         HwzooError: when the folder cannot be written (the files it held stay), or, once the model is saved, when a
             result is not finite.
     """
+    further = () if read is None else (read,)  # which a family's own `parts` may not know
     with adding_to(Path(folder)) as staging:
-        for each in (*family_of(model).parts(*([model] if read is None else [model, read])), *also):
+        for each in (*family_of(model).parts(model, *further), *also):
             each.save_pretrained(staging)
     results = results or {}
     bad = [name for name, value in results.items() if isinstance(value, float) and not math.isfinite(value)]

@@ -38,6 +38,11 @@ def folder(name: str) -> Path:
     return packaged if packaged.is_dir() else PACKAGE.parents[1] / name
 
 
+def runs_the_loop(path: Path) -> bool:
+    """Whether a recipe is one run of the loop: of one seed, and in several processes if wanted."""
+    return ".start(run" in path.read_text(encoding="utf-8")
+
+
 def load_recipe(name: str | Path) -> ModuleType:
     """
     A recipe as a module. Recipes are scripts in no package, and a copy of one may lie alone: none can import another.

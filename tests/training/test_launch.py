@@ -97,6 +97,9 @@ def test_a_test_on_other_data_than_the_trainings_is_told(own, given, told, tmp_p
         )
         with start(run):
             pass
+    (tmp_path / "model" / "preset.yaml").write_text("validation_share: 7\n")  # it costs no run
+    with start(RunArguments(output_dir="out", model_name_or_path="model", max_train_steps=0)):
+        pass
     path = "pets" if own == "../pets" else own
     words = [f"model was trained on {path}; it is tested on {given}, --dataset_name"] if told else []
     assert [each for each in caplog.messages if "was trained on" in each] == words

@@ -12,7 +12,17 @@ from PIL import Image
 from hwzoo import packaged
 from hwzoo.errors import HwzooError, UsageError
 from hwzoo.files import renewing, write_json
-from hwzoo.training import Flags, RunArguments, Stopped, SweepArguments, arguments, flag, save_settings, sweep
+from hwzoo.training import (
+    Flags,
+    NonFiniteLoss,
+    RunArguments,
+    Stopped,
+    SweepArguments,
+    arguments,
+    flag,
+    save_settings,
+    sweep,
+)
 from hwzoo.training.launch import locked
 
 STEPS = 4
@@ -341,9 +351,10 @@ def test_what_only_the_data_can_refuse_fails_alone(kind, recipe, tmp_path):
         sweep_all("size=2,3")
 
 
-def test_what_failed_is_told_in_the_words_of_the_zoo(recipe, tmp_path):
+@pytest.mark.parametrize("kind", [HwzooError, NonFiniteLoss])
+def test_what_failed_is_told_in_the_words_of_the_zoo(kind, recipe, tmp_path):
     def main(run, model):
-        raise HwzooError("the folder is in use") from OSError("Resource temporarily unavailable")
+        raise kind("the folder is in use") from OSError("Resource temporarily unavailable")
 
     with pytest.raises(HwzooError, match="^all 1 runs failed: seed=0: the folder is in use$") as told:
         sweep.run_all(main, [Run, Model], SweepArguments(seeds=[0], output_dir=str(tmp_path)), lambda results: [])

@@ -100,10 +100,8 @@ class Family:
         """
         if self.image_processor_class is None:
             return [model]
-        return [
-            model,
-            self.image_processor_class.from_config(*([model.config] if read is None else [model.config, read])),
-        ]
+        further = () if read is None else (read,)  # which a family's own processor may not know
+        return [model, self.image_processor_class.from_config(model.config, *further)]
 
     def samples(self, model: Any) -> bool:
         """Whether `sample` draws from nothing what `draws` says."""

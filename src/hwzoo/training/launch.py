@@ -206,14 +206,12 @@ def _tell_of_other_data(run: RunArguments):
     """Warns where a trained model is only tested, on other data than it was trained on."""
     if not getattr(run, "model_name_or_path", None) or getattr(run, "max_train_steps", None) != 0:
         return
-    preset = Path(settled(run.model_name_or_path)) / "preset.yaml"
-    own = recorded(preset).get("dataset_name") if preset.is_file() else None
-    given = getattr(run, "dataset_name", own)
-    if (
-        own is not None
-        and own != given
-        and not (Path(own).exists() and os.path.realpath(own) == os.path.realpath(given))
-    ):
+    preset, own = Path(settled(run.model_name_or_path)) / "preset.yaml", None
+    with contextlib.suppress(UsageError):  # a record that cannot be read costs no run
+        own = recorded(preset).get("dataset_name") if preset.is_file() else None
+    if own is None or own == (given := run.dataset_name):
+        return
+    if not Path(own).exists() or os.path.realpath(own) != os.path.realpath(given):
         logger.warning("%s was trained on %s; it is tested on %s, --dataset_name", run.model_name_or_path, own, given)
 
 

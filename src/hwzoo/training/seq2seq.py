@@ -209,8 +209,8 @@ class ZooSeq2SeqTrainer(Seq2SeqTrainer):
             self.runtime += time.perf_counter() - self.started
         if self.stopped_by:
             raise Stopped(
-                f"stopped by {signal.Signals(self.stopped_by).name} after step {self.state.global_step}; saved in "
-                f"{self.checkpoints.folder}",
+                f"stopped by {signal.Signals(self.stopped_by).name} after step {self.state.global_step}; "
+                f"saved in {self.checkpoints.folder}",
                 self.stopped_by,
             )
         best = self._load_best()

@@ -163,7 +163,8 @@ def run_all(
             except (HwzooError, StrictDataclassError) as error:
                 # Its words alone: an error keeps the model and the data of its run.
                 told = str(error) if isinstance(error, HwzooError) else first_line(error.__cause__ or error)
-                failed.append((f"{run}: {told}", HwzooError if type(error) is HwzooError else UsageError))
+                usage = isinstance(error, UsageError | StrictDataclassError)
+                failed.append((f"{run}: {told}", UsageError if usage else HwzooError))
                 print(f"failed: {failed[-1][0]}", file=sys.stderr, flush=True)
                 continue
             told = (f"{name.replace('_', ' ')} {results[-1][name]:.4f}" for name in metrics(results[-1]))
