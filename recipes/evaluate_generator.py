@@ -75,7 +75,7 @@ def main(settings: Settings) -> dict:
     classifier = scoring.load_classifier(data, settings.classifier).to(device)
     inception = metrics.load_inception(device=device) if settings.inception_fid else None
     names = ("scheduler", "num_inference_steps", "guidance_scale", "trust_remote_code")
-    asked = {key: getattr(settings, key) for key in names}
+    asked = {key: getattr(settings, key) for key in names} | {"num_channels": data.test.images.shape[1]}
     sample, made_by, most = generators.open_generator(name, device, output_dir=folder, options=settings, **asked)
     most = min(most, len(data.train))
     num_samples = settings.num_samples or min(most, MOST_SAMPLES)

@@ -254,6 +254,7 @@ def open_generator(
     guidance_scale: float = 1.0,
     trust_remote_code: bool = False,
     options: ImageOptions | None = None,
+    num_channels: int = 1,
 ) -> tuple[Callable[..., Tensor], str, float]:
     """
     Whatever makes images: a zoo model, a pipeline of diffusers that makes them from nothing, or a folder of them.
@@ -267,6 +268,7 @@ def open_generator(
         guidance_scale: classifier-free guidance of a conditional pipeline; 1 is none.
         trust_remote_code: whether code that comes with it is run.
         options: how a folder of images is read, as a data set's.
+        num_channels: 3 gives grey images of a folder three equal channels, also where a batch is all grey.
 
     Returns:
         `sample(indices, num_samples, generator)`, which gives (len(indices), channels, height, width) in [0, 1]; a
@@ -282,7 +284,7 @@ def open_generator(
     if path.is_dir() and not any(has_file(name, each.entry) for each in FAMILIES):
         check_guidance(guidance_scale, Family(""), None, name)
         check_sampler(Family(""), name, scheduler=scheduler, num_inference_steps=num_inference_steps)
-        return _open_folder(path, output_dir, options)
+        return _open_folder(path, output_dir, options, num_channels)
     family, model = load_generator(name, device, trust_remote_code, foreign=True)
     check_guidance(guidance_scale, family, model, name)
     check_sampler(family, name, scheduler=scheduler, num_inference_steps=num_inference_steps)
@@ -338,7 +340,7 @@ def _describe_pipeline(family: Family, pipeline: Any, name: str, scheduler: str 
     return f"{kind}; eval mode", {"num_inference_steps": steps}
 
 
-def _open_folder(path: Path, output_dir: Path, options: ImageOptions | None = None):
+def _open_folder(path: Path, output_dir: Path, options: ImageOptions | None, num_channels: int):
     """`open_generator` for a folder: its images and those of its folders, evenly spaced by name."""
     files, options = image_files(path), options or ImageOptions()
     if not files:
@@ -349,7 +351,8 @@ def _open_folder(path: Path, output_dir: Path, options: ImageOptions | None = No
     def sample(indices, num_samples, generator):
         chosen = [str(files[index * len(files) // num_samples]) for index in indices.tolist()]
         arrays = [read_picture(file, file, options) for file in chosen]
-        return torch.from_numpy(stacked(arrays, chosen.__getitem__, str(path))).float().div_(255)
+        images = torch.from_numpy(stacked(arrays, chosen.__getitem__, str(path))).float().div_(255)
+        return images.expand(-1, max(num_channels, images.shape[1]), -1, -1)
 
     how = f", images of {options.image_size} x {options.image_size} ({options.resize})" if options.image_size else ""
     return sample, f"{len(files)} images in {path} (transparency, if any, over {options.background}{how})", len(files)

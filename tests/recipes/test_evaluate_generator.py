@@ -19,7 +19,7 @@ from PIL import Image
 from recipe_runs import captions_in, load_recipe, save_classifier, tiles_of
 from transformers import ResNetConfig, ResNetForImageClassification
 
-from hwzoo import PipelineFamily, VAEConfig, VAEModel, diffusion, hub, scoring
+from hwzoo import PipelineFamily, VAEConfig, VAEModel, diffusion, generators, hub, scoring
 from hwzoo.data import ImageOptions, ImageSet, ImageSplits, load_images
 from hwzoo.errors import UsageError
 
@@ -308,6 +308,29 @@ def test_the_data_is_read_from_where_the_training_read_it(recipe, tmp_path):
     (tmp_path / "idx").mkdir()
     assert scoring.with_data_of_training(asked).data_dir == str(tmp_path / "idx")
     assert scoring.with_data_of_training(replace(asked, data_dir="own")).data_dir == "own"
+
+
+def test_a_batch_of_grey_pictures_is_of_a_folder_in_colour(tmp_path):
+    grey, colour = torch.tensor([[0, 51], [102, 204]], dtype=torch.uint8), torch.arange(12, dtype=torch.uint8)
+    save_images(tmp_path / "own", grey.expand(3, 1, 2, 2))
+    Image.fromarray(colour.view(2, 2, 3).numpy()).save(tmp_path / "own" / "last.png")
+    asked = {"output_dir": tmp_path / "out", "num_channels": 3}
+    sample, *_ = generators.open_generator(str(tmp_path / "own"), torch.device("cpu"), **asked)
+    at_once = sample(torch.arange(4), 4, None)
+    assert torch.equal(torch.cat([sample(part, 4, None) for part in torch.arange(4).split(2)]), at_once)
+    assert torch.equal(at_once[0], (grey / 255).expand(3, 2, 2)) and not torch.equal(at_once[3][0], at_once[3][1])
+
+
+def test_a_folder_in_colour_is_scored_also_where_its_first_pictures_are_grey(recipe, monkeypatch, tmp_path):
+    monkeypatch.setattr(recipe, "load_images", colour_data)
+    save_images(tmp_path / "own", torch.zeros(4, 1, 28, 28, dtype=torch.uint8))
+    for index in range(4):
+        Image.new("RGB", (28, 28), "red").save(tmp_path / "own" / f"z{index}.png")
+    settings = recipe.Settings(
+        model_name_or_path=str(tmp_path / "own"), eval_batch_size=4, output_dir=str(tmp_path / "output"),
+        classifier=str(save_classifier(tmp_path / "classifier", num_channels=3, num_labels=8)),
+    )  # fmt: skip
+    assert recipe.main(settings)["num_samples"] == 8
 
 
 def test_settings_are_chosen_by_images_held_out(evaluate, tmp_path):
