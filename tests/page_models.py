@@ -18,6 +18,8 @@ from hwzoo.models import (
     FlowModel,
     GANConfig,
     GANModel,
+    TextVAEConfig,
+    TextVAEModel,
     VAEConfig,
     VAEModel,
     VQVAEConfig,
@@ -70,6 +72,7 @@ OFFERED = {
     "vqvae": ["Draw", "Reconstruct", "Codes"],
     "classifier": ["Classify", "Nearest", "Tasks"],
     "ddpm": ["Draw", "Reverse process", "Forward process"],
+    "textvae": ["Draw", "Reconstruct words"],
     "comparison": ["Runs"],
     "t5": ["Write", "Next token", "Score words"],
     "gpt2": ["Write", "Next token", "Score words"],
@@ -108,6 +111,9 @@ def make(name: str, folder: Path) -> Path:
         rows = [_row("naive", {"strategy": "naive"}, 0.5)]
         rows += [_row(f"ewc {x}", {"strategy": "ewc", "ewc_lambda": x}, y) for x, y in (("1e3", 0.7), ("10", 0.6))]
         (folder / "comparison.json").write_text(json.dumps(rows))
+    elif name == "textvae":
+        config = TextVAEConfig(vocab_size=len(ByT5Tokenizer()), max_tokens=8, hidden_size=8, latent_size=2)
+        hub.save(TextVAEModel(config), folder, also=[ByT5Tokenizer()])
     elif name == "gpt2":
         tokenizer = ByT5Tokenizer()
         config = GPT2Config(

@@ -17,7 +17,7 @@ from transformers import ByT5Tokenizer
 
 from hwzoo import VAEConfig, VAEModel, data, diffusion, page
 from hwzoo.errors import UsageError
-from hwzoo.models import Family
+from hwzoo.models import Family, FlowConfig, FlowModel, TextVAEConfig, TextVAEModel, family_of
 from hwzoo.page import app
 from hwzoo.page.answers import Bars, Film, Note, Pictures, Table, Text, data_uri, png, to_html
 from hwzoo.page.controls import CONTROLS, Control, answer, controls_of
@@ -313,8 +313,18 @@ def test_scores(entries):
     )
     (table,) = ask(entries("flow"), "Score", picture=digit())
     with torch.no_grad():
-        expected = entries("flow").model.log_prob(digit()[None], generator=seeded(0)).item()
-    assert table.rows[0][1] == pytest.approx(expected, rel=1e-5)
+        drawn = {"num_importance_samples": 16, "generator": seeded(0)}
+        expected = entries("flow").model.log_prob(digit()[None], **drawn).item()
+    assert table.rows[0] == ["bound on log p, 16 draws, nats", pytest.approx(expected, rel=1e-5)]
+
+
+def test_the_classes_of_a_flow_are_scored_with_the_same_noise():
+    torch.manual_seed(0)
+    shape = {"image_size": 28, "num_channels": 1, "hidden_size": 4, "num_steps": 1, "num_hidden_layers": 1}
+    model = FlowModel(FlowConfig(**shape, num_classes=3)).eval()
+    entry = Entry("x", "x", family_of(model), model)
+    _, bars = ask(entry, "Score", picture=digit())
+    assert list(bars.values.values()) == pytest.approx([1 / 3] * 3, abs=1e-5)  # new: it heeds no class yet
 
 
 def test_the_way_to_a_latent_and_back(entries):
@@ -367,6 +377,36 @@ def test_training_images_are_found_from_any_folder(tmp_path, monkeypatch):
     assert images.shape == (4, 1, 28, 28) and names == ["cat"] * 4
 
 
+def test_training_images_are_of_all_classes(entries, monkeypatch):
+    entry = load_entry(entries("vae").name, "few")
+    monkeypatch.setattr("hwzoo.page.entries.MOST_TRAINING_IMAGES", 50)
+    train = data.load_images("digits").train
+    images, names = entry.training_images
+    assert torch.equal(images, train.spread(50).pixel_values()) and len(images) == 50 and len(set(names)) == 10
+
+
+def test_training_images_that_are_gone_are_told_without_their_folder(tmp_path, caplog):
+    make("vae", tmp_path / "run")
+    (tmp_path / "run" / "preset.yaml").write_text(f"dataset_name: {tmp_path}/private\n")
+    entry = load_entry(str(tmp_path / "run"), "mine")
+    (note,) = ask(entry, "Nearest", picture=digit())
+    assert note.wrong and note.text == "the training images are not at hand"
+    assert f"{tmp_path}/private" in caplog.text
+
+
+def test_a_preset_from_the_hub_opens_no_folder_of_the_host(entries, tmp_path, monkeypatch):
+    (tmp_path / "private" / "cat").mkdir(parents=True)
+    for index in range(5):
+        Image.new("L", (28, 28), 40 * index).save(tmp_path / "private" / "cat" / f"{index}.png")
+    model = entries("vae").model
+    entry = Entry("them/vae", "vae", family_of(model), model)
+    monkeypatch.setattr(Entry, "settings", {"dataset_name": str(tmp_path / "private"), "image_size": 10**6})
+    assert entry.example() is None and "Nearest" not in [each.title for each in controls_of(entry)]
+    monkeypatch.setattr(Entry, "settings", {"dataset_name": "digits", "data_dir": "/", "image_size": 10**6})
+    assert "Nearest" in [each.title for each in controls_of(entry)]
+    assert entry.training_images[0].shape == (1500, 1, 28, 28)
+
+
 # Words
 
 
@@ -392,6 +432,20 @@ def test_examples_and_the_adapter_are_shown_side_by_side(entries):
     ]
     base = ask(entries("t5"), "Write", prompt="dog ->", shots="ox -> oxen\ncat -> cats", num=4)
     assert [each.text for each in answers[2:]] == [each.text for each in base]
+
+
+def test_words_come_back_through_a_latent(entries):
+    entry = entries("textvae")
+    (short,) = ask(entry, "Reconstruct words", text="cat")
+    (long,) = ask(entry, "Reconstruct words", text="a longer text than it takes")
+    (cut,) = ask(entry, "Reconstruct words", text="a longe")  # 7 bytes and the end
+    with torch.no_grad():
+        expected = entry.words(entry.model.reconstruct(entry.tokenizer("cat", return_tensors="pt").input_ids))
+    assert [short.text] == expected and long.text == cut.text
+    assert [each.title for each in (short, long)] == ["reconstruction", "reconstruction of its first 8 tokens"]
+    config = TextVAEConfig(vocab_size=8, max_tokens=4, hidden_size=4, latent_size=0)
+    language_model = Entry("x", "x", entry.family, TextVAEModel(config), entry.tokenizer)
+    assert "Reconstruct words" not in [each.title for each in controls_of(language_model)]
 
 
 def test_drawn_words_follow_the_seed_and_the_distribution(entries):
@@ -454,6 +508,15 @@ def test_the_runs_of_a_comparison_and_the_slider_over_a_strength(entries):
     assert [frame[0].values["task 1"] for frame in film.frames] == [0.6, 0.7]
     assert forgotten.rows[0] == ["naive", "50.0", "90.0"]
     assert numbers.rows[1] == ["ewc 1e3", "0.7 ± 0.01"]
+
+
+def test_numbers_that_only_some_runs_have_are_shown(entries):
+    first, *others = entries("comparison").comparison
+    others = [row | {"forgetting": {"mean": 0.25}, "protocol": "Q"} for row in others]
+    table = ask(Entry("x", "x", comparison=[first | {"protocol": "P"}, *others]), "Runs")[-1]
+    assert table.head == ["run", "average accuracy", "forgetting"]
+    assert [row[2] for row in table.rows] == ["-", "0.25", "0.25"]
+    assert table.caption == "naive: P. ewc 1e3, ewc 10: Q."
 
 
 # Several models

@@ -17,8 +17,9 @@ from transformers import AutoModelForImageClassification
 
 from .. import diffusion
 from ..errors import HwzooError
+from ..training.sweep import protocols
 from .answers import Answer, Bars, Film, Note, Pictures, Table, Text
-from .entries import Entry
+from .entries import MOST_TRAINING_IMAGES, Entry
 from .inputs import Choice, Input, Number, Picture, Words
 from .jobs import Job
 
@@ -27,6 +28,7 @@ ANY = "any"  # class
 AS_SAVED = "as saved"
 SEED = Number("seed", "Seed", 0, 2**32 - 1, 0)
 FRAMES = 17  # of a path
+DRAWS = 16  # of the noise of a bound
 PLANE = 5  # pictures a side
 
 
@@ -385,8 +387,13 @@ def _score(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
     num = max(1, entry.num_classes)
     labels = torch.arange(num) if entry.num_classes else None
 
+    bound = entry.takes("log_prob", "noise")  # of a flow: from draws, the same ones for every class
+
     def log_prob(picture: Tensor) -> Tensor:
         drawn = {"generator": _seeded(0)} if entry.takes("log_prob", "generator") else {}
+        if bound:
+            noise = torch.rand(DRAWS, *picture.shape, generator=_seeded(0)).expand(-1, num, -1, -1, -1)
+            drawn = {"noise": noise, "num_importance_samples": DRAWS}
         return entry.model.log_prob(picture.expand(num, -1, -1, -1), labels, **drawn)
 
     with job.running(entry.lock):
@@ -394,7 +401,11 @@ def _score(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
         total = log_probs.logsumexp(0).item() - math.log(num)
         bits = -total / (math.log(2) * picture.numel())
         answers: list[Answer] = [
-            Table(["number", "value"], [["log p, nats", total], ["bits a value", bits]], "The picture"),
+            Table(
+                ["number", "value"],
+                [[f"bound on log p, {DRAWS} draws, nats" if bound else "log p, nats", total], ["bits a value", bits]],
+                "The picture",
+            ),
         ]
         if entry.num_classes:
             shares = log_probs.softmax(0).tolist()
@@ -484,8 +495,8 @@ def _features(entry: Entry) -> Callable[[Tensor], Tensor] | None:
 
 
 @register(
-    "Nearest", "The training images with the most similar features.",
-    lambda entry: _features(entry) is not None and "dataset_name" in entry.settings,
+    "Nearest", f"The training images with the most similar features, among {MOST_TRAINING_IMAGES:,} at most.",
+    lambda entry: _features(entry) is not None and entry.knows_data,
     lambda entry: [
         _board(entry), Number("num", "How many", 1, 32, 8),
         Choice("measure", "Similarity", ("cosine", "distance"), "cosine"),
@@ -583,12 +594,13 @@ def _by_task(row: dict[str, Any]) -> Bars:
 
 
 def _numbers(rows: Sequence[dict[str, Any]]) -> Table:
-    names = [name for name, value in rows[0].items() if isinstance(value, dict) and "mean" in value]
+    found = [name for row in rows for name, value in row.items() if isinstance(value, dict) and "mean" in value]
+    names = list(dict.fromkeys(found))
     cells = []
     for row in rows:
         numbers = [row.get(name) or {} for name in names]
         cells.append([row["label"], *(_mean(each) for each in numbers)])
-    return Table(["run", *(name.replace("_", " ") for name in names)], cells, rows[0].get("protocol", "Means"))
+    return Table(["run", *(name.replace("_", " ") for name in names)], cells, " ".join(protocols(rows)) or "Means")
 
 
 def _mean(number: dict[str, Any]) -> str:

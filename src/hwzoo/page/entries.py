@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import logging
 import random
 import re
 import threading
@@ -23,8 +24,11 @@ from ..models import Family, family_of
 from ..retry import has_file
 from ..training import recorded
 
+logger = logging.getLogger(__name__)
+
 COMPARISON = "comparison.json"
 MOST_TRAINING_IMAGES = 2000
+OWN_DATA = ("digits", "mnist", "fashion_mnist")  # all that a preset from the Hub may name
 MOST_BYTES = 2**20  # of a file of a folder that is shown
 
 
@@ -168,9 +172,18 @@ class Entry:
         found = {name: self.read_bytes(name) for name in dict.fromkeys(named)}
         return {name: data for name, data in found.items() if data}
 
+    @property
+    def knows_data(self) -> bool:
+        """
+        Whether something says on which images it was trained. Of a model from the Hub only the zoo's own data sets
+        count: whatever else a stranger's preset names would be looked for on this machine.
+        """
+        name = self.settings.get("dataset_name")
+        return name in OWN_DATA if not Path(self.name).is_dir() else name is not None
+
     def example(self) -> Tensor | None:
         """One of the training images, (channels, height, width) in [0, 1], another each time; None without them."""
-        if "dataset_name" not in self.settings:
+        if not self.knows_data:
             return None
         images, _ = self.training_images
         return images[random.randrange(len(images))]
@@ -178,20 +191,26 @@ class Entry:
     @cached_property
     def training_images(self) -> tuple[Tensor, list[str]]:
         """
-        The first of the images that it was trained on, and the names of their classes.
+        Images that it was trained on, evenly spaced, MOST_TRAINING_IMAGES at most, and the names of their classes.
 
         Returns:
             (num, channels, height, width) in [0, 1], and `num` names.
 
         Raises:
-            HwzooError: when they are not at hand.
+            HwzooError: when they are not at hand; why is told on stderr: visitors are not to read names of files.
         """
         settings, preset = self.settings, Path(settled(self.name), "preset.yaml")
-        if preset.is_file():  # whose paths begin in its folder
-            settings = recorded(preset)
-        options = {name: settings[name] for name in ImageOptions.__annotations__ if name in settings}
-        data = load_images(settings["dataset_name"], settings.get("data_dir"), ImageOptions(**options)).train
-        data = data.select(slice(MOST_TRAINING_IMAGES))
+        try:
+            if not Path(self.name).is_dir():
+                settings = {"dataset_name": settings["dataset_name"], "image_size": (self.image_shape or (1, None))[1]}
+            elif preset.is_file():  # whose paths begin in its folder
+                settings = recorded(preset)
+            options = {name: settings[name] for name in ImageOptions.__annotations__ if name in settings}
+            data = load_images(settings["dataset_name"], settings.get("data_dir"), ImageOptions(**options)).train
+        except HwzooError as error:
+            logger.warning("the training images of %s: %s", self.name, error)
+            raise HwzooError("the training images are not at hand") from error
+        data = data.spread(MOST_TRAINING_IMAGES)
         return data.pixel_values(), [data.class_names[label] for label in data.labels]
 
 

@@ -164,12 +164,17 @@ def _score_words(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
 
 @register(
     "Reconstruct words", "What comes back through the latent of a text.",
-    lambda entry: entry.tokenizer is not None and not entry.writes and entry.offers("reconstruct"),
+    lambda entry: (
+        entry.tokenizer is not None and not entry.writes and entry.offers("reconstruct")
+        and getattr(entry.config, "latent_size", 1) > 0
+    ),
     lambda entry: [Words("text", "Text", "", 2)], "Reconstruct",
 )  # fmt: skip
 def _reconstruct_words(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
-    """`reconstruct` of the tokens of a text."""
-    ids = entry.tokenizer(given["text"], truncation=True, max_length=MOST_SOURCE, return_tensors="pt").input_ids
+    """`reconstruct` of the tokens of a text, as many as the model takes."""
+    most = min(MOST_SOURCE, getattr(entry.config, "max_tokens", MOST_SOURCE))
+    ids = entry.tokenizer(given["text"], truncation=True, max_length=most, return_tensors="pt").input_ids
     with job.running(entry.lock):
         made = entry.model.reconstruct(ids)
-    return [Text(line, "reconstruction") for line in entry.words(made)]
+    read = f" of its first {most} tokens" if len(entry.tokenizer(given["text"]).input_ids) > most else ""
+    return [Text(line, f"reconstruction{read}") for line in entry.words(made)]
