@@ -3,7 +3,7 @@ The speed of the VAE recipe's loop (evaluations, log and checkpoint included) be
 processes that take turns.
 
     git worktree add ../other COMMIT
-    python benchmarks/bench_builds.py ../other --num_threads 1
+    HWZOO_DATA_DIR=... python benchmarks/bench_builds.py ../other --num_threads 1
 
 Flags that it does not know are the recipe's. Networks of a few units show what a step costs beside its arithmetic,
 less hidden by the noise of the machine:
@@ -30,7 +30,10 @@ def steps_per_second(checkout: Path, preset: str, num_steps: int, num_threads: i
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(checkout / "recipes" / "train_vae.py"), f"--output_dir={folder}/run"]
         command += [f"--config={checkout}/recipes/configs/vae/{preset}.yaml", f"--max_train_steps={num_steps}"]
-        subprocess.run([*command, "--num_iwae_images=10", *flags], env=environment, capture_output=True, check=True)
+        command += ["--num_iwae_images=10", *flags]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"{checkout}: {done.stderr.strip().splitlines()[-1]}")
         results = json.loads(Path(folder, "run", "all_results.json").read_text())
     return results["train_steps"] / results["train_runtime"]
 

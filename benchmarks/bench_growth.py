@@ -114,16 +114,19 @@ def main():
     parser.add_argument("--rounds", type=int, default=5, help="rounds; medians count")
     parser.add_argument("--memory_of", help="only read this folder, train on it, and tell what that holds")
     arguments = parser.parse_args()
+    sizes = sorted(arguments.sizes)
+    if len(sizes) < 2:
+        parser.error(f"--sizes is {sizes[0]}; give two or more")
     torch.set_num_threads(1)
     if arguments.memory_of:
         print(json.dumps(memory(arguments.memory_of, arguments.steps)))
         return
     with tempfile.TemporaryDirectory(dir=arguments.folder) as work:
-        largest = arguments.sizes[-1]
+        largest = sizes[-1]
         write_idx(Path(work, "idx"), largest)
         write_arrow(Path(work, "arrow"), largest)
-        data = {f"{size} in memory": in_memory(size) for size in arguments.sizes[:-1]}
-        data[f"{largest} mapped"] = load_images(str(Path(work, "idx")))
+        data = {f"{size} in memory": in_memory(size) for size in sizes[:-1]}
+        data[f"{largest} of files"] = load_images(str(Path(work, "idx")))
         speeds = take_turns(
             lambda: {name: steps_per_second(each, arguments.steps) for name, each in data.items()},
             arguments.rounds,

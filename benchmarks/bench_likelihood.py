@@ -8,12 +8,12 @@ The data are 60,000 images of 28 x 28 pixels, binarised at every step, for flows
 holds it, else random ones (the work is the same, the likelihoods say nothing then).
 
 - Loop: the own `main` of recipes/train_autoregressive.py and of train_flow.py as they are run (their default networks,
-  averaged weights, progress bar, log, checkpoints; only the final tests are left out) and a bare loop of the same
-  model, optimiser, schedule and average take turns at each step; the medians over the rounds are compared.
+  averaged weights, progress bar, log, checkpoints; the evaluations and the final tests are left out) and a bare loop
+  of the same model, optimiser, schedule and average take turns at each step; the medians over the rounds are compared.
 - Learning: nats per image on 1,000 test images after so many minutes of the processor (all threads added up), for the
   transformer, a plain PixelCNN of the course's kind with as many parameters, and the residual PixelCNN of 32 channels
   and 15 blocks that others publish; bfloat16, batches of 32, Adam at 4e-3, warmed up and then falling like a cosine.
-- Sampling: images a second with the cache; without it some of the passes that a sample takes are timed.
+- Sampling: seconds for so many images with the cache; without it some of the passes that a sample takes are timed.
 """
 
 import argparse
@@ -117,7 +117,8 @@ def bench_loop(data: ImageSplits, steps: int, rounds: int) -> dict[str, float]:
     for name, (recipe, make_model, loss_of) in LOOPS.items():
         torch.manual_seed(0)
         bare = Bare(data, make_model(), 2e-3, scheduler, loss_of)
-        others, flags = (recipe.Model(), recipe.Protocol()), {"max_train_steps": steps, "train_batch_size": BATCH}
+        others = recipe.Model(), recipe.Protocol()
+        flags = {"max_train_steps": steps, "train_batch_size": BATCH, "eval_steps": None}
         print(f"training, {name}, steps of the recipe and of a bare loop in turn:")
         in_turn = functools.partial(step_by_step, recipe, data, bare.step, *others, **flags)
         speeds = take_turns(in_turn, rounds, "steps/s")

@@ -6,9 +6,9 @@ How fast SimCLR trains.
 The data are 60,000 images of 28 x 28 pixels: MNIST when HWZOO_DATA_DIR holds it, else random ones (the work is the
 same).
 
-- Loop: recipes/train_simclr.py's own `main` as it is run (progress bar, log, checkpoints; only its final test is left
-  out) and a bare loop of the same model, optimiser, schedule and views take turns at each step; the medians over the
-  rounds are compared.
+- Loop: recipes/train_simclr.py's own `main` as it is run (progress bar, log, checkpoints; its evaluations and its
+  final test are left out) and a bare loop of the same model, optimiser, schedule and views take turns at each step;
+  the medians over the rounds are compared.
 - Augmentations: what both views of each image take of the steps of the bare loop.
 """
 
@@ -71,7 +71,7 @@ class Bare:
 
 def bench_loop(data: ImageSplits, steps: int, rounds: int, precision: str) -> dict[str, float]:
     bare = Bare(data, steps * (rounds + 1), precision == "bf16")
-    flags = {"max_train_steps": steps, "train_batch_size": BATCH, "mixed_precision": precision}
+    flags = {"max_train_steps": steps, "train_batch_size": BATCH, "eval_steps": None, "mixed_precision": precision}
     others = train_simclr.Model(), train_simclr.Views(), train_simclr.Protocol()
     turns = partial(step_by_step, train_simclr, data, bare.step, *others, **flags)
     print("training, steps of the recipe and of a bare loop in turn:")

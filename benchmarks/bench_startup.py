@@ -5,6 +5,7 @@ How long the VAE recipe takes from its start to its first step, beside the impor
 """
 
 import argparse
+import json
 import re
 import statistics
 import subprocess
@@ -45,7 +46,8 @@ def main():
     rounds = [(imports(), first_step()) for _ in range(parser.parse_args().rounds + 1)][1:]
     for name, seconds in zip(("imports", "first step"), zip(*rounds, strict=True), strict=True):
         print(f"{name:>10}: {statistics.median(seconds):.2f} s (min {min(seconds):.2f}, max {max(seconds):.2f})")
-    print(f"     ratio: {statistics.median(step / base for base, step in rounds):.2f}")
+    ratio = statistics.median(step / base for base, step in rounds)
+    print(json.dumps({"first step / imports": round(ratio, 3)}))
 
 
 if __name__ == "__main__":

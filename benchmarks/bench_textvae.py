@@ -1,7 +1,7 @@
 """
 How fast a text VAE trains: recipes/train_textvae.py's own `main` on its words as it is run (progress bar, log,
-checkpoints; only its final test is left out), and a bare loop of the same model, optimiser and schedule, take turns at
-each step; the medians over the rounds are compared.
+checkpoints; its evaluations and its final test are left out), and a bare loop of the same model, optimiser and
+schedule, take turns at each step; the medians over the rounds are compared.
 
     python benchmarks/bench_textvae.py
 """
@@ -63,7 +63,7 @@ def main():
     arguments = parser.parse_args()
     bare = Bare(arguments.steps * (arguments.rounds + 1))
     others = train_textvae.Data(), train_textvae.Model(), train_textvae.Protocol()
-    flags = {"max_train_steps": arguments.steps, "train_batch_size": BATCH}
+    flags = {"max_train_steps": arguments.steps, "train_batch_size": BATCH, "eval_steps": None}
     turns = partial(step_by_step, train_textvae, None, bare.step, *others, **flags)
     print("steps of the recipe and of a bare loop in turn:")
     results = {"recipe / bare": ratio(take_turns(turns, arguments.rounds, "steps/s"), "recipe", "bare")}

@@ -7,8 +7,9 @@ The data are 60,000 images of 28 x 28 pixels, binarised at every step: MNIST whe
 ones (the work is the same).
 
 - Loops: recipes/train_vqvae.py's own `main` as it is run (averaged weights, restarts of dead codes, progress bar, log,
-  checkpoints; only its final test is left out) in each of its two phases, and a bare loop of the same part of the
-  model, optimiser, schedule, average and restarts take turns at each step; the medians over the rounds are compared.
+  checkpoints; its evaluations and its final test are left out) in each of its two phases, and a bare loop of the same
+  part of the model, optimiser, schedule, average and restarts take turns at each step; the medians over the rounds are
+  compared.
 - Quantiser: what the search for the nearest codes and the counts and averages of the codebook take of the steps of
   the bare loop of the codes.
 """
@@ -96,7 +97,7 @@ def bench_loops(data: ImageSplits, steps: int, rounds: int, precision: str) -> d
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         hub.save(VQVAEModel(VQVAEConfig()), Path(folder))
-        flags = {"max_train_steps": steps, "train_batch_size": BATCH, "mixed_precision": precision}
+        flags = {"max_train_steps": steps, "train_batch_size": BATCH, "eval_steps": None, "mixed_precision": precision}
         flags |= {"model_name_or_path": folder}
         for part, share in (("autoencoder", 0.0), ("prior", 1.0)):
             bare = Bare(data, part, steps * (rounds + 1), precision == "bf16")

@@ -13,13 +13,17 @@ from typing import Any
 import torch
 
 from hwzoo.data import ImageSet, ImageSplits, load_images
+from hwzoo.data.raw import idx_files
+from hwzoo.data.sources import TORCHVISION
 
 
 def images(name: str = "mnist") -> ImageSplits:
     """60,000 + 10,000 images of 28 x 28 pixels: the named ones where HWZOO_DATA_DIR holds them, else random ones."""
     folder = os.environ.get("HWZOO_DATA_DIR")
-    if folder and (Path(folder) / name).is_dir():
+    if folder and any(idx_files(Path(folder) / place) for place in (name, *TORCHVISION[name])):
+        print("data:", name)
         return load_images(name, folder)
+    print("data: random images, as HWZOO_DATA_DIR holds no", name)
     generator = torch.Generator().manual_seed(0)
     sets = []
     for num in (60_000, 10_000):

@@ -4,7 +4,7 @@ Trains a variational autoencoder (Kingma and Welling, arXiv:1312.6114), scores i
     accelerate launch recipes/train_vae.py
     accelerate launch recipes/train_vae.py --config recipes/configs/vae/cs236.yaml
 
-The first trains on scikit-learn's digits, offline, in about a minute on 2 CPU cores. Presets say what to expect.
+The first trains on scikit-learn's digits, offline, in half a minute on 2 CPU cores. Presets say what to expect.
 """
 
 from dataclasses import asdict, dataclass

@@ -111,7 +111,7 @@ def main():
         def contenders() -> dict[str, float]:
             # Threads as they are: those of the process, which the script takes, too.
             own = {"max_train_steps": arguments.steps, "train_batch_size": BATCH, "eval_steps": None}
-            own |= {"use_ema": True, "num_threads": torch.get_num_threads()}
+            own |= {"use_ema": True, "max_grad_norm": 1.0, "num_threads": torch.get_num_threads()}
             results = recipe_loop(train_ddpm, data, ARCHITECTURE, method, **own).results
             theirs = script_steps_per_second(script, Path(folder, "out"), flags)
             return {"recipe": arguments.steps / results["train_runtime"], "diffusers": theirs}

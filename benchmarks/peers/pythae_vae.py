@@ -83,7 +83,7 @@ def main():
 
     def contenders() -> dict[str, float]:
         # Threads as they are: those of the process, which pythae takes, too.
-        flags = {"max_train_steps": steps, "num_threads": torch.get_num_threads()}
+        flags = {"max_train_steps": steps, "eval_steps": steps, "num_threads": torch.get_num_threads()}
         results = recipe_loop(train_vae, data, train_vae.Model(), train_vae.Protocol(), **flags).results
         return {"recipe": steps / results["train_runtime"], "pythae": pythae_steps_per_second(dataset)}
 
