@@ -174,11 +174,11 @@ def card(run: Run, network, pairs: text.TextSplits, rows: list[dict]) -> dict:
     # The Hub takes ids only, no folders.
     local = run.model_name_or_path is None or Path(run.model_name_or_path).exists()
     return {
-        "config": network.config, "tasks": pairs.tasks, "base": run.model_name_or_path, "adapter": adapter,
-        "network_base": text.base_of(network), "base_model": None if local else run.model_name_or_path,
+        "config": network.config, "adapter": adapter, "peft": getattr(network, "active_peft_config", None),
+        "base": run.model_name_or_path, "base_model": None if local else run.model_name_or_path,
+        "tasks": pairs.tasks, "pipeline_tag": "summarization" if pairs.are_summaries else "text2text-generation",
         "irregular": [row for row, each in zip(rows, pairs.test, strict=False) if text.is_irregular_plural(each, row)],
         "samples": rows[:: max(1, len(rows) // 8)][:8], "library_name": "peft" if adapter else "transformers",
-        "pipeline_tag": "text2text-generation" if pairs.tasks else "summarization",
     }  # fmt: skip
 
 

@@ -107,6 +107,14 @@ def test_the_card_says_how_it_was_trained(tmp_path, pytestconfig):
     assert "Tested on ylecun/mnist without further training." in tested and "Trained on" not in tested
 
 
+def test_densities_are_not_told_as_probabilities_of_binary_pixels(tmp_path, pytestconfig):
+    binary = str(card_of(tmp_path, pytestconfig.rootpath))
+    grey = str(card_of(tmp_path, pytestconfig.rootpath, config={"likelihood": "gaussian"}))
+    assert "negative_elbo_bound(images.round())" in binary and "or of continuous pixels, are not" in binary
+    assert "negative_elbo_bound(images)" in grey and "continuous pixels, are not" not in grey
+    assert "may be negative: those of binary pixels are not comparable. A high" in " ".join(grey.split())
+
+
 def test_its_prose_is_wrapped(tmp_path, pytestconfig):
     """A protocol is some 400 characters long; only code, tables and the front matter keep their long lines."""
     card_of(tmp_path, pytestconfig.rootpath, protocol="one remark; " * 30, test_negative_elbo=1.0)

@@ -71,7 +71,7 @@ def write_card(
     card_data = ModelCardData(
         library_name=library_name,
         base_model=base_model,
-        license="apache-2.0",
+        license=None if base_model else "apache-2.0",  # that of the base decides
         datasets=[dataset] if "/" in dataset else None,
         tags=["hwzoo", tag or title.split("-")[0]],
         pipeline_tag=pipeline_tag,

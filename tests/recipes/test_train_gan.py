@@ -172,6 +172,17 @@ def test_without_grids_there_is_no_animation(train_gan, no_curves, tmp_path):
     assert "training.gif" not in (tmp_path / "README.md").read_text()
 
 
+@pytest.mark.parametrize("loss", sorted(LOSSES))
+def test_the_card_says_what_a_logit_of_0_is(loss, train_gan, no_curves, tmp_path):
+    """A constant added to all logits changes neither a Wasserstein nor a relativistic loss."""
+    run(train_gan, tmp_path, loss=loss, max_train_steps=1)
+    real, fake = torch.tensor([1.0, 3.0]), torch.tensor([-1.0, 2.0])
+    moved = LOSSES[loss].discriminator(real - 5, fake - 5)
+    zero_counts = not torch.allclose(LOSSES[loss].discriminator(real, fake), moved, atol=1e-5)
+    card = (tmp_path / "README.md").read_text()
+    assert ("above 0: taken for an image" in card) == zero_counts == ("0 says nothing" not in card)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("conditional", [False, True])
 @pytest.mark.parametrize("loss", LOSSES)

@@ -1,5 +1,6 @@
 """What a run of train_t5.py leaves, that what it saves writes the same elsewhere, and that it goes on exactly."""
 
+import ast
 import functools
 import json
 import os
@@ -26,9 +27,16 @@ from recipe_runs import (
     wait_for_checkpoint,
 )
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    BartConfig,
+    BartForConditionalGeneration,
+    ByT5Tokenizer,
+    GenerationConfig,
+)
 
-from hwzoo import text, training
+from hwzoo import hub, text, training
 from hwzoo.errors import HwzooError, UsageError
 from hwzoo.metrics.text import ROUGE_TYPES
 from hwzoo.text import adapters as text_adapters
@@ -257,6 +265,28 @@ def test_files_and_columns_are_taken_as_named(train_t5, drawn, tmp_path, caplog)
     assert not any(name.startswith("eval_") for record in history(tmp_path / "no") for name in record)
 
 
+def test_the_card_of_pairs_that_are_no_summaries(train_t5, drawn, tmp_path):
+    """What it says to run reads the source as it is, whatever its letters."""
+    source = '1 < 2 & \U0001f600 isn\'t "x"\n'
+    for split in ("train", "validation", "test"):
+        rows = [{"source": source + word, "target": f"das ist kein {word}"} for word in WORDS[:6]]
+        write(tmp_path / f"{split}.jsonl", rows)
+    bart = BartConfig(
+        vocab_size=259, d_model=8, encoder_layers=1, decoder_layers=1, encoder_attention_heads=1,
+        decoder_attention_heads=1, encoder_ffn_dim=8, decoder_ffn_dim=8, max_position_embeddings=64, pad_token_id=0,
+        eos_token_id=1, bos_token_id=0, decoder_start_token_id=0, forced_eos_token_id=None,
+    )  # fmt: skip
+    hub.save(BartForConditionalGeneration(bart), tmp_path / "base", also=[ByT5Tokenizer(extra_ids=0)])
+    files = {f"{split}_file": str(tmp_path / f"{split}.jsonl") for split in ("train", "validation", "test")}
+    settings = {"model_name_or_path": str(tmp_path / "base"), "per_device_train_batch_size": 6}
+    run(train_t5, tmp_path / "run", **files, **settings, source_prefix="", max_source_length=40)
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "pipeline_tag: text2text-generation" in card and "A sequence-to-sequence transformer (`bart`), " in card
+    assert "T5: Raffel" not in card and "summary" not in card.split("## What it is not good for")[1]
+    (example,) = re.findall(r"tokenizer\((.*), return_tensors", card)
+    assert ast.literal_eval(example) == source + WORDS[0]
+
+
 def test_sizes_of_a_trained_model_stay_and_that_is_told(train_t5, base, drawn, tmp_path, caplog):
     run(train_t5, tmp_path, model_name_or_path=str(base), config_dropout_rate=0.3, max_steps=0)
     own = json.loads((base / "config.json").read_text())["dropout_rate"]
@@ -290,6 +320,7 @@ def test_fine_tuning_is_compared_with_before(train_t5, base, words, drawn, tmp_p
 @pytest.mark.parametrize("method", text.PEFT_METHODS)
 def test_an_adapter_writes_the_same_elsewhere(method, train_t5, base, words, drawn, tmp_path):
     settings = {"model_name_or_path": str(base), "peft_method": method, "num_virtual_tokens": 3, "tasks": ["past"]}
+    settings["lora_rank"] = 2
     settings["per_device_train_batch_size"] = 7
     results = run(train_t5, tmp_path, dataset_name=words, **settings, source_prefix="", learning_rate=0.5)
     assert results["baselines"].keys() == {"suffix_rules", "zero_shot"}
@@ -303,6 +334,11 @@ def test_an_adapter_writes_the_same_elsewhere(method, train_t5, base, words, dra
     card = (tmp_path / "README.md").read_text()
     assert "library_name: peft" in card and f"looks for at `{base}`" in card
     assert ("follow_cache_name(model)" in card) == (method == "prefix_tuning")
+    size = "of rank 2" if method == "lora" else "3 tokens long"
+    assert f"{size}, {results['trainable_params']:,} numbers that training changes. Trained" in " ".join(card.split())
+    run(train_t5, tmp_path / "tested", dataset_name=words, model_name_or_path=str(tmp_path), max_steps=0)
+    tested = " ".join((tmp_path / "tested" / "README.md").read_text().split())
+    assert size in tested and "Tested on" in tested and " 0 numbers" not in tested
 
 
 def test_an_adapter_of_a_local_base_is_not_pushed_without_an_id_for_it(train_t5, base, words, drawn, tmp_path):

@@ -210,6 +210,9 @@ def test_every_kind_of_model_trains_and_loads(settings, train_textvae, small, no
     card = " ".join((tmp_path / "README.md").read_text().split())
     words = {"kl_warmup_steps": "after 5 steps of rising weight, 50 % of the decoder's inputs masked"}
     assert all(told in card for name, told in words.items() if name in settings)
+    of_a_latent = ("rate is what the latent costs", "likely tokens at another latent", "from above", "model.encode")
+    assert [told in card for told in of_a_latent] == [model.config.latent_size > 0] * 4
+    assert ("and exact: without a latent" in card) == (model.config.latent_size == 0)
 
 
 def test_stopped_and_resumed_equals_uninterrupted(train_textvae, small, no_pictures, tmp_path):

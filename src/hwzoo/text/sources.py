@@ -96,6 +96,12 @@ class TextSplits:
         """The names of the test set's tasks, sorted; none for data with one task."""
         return sorted({example.task for example in self.test} - {""})
 
+    @property
+    def are_summaries(self) -> bool:
+        """Whether the test set has one task, and its targets less than half as many letters as its sources."""
+        letters = [(len(each.text), len(each.target)) for each in self.test]
+        return not self.tasks and 2 * sum(target for _, target in letters) < sum(source for source, _ in letters)
+
 
 @dataclass(frozen=True)
 class Columns:
