@@ -107,7 +107,7 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
             training.save_rows(versions, folder / "completions.png", caption, len(some))
             training.save_receptive_fields(receptive_fields(eval_model), folder / "receptive_fields.png")
             training.save_curves(history, folder / "curves.png", (LOSS,), unit="nats per image")
-            training.save_settings(folder / "preset.yaml", run, architecture, protocol)
+            training.save_settings(folder / "preset.yaml", run, architecture, protocol, config=model.config)
             hub.save_card(run, folder, "autoregressive", data, results, config=eval_model.config, protocol=protocol)
 
         test = scoring.scored(test, eval_model, data, run, protocol, accelerator)
@@ -126,7 +126,7 @@ def build(run, data, architecture, protocol) -> AutoregressiveModel:
     wanted = {"num_levels": levels, "num_classes": classes}
     config = AutoregressiveConfig(**data.image_shape, **wanted, **asdict(architecture))
     fits = {name: {value} for name, value in wanted.items()}
-    return hub.load_or_build(AutoregressiveModel, run.model_name_or_path, config, **fits)
+    return hub.load_or_build(AutoregressiveModel, run.model_name_or_path, config, architecture.asked, **fits)
 
 
 def completions(model, images, labels, drawing) -> dict[str, torch.Tensor]:

@@ -120,7 +120,7 @@ def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, m
             hub.save(state.eval_model, folder, results, read=run)
             training.save_accuracy_matrix(results["accuracy_matrix"], folder / "accuracy_matrix.png")
             training.save_task_curves(history, folder / "curves.png", stream.num_tasks, [*accumulate(batches.steps)])
-            training.save_settings(folder / "preset.yaml", run, *flags)
+            training.save_settings(folder / "preset.yaml", run, *flags, config=model.config)
             plain = {"title": f"{data.title} classifier", "tag": "classifier"}
             about = plain if tasks.num_tasks == 1 else {"title": f"continual-{data.name}-{method.strategy}"}
             about |= {"metrics": SCORES, "config": model.config, "tasks": tasks, "method": method}
@@ -140,8 +140,8 @@ def build(run, data, stream, architecture) -> ClassifierForImageClassification:
     mean, std = data.train.mean_and_std()
     own = {"image_mean": mean, "image_std": std, "id2label": dict(enumerate(stream.train.class_names))}
     config = ClassifierConfig(**data.image_shape, **own, num_heads=stream.num_heads, **asdict(architecture))
-    default = ClassifierConfig(**asdict(Model()))
-    return hub.load_or_build(ClassifierForImageClassification, run.model_name_or_path, config, default=default)
+    asked = run.model_name_or_path, config, architecture.asked
+    return hub.load_or_build(ClassifierForImageClassification, *asked, default=ClassifierConfig(**asdict(Model())))
 
 
 def phase_batches(run, accelerator, stream, phases) -> continual.StreamBatches:

@@ -111,7 +111,7 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
             caption = f"Paths between the latents of two test images each; {training.made_by(run, data)}"
             training.save_image_grid(lines.flatten(0, 1), folder / "interpolations.png", caption, lines.shape[1])
             training.save_curves(history, folder / "curves.png", (LOSS,), unit="nats per image")
-            training.save_settings(folder / "preset.yaml", run, architecture, protocol)
+            training.save_settings(folder / "preset.yaml", run, architecture, protocol, config=model.config)
             hub.save_card(run, folder, "flow", data, results, config=eval_model.config, protocol=protocol)
 
         test = scoring.scored(test, eval_model, data, run, protocol, accelerator)
@@ -127,7 +127,7 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
 def build(run, data, architecture, protocol) -> FlowModel:
     num_classes = data.num_classes(protocol.conditional)
     config = FlowConfig(num_classes=num_classes, **data.image_shape, **asdict(architecture))
-    return hub.load_or_build(FlowModel, run.model_name_or_path, config, num_classes={num_classes})
+    return hub.load_or_build(FlowModel, run.model_name_or_path, config, architecture.asked, num_classes={num_classes})
 
 
 def interpolations(model, images) -> torch.Tensor:

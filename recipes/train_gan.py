@@ -130,7 +130,7 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
             training.save_image_grid(samples(200), folder / "samples.png", f"Samples; {training.made_by(run, data)}")
             grids.finish(folder / "training.gif")
             training.save_panels(history, folder / "curves.png", PANELS)
-            training.save_settings(folder / "preset.yaml", run, architecture, method)
+            training.save_settings(folder / "preset.yaml", run, architecture, method, config=model.config)
             about = {"config": config, "method": method, "steps_shown": list(grids.pictures())}
             hub.save_card(run, folder, "gan", data, results, **about)
 
@@ -150,7 +150,7 @@ def build(run, data, architecture, method) -> GANModel:
     own = classes if method.conditional else 0
     config = GANConfig(num_classes=own, **data.image_shape, **asdict(architecture))
     # A conditional model that is trained on stays one, asked for or not.
-    return hub.load_or_build(GANModel, run.model_name_or_path, config, num_classes={own, classes})
+    return hub.load_or_build(GANModel, run.model_name_or_path, config, architecture.asked, num_classes={own, classes})
 
 
 def train_states(run, accelerator, method, model, steps) -> dict[str, training.TrainState]:

@@ -111,7 +111,7 @@ def main(run: Run, architecture: Model, views: Views, protocol: Protocol) -> dic
             save_pictures(folder, probed, batches.data, test_set, results["accuracies"], run, data, views, limit)
             panels = {"loss": ("loss",), "spread of the projections": ("projection_std",)}
             training.save_panels(history, folder / "curves.png", panels | {"kNN accuracy": ("eval_knn_accuracy",)})
-            training.save_settings(folder / "preset.yaml", run, architecture, views, protocol)
+            training.save_settings(folder / "preset.yaml", run, architecture, views, protocol, config=probed.config)
             about = {"config": probed.config, "pipeline_tag": "image-feature-extraction"}
             hub.save_card(run, folder, "simclr", data, results, **about)
 
@@ -127,7 +127,7 @@ def build(run, data, architecture) -> SimCLRForImageClassification:
     mean, std = data.train.mean_and_std()
     own = {"image_mean": mean, "image_std": std, "id2label": dict(enumerate(data.train.class_names))}
     config = SimCLRConfig(**data.image_shape, **own, **asdict(architecture))
-    return hub.load_or_build(SimCLRForImageClassification, run.model_name_or_path, config)
+    return hub.load_or_build(SimCLRForImageClassification, run.model_name_or_path, config, architecture.asked)
 
 
 def supervised(run, accelerator, images, untrained, views, num) -> tuple[SimCLRModel, float]:

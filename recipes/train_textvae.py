@@ -126,7 +126,8 @@ def main(run: Run, data_flags: Data, architecture: Model, protocol: Protocol) ->
             texts = text.texts_of(eval_model, tokenizer, test_set, run.seed, limit or NUM_TEXTS)
             write_json(folder / "texts.json", texts)
             training.save_curves(history, folder / "curves.png", BOUNDS, unit="nats per text")
-            training.save_settings(folder / "preset.yaml", run, data_flags, architecture, protocol)
+            settings = run, data_flags, architecture, protocol
+            training.save_settings(folder / "preset.yaml", *settings, config=model.config)
             about = {"config": eval_model.config, "protocol": protocol, "texts": texts}
             hub.save_card(run, folder, "textvae", data, results, **about)
 
@@ -145,7 +146,7 @@ def build(run, data, data_flags, architecture) -> tuple[TextVAEModel, object]:
     if name is None:
         tokenizer = text.train_tokenizer((each.target for each in data.train), data_flags.vocab_size)
     own = {} if tokenizer is None else sizes_of(tokenizer)
-    model = hub.load_or_build(TextVAEModel, name, TextVAEConfig(**own, **asdict(architecture)))
+    model = hub.load_or_build(TextVAEModel, name, TextVAEConfig(**own, **asdict(architecture)), architecture.asked)
     tokenizer = tokenizer or text.load_tokenizer(name, "model_name_or_path")
     for field, wanted in sizes_of(tokenizer).items():
         if (given := getattr(model.config, field)) != wanted:

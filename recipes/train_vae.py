@@ -55,7 +55,7 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
         # 3. model
         classes = data.num_classes(protocol.conditional)
         config = VAEConfig(num_classes=classes, **data.image_shape, **asdict(architecture))
-        model = hub.load_or_build(VAEModel, run.model_name_or_path, config).to(accelerator.device)
+        model = hub.load_or_build(VAEModel, run.model_name_or_path, config, architecture.asked).to(accelerator.device)
 
         # 4. optimiser
         optimizer = torch.optim.Adam(model.parameters(), lr=run.learning_rate, fused=True)
@@ -113,7 +113,7 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
             versions["reconstruction"] = eval_model.reconstruct([*versions.values()][-1], test_set.labels[:100])
             training.save_rows(versions, folder / "reconstructions.png", f"Test images; {training.made_by(run, data)}")
             training.save_curves(history, folder / "curves.png", BOUNDS, unit="nats per image")
-            training.save_settings(folder / "preset.yaml", run, architecture, protocol)
+            training.save_settings(folder / "preset.yaml", run, architecture, protocol, config=model.config)
             hub.save_card(run, folder, "vae", data, results, config=eval_model.config)
 
         test = scoring.scored(test, eval_model, data, run, protocol, accelerator)

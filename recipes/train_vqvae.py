@@ -119,7 +119,7 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
             hub.save(eval_model, folder, results)
             save_pictures(folder, eval_model, data, test_set, run, protocol, limit)
             training.save_curves(history, folder / "curves.png", BOUNDS, unit="nats per image")
-            training.save_settings(folder / "preset.yaml", run, architecture, protocol)
+            training.save_settings(folder / "preset.yaml", run, architecture, protocol, config=model.config)
             hub.save_card(run, folder, "vqvae", data, results, config=eval_model.config, protocol=protocol)
 
         test = scoring.scored(test, eval_model, data, run, protocol, accelerator)
@@ -136,7 +136,7 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
 def build(run, data, architecture, protocol) -> VQVAEModel:
     classes = data.num_classes(protocol.conditional)
     config = VQVAEConfig(num_classes=classes, **data.image_shape, **asdict(architecture))
-    model = hub.load_or_build(VQVAEModel, run.model_name_or_path, config)
+    model = hub.load_or_build(VQVAEModel, run.model_name_or_path, config, architecture.asked)
     if protocol.prior_share == 1 and model.prior is None:
         raise UsageError(f"--prior_share is 1: the prior of {run.model_name_or_path} is uniform, nothing to train")
     return model

@@ -714,6 +714,10 @@ def test_what_a_trained_model_keeps_of_its_own_is_told(tmp_path, caplog):
     hub.load_or_build(VAEModel, str(tmp_path), VAEConfig(**own))
     assert hub.load_or_build(VAEModel, str(tmp_path), VAEConfig()).config.beta == 2
     hub.load_or_build(VAEModel, None, asked)
+    # A flag that gives a default is asked for.
+    assert hub.load_or_build(VAEModel, str(tmp_path), VAEConfig(**own | {"beta": 1.0}), {"beta"}).config.beta == 1
+    hub.load_or_build(VAEModel, str(tmp_path), VAEConfig(**own | {"latent_size": 10}), {"latent_size"})
+    assert caplog.records.pop().getMessage() == f"{tmp_path} keeps its own latent_size 3 (not 10)"
     # A recipe's own defaults are not asked for either.
     hub.load_or_build(VAEModel, str(tmp_path), VAEConfig(latent_size=5), default=VAEConfig(latent_size=5))
     assert not caplog.records

@@ -205,6 +205,7 @@ def load_or_build(
     model_class: type[PreTrainedModel],
     model_name_or_path: str | None,
     config: PreTrainedConfig,
+    asked: Collection[str] = (),
     *,
     default: PreTrainedConfig | None = None,
     **allowed: Collection,
@@ -217,6 +218,7 @@ def load_or_build(
         model_class: of the zoo.
         model_name_or_path: folder or Hub id; None for a new model.
         config: of a new model, and what a trained one must fit.
+        asked: fields that are asked for also where they are as in `default`: `Flags.asked`.
         default: the configuration when nothing is asked for; that of its class when not given.
         allowed: further fields of the configuration, with the values that a trained model may have.
 
@@ -238,8 +240,8 @@ def load_or_build(
             raise UsageError(f"--model_name_or_path {model_name_or_path}: {told}")
     family, unasked, own = family_of(model), (default or type(config)()).to_dict(), model.config.to_dict()
     decided = {"id2label", "label2id", "image_mean", "image_std", *family.must_fit, *allowed}  # by the data
-    asked = {name: value for name, value in config.to_dict().items() if value != unasked.get(name)}
-    other = {name: value for name, value in asked.items() if name not in decided and own.get(name, value) != value}
+    wanted = {name: value for name, value in config.to_dict().items() if name in asked or value != unasked.get(name)}
+    other = {name: value for name, value in wanted.items() if name not in decided and own.get(name, value) != value}
     for name in other.keys() & set(family.loss_fields):
         setattr(model.config, name, other.pop(name))
     if other and os.environ.get("LOCAL_RANK", "0") == "0":  # once for all processes

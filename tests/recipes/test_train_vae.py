@@ -87,6 +87,26 @@ def test_its_samples_are_scored_as_evaluate_generator_does(train_vae, tmp_path):
         assert results[name] == scores[name], name
 
 
+def test_what_a_trained_model_keeps_stands_in_the_preset(train_vae, tmp_path):
+    """Also a flag that gives a default changes the loss; the preset of such a run does the same run again."""
+    run(train_vae, tmp_path / "a", {"beta": 4.0}, max_train_steps=1)
+
+    def from_it(name, *flags):
+        flags = [f"--output_dir={tmp_path / name}", "--max_train_steps=3", "--num_importance_samples=2", *flags]
+        own = parse_arguments([train_vae.Run, train_vae.Model, train_vae.Protocol], flags)
+        train_vae.main(*own)
+        return VAEModel.from_pretrained(tmp_path / name).config, load_file(tmp_path / name / "model.safetensors")
+
+    given = [f"--model_name_or_path={tmp_path / 'a'}", "--report_to=none", "--num_test_samples=8"]
+    kept, weights = from_it("b", *given)
+    changed, others = from_it("c", *given, "--beta=1")
+    assert (kept.beta, kept.latent_size, changed.beta, changed.latent_size) == (4.0, 3, 1.0, 3)
+    assert any(not torch.equal(weights[name], others[name]) for name in weights)
+    for name, expected in (("b", weights), ("c", others)):
+        _, again = from_it(f"{name}-again", f"--config={tmp_path / name / 'preset.yaml'}")
+        assert all(torch.equal(again[each], expected[each]) for each in expected)
+
+
 def test_training_learns(train_vae, tmp_path):
     before = run(train_vae, tmp_path / "a", max_train_steps=1)["test_negative_elbo"]
     after = run(train_vae, tmp_path / "b", max_train_steps=300)["test_negative_elbo"]

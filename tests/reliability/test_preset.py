@@ -2,6 +2,7 @@
 
 import inspect
 import shlex
+from dataclasses import asdict
 
 import every_recipe
 from every_recipe import weights_of
@@ -17,7 +18,7 @@ def test_a_preset_has_every_flag_of_its_run(recipe, straight):
         for flags in (shlex.split(every_recipe.FLAGS[recipe]), [f"--config={straight[0] / 'preset.yaml'}"])
     )
     for one, other in zip(given, again, strict=True):
-        changed = {name for name, value in vars(one).items() if value != getattr(other, name)}
+        changed = {name for name, value in asdict(one).items() if value != getattr(other, name)}
         assert changed <= {"config"}
 
 

@@ -1,6 +1,6 @@
 import re
 import tracemalloc
-from dataclasses import dataclass, fields, make_dataclass
+from dataclasses import asdict, dataclass, fields, make_dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -51,7 +51,7 @@ def test_a_range_is_metadata_of_the_field_and_shown_by_help(capsys):
 def test_a_recipe_has_defaults_of_its_own_for_flags_that_all_have():
     changed = with_defaults(RunArguments, ema_decay=0.5, lr_scheduler="cosine")
     (run,) = parse_arguments([changed], [])
-    assert vars(run) == vars(RunArguments()) | {"ema_decay": 0.5, "lr_scheduler": "cosine"}
+    assert asdict(run) == asdict(RunArguments()) | {"ema_decay": 0.5, "lr_scheduler": "cosine"}
     for wrong in (["--ema_decay=1"], ["--lr_scheduler=sine"]):
         with pytest.raises(UsageError, match=wrong[0].split("=")[0]):
             parse_arguments([changed], wrong)
@@ -66,6 +66,8 @@ def test_a_preset_goes_through_the_same_checks_and_the_command_line_wins(tmp_pat
     )
     run, own = parse(f"--config={preset}", "--seed", "4", "--sizes", "7")
     assert (run.learning_rate, own.kind, own.sizes, run.use_ema, run.seed) == (1e-3, "no", [7], True, 4)
+    assert run.asked == {"config", "learning_rate", "use_ema", "seed"} and own.asked == {"kind", "sizes"}
+    assert parse()[0].asked == parse()[1].asked == set()
 
 
 @pytest.mark.parametrize(
@@ -165,7 +167,7 @@ def test_a_preset_finds_what_its_run_found_from_any_folder(tmp_path, monkeypatch
     save_settings(Path("outputs/run/preset.yaml"), run)
     (again,) = parse_arguments([RunArguments], ["--config=outputs/run/preset.yaml", "--output_dir=new"])
     changed = dict.fromkeys(OF_A_TRY) | {"output_dir": None, "config": None}
-    assert vars(again) | changed == vars(run) | changed
+    assert asdict(again) | changed == asdict(run) | changed
     assert all(getattr(again, name) == getattr(RunArguments(), name) for name in OF_A_TRY)
     assert again.output_dir == "new"
     monkeypatch.chdir(tmp_path)

@@ -30,7 +30,8 @@ logger = logging.getLogger("hwzoo")
 KEYS_FOR_TESTS = {"expected"}
 DEFAULT_RUNS = ("digits", "words")  # the presets that say what to expect of a recipe's run without flags
 OF_ONE_TRY = {"config", "data_dir", "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "report_to"}
-OF_ONE_TRY |= {"expected", "push_to_hub", "hub_model_id", "hub_private_repo", "base_model_id", "trust_remote_code"}
+OF_ONE_TRY |= {"push_to_hub", "hub_model_id", "hub_private_repo", "base_model_id", "trust_remote_code"}
+OF_ONE_TRY |= {"asked", "expected"}  # of the parser
 # What else no step of an image recipe depends on. The data has a digest, a batch its size over all processes.
 OF_NO_STEP = {"dataset_name", "dataset_config", "image_column", "label_column", "model_name_or_path"}
 OF_NO_STEP |= {"train_batch_size", "eval_batch_size", "num_train_epochs"}
@@ -88,6 +89,7 @@ class Flags:
     Attributes:
         FIRST: the flag whose value may come first, without its name: `evaluate_generator.py outputs/vae --seed 1`.
         FREE: flags that a resumed run may give another value: no step depends on them.
+        asked: the flags that the command line or its preset gave, also those that gave a default; no flag.
         expected: lowest and highest normal value of test numbers by name, where a preset tells; no flag.
 
     Raises:
@@ -96,6 +98,7 @@ class Flags:
 
     FIRST: ClassVar[str | None] = None
     FREE: ClassVar[Set[str]] = frozenset()
+    asked: ClassVar[Set[str]] = frozenset()
     expected: ClassVar[Mapping[str, tuple[float, float]]] = MappingProxyType({})
 
     def __post_init__(self):
@@ -380,6 +383,8 @@ def parse_arguments(
         preset = _for_processor(preset, argv)
     parsed = _parse(types, preset + argv, description)
     parsed = _as_launched(types, preset + argv, launcher or {}) or parsed
+    for each in parsed:
+        each.asked = _names(preset + argv) & {field.name for field in fields(each)}
     # Of other settings than the preset's nobody knows what is normal; the seed is within the band.
     as_it_stands = types and _names(argv) <= OF_ONE_TRY | OF_NO_BAND
     if as_it_stands and (bands := _expected(path or _default_preset(types))):
@@ -499,30 +504,34 @@ def recorded(path: Path) -> dict[str, Any]:
     return {name: getattr(data, name) for name in values}
 
 
-def save_settings(path: Path, *arguments: Any):
+def save_settings(path: Path, *arguments: Any, config: Any = None):
     """
     Writes the `reproducing` settings of a run as a preset, which `--config` takes from its output folder.
 
     Args:
         path: of the YAML file; it is written whole or not at all.
         arguments: dataclasses of flags, one of them with `output_dir`.
+        config: of the model, in place of flags of these names, as in `identity_of`.
     """
-    write_bytes(path, yaml.safe_dump(reproducing(*arguments), sort_keys=False).encode())
+    write_bytes(path, yaml.safe_dump(reproducing(*arguments, config=config), sort_keys=False).encode())
 
 
-def reproducing(*arguments: Any) -> dict[str, Any]:
+def reproducing(*arguments: Any, config: Any = None) -> dict[str, Any]:
     """
     The `settings` of a run, and where its data is, so that a preset of them in the output folder does the run again
     from any folder: what is there by a relative path has one from the output folder, which starts with a dot.
 
     Args:
         arguments: dataclasses of flags, one of them with `output_dir`.
+        config: of the model, in place of flags of these names, as in `identity_of`.
 
     Returns:
         Their flags by name.
     """
     flags = {name: value for each in arguments for name, value in vars(each).items()}
     values = settings(*arguments)
+    if config is not None:
+        values |= {name: value for name, value in config.to_dict().items() if name in values}
     if flags.get("data_dir") is not None:
         values["data_dir"] = flags["data_dir"]
     return {name: _from_folder(flags["output_dir"], name, value) for name, value in values.items()}
