@@ -25,9 +25,9 @@ from hwzoo.files import write_bytes, write_json
 from hwzoo.training import flag
 
 PROTOCOL = (
-    "standard error: of the FID over the samples, by the jackknife over 50 groups of them; reference: DDPM with all "
-    "timesteps of the training; seconds: the drawing of all images, without scores"
+    "standard error: of the FID, by the jackknife over 50 groups of samples at most; seconds: drawing all of them"
 )
+REFERENCE = "; reference: DDPM with all timesteps of the training"
 
 
 @dataclass
@@ -86,7 +86,9 @@ def main(settings: Settings) -> dict:
     labels = torch.randint(pipeline.num_classes, size, generator=generator) if pipeline.num_classes else None
     call = {"labels": labels, "seed": settings.seed, "batch_size": settings.eval_batch_size}
     call |= {"guidance_scale": settings.guidance_scale}
-    shown, made_by = [], f"{name} by each of the samplers, seed {settings.seed}"
+    how = f"seed {settings.seed}" + (", classes drawn uniformly" if pipeline.num_classes else "")
+    how += f", guidance scale {settings.guidance_scale:g}" if settings.guidance_scale != 1 else ""
+    shown, made_by = [], f"{name} by each of the samplers, {how}"
     pipeline.unet.register_forward_pre_hook(lambda module, inputs: shown.append(len(inputs[0])))
     generators.draw(family, pipeline, settings.num_samples, num_inference_steps=1, **call)  # warms up
     for scheduler, spacing, steps in samplers:
@@ -98,9 +100,9 @@ def main(settings: Settings) -> dict:
         images, seconds = generators.draw(family, pipeline, settings.num_samples, num_inference_steps=steps, **call)
         row = sampler | {"network_evaluations": sum(shown) / len(images), "seconds": seconds}
         scores = scoring.score(images, data, classifier, made_by, every_score=True, split=settings.split)
-        results["protocol"] = f"{scores.pop('protocol')}; {PROTOCOL}"
+        results["protocol"] = f"{scores.pop('protocol')}; {PROTOCOL}{REFERENCE if settings.reference else ''}"
         rows.append(row | scores)
-        caption = f"{name} by {scheduler}, {spacing}, {steps} steps, seed {settings.seed}"
+        caption = f"{name} by {scheduler}, {spacing}, {steps} steps, {how}"
         training.save_image_grid(images[:100], folder / f"samples_{scheduler}_{spacing}_{steps}.png", caption, 10)
         write_json(path, results)
         print(f"{caption}: FID {scores['test_fid']:.1f} in {seconds:.0f} s", flush=True)

@@ -75,7 +75,7 @@ def main(settings: Settings) -> dict:
     generators.check_temperature(settings.temperature, family, model, name)
     asked = {key: getattr(settings, key) for key in ("scheduler", "spacing", "num_inference_steps")}
     generators.check_sampler(family, name, **asked)
-    results, call = {"model": name}, {}
+    results, call = {"model": name} | ({"labels": settings.labels} if settings.labels else {}), {}
     if isinstance(family, PipelineFamily):
         most = model.scheduler.config.num_train_timesteps
         sampler = settings.scheduler or type(model.scheduler).__name__

@@ -145,12 +145,9 @@ def build(run, data, stream, architecture) -> ClassifierForImageClassification:
 
 
 def phase_batches(run, accelerator, stream, phases) -> continual.StreamBatches:
-    batch_size = run.train_batch_size * run.gradient_accumulation_steps
-    process = accelerator.process_index, accelerator.num_processes
-
     def batches_of(phase):
         images = stream.train.select(stream.train_indices(*phases[phase]))
-        return ImageBatches(images, batch_size, run.seed + 1_000_003 * phase, *process)
+        return ImageBatches.for_run(images, run, accelerator, seed=run.seed + 1_000_003 * phase)
 
     steps = [run.total_steps(len(batches_of(phase))) for phase in range(len(phases))]
     return continual.StreamBatches(batches_of, steps)

@@ -21,6 +21,10 @@ from hwzoo.training import flag
 
 TEST_SEED = 0  # of the bounds' noise: the same for every run, whatever its seed
 BOUNDS = ("negative_elbo", "rate", "distortion")
+LATENT = (
+    "one posterior sample a text; test_iwae_{0}: {0} posterior samples a text; mutual information, marginal "
+    "divergence: of the aggregate posterior of the test texts"
+)
 NUM_TEXTS = 200  # of each kind in texts.json
 DEFAULTS = {"train_batch_size": 64, "max_train_steps": 1500, "learning_rate": 3e-3, "lr_scheduler": "cosine"}
 DEFAULTS |= {"lr_warmup_steps": 50, "output_dir": "outputs/textvae"}
@@ -113,9 +117,8 @@ def main(run: Run, data_flags: Data, architecture: Model, protocol: Protocol) ->
                 f"{data.name}: all {len(test_set):,} test texts, {len(train_set):,} training texts",
                 *filter(None, [data.note]),
                 f"{left_out} longer than {max_tokens} tokens left out",
-                f"{model.config.vocab_size} tokens; nats per text, its end counted, one posterior sample a text",
-                f"test_iwae_{num_samples}: {num_samples} posterior samples a text; standard errors over the texts",
-                "mutual information, marginal divergence: of the aggregate posterior of the test texts",
+                f"{model.config.vocab_size} tokens; nats per text, its end counted; standard errors over the texts",
+                LATENT.format(num_samples) if model.config.latent_size else "exact: the model has no latent",
                 training.weights_of(run),
             ))  # fmt: skip
             return results

@@ -41,8 +41,6 @@ class Protocol(scoring.ScoreFlags):
 
 
 def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
-    if architecture.likelihood == "gaussian" and protocol.binarization != "none":
-        raise UsageError("--likelihood gaussian is of grey pixels: give --binarization none with it")
     # 1. accelerator, seed, output folder
     with training.start(run) as accelerator:
         # 2. data, on the device as one tensor
@@ -56,6 +54,8 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
         classes = data.num_classes(protocol.conditional)
         config = VAEConfig(num_classes=classes, **data.image_shape, **asdict(architecture))
         model = hub.load_or_build(VAEModel, run.model_name_or_path, config, architecture.asked).to(accelerator.device)
+        if model.config.likelihood == "gaussian" and protocol.binarization != "none":
+            raise UsageError("--likelihood gaussian is of grey pixels: give --binarization none with it")
 
         # 4. optimiser
         optimizer = torch.optim.Adam(model.parameters(), lr=run.learning_rate, fused=True)
@@ -94,12 +94,13 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
             results = {f"test_{name}": value for name, value in tests.items()}
             some, settings = test_set.select(test_means.indices(limit)), (run.eval_batch_size, TEST_SEED)
             results |= metrics.latent_variable_scores(eval_model, some, *settings)
+            course = "course100_kl_divergence" in results
             results["protocol"] = "; ".join((
                 f"{data.described}: all {len(test_set)} test images",
                 BINARIZATIONS[protocol.binarization].format(seed=TEST_SEED),
                 "nats per image, one posterior sample an image" + (", given its class" if classes else ""),
                 f"test_iwae_{num_samples}: {len(test_means.indices(num_iwae))} of these images, evenly spaced",
-                "course100: the first ten of each class, 100 repeats",
+                *(["course100: the first ten of each class, 100 repeats"] if course else []),
                 training.weights_of(run),
             ))  # fmt: skip
             return results

@@ -87,8 +87,8 @@ def save_card(run: Any, folder: Path, family: str, data: Any, results: dict[str,
     Args:
         run: the flags of the run: `config`, `hub_model_id`, `output_dir`, `seed`.
         folder: for README.md, with the pictures of the run.
-        family: name of the row of the table whose template of a card is filled; it is also given `preset`, `repo_id`
-            and `seed`.
+        family: name of the row of the table whose template of a card is filled; it is also given `preset`, `repo_id`,
+            `seed` and `trained`, the first words of how it was.
         data: with `name` and `source`, for its title and the data set that it names.
         results: as in all_results.json.
         about: all else that `cards.write_card` takes, `title` too.
@@ -99,6 +99,8 @@ def save_card(run: Any, folder: Path, family: str, data: Any, results: dict[str,
     row = next(each for each in FAMILIES if each.name == family)
     about = {"title": f"{family}-{data.name.split('/')[-1]}", "dataset": data.source, **row.card, **about}
     own = run.config is None or Path(run.config).name == PRESET  # of an earlier run: no name
+    base = getattr(run, "model_name_or_path", None)
+    about.setdefault("trained", f"Trained further from `{base}`" if base else "Trained")
     about |= {"preset": None if own else Path(run.config).stem, "repo_id": run.hub_model_id or str(run.output_dir)}
     write_card(folder, row.card_template or template(family), results=results, seed=run.seed, **about)
 

@@ -382,6 +382,7 @@ def test_images_are_resized_on_request(tmp_path):
     for data, value in zip(padded, (255, 0), strict=True):
         column = data.test.images[0, 0, :, 3]
         assert column.tolist() == [value] * 2 + [100] * 4 + [value] * 2
+        assert f"padded to squares with {'white' if value else 'black'}" in data.described
     (folder / "train" / "cat" / "2.png").unlink()
     image_folder(folder, {"train/cat/2.png": pixels(0, 6, 6)})
     data = load_images(str(folder), options=ImageOptions(image_size=4))

@@ -68,6 +68,7 @@ def test_without_spacings_each_scheduler_has_its_best(schedule, best, compare, t
     settings = {"schedulers": ["ddim", "sde_dpm_solver"], "num_inference_steps": [2], "reference": False}
     results = compare(model, **settings)
     assert sorted(samplers_of(results)) == [("ddim", "trailing", 2), ("sde_dpm_solver", best, 2)]
+    assert "reference" not in results["protocol"]
 
 
 def test_the_table(compare, tmp_path, capsys):
@@ -95,6 +96,7 @@ def test_the_table(compare, tmp_path, capsys):
         assert row["test_fid_above_reference"] == pytest.approx(above)
     assert others[2]["test_fid"] != others[3]["test_fid"]  # karras and lu
     assert "digits: 20 samples of" in results["protocol"] and "the jackknife" in results["protocol"]
+    assert results["protocol"].endswith("reference: DDPM with all timesteps of the training")
 
     lines = (tmp_path / "table" / "table.md").read_text().splitlines()
     assert all(line.count("|") == COLUMNS + 1 for line in lines[: 2 + 9]) and lines[2].startswith("| ddpm | trailing")

@@ -145,7 +145,7 @@ def test_labels_and_guidance_reach_the_pipeline(sample, tmp_path):
     model = save_pipeline(tmp_path / "model", num_classes=3, image_size=6)
     fast = {"guidance_scale": 1.5, "scheduler": "sde_dpm_solver"}
     results, images = sample(model, labels=[2, 0], **fast)
-    assert results["guidance_scale"] == 1.5 and images.shape == (6, 6, 6)
+    assert results["guidance_scale"] == 1.5 and results["labels"] == [2, 0] and images.shape == (6, 6, 6)
     pipeline = diffusion.load_pipeline(model)
     pipeline.scheduler = diffusion.make_scheduler("sde_dpm_solver", pipeline.scheduler.config)
     call = {"num_inference_steps": 4, "output_type": "np", "guidance_scale": 1.5}
@@ -160,7 +160,9 @@ def test_any_other_model_of_the_zoo(sample, tmp_path):
     results, images = sample(save_vae(tmp_path / "vae"))
     assert "scheduler" not in results and images.shape == (6, 28, 28)
     gan = save_gan(tmp_path / "gan")
-    _, images = sample(gan, "of_gan", labels=[1])
+    results, images = sample(gan, "of_gan", labels=[1])
+    assert results["labels"] == [1]
+    assert "labels [1], num samples 6" in captions_in(tmp_path / "of_gan")["samples"]
     model = GANModel.from_pretrained(gan)
     expected = model.sample(6, labels=torch.ones(6, dtype=torch.long), generator=torch.Generator().manual_seed(0))
     assert np.abs(expected.detach()[:, 0].numpy() * 255 - images).max() < 0.6

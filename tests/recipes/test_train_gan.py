@@ -161,6 +161,14 @@ def test_the_grids_show_the_same_latents_and_the_saved_model(train_gan, no_curve
     assert not torch.equal(images[4], images[6])
 
 
+def test_steps_between_evaluations_are_not_read_and_that_is_told(train_gan, no_curves, tmp_path, caplog):
+    told = "--eval_steps is not read: this recipe has no evaluations during training"
+    run(train_gan, tmp_path / "a", max_train_steps=1)
+    assert told not in caplog.messages
+    run(train_gan, tmp_path / "b", max_train_steps=1, eval_steps=2)
+    assert told in caplog.messages
+
+
 def test_without_grids_there_is_no_animation(train_gan, no_curves, tmp_path):
     run(train_gan, tmp_path, grid_steps=2)
     assert len(list(tmp_path.glob("fake_*"))) == 3 and (tmp_path / "training.gif").exists()

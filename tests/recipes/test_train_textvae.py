@@ -213,6 +213,7 @@ def test_every_kind_of_model_trains_and_loads(settings, train_textvae, small, no
     of_a_latent = ("rate is what the latent costs", "likely tokens at another latent", "from above", "model.encode")
     assert [told in card for told in of_a_latent] == [model.config.latent_size > 0] * 4
     assert ("and exact: without a latent" in card) == (model.config.latent_size == 0)
+    assert ("posterior" in results["protocol"]) == (model.config.latent_size > 0)
 
 
 def test_stopped_and_resumed_equals_uninterrupted(train_textvae, small, no_pictures, tmp_path):
@@ -250,6 +251,10 @@ def test_a_trained_model_is_tested_without_training(train_textvae, small, no_pic
     after = run(train_textvae, small, tmp_path / "b", max_train_steps=0, model_name_or_path=str(tmp_path / "a"))
     assert after["test_negative_elbo"] == before["test_negative_elbo"]
     assert "without further training" in " ".join((tmp_path / "b" / "README.md").read_text().split())
+    assert after["protocol"].endswith(f"the weights of {tmp_path / 'a'} as they are")
+    further = run(train_textvae, small, tmp_path / "c", model_name_or_path=str(tmp_path / "a"))
+    assert f"last weights, trained further from {tmp_path / 'a'}; the last step" in further["protocol"]
+    assert "trained further" not in before["protocol"]
 
 
 def test_a_trained_model_goes_on_with_another_loss(train_textvae, small, no_pictures, tmp_path, caplog):

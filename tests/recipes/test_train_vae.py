@@ -32,6 +32,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel
 
 from hwzoo import VAEModel
+from hwzoo.errors import UsageError
 from hwzoo.training import Checkpoint, Checkpoints, NonFiniteLoss, parse_arguments, read_history, save_curves
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "train_vae.py"
@@ -99,12 +100,29 @@ def test_what_a_trained_model_keeps_stands_in_the_preset(train_vae, tmp_path):
 
     given = [f"--model_name_or_path={tmp_path / 'a'}", "--report_to=none", "--num_test_samples=8"]
     kept, weights = from_it("b", *given)
+    card = " ".join((tmp_path / "b" / "README.md").read_text().split())
+    assert f"Trained further from `{tmp_path / 'a'}` on digits for 3 steps" in card
+    assert "Trained on digits for 1 steps" in " ".join((tmp_path / "a" / "README.md").read_text().split())
     changed, others = from_it("c", *given, "--beta=1")
     assert (kept.beta, kept.latent_size, changed.beta, changed.latent_size) == (4.0, 3, 1.0, 3)
     assert any(not torch.equal(weights[name], others[name]) for name in weights)
     for name, expected in (("b", weights), ("c", others)):
         _, again = from_it(f"{name}-again", f"--config={tmp_path / name / 'preset.yaml'}")
         assert all(torch.equal(again[each], expected[each]) for each in expected)
+
+
+def test_a_model_of_grey_pixels_is_not_tested_on_binary_ones(train_vae, tmp_path):
+    run(train_vae, tmp_path / "grey", {"likelihood": "gaussian"}, {"binarization": "none"}, max_train_steps=1)
+    for steps in (0, 2):
+        with pytest.raises(UsageError, match="^--likelihood gaussian is of grey pixels: give --binarization none"):
+            run(train_vae, tmp_path / "b", model_name_or_path=str(tmp_path / "grey"), max_train_steps=steps)
+
+
+def test_a_test_takes_no_batch(train_vae, tmp_path):
+    """However few images there are, and whatever a step would take."""
+    first = run(train_vae, tmp_path / "a", max_train_steps=1)
+    flags = {"model_name_or_path": str(tmp_path / "a"), "max_train_steps": 0, "train_batch_size": 2000}
+    assert run(train_vae, tmp_path / "b", **flags)["test_negative_elbo"] == first["test_negative_elbo"]
 
 
 def test_training_learns(train_vae, tmp_path):
@@ -141,7 +159,7 @@ def test_few_test_images_are_enough(num_test_images, train_vae, tmp_path):
             picture.parent.mkdir(parents=True, exist_ok=True)
             Image.new("L", (8, 8), index % 256).save(picture)
     results = run(train_vae, tmp_path / "run", dataset_name=str(tmp_path / "pictures"))
-    assert f"all {num_test_images} test images" in results["protocol"]
+    assert f"all {num_test_images} test images" in results["protocol"] and "course100" not in results["protocol"]
     assert not any(name.startswith("course100") for name in results)
     assert len(tiles_of(tmp_path / "run" / "reconstructions.png", min(20, num_test_images))) == 3 * num_test_images
 

@@ -95,6 +95,8 @@ def test_images_of_ones_own_are_scored_by_a_classifier_of_ones_own(results, told
     assert next_commands(tmp_path)[1] == f"hwzoo evaluate {tmp_path}{told}"
     (tmp_path / "preset.yaml").write_text("dataset_name: mnist\n")
     assert next_commands(tmp_path)[1] == f"hwzoo evaluate {tmp_path}"
+    (tmp_path / "preset.yaml").write_text(f"dataset_name: {tmp_path}\nclassifier: ../own\n")
+    assert next_commands(tmp_path)[1] == f"hwzoo evaluate {tmp_path} --classifier {tmp_path.parent / 'own'}"
 
 
 @pytest.mark.parametrize(

@@ -151,22 +151,27 @@ class ImageBatches:
             )
 
     @classmethod
-    def for_run(cls, data: ImageSet, run: Any, accelerator: Any, turns: int = 1) -> "ImageBatches":
+    def for_run(
+        cls, data: ImageSet, run: Any, accelerator: Any, turns: int = 1, seed: int | None = None
+    ) -> "ImageBatches":
         """
-        The batches of a run, on its device.
+        The batches of a run, on its device; smaller ones than asked for where it takes no step of too few images.
 
         Args:
             data: the training images.
             run: its flags: `train_batch_size`, `gradient_accumulation_steps`, `seed`.
             accelerator: its processes and device.
             turns: batches that a step takes of each process and accumulated part.
+            seed: of the permutations; that of the run when not given.
 
         Returns:
             The batches from the first epoch on; this process gets its share of each.
         """
         batch_size = run.train_batch_size * run.gradient_accumulation_steps * turns
         process = accelerator.process_index, accelerator.num_processes
-        return cls(data.to(accelerator.device), batch_size, run.seed, *process)
+        if getattr(run, "max_train_steps", None) == 0:  # it only tests
+            batch_size = max(1, min(batch_size, len(data) // accelerator.num_processes))
+        return cls(data.to(accelerator.device), batch_size, run.seed if seed is None else seed, *process)
 
     def __len__(self) -> int:
         """Batches an epoch."""

@@ -580,7 +580,8 @@ def _finished(splits: ImageSplits, what: str, options: ImageOptions) -> ImageSpl
         if any(part is not None and part.images.shape[2:] != (size, size) for part in parts.values()):
             parts = {name: part and _resized(part, options) for name, part in parts.items()}
             splits = replace(splits, known_as=None)
-        notes.append(f"images of {size} x {size}, others {WAYS[options.resize]}")
+        ground = f" with {options.background}" if options.resize == "pad" else ""
+        notes.append(f"images of {size} x {size}, others {WAYS[options.resize]}{ground}")
     if parts["test"] is None:
         parts["train"], parts["test"] = _split(parts["train"], options.test_share, "--test_share", what)
         notes.append(f"{options.test_share:.4g} of its images, by class with seed {SPLIT_SEED}, are the test images")
@@ -589,10 +590,7 @@ def _finished(splits: ImageSplits, what: str, options: ImageOptions) -> ImageSpl
     elif options.validation_share:
         share = options.validation_share
         parts["train"], parts["validation"] = _split(parts["train"], share, "--validation_share", what)
-        notes.append(
-            f"{share:.4g} of its training images, by class with seed {SPLIT_SEED}, held out for evaluations during "
-            "training"
-        )
+        notes.append(f"{share:.4g} of its training images, by class with seed {SPLIT_SEED}, held out of the training")
     strange = set(parts["test"].labels.unique().tolist()) - set(parts["train"].labels.unique().tolist())
     if strange:
         names = ", ".join(parts["train"].class_names[label] for label in sorted(strange)[:MOST_TOLD])

@@ -23,10 +23,10 @@ NUM_COMPONENTS = 64  # of the principal component analysis
 SCORES = ("linear_accuracy", "few_labels_accuracy", "few_labels_accuracy_standard_error", "knn_accuracy")
 PROBES = (
     f"linear: multinomial logistic regression on standardised features, L2 penalty chosen by {NUM_FOLDS}-fold "
-    f"cross-validation on {NUM_TO_CHOOSE} training images, at most {MAX_ITERATIONS} iterations; few labels: the same "
-    f"on {PER_CLASS} labels a class, mean and standard error of {{num_draws}} draws; kNN: the {PROBE_NEIGHBORS} "
-    f"nearest training images by cosine similarity; principal components: {NUM_COMPONENTS} of the pixels; alignment, "
-    "uniformity and spread: of the normalised projections of two views of test images"
+    f"cross-validation on at most {NUM_TO_CHOOSE} training images, at most {MAX_ITERATIONS} iterations; few labels: "
+    f"the same on {PER_CLASS} labels a class, mean and standard error of {{num_draws}} draws; kNN: the "
+    f"{PROBE_NEIGHBORS} nearest training images by cosine similarity; principal components: {NUM_COMPONENTS} of the "
+    "pixels; alignment, uniformity and spread: of the normalised projections of two views of test images"
 )
 
 

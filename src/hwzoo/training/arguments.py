@@ -557,8 +557,11 @@ def _from_beside(preset: Path, name: str, value: str) -> str:
 
 
 def weights_of(run: Any) -> str:
-    """Which weights are tested and saved, for protocols."""
+    """Which weights are tested and saved, for protocols, and from which model they began."""
+    if run.max_train_steps == 0:
+        return f"the weights of {run.model_name_or_path} as they are"
     which = f"weights averaged with decay {run.ema_decay}" if run.use_ema else "last weights"
+    which += f", trained further from {run.model_name_or_path}" if run.model_name_or_path else ""
     return f"{which}; the last step, not one chosen by test numbers"
 
 

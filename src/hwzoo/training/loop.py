@@ -3,6 +3,7 @@ learning."""
 
 import contextlib
 import gc
+import logging
 import math
 import os
 import signal
@@ -24,6 +25,8 @@ from .arguments import RunArguments, deciding
 from .checkpoint import Checkpoints, random_state, set_random_state
 from .journal import Journal
 from .resume import CHECKPOINTS, HISTORY, begin_anew, checkpoint_to_resume, cut_back_to
+
+logger = logging.getLogger("hwzoo")
 
 # What the system sends when the launcher ends; never taken for the second, impatient signal of a user. Not on Windows.
 LAUNCHER_ENDED = getattr(signal, "SIGUSR2", signal.SIGTERM)
@@ -172,6 +175,8 @@ class _Loop:
 
     def run_all(self) -> FitResult:
         self.folder.mkdir(parents=True, exist_ok=True)
+        if self.evaluate is None and self.run.eval_steps is not None and self.accelerator.is_main_process:
+            logger.warning("--eval_steps is not read: this recipe has no evaluations during training")
         # From here on each process has its own dropout.
         set_seed((self.run.seed + self.accelerator.process_index) % 2**32)
         self._resume()

@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from .arguments import load_preset, recorded
+from .arguments import _from_beside, load_preset, recorded
 
 # Words and unit of the numbers of all_results.json; those that stand in none are shown by their name alone.
 WORDS = {
@@ -143,8 +143,10 @@ def next_commands(folder: Path) -> list[str]:
 
 
 def _classifier(folder: Path) -> str:
-    """A flag to fill in where the run was trained on images of a user's own, for which no classifier is packaged."""
+    """The run's own, or a flag to fill in where it was on images of a user's own, for which none is packaged."""
     preset, results = folder / "preset.yaml", folder / "all_results.json"
+    if preset.exists() and (own := load_preset(preset).get("classifier")) is not None:
+        return f" --classifier {shlex.quote(_from_beside(preset, 'classifier', own))}"
     if results.exists() and "test_fid" in json.loads(results.read_bytes()):
         return ""
     dataset = recorded(preset).get("dataset_name") if preset.exists() else None
