@@ -86,9 +86,8 @@ def main(settings: Settings) -> dict:
     labels = torch.randint(pipeline.num_classes, size, generator=generator) if pipeline.num_classes else None
     call = {"labels": labels, "seed": settings.seed, "batch_size": settings.eval_batch_size}
     call |= {"guidance_scale": settings.guidance_scale}
-    how = f"seed {settings.seed}" + (", classes drawn uniformly" if pipeline.num_classes else "")
-    how += f", guidance scale {settings.guidance_scale:g}" if settings.guidance_scale != 1 else ""
-    shown, made_by = [], f"{name} by each of the samplers, {how}"
+    told = f", classes drawn uniformly, guidance scale {settings.guidance_scale:g}" if pipeline.num_classes else ""
+    shown, made_by = [], f"{name} by each of the samplers, seed {settings.seed}{told}"
     pipeline.unet.register_forward_pre_hook(lambda module, inputs: shown.append(len(inputs[0])))
     generators.draw(family, pipeline, settings.num_samples, num_inference_steps=1, **call)  # warms up
     for scheduler, spacing, steps in samplers:
@@ -102,7 +101,7 @@ def main(settings: Settings) -> dict:
         scores = scoring.score(images, data, classifier, made_by, every_score=True, split=settings.split)
         results["protocol"] = f"{scores.pop('protocol')}; {PROTOCOL}{REFERENCE if settings.reference else ''}"
         rows.append(row | scores)
-        caption = f"{name} by {scheduler}, {spacing}, {steps} steps, {how}"
+        caption = f"{name} by {scheduler}, {spacing}, {steps} steps, seed {settings.seed}{told}"
         training.save_image_grid(images[:100], folder / f"samples_{scheduler}_{spacing}_{steps}.png", caption, 10)
         write_json(path, results)
         print(f"{caption}: FID {scores['test_fid']:.1f} in {seconds:.0f} s", flush=True)

@@ -110,8 +110,10 @@ def test_the_table(compare, tmp_path, capsys):
 def test_a_row_is_of_the_images_that_sample_draws(compare, tmp_path):
     model = save_pipeline(tmp_path / "model", size=32, num_classes=3)  # its images are cut
     settings = {"schedulers": ["dpm_solver"], "num_inference_steps": [2], "reference": False, "guidance_scale": 2.0}
-    (row,) = compare(model, **settings, seed=5)["samplers"]
+    results = compare(model, **settings, seed=5)
+    (row,) = results["samplers"]
     assert row["network_evaluations"] == 2 * 2 and "speedup" not in row
+    assert "seed 5, classes drawn uniformly, guidance scale 2, against" in results["protocol"]
     pipeline = with_scheduler(model, "dpm_solver")
     labels = torch.randint(3, (20,), generator=torch.Generator().manual_seed(5))
     images, _ = generators.draw(
