@@ -227,3 +227,35 @@ def test_rewards_are_two_numbers():
     for words in ("3", "1/1", "-1/3", "3/-1/0", "a/b", "nan/0", "inf/0", "3/"):
         with pytest.raises(UsageError, match=f"--rewards has {words}; it must be right/wrong"):
             blackbox.pair_of(words)
+
+
+def test_accuracies_are_of_their_own_points():
+    course = blackbox.course_task()
+    task = blackbox.Task(course.train, course.train_labels, course.train, (course.train_labels + 1) % 4, 4)
+    asked = {"hidden_sizes": [32], "steps": 100, "learning_rate": 1e-2, "batch_size": None, "eval_at": {100}}
+    found = blackbox.learn("supervised", task, (3.0, -1.0), (0,), **asked)
+    assert found.train_accuracy.item() > 0.75 and found.test_accuracy.item() < 0.25
+
+
+def test_batches_do_not_depend_on_what_an_estimator_draws(monkeypatch):
+    task, seen = blackbox.course_task(), {}
+
+    def estimator(name, draws):
+        def estimate(network, parameters, reward, generators):
+            points = network.keywords["points"]
+            rewards = torch.stack([reward(torch.full(points.shape[:2], each)) for each in range(4)])
+            seen.setdefault(name, []).append((points, rewards.argmax(0)))
+            for each in generators if draws else ():
+                torch.rand((), generator=each)
+            return tuple(torch.zeros_like(each) for each in parameters)
+
+        return estimate
+
+    asked = {"hidden_sizes": [4], "steps": 3, "learning_rate": 0.1, "batch_size": 20, "eval_at": {3}}
+    for name, draws in (("still", False), ("drawing", True)):
+        monkeypatch.setitem(blackbox.ESTIMATORS, name, estimator(name, draws))
+        blackbox.learn(name, task, (1.0, 0.0), (3, 4), **asked)
+    labels = dict(zip(map(tuple, task.train.tolist()), task.train_labels.tolist(), strict=True))
+    for (points, right), (others, _) in zip(seen["still"], seen["drawing"], strict=True):
+        assert torch.equal(points, others) and not torch.equal(points[0], points[1])
+        assert right.flatten().tolist() == [labels[tuple(each)] for each in points.flatten(0, 1).tolist()]

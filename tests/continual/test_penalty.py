@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from hwzoo.continual import QuadraticPenalty, fisher_diagonal
+from hwzoo.continual import ESTIMATORS, QuadraticPenalty, fisher_diagonal
 from hwzoo.errors import HwzooError, UsageError
 
 close = torch.testing.assert_close
@@ -443,3 +443,17 @@ def test_si_measures_a_task_from_the_end_of_the_last(make_stream, make_strategy)
     close(strategy.path_integral[0], torch.full_like(strategy.path_integral[0], 0.3))
     strategy.end_task()
     close(strategy.importance[0], torch.full_like(strategy.importance[0], 0.3 / (0.09 + 0.1)))
+
+
+@pytest.mark.parametrize("estimator", [each for each in ESTIMATORS if each != "sampled"])
+def test_ewc_asks_for_the_estimator_that_is_set(estimator, make_stream, make_strategy):
+    stream = make_stream()
+    strategy = make_strategy("ewc", stream, ewc_lambda=3.0, fisher_estimator=estimator, fisher_batch_size=5)
+    strategy.end_task()
+
+    def log_probs(batch):
+        return strategy.model(batch["pixel_values"]).logits[:, :2].log_softmax(-1)
+
+    examples = stream.train.select(stream.train_indices(0, 0))
+    expected = fisher_diagonal(strategy.model, log_probs, examples, estimator=estimator, batch_size=5)
+    close(strategy.penalty.curvature, [3.0 * each for each in expected.values()])

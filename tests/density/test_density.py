@@ -363,3 +363,62 @@ def test_the_inverse_of_a_planar_flow_is_found_and_costs_more():
     assert planar["evaluations"] == 60 and coupling["evaluations"] == 1
     assert planar["largest_error"] < 1e-4 and coupling["largest_error"] < 1e-4
     assert planar["seconds_inverse"] > 5 * planar["seconds_forward"]
+
+
+def test_standard_errors_and_what_is_missed_by_closed_forms():
+    num, std = 10_000, 0.3
+    samples = torch.randn(num, generator=seeded(), dtype=torch.double)
+    error = density.monte_carlo_kl(density.normal(), density.normal(1.0, 1.0), samples)[1]
+    assert error == pytest.approx(0.01, rel=0.03)
+    layers = density.Couplings(1, 2, hidden_size=4)
+    with torch.no_grad():
+        for parameter in [*layers.weights, *layers.biases]:
+            parameter.zero_()
+        layers.log_scale.fill_(math.log(std))
+    exact = MultivariateNormal(torch.zeros(2), torch.eye(2), validate_args=False)
+
+    def draw(num, generator):
+        return torch.randn(num, 2, generator=generator)
+
+    target = density.Target("normal", exact.log_prob, 0.0, draw, exact.entropy().item(), 4.0)
+    (scores,) = density.score_flows(density.PlaneFlow(layers), [target], num, seeded())
+    slope = (1 / std**2 - 1) / 2  # log p - log q = 2 ln std + slope |x|^2; of P |x|^2 has the variance 4
+    assert scores.forward_kl[1] == pytest.approx(2 * slope / num**0.5, rel=0.05)
+    assert scores.reverse_kl[1] == pytest.approx(2 * slope * std**2 / num**0.5, rel=0.05)
+    square = (math.log(100) - 2 * math.log(std)) / slope  # of the radius outside of which Q has too little
+    assert scores.missed == pytest.approx(math.exp(-square / 2), abs=0.02)
+    assert scores.negative_log_prob == pytest.approx(math.log(2 * math.pi * std**2) + 1 / std**2, rel=0.03)
+
+
+@pytest.mark.parametrize("place", [(0.3, -0.8), (1.2, 1.9), (-2.1, 0.4), (1.0, -2.2), (3.5, 0.6)])
+def test_the_potentials_are_those_of_the_paper(place):
+    """Rezende and Mohamed, arXiv:1505.05770, table 1; |x| < 4: no wall."""
+
+    def bell(distance):
+        return math.exp(-(distance**2) / 2)
+
+    x, y = place
+    w1, w2 = math.sin(2 * math.pi * x / 4), 3 * math.exp(-(((x - 1) / 0.6) ** 2) / 2)
+    w3 = 3 / (1 + math.exp(-(x - 1) / 0.3))
+    energies = {
+        "potential_1": ((math.hypot(x, y) - 2) / 0.4) ** 2 / 2 - math.log(bell((x - 2) / 0.6) + bell((x + 2) / 0.6)),
+        "potential_2": ((y - w1) / 0.4) ** 2 / 2,
+        "potential_3": -math.log(bell((y - w1) / 0.35) + bell((y - w1 + w2) / 0.35)),
+        "potential_4": -math.log(bell((y - w1) / 0.4) + bell((y - w1 + w3) / 0.35)),
+    }
+    for name, energy in energies.items():
+        found = TARGETS[name][0](torch.tensor(place, dtype=torch.double)).item()
+        assert found == pytest.approx(-energy), name
+
+
+def test_annealing_is_another_fit(monkeypatch):
+    monkeypatch.setitem(density.FLOWS, "small", lambda num: density.Couplings(num, 2, hidden_size=8))
+    asked = {"steps": 20, "batch_size": 64, "learning_rate": 1e-2}
+    found = []
+    for annealed in (False, True):
+        torch.manual_seed(0)
+        flow = density.fit_flows(
+            "small", "reverse", density.targets(["moons"]), **asked, generator=seeded(), annealed=annealed
+        )
+        found.append(flow.layers.log_scale)
+    assert not torch.equal(*found)

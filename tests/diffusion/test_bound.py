@@ -202,3 +202,13 @@ def test_learned_variances_are_refused():
     scheduler = scheduler_of(25, "learned")
     with pytest.raises(ValueError, match="variance_type is 'learned'"):
         variational_bound(Exact(scheduler), scheduler, gaussian_images(1))
+
+
+@pytest.mark.parametrize("kind", ["fixed_small", "fixed_large"])
+def test_who_knows_the_image_pays_for_the_last_step_by_its_variance(kind):
+    images, scheduler = gaussian_images(5), scheduler_of(30, kind)
+    bound = variational_bound(Knowing(scheduler, images), scheduler, images, num_timesteps=1)
+    abar = diffusion.alphas_cumprod(scheduler)
+    std = ((1 - abar[1] / abar[0]) * (1 - abar[0]) / (1 - abar[1])).sqrt().item()
+    expected = torch.full((5,), -math.log2(math.erf(1 / 255 / std / math.sqrt(2))), dtype=torch.double)
+    torch.testing.assert_close(bound.reconstruction, expected, rtol=1e-5, atol=1e-5)

@@ -344,6 +344,8 @@ def test_networks_are_built_as_asked():
     assert (config.sample_size, config.in_channels, config.out_channels, config.num_class_embeds) == (28, 3, 3, 11)
     assert config.down_block_types == ("DownBlock2D", "DownBlock2D", "AttnDownBlock2D")
     assert unet(torch.zeros(2, 3, 28, 28), 5, class_labels=torch.tensor([0, 10])).sample.shape == (2, 3, 28, 28)
+    blocks = [each for each in unet.modules() if type(each).__name__ == "ResnetBlock2D"]
+    assert blocks and {each.dropout.p for each in blocks} == {0.1}
     plain = diffusion.build_unet(28, 1, block_out_channels=[8, 8], norm_num_groups=4, attention=False)
     assert not [name for name, _ in plain.named_parameters() if "to_q" in name]
 

@@ -386,3 +386,11 @@ def test_density_and_coverage_by_counting():
     assert density_coverage(outlier, normal(500, 3, seed=2) + 20, num_neighbors=k)[0] <= 1 / k + 1e-9
     with pytest.raises(UsageError, match="4 images have no 5-th nearest"):
         density_coverage(real[:4], made)
+
+
+def test_every_score():
+    samples, test, train = 0.7 * some_images(200), some_images(150, seed=1), some_images(200, seed=2)
+    scores = generator_scores(samples, test, train, Blocks(), every_score=True)
+    made, real = (each.flatten(1)[:, :2] for each in (samples, test))
+    expected = density_coverage(real, made)
+    assert (scores["test_density"], scores["test_coverage"]) == expected != density_coverage(made, real)

@@ -245,3 +245,9 @@ def test_effective_rank_counts_directions():
     shares = [3 / 4, 1 / 4]  # singular values 3 and 1
     two = torch.tensor([[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
     assert metrics.effective_rank(two) == pytest.approx(math.exp(-sum(p * math.log(p) for p in shares)))
+
+
+def test_accuracies_are_of_the_test_examples():
+    features, labels = blobs(90, seed=1)
+    scores, _ = metrics.probe_scores(blobs(600), (features, (labels + 1) % 3))
+    assert set(scores.values()) == {0}

@@ -517,3 +517,11 @@ def test_each_kind_comes_back_from_its_folder(network, kind, tmp_path):
     assert torch.equal(loaded.sample(2, generator=seeded()), model.sample(2, generator=seeded()))
     image, labels = some_images(model).float(), some_labels(model)
     torch.testing.assert_close(loaded.log_prob(image, labels), model.log_prob(image, labels))
+
+
+def test_a_low_temperature_completes_by_the_likeliest_values():
+    model = small_model(spread=0.5, num_levels=5).float()
+    images, mask = some_images(model).float(), torch.zeros(6, 6, dtype=torch.bool)
+    mask[:3] = True
+    drawn = model.complete(images, mask, generator=seeded(), temperature=1e-6)
+    assert torch.equal((drawn * 4).round().long()[:, :, 3:], model.logits(drawn).argmax(-1)[:, :, 3:])

@@ -597,3 +597,30 @@ def test_nice_is_the_network_of_its_paper():
     with torch.no_grad():
         model.log_std.fill_(-0.5)
     torch.testing.assert_close(model.to_latents(some_images(model.config))[1], torch.full((4,), 0.5 * 784))
+
+
+def test_draws_stay_with_their_image_and_class():
+    model = tiny_model(num_classes=3, by=0.05)
+    images, labels = some_images(model.config), torch.tensor([0, 2, 1, 2])
+    noise = torch.rand(5, *images.shape, generator=seeded())
+
+    def log_prob(part):
+        return model.log_prob(images[part], labels[part], num_importance_samples=5, noise=noise[:, part])
+
+    alone = [log_prob(slice(i, i + 1)) for i in range(len(labels))]
+    torch.testing.assert_close(log_prob(slice(None)), torch.cat(alone))
+
+
+@pytest.mark.parametrize("network", ["nice", "realnvp", "glow"])
+def test_no_value_passes_the_couplings_unchanged(network):
+    torch.manual_seed(0)
+    model = FlowModel(FlowConfig(**TINY | {"network": network})).double()
+    for layer in model.modules():  # only these move: all others begin as what they are
+        if isinstance(layer, HalfCoupling):
+            moved(layer, by=0.4)
+        if isinstance(layer, InvertibleConv1x1):
+            one = torch.eye(len(layer.weight), dtype=torch.double)
+            torch.testing.assert_close(layer.weight @ layer.weight.T, one, rtol=0, atol=1e-5)
+    inputs = torch.randn(1, 1, 4, 4, generator=seeded(1), dtype=torch.double)
+    jacobian = torch.autograd.functional.jacobian(lambda each: model.network(each)[0].flatten(), inputs)
+    assert ((jacobian.view(16, 16) != 0).sum(1) > 1).all()

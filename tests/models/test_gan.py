@@ -589,3 +589,12 @@ def test_seeded_numbers_stay():
         model.sample(50, generator=seeded()).mean().item(),
     ]
     assert numbers == pytest.approx([1.387621, 0.643464, 0.478799], rel=1e-4)
+
+
+def test_paths_are_spherical_when_not_asked():
+    model = tiny_model()
+    with torch.no_grad():
+        model.generator.network[0].weight *= 20
+    ends = [torch.randn(2, 4, generator=seeded(each)) for each in (0, 1)]
+    spherical, linear = (model.interpolate(*ends, 3, mode=mode) for mode in ("spherical", "linear"))
+    assert torch.equal(model.interpolate(*ends, 3), spherical) and not torch.allclose(spherical, linear)

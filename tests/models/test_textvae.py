@@ -324,3 +324,50 @@ def test_other_wrong_values_are_refused():
 def test_values_that_do_not_go_together_are_refused(changes, told):
     with pytest.raises(StrictDataclassClassValidationError, match=told):
         TextVAEConfig(**changes)
+
+
+def talkative():
+    """Else the most likely text of every latent of an untrained model is empty."""
+    model = small_model()
+    with torch.no_grad():
+        model.decoder.head.weight.mul_(5)
+        model.decoder.head.bias[END] -= 5
+        model.encoder.head.weight.mul_(4)
+    return model
+
+
+def test_reconstructions_and_paths_are_at_the_means():
+    model = talkative()
+    ids = all_texts(model.config)
+    mean, variance = model.encode(ids)
+    expected = model.sample(len(ids), latents=mean, temperature=0.0)
+    assert len(expected.unique(dim=0)) > 1
+    assert not torch.equal(expected, model.sample(len(ids), latents=variance, temperature=0.0))
+    assert torch.equal(model.reconstruct(ids), expected)
+    assert torch.equal(model.interpolate(ids[:20], ids[20:], 3), model.interpolate(mean[:20], mean[20:], 3))
+
+
+def test_paths_are_spherical_when_not_asked():
+    model = talkative()
+    ends = [2 * torch.randn(40, 2, generator=seeded(each), dtype=torch.double) for each in (0, 1)]
+    spherical, linear = (model.interpolate(*ends, 3, mode=mode) for mode in ("spherical", "linear"))
+    assert torch.equal(model.interpolate(*ends, 3), spherical) and not torch.equal(spherical, linear)
+
+
+def test_the_importance_weighted_bound_by_hand():
+    model = small_model()
+    ids, normal, weights = all_texts(model.config), torch.distributions.Normal, []
+    mean, variance = model.encode(ids)
+    for noise in torch.randn(6, *mean.shape, generator=seeded(), dtype=torch.double):
+        latents = mean + variance.sqrt() * noise
+        prior, posterior = normal(0.0, 1.0).log_prob(latents), normal(mean, variance.sqrt()).log_prob(latents)
+        weights.append(model.log_prob(ids, latents) + (prior - posterior).sum(1))
+    expected = -torch.stack(weights).exp().mean(0).log()
+    drawn = {"generator": seeded(), "reduction": "none"}
+    torch.testing.assert_close(model.negative_iwae_bound(ids, 6, **drawn), expected)
+    filled, mask = ids.masked_fill(ids == PAD, 4), (ids != PAD).long()
+    drawn = {"generator": seeded(), "reduction": "none"}
+    torch.testing.assert_close(model.negative_iwae_bound(filled, 6, mask, **drawn), expected)
+    state = torch.get_rng_state()
+    model.negative_bound(ids, generator=seeded())
+    assert torch.equal(torch.get_rng_state(), state)

@@ -815,3 +815,27 @@ def test_a_model_works_in_the_precision_of_its_weights(variant, dtype):
     pictures = [model.sample(3), model.reconstruct(pixel_values), model.interpolate(pixel_values, pixel_values, 3)]
     assert all(picture.isfinite().all() and picture.dtype == wide for picture in pictures)
     assert model.negative_iwae_bound(pixel_values, 3).isfinite()
+
+
+def test_several_samples_stay_with_their_image_and_class():
+    model = tiny_model(num_classes=3, train_importance_samples=5)
+    images, noise = some_images(model.config), torch.randn(4, 5, 4, generator=seeded())
+    alone = [
+        model(images[i : i + 1], labels=CLASSES[i : i + 1], noise=noise[i : i + 1]).loss for i in range(len(CLASSES))
+    ]
+    torch.testing.assert_close(model(images, labels=CLASSES, noise=noise).loss, torch.stack(alone).mean())
+
+
+def test_all_pictures_of_a_path_are_of_its_class():
+    model = tiny_model(num_classes=3)
+    start, end = some_images(model.config), some_images(model.config, seed=2)
+    images = model.interpolate(start, end, 4, labels=CLASSES)
+    torch.testing.assert_close(images[:, 0], model.reconstruct(start, CLASSES))
+    torch.testing.assert_close(images[:, -1], model.reconstruct(end, CLASSES))
+
+
+def test_paths_are_spherical_when_not_asked():
+    model = tiny_model()
+    ends = [torch.randn(2, 4, generator=seeded(each)) for each in (0, 1)]
+    spherical, linear = (model.interpolate(*ends, 3, mode=mode) for mode in ("spherical", "linear"))
+    assert torch.equal(model.interpolate(*ends, 3), spherical) and not torch.allclose(spherical, linear)

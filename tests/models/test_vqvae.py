@@ -543,3 +543,16 @@ def test_what_the_model_cannot_take_is_refused():
         conditional.sample(2, labels=torch.zeros(3, dtype=torch.long))
     with pytest.raises(ValueError, match="labels holds 3; it must be one of 0 to 2"):
         conditional.sample(2, labels=torch.tensor([0, 3]))
+
+
+def test_each_image_of_a_batch_has_its_own_class():
+    model = small_model(num_classes=3)
+    images, labels = some_images(model, 5), torch.tensor([0, 2, 1, 2, 0])
+    for call in (model.negative_bound, model.search):
+        alone = [call(images[i : i + 1], labels[i : i + 1]) for i in range(5)]
+        for parts, whole in zip(zip(*alone, strict=True), call(images, labels), strict=True):
+            torch.testing.assert_close(torch.cat(parts), whole)
+    drawn = model.sample_codes(5, labels=labels, generator=seeded())
+    for i, label in enumerate(labels.tolist()):
+        of_one_class = model.sample_codes(5, labels=torch.full((5,), label), generator=seeded())
+        assert torch.equal(drawn[i], of_one_class[i])
