@@ -59,6 +59,16 @@ def small_model(spread=0.4, **changes):
     return model
 
 
+def talkative():
+    """Else the most likely text of every latent of an untrained model is empty."""
+    model = small_model()
+    with torch.no_grad():
+        model.decoder.head.weight.mul_(5)
+        model.decoder.head.bias[END] -= 5
+        model.encoder.head.weight.mul_(4)
+    return model
+
+
 def all_texts(config):
     """Each text of at most `max_tokens` tokens once, padded."""
     others = [token for token in range(config.vocab_size) if token not in (PAD, END)]
@@ -154,9 +164,11 @@ def test_draws_have_the_frequencies_of_the_distribution():
 
 
 def test_without_temperature_each_token_is_the_most_likely():
-    model = small_model()
+    model = talkative()
     latents = torch.randn(20, 2, generator=seeded(), dtype=torch.double)
-    for ids, latent in zip(model.sample(20, latents=latents, temperature=0.0), latents, strict=True):
+    texts = model.sample(20, latents=latents, temperature=0.0)
+    assert len(texts.unique(dim=0)) > 1
+    for ids, latent in zip(texts, latents, strict=True):
         length = ids.tolist().index(END) + 1
         inputs = torch.cat([torch.tensor([PAD]), ids[: length - 1]])[None]
         logits = model.decoder(inputs, latent[None])[0][0]
@@ -324,16 +336,6 @@ def test_other_wrong_values_are_refused():
 def test_values_that_do_not_go_together_are_refused(changes, told):
     with pytest.raises(StrictDataclassClassValidationError, match=told):
         TextVAEConfig(**changes)
-
-
-def talkative():
-    """Else the most likely text of every latent of an untrained model is empty."""
-    model = small_model()
-    with torch.no_grad():
-        model.decoder.head.weight.mul_(5)
-        model.decoder.head.bias[END] -= 5
-        model.encoder.head.weight.mul_(4)
-    return model
 
 
 def test_reconstructions_and_paths_are_at_the_means():
