@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, Normal
+from torch.distributions import Categorical, Cauchy, MixtureSameFamily, MultivariateNormal, Normal
 
 from hwzoo import density
 from hwzoo.density.targets import TARGETS
@@ -45,6 +45,8 @@ def test_what_is_infinite_is_told_as_infinite():
     assert density.kl_divergence(narrow, wide) == pytest.approx(math.log(2), abs=1e-3)
     assert density.kl_divergence(wide, narrow) == math.inf
     normal, cauchy = density.normal(), density.cauchy()
+    points = torch.linspace(-5, 5, 11, dtype=torch.double)
+    torch.testing.assert_close(density.cauchy(2.0, 0.5)(points), Cauchy(2.0, 0.5).log_prob(points))
     assert density.kl_divergence(normal, cauchy) == pytest.approx(0.25924, abs=1e-4)
     assert density.kl_divergence(cauchy, normal) == math.inf
     # A grid that ends makes it finite, and any number one likes.
