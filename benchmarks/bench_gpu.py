@@ -19,6 +19,7 @@ out. MNIST when HWZOO_DATA_DIR holds it, else random images (the work is the sam
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import time
@@ -37,6 +38,7 @@ from side_by_side import images, recipe_loop, take_turns
 
 from hwzoo import VAEConfig, VAEModel, diffusion, training
 from hwzoo.data import ImageSplits, binarize
+from hwzoo.errors import first_line
 
 PRESET = Path(train_ddpm.__file__).parent / "configs" / "ddpm" / "ift6135.yaml"
 TYPES = [train_ddpm.Run, train_ddpm.Model, train_ddpm.Method]
@@ -68,7 +70,7 @@ class Bare:
         way: str,
     ):
         self.model, self.loss_of, self.images = model.to(images.device).train(), loss_of, images
-        self.network = torch.compile(model) if way == "compiled" else model
+        self.network = torch.compile(model, dynamic=False) if way == "compiled" else model
         self.low, graph = "float32" not in way, way.startswith("graph")
         self.optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True, capturable=graph)
         self.pixel_values = torch.empty(batch, *images.shape[1:], device=images.device)
@@ -150,9 +152,9 @@ def side_by_side(name: str, new: Callable, loss_of: Callable, rate: float, pixel
         try:
             loops[way] = Bare(new(), loss_of, pixels, batch, rate, way)
             loops[way].step()
-        except torch.OutOfMemoryError:
+        except Exception as error:  # no compiler, too little memory: the others are measured all the same
             loops.pop(way, None)
-            print(f"{name}, {batch} images a step, {way}: more memory than there is")
+            print(f"{name}, {batch} images a step, {way} is left out: {type(error).__name__}: {first_line(error)}")
     print(f"{name}, {batch} images a step:")
     speeds = take_turns(
         lambda: {way: loop.images_per_second(asked.seconds) for way, loop in loops.items()}, asked.rounds, "images/s"
@@ -219,7 +221,10 @@ def main():
     parser.add_argument("--most_steps", type=int, default=MOST_STEPS, help="on the way to 100 nats; 0 leaves it out")
     asked = parser.parse_args()
     device, data = torch.device(asked.device), images()
-    if device.type != "cuda":
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    else:
+        os.environ["ACCELERATE_USE_CPU"] = "1"  # for the recipes
         asked.ways = [way for way in asked.ways if not way.startswith("graph")]
     print(torch.cuda.get_device_name() if device.type == "cuda" else "no GPU: the CPU")
     pixels, results = data.train.images.to(device), recipes(data, asked)

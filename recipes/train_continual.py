@@ -128,7 +128,7 @@ def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, m
 
         whole = {"model": model, "noise": noise, "strategy": strategy, "stream": stream, "scores": scores}
         flags = tasks, architecture, optimisation, method
-        identity = training.identity_of("train_continual", data, *flags, steps=batches.steps)
+        identity = training.identity_of("train_continual", data, *flags, config=model.config, steps=batches.steps)
         return training.fit(
             run, accelerator, batches, train_step, state=whole | state.entries(), identity=identity, evaluate=watch,
             after_step=after_step, total_steps=sum(batches.steps), place=strategy.place,

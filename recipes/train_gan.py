@@ -29,12 +29,11 @@ PANELS = {
     "wasserstein": ("wasserstein_estimate", "gradient_penalty"),
     "norm of the gradient": ("discriminator_gradient_norm", "generator_gradient_norm"),
 }
-DEFAULTS = {"output_dir": "outputs/gan", "max_train_steps": 1000, "eval_steps": None}
 SAMPLING = "samples with the running statistics of BatchNorm, pixels clamped to [0, 1]"
 
 
 @dataclass
-class Run(training.with_defaults(training.RunArguments, **DEFAULTS)):
+class Run(training.with_defaults(training.RunArguments, output_dir="outputs/gan", max_train_steps=1000)):
     train_batch_size: int = flag(64, "images a discriminator's step, process and part; BatchNorm needs 2", "[2, inf)")
 
 

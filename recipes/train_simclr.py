@@ -137,8 +137,8 @@ def supervised(run, accelerator, images, untrained, views, num) -> tuple[SimCLRM
     model.simclr.projector = model.simclr.predictor = None
     optimizer = training.make_optimizer("adam", model, run.learning_rate)
     state = training.TrainState(run, accelerator, model, optimizer, num)
-    batches, noise = ImageBatches.for_run(images, run, accelerator), training.GlobalNoise.for_run(run, accelerator)
-    for batch in (next(batches) for _ in range(num)):
+    noise = training.GlobalNoise.for_run(run, accelerator)
+    for _, batch in zip(range(num), ImageBatches.for_run(images, run, accelerator, steps=num), strict=False):
         view = augment(batch["pixel_values"], noise.uniform(len(batch["labels"]), NUM_NOISE), views)
         state.step(lambda *given: {"loss": state.wrapped(*given).loss}, view, batch["labels"])
     return state.eval_model.simclr.eval(), round(time.perf_counter() - start, 2)

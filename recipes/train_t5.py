@@ -164,7 +164,7 @@ def protocol(run: Run, data: Data, pairs: text.TextSplits, generates, words: str
         *(["words of ROUGE in any script (unicode)"] if words == "unicode" else []),
         *(["against the first reference; _max against the best, _mean the mean over all"] if several else []),
         f"the best of the evaluations every {run.eval_steps} steps, by ROUGE-L on {len(pairs.validation)} "
-        "validation pairs" if chosen else "the last weights",
+        "validation pairs" if chosen else "the last weights" if run.max_steps else "the weights as they are",
     ])  # fmt: skip
 
 

@@ -716,6 +716,7 @@ def test_what_a_trained_model_keeps_of_its_own_is_told(tmp_path, caplog):
     hub.load_or_build(VAEModel, None, asked)
     # A flag that gives a default is asked for.
     assert hub.load_or_build(VAEModel, str(tmp_path), VAEConfig(**own | {"beta": 1.0}), {"beta"}).config.beta == 1
+    assert caplog.records.pop().getMessage() == f"{tmp_path} goes on with beta 1.0 (it had 2.0)"
     hub.load_or_build(VAEModel, str(tmp_path), VAEConfig(**own | {"latent_size": 10}), {"latent_size"})
     assert caplog.records.pop().getMessage() == f"{tmp_path} keeps its own latent_size 3 (not 10)"
     # A recipe's own defaults are not asked for either.
@@ -729,7 +730,9 @@ def test_a_run_from_a_trained_model_may_change_its_loss(tmp_path, caplog):
     model, images = VAEModel(VAEConfig(**own)), torch.rand(6, 1, 28, 28).round()
     hub.save(model, tmp_path)
     loaded = hub.load_or_build(VAEModel, str(tmp_path), VAEConfig(**own, train_importance_samples=4, beta=0.5))
-    assert not caplog.records and (loaded.config.train_importance_samples, loaded.config.beta) == (4, 0.5)
+    assert (loaded.config.train_importance_samples, loaded.config.beta) == (4, 0.5)
+    told = f"{tmp_path} goes on with beta 0.5 (it had 1.0), train_importance_samples 4 (it had 1)"
+    assert caplog.messages == [told]
     noise, expected = torch.randn(6, 4, 3), VAEModel(loaded.config)
     expected.load_state_dict(model.state_dict())
     assert loaded.noise_shape == (4, 3)

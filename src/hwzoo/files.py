@@ -158,6 +158,11 @@ def settled(folder: str | Path) -> str:
     return str(final if final.is_dir() else folder)
 
 
+def public_name(model: str) -> str:
+    """What protocols and cards call a model: a Hub id as it is, a folder by its last part, as its place is private."""
+    return Path(model).resolve().name if Path(model).is_dir() else model
+
+
 def begin_record(folder: Path):
     """
     Notes that a run begins anew. What an earlier one made on its way is removed, now where it never ended, else with

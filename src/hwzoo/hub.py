@@ -35,6 +35,7 @@ from .files import (
     adding_to,
     finish,
     made,
+    public_name,
     read_jsonl,
     record_changed,
     sha256,
@@ -99,8 +100,9 @@ def save_card(run: Any, folder: Path, family: str, data: Any, results: dict[str,
     row = next(each for each in FAMILIES if each.name == family)
     about = {"title": f"{family}-{data.name.split('/')[-1]}", "dataset": data.source, **row.card, **about}
     own = run.config is None or Path(run.config).name == PRESET  # of an earlier run: no name
-    base = getattr(run, "model_name_or_path", None)
-    about.setdefault("trained", f"Trained further from `{base}`" if base else "Trained")
+    if base := getattr(run, "model_name_or_path", None):
+        about = {"trained": f"Trained further from `{public_name(base)}`"} | about
+        about.setdefault("base_model", None if Path(base).exists() else base)
     about |= {"preset": None if own else Path(run.config).stem, "repo_id": run.hub_model_id or str(run.output_dir)}
     write_card(folder, row.card_template or template(family), results=results, seed=run.seed, **about)
 
@@ -244,11 +246,15 @@ def load_or_build(
     decided = {"id2label", "label2id", "image_mean", "image_std", *family.must_fit, *allowed}  # by the data
     wanted = {name: value for name, value in config.to_dict().items() if name in asked or value != unasked.get(name)}
     other = {name: value for name, value in wanted.items() if name not in decided and own.get(name, value) != value}
-    for name in other.keys() & set(family.loss_fields):
-        setattr(model.config, name, other.pop(name))
+    changed = {name: other.pop(name) for name in sorted(other.keys() & set(family.loss_fields))}
+    for name, value in changed.items():
+        setattr(model.config, name, value)
     if other and os.environ.get("LOCAL_RANK", "0") == "0":  # once for all processes
         kept = ", ".join(f"{name} {own[name]} (not {value})" for name, value in other.items())
         logger.warning("%s keeps its own %s", model_name_or_path, kept)
+    if changed and os.environ.get("LOCAL_RANK", "0") == "0":
+        told = ", ".join(f"{name} {value} (it had {own[name]})" for name, value in changed.items())
+        logger.warning("%s goes on with %s", model_name_or_path, told)
     return model
 
 

@@ -188,7 +188,7 @@ def test_the_card_says_what_a_logit_of_0_is(loss, train_gan, no_curves, tmp_path
     moved = LOSSES[loss].discriminator(real - 5, fake - 5)
     zero_counts = not torch.allclose(LOSSES[loss].discriminator(real, fake), moved, atol=1e-5)
     card = (tmp_path / "README.md").read_text()
-    assert ("above 0: taken for an image" in card) == zero_counts == ("0 says nothing" not in card)
+    assert ("above 0: taken for an image" in card) == zero_counts == ("the more like the data" not in card)
 
 
 @pytest.mark.long

@@ -33,7 +33,16 @@ from transformers import AutoModel
 
 from hwzoo import VAEModel
 from hwzoo.errors import UsageError
-from hwzoo.training import Checkpoint, Checkpoints, NonFiniteLoss, parse_arguments, read_history, save_curves
+from hwzoo.training import (
+    Checkpoint,
+    Checkpoints,
+    NonFiniteLoss,
+    SweepArguments,
+    parse_arguments,
+    read_history,
+    save_curves,
+    sweep,
+)
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "train_vae.py"
 launch = functools.partial(recipe_runs.launch, RECIPE)
@@ -101,7 +110,7 @@ def test_what_a_trained_model_keeps_stands_in_the_preset(train_vae, tmp_path):
     given = [f"--model_name_or_path={tmp_path / 'a'}", "--report_to=none", "--num_test_samples=8"]
     kept, weights = from_it("b", *given)
     card = " ".join((tmp_path / "b" / "README.md").read_text().split())
-    assert f"Trained further from `{tmp_path / 'a'}` on digits for 3 steps" in card
+    assert "Trained further from `a` on digits for 3 steps" in card
     assert "Trained on digits for 1 steps" in " ".join((tmp_path / "a" / "README.md").read_text().split())
     changed, others = from_it("c", *given, "--beta=1")
     assert (kept.beta, kept.latent_size, changed.beta, changed.latent_size) == (4.0, 3, 1.0, 3)
@@ -109,6 +118,20 @@ def test_what_a_trained_model_keeps_stands_in_the_preset(train_vae, tmp_path):
     for name, expected in (("b", weights), ("c", others)):
         _, again = from_it(f"{name}-again", f"--config={tmp_path / name / 'preset.yaml'}")
         assert all(torch.equal(again[each], expected[each]) for each in expected)
+
+
+def test_a_sweep_from_a_trained_model_is_not_done_twice(train_vae, tmp_path):
+    run(train_vae, tmp_path / "a", {"beta": 4.0}, max_train_steps=1)
+    one = f"model_name_or_path={tmp_path / 'a'} max_train_steps=2 num_importance_samples=2 num_test_samples=8"
+    asked = SweepArguments(runs=[one], seeds=[0], output_dir=str(tmp_path / "out"))
+    types, calls = [train_vae.Run, train_vae.Model, train_vae.Protocol], []
+
+    def main(*arguments):
+        calls.append(arguments)
+        return train_vae.main(*arguments)
+
+    first, again = (sweep.run_all(main, types, asked, lambda results: ["test_negative_elbo"]) for _ in range(2))
+    assert first == again and len(calls) == 1
 
 
 def test_a_model_of_grey_pixels_is_not_tested_on_binary_ones(train_vae, tmp_path):

@@ -152,7 +152,13 @@ class ImageBatches:
 
     @classmethod
     def for_run(
-        cls, data: ImageSet, run: Any, accelerator: Any, turns: int = 1, seed: int | None = None
+        cls,
+        data: ImageSet,
+        run: Any,
+        accelerator: Any,
+        turns: int = 1,
+        seed: int | None = None,
+        steps: int | None = None,
     ) -> "ImageBatches":
         """
         The batches of a run, on its device; smaller ones than asked for where it takes no step of too few images.
@@ -163,13 +169,14 @@ class ImageBatches:
             accelerator: its processes and device.
             turns: batches that a step takes of each process and accumulated part.
             seed: of the permutations; that of the run when not given.
+            steps: that are taken; those of the run when not given.
 
         Returns:
             The batches from the first epoch on; this process gets its share of each.
         """
         batch_size = run.train_batch_size * run.gradient_accumulation_steps * turns
         process = accelerator.process_index, accelerator.num_processes
-        if getattr(run, "max_train_steps", None) == 0:  # it only tests
+        if (getattr(run, "max_train_steps", None) if steps is None else steps) == 0:  # it only tests
             batch_size = max(1, min(batch_size, len(data) // accelerator.num_processes))
         return cls(data.to(accelerator.device), batch_size, run.seed if seed is None else seed, *process)
 

@@ -21,7 +21,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from ..errors import UsageError
-from ..files import write_bytes
+from ..files import public_name, write_bytes
 from ..packaged import Preset, presets
 
 logger = logging.getLogger("hwzoo")
@@ -558,10 +558,11 @@ def _from_beside(preset: Path, name: str, value: str) -> str:
 
 def weights_of(run: Any) -> str:
     """Which weights are tested and saved, for protocols, and from which model they began."""
+    base = None if run.model_name_or_path is None else public_name(run.model_name_or_path)
     if run.max_train_steps == 0:
-        return f"the weights of {run.model_name_or_path} as they are"
+        return f"the weights of {base} as they are"
     which = f"weights averaged with decay {run.ema_decay}" if run.use_ema else "last weights"
-    which += f", trained further from {run.model_name_or_path}" if run.model_name_or_path else ""
+    which += f", trained further from {base}" if base else ""
     return f"{which}; the last step, not one chosen by test numbers"
 
 

@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +175,9 @@ class _Loop:
 
     def run_all(self) -> FitResult:
         self.folder.mkdir(parents=True, exist_ok=True)
-        if self.evaluate is None and self.run.eval_steps is not None and self.accelerator.is_main_process:
+        (usual,) = (each.default for each in fields(self.run) if each.name == "eval_steps")
+        unread = self.evaluate is None and self.run.eval_steps not in (None, usual)
+        if unread and self.accelerator.is_main_process:
             logger.warning("--eval_steps is not read: this recipe has no evaluations during training")
         # From here on each process has its own dropout.
         set_seed((self.run.seed + self.accelerator.process_index) % 2**32)

@@ -196,11 +196,13 @@ def result_of(main: Callable[..., dict[str, Any]], arguments: list[Any]) -> dict
     run, wanted = arguments[0], _comparable(reproducing(*arguments))
     folder = Path(run.output_dir)
     done = Path(settled(folder))
-    if _read(done / "preset.yaml") == wanted and (done / "all_results.json").exists():
+    # What it was begun with, and what it ended with, stands beside its folder: preset.yaml is of the last run that
+    # ended, and says what a trained model has, whatever was asked for.
+    begun, ended = (folder.with_name(f"{folder.name}{what}.yaml") for what in ("", ".ended"))
+    if wanted in (_read(done / "preset.yaml"), _read(ended)) and (done / "all_results.json").exists():
         return json.loads((done / "all_results.json").read_bytes())
-    # An interrupted run has no preset.yaml, or that of one before it; what it was begun with stands beside its folder.
-    begun = folder.with_name(f"{folder.name}.yaml")
     make_output_dir(folder.parent)
+    ended.unlink(missing_ok=True)
     if wanted != (_read(begun) or _read(done / "preset.yaml") or wanted):
         with locked(folder):  # not of a run that is going on
             shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # a resume would take them for this one's
@@ -214,6 +216,7 @@ def result_of(main: Callable[..., dict[str, Any]], arguments: list[Any]) -> dict
             results = main(*arguments)
     except Stopped as error:
         raise Stopped(error.what, error.number, AGAIN) from None
+    save_settings(ended, *arguments)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     return results
 
