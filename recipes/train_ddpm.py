@@ -137,7 +137,7 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
         def save(folder, results, history, limit):
             hub.save(diffusion.make_pipeline(eval_model, scheduler, size, patch), folder, results)
             save_pictures(folder, evaluation, pictures, history, limit, data.test.pixel_values(slice(10)), made_by)
-            training.save_settings(folder / "preset.yaml", run, own, method)
+            training.save_settings(folder / "preset.yaml", run, architecture, method)
             about = {"config": eval_model.config, "schedule": scheduler.config, "method": method}
             about |= {"image_size": size, "patch_size": patch}
             hub.save_card(run, folder, "ddpm", data, results, **about)
