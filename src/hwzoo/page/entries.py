@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .. import hub
 from ..data import ImageOptions, load_images
+from ..data.sources import HUB_IDS
 from ..errors import HwzooError, first_line
 from ..files import settled
 from ..models import Family, family_of
@@ -28,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 COMPARISON = "comparison.json"
 MOST_TRAINING_IMAGES = 2000
-OWN_DATA = ("digits", "mnist", "fashion_mnist")  # all that a preset from the Hub may name
+OWN_DATA = ("digits", *HUB_IDS)  # all that a preset from the Hub may name
 MOST_BYTES = 2**20  # of a file of a folder that is shown
 
 
