@@ -40,7 +40,7 @@ Model = training.config_flags(ClassifierConfig, OF_THE_DATA, backbone="mlp", hid
 @dataclass
 class Optimizer(training.Flags):
     optimizer: Literal["adam", "sgd"] = flag("adam", "Adam, or SGD with --momentum")
-    momentum: float = flag(0.9, "of SGD", "[0, 1)")
+    momentum: float = flag(0.9, "of SGD", "[0, 1)", only={"optimizer": ("sgd",)})
     reset_optimizer: bool = flag(False, "forget momentum and Adam's moments at the start of each task")
 
 

@@ -46,7 +46,9 @@ class Method(scoring.ScoreFlags):
 
     conditional: bool = flag(False, "condition both networks on the class of an image")
     loss: Literal[tuple(LOSSES)] = flag("non_saturating", "what both networks minimise")
-    gradient_penalty_weight: float = flag(10.0, "of the penalty of wasserstein_gp or relativistic", "[0, inf)")
+    gradient_penalty_weight: float = flag(
+        10.0, "of the losses with a penalty", "[0, inf)", only={"loss": ("wasserstein_gp", "relativistic")}
+    )
     num_discriminator_steps: int = flag(1, "steps of the discriminator for one of the generator", "[1, inf)")
     discriminator_learning_rate: float | None = flag(None, "its peak; --learning_rate when not given", "(0, inf)")
     adam_beta1: float = flag(0.5, "decay of Adam's average gradient", "[0, 1)")

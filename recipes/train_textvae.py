@@ -21,6 +21,7 @@ from hwzoo.training import flag
 
 TEST_SEED = 0  # of the bounds' noise: the same for every run, whatever its seed
 BOUNDS = ("negative_elbo", "rate", "distortion")
+WITH_LATENT = {"latent_size": range(1, 2**63)}
 LATENT = (
     "one posterior sample a text; test_iwae_{0}: {0} posterior samples a text; mutual information, marginal "
     "divergence: of the aggregate posterior of the test texts"
@@ -50,8 +51,8 @@ Model = training.config_flags(TextVAEConfig, without=OF_TOKENIZER)
 class Protocol(training.Flags):
     FREE = {"num_importance_samples"}
 
-    kl_warmup_steps: int = flag(750, "steps over which the weight of the rate rises from 0 to beta", "[0, inf)")
-    num_importance_samples: int = flag(100, "samples K of the importance-weighted test bound iwae_K", "[1, 1000000]")
+    kl_warmup_steps: int = flag(750, "steps in which the rate's weight rises to beta", "[0, inf)", only=WITH_LATENT)
+    num_importance_samples: int = flag(100, "samples K of the test bound iwae_K", "[1, 1000000]", only=WITH_LATENT)
 
 
 def main(run: Run, data_flags: Data, architecture: Model, protocol: Protocol) -> dict:

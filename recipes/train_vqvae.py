@@ -37,7 +37,7 @@ class Protocol(scoring.ScoreFlags):
 
     conditional: bool = flag(False, "condition the prior on the class of an image")
     binarization: Literal[BINARY] = flag("dynamic", "training pixels: drawn at every step, once, above 127, or binary")
-    prior_share: float = flag(0.5, "share of the steps, the last ones, that train a transformer as prior", "[0, 1]")
+    prior_share: float = flag(0.5, "last share of steps, for the prior", "[0, 1]", only={"prior": ("transformer",)})
     num_continuous_steps: int = flag(150, "first steps, at most half, that decode the encoder's outputs", "[0, inf)")
     restart_steps: int = flag(50, "steps between restarts of codes that are hardly used; 0 for none", "[0, inf)")
     num_search_images: int = flag(50, "test images, evenly spaced, whose codes are searched for", "[1, inf)")

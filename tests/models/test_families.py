@@ -4,7 +4,9 @@ import importlib
 import inspect
 import json
 import os
+from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from torch import nn
 from transformers import AutoImageProcessor
 from transformers.dynamic_module_utils import get_relative_imports
 
-from hwzoo import hub
+from hwzoo import SimCLRModel, hub
 from hwzoo.errors import HwzooError
 from hwzoo.models import FAMILIES
 
@@ -562,3 +564,62 @@ def test_a_result_that_is_not_finite_is_told_after_the_model_is_saved(family, tm
     with pytest.raises(HwzooError, match="test_x is not finite"):
         hub.save(tiny_model(family), tmp_path, {"test_x": float("inf"), "test_y": 1.0})
     assert (tmp_path / "model.safetensors").exists() and not (tmp_path / "all_results.json").exists()
+
+
+# Fields of flags that have an effect with some values of others alone, and another value of each.
+OTHERS = {
+    "autoregressive": dict(
+        first_kernel_size=7, kernel_size=3, dilations=[2], residual=True, patch_size=2, patch_context="neighbours",
+        num_attention_heads=3,
+    ),
+    "classifier": dict(hidden_sizes=[6], dropout=0.5),
+    "flow": dict(num_scales=1),
+    "simclr": dict(temperature=2.0, predictor="trained", predictor_hidden_size=4, stop_gradient=True),
+    "textvae": dict(beta=3.0, free_bits=2.0),
+    "vae": dict(num_mixture_components=2),
+    "vqvae": dict(prior_hidden_size=8, prior_num_layers=3, prior_num_heads=1, prior_dropout=0.5),
+}  # fmt: skip
+# What their configs need for all values of the others to go together.
+FITTING = {"autoregressive": dict(hidden_size=12, head_hidden_size=32, patch_size=4, num_attention_heads=2)}
+
+
+def choices(config_class, name):
+    """Values of a field to try: all of its words, none and two of a size."""
+    return get_args(config_class.__annotations__[name]) or (0, 2)
+
+
+@families
+def test_a_field_that_is_said_to_have_no_effect_has_none_and_has_one_elsewhere(family):
+    ruled = {each.name: each.metadata["only"] for each in fields(family.config_class) if "only" in each.metadata}
+    others = OTHERS.get(family.name, {})
+    assert ruled.keys() == others.keys()
+    for name, only in ruled.items():
+        for condition, allowed in only.items():
+            values = choices(family.config_class, condition)
+            assert {value in allowed for value in values} == {True, False}
+            for value in values:
+                rest = {each: allowed[0] for each, allowed in only.items() if each != condition}
+                fitting = FITTING.get(family.name, {}) | rest | {condition: value}
+                left, right = (
+                    tiny_config(family, **fitting | changes) for changes in ({}, {name: others[name]})
+                )  # fmt: skip
+                assert getattr(left, name) != getattr(right, name)
+                assert has_effect(family, left, right) == (value in allowed), (name, condition, value)
+
+
+def has_effect(family, left, right):
+    """Whether models of two configs have other weights, another loss in training or other gradients of it."""
+    everything = []
+    for config in (left, right):
+        torch.manual_seed(0)
+        model = (SimCLRModel if family.name == "simclr" else family.model_class)(config).train()
+        state = {name: value.clone() for name, value in model.state_dict().items()}
+        inputs = some_inputs(family, config)
+        if family.name == "simclr":  # it learns from two views, without labels
+            inputs = {"pixel_values": inputs["pixel_values"], "other_pixel_values": inputs["pixel_values"].flip(-1)}
+        torch.manual_seed(7)
+        loss = model(**inputs).loss
+        loss.backward()
+        gradients = {f"{name}'": each.grad for name, each in model.named_parameters() if each.grad is not None}
+        everything.append(state | gradients | {"": loss.detach()})
+    return not same_tensors(*everything)

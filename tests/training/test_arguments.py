@@ -2,10 +2,12 @@ import re
 import tracemalloc
 from dataclasses import asdict, dataclass, fields, make_dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
+import every_recipe
 import pytest
 import torch
+from recipe_runs import load_recipe
 
 from hwzoo.errors import UsageError
 from hwzoo.training import (
@@ -346,3 +348,46 @@ def test_what_a_recipe_is_about_may_come_first():
         parse_arguments([OfAModel], ["me/vae", "--model_name_or_path=me/gan"])
     with pytest.raises(UsageError, match="'me/gan' is not expected"):
         parse_arguments([OfAModel], ["me/vae", "me/gan"])
+
+
+def test_a_flag_that_has_no_effect_beside_the_others_is_told_once(caplog, monkeypatch):
+    arguments._tell_once.cache_clear()
+
+    def told(*argv, types=(RunArguments,)):
+        caplog.clear()
+        parse_arguments(list(types), list(argv))
+        return [record.getMessage() for record in caplog.records]
+
+    assert told("--ema_decay=0.9") == ["--ema_decay has no effect: --use_ema is false"]
+    assert told("--ema_decay=0.9") == []  # another run of a sweep
+    assert told("--lr_warmup_steps=5", "--lr_scheduler=constant") == [
+        "--lr_warmup_steps has no effect: --lr_scheduler is constant"
+    ]
+    arguments._tell_once.cache_clear()
+    assert told("--use_ema", "--ema_decay=0.9", "--lr_warmup_steps=5", "--lr_scheduler=linear") == []
+    assert told() == []  # defaults are nobody's wish
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert told("--ema_decay=0.9") == []
+
+
+def test_what_a_trained_model_decides_is_not_said_to_have_no_effect(caplog):
+    arguments._tell_once.cache_clear()
+    flags = load_recipe("train_autoregressive").Model
+    types = [RunArguments, flags]
+    parse_arguments(types, ["--dilations", "2", "--model_name_or_path=somewhere"])
+    assert not caplog.records
+    parse_arguments(types, ["--dilations", "2"])
+    assert caplog.messages == ["--dilations has no effect: --network is patch_transformer"]
+    # What is not of the model is told there too.
+    parse_arguments(types, ["--ema_decay=0.9", "--model_name_or_path=somewhere"])
+    assert caplog.messages[1:] == ["--ema_decay has no effect: --use_ema is false"]
+
+
+@pytest.mark.parametrize("recipe", sorted(every_recipe.FLAGS))
+def test_a_flag_depends_on_flags_of_its_recipe_and_values_they_can_have(recipe):
+    types = [kind for kind in load_recipe(recipe).main.__annotations__.values() if kind is not dict]
+    flags = {each.name: each for kind in types for each in fields(kind)}
+    for each in flags.values():
+        for other, allowed in each.metadata.get("only", {}).items():
+            choices = get_args(flags[other].type)
+            assert set(allowed) < set(choices) if choices else isinstance(allowed, range) or allowed == (True,)

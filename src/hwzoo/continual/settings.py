@@ -23,6 +23,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "si": SI,
     "lwf": LwF,
 }
+OF_EWC = {"strategy": ("ewc",)}
 
 
 @dataclass
@@ -39,7 +40,7 @@ class StreamSettings:
     stream: Literal["split", "permuted"] = "split"
     num_tasks: int = field(default=5, metadata={"range": "[1, inf)"})
     scenario: Literal[SCENARIOS] = "domain"
-    stream_seed: int = field(default=0, metadata={"range": "[0, inf)"})
+    stream_seed: int = field(default=0, metadata={"range": "[0, inf)", "only": {"stream": ("permuted",)}})
 
 
 @dataclass
@@ -68,21 +69,23 @@ class StrategySettings:
     """
 
     strategy: Literal[tuple(STRATEGIES)] = "replay"
-    ewc_lambda: float = field(default=1e5, metadata={"range": "[0, inf)"})
-    ewc_penalty: Literal["half", "full"] = "half"
-    ewc_online: bool = False
-    ewc_decay: float = field(default=1.0, metadata={"range": "[0, 1]"})
-    fisher_estimator: Literal[ESTIMATORS] = "exact"
-    fisher_samples: int | None = field(default=None, metadata={"range": "[1, inf)"})
-    fisher_mode: Literal["eval", "train"] = "eval"
-    fisher_batch_size: int = field(default=256, metadata={"range": "[1, inf)"})
-    si_lambda: float = field(default=1000.0, metadata={"range": "[0, inf)"})
-    si_damping: float = field(default=0.1, metadata={"range": "(0, inf)"})
-    lwf_lambda: float = field(default=1.0, metadata={"range": "[0, inf)"})
-    lwf_temperature: float = field(default=2.0, metadata={"range": "(0, inf)"})
-    memory_size: int = field(default=200, metadata={"range": "[1, inf)"})
-    replay_ratio: int = field(default=1, metadata={"range": "[1, 1000]"})
-    memory_policy: Literal["reservoir", "balanced"] = "balanced"
+    ewc_lambda: float = field(default=1e5, metadata={"range": "[0, inf)", "only": OF_EWC})
+    ewc_penalty: Literal["half", "full"] = field(default="half", metadata={"only": OF_EWC})
+    ewc_online: bool = field(default=False, metadata={"only": OF_EWC})
+    ewc_decay: float = field(default=1.0, metadata={"range": "[0, 1]", "only": OF_EWC | {"ewc_online": (True,)}})
+    fisher_estimator: Literal[ESTIMATORS] = field(default="exact", metadata={"only": OF_EWC})
+    fisher_samples: int | None = field(default=None, metadata={"range": "[1, inf)", "only": OF_EWC})
+    fisher_mode: Literal["eval", "train"] = field(default="eval", metadata={"only": OF_EWC})
+    fisher_batch_size: int = field(default=256, metadata={"range": "[1, inf)", "only": OF_EWC})
+    si_lambda: float = field(default=1000.0, metadata={"range": "[0, inf)", "only": {"strategy": ("si",)}})
+    si_damping: float = field(default=0.1, metadata={"range": "(0, inf)", "only": {"strategy": ("si",)}})
+    lwf_lambda: float = field(default=1.0, metadata={"range": "[0, inf)", "only": {"strategy": ("lwf",)}})
+    lwf_temperature: float = field(default=2.0, metadata={"range": "(0, inf)", "only": {"strategy": ("lwf",)}})
+    memory_size: int = field(default=200, metadata={"range": "[1, inf)", "only": {"strategy": ("replay",)}})
+    replay_ratio: int = field(default=1, metadata={"range": "[1, 1000]", "only": {"strategy": ("replay",)}})
+    memory_policy: Literal["reservoir", "balanced"] = field(
+        default="balanced", metadata={"only": {"strategy": ("replay",)}}
+    )
 
 
 def make_stream(settings: StreamSettings, train: Any, test: Any) -> Stream:

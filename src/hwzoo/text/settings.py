@@ -92,10 +92,17 @@ class ModelSettings:
     config_num_heads: int = field(default=4, metadata={"range": "[1, inf)"})
     config_dropout_rate: float = field(default=0.0, metadata={"range": "[0, 1)"})
     peft_method: Literal[("none", *PEFT_METHODS)] = "none"
-    num_virtual_tokens: int = field(default=20, metadata={"range": "[1, inf)"})
-    prompt_tuning_init: Literal[PROMPT_INITS] = "random"
-    prompt_tuning_init_text: str | None = None
-    lora_rank: int = field(default=8, metadata={"range": "[1, inf)"})
+    num_virtual_tokens: int = field(
+        default=20,
+        metadata={"range": "[1, inf)", "only": {"peft_method": ("prompt_tuning", "prefix_tuning", "p_tuning")}},
+    )
+    prompt_tuning_init: Literal[PROMPT_INITS] = field(
+        default="random", metadata={"only": {"peft_method": ("prompt_tuning",)}}
+    )
+    prompt_tuning_init_text: str | None = field(
+        default=None, metadata={"only": {"peft_method": ("prompt_tuning",), "prompt_tuning_init": ("text",)}}
+    )
+    lora_rank: int = field(default=8, metadata={"range": "[1, inf)", "only": {"peft_method": ("lora",)}})
 
 
 @dataclass
@@ -109,7 +116,9 @@ class GenerationSettings:
 
     generation_max_new_tokens: int = field(default=64, metadata={"range": "[1, inf)"})
     num_beams: int = field(default=1, metadata={"range": "[1, inf)"})
-    length_penalty: float = field(default=1.0, metadata={"range": "(-inf, inf)"})
+    length_penalty: float = field(
+        default=1.0, metadata={"range": "(-inf, inf)", "only": {"num_beams": range(2, 2**63)}}
+    )
 
 
 def load_pairs(settings: DataSettings) -> TextSplits:

@@ -9,7 +9,7 @@ import re
 import reprlib
 import sys
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, RawDescriptionHelpFormatter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Container, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
@@ -47,6 +47,7 @@ TRACKERS = ("tensorboard", "trackio", "wandb")
 # Texts, which may be empty; every other flag with words for its value names something.
 MAY_BE_EMPTY = {"source_prefix", "instruction", "content_free", "prompt_tuning_init_text", "template"}
 LARGEST_INTEGER = 2**63 - 1  # of torch
+RISING = ("constant_with_warmup", "linear", "cosine", "polynomial")  # schedules with a warm-up
 # A preset's wish for it; not every processor is faster by it.
 BFLOAT16 = {"--mixed_precision=bf16", "--bf16=true"}
 DEEPEST_PRESET = 20  # lists and mappings in one another; the presets have three
@@ -58,7 +59,13 @@ GROUP_OF_CLASS = {"Data": "data", "Tasks": "data", "Model": "model", "Base": "mo
 GROUP_OF_CLASS |= {"Optimizer": "method", "Method": "method", "Protocol": "method", "Prompts": "method"}
 
 
-def flag(default: Any, help: str, allowed: str | None = None, some_of: Sequence[str] | None = None) -> Any:
+def flag(
+    default: Any,
+    help: str,
+    allowed: str | None = None,
+    some_of: Sequence[str] | None = None,
+    only: Mapping[str, Container] | None = None,
+) -> Any:
     """
     A dataclass field that is a command-line flag.
 
@@ -68,13 +75,14 @@ def flag(default: Any, help: str, allowed: str | None = None, some_of: Sequence[
         allowed: the interval of a number, or of each of a list, as in mathematics: "[0, 1)"; NaN is in none. `--help`
             shows it.
         some_of: the words that a list may hold; `--help` shows them.
+        only: the values of other flags, by name, with which this one has an effect; a line tells who gives it in vain.
 
     Returns:
-        The field, with `help` and, where they are given, `range` (the interval) and `some_of` in its metadata.
+        The field, with `help` and, where they are given, `range` (the interval), `some_of` and `only` in its metadata.
     """
-    metadata = {"help": help} | ({"range": allowed} if allowed else {})
+    metadata = {"help": help} | ({"range": allowed} if allowed else {}) | ({"only": only} if only else {})
     if some_of is not None:
-        metadata = {"help": f"{help}, some of {', '.join(some_of)}".removeprefix(", "), "some_of": some_of}
+        metadata |= {"help": f"{help}, some of {', '.join(some_of)}".removeprefix(", "), "some_of": some_of}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -89,6 +97,7 @@ class Flags:
     Attributes:
         FIRST: the flag whose value may come first, without its name: `evaluate_generator.py outputs/vae --seed 1`.
         FREE: flags that a resumed run may give another value: no step depends on them.
+        OF_TRAINED: whether a trained model that is loaded decides them.
         asked: the flags that the command line or its preset gave, also those that gave a default; no flag.
         expected: lowest and highest normal value of test numbers by name, where a preset tells; no flag.
 
@@ -98,6 +107,7 @@ class Flags:
 
     FIRST: ClassVar[str | None] = None
     FREE: ClassVar[Set[str]] = frozenset()
+    OF_TRAINED: ClassVar[bool] = False
     asked: ClassVar[Set[str]] = frozenset()
     expected: ClassVar[Mapping[str, tuple[float, float]]] = MappingProxyType({})
 
@@ -193,9 +203,7 @@ class LoopArguments(Flags):
     lr_scheduler: Literal["constant", "constant_with_warmup", "linear", "cosine", "polynomial"] = flag(
         "constant", "schedule of the learning rate"
     )
-    lr_warmup_steps: int = flag(
-        0, "steps over which the rate rises from 0, for schedules other than constant", "[0, inf)"
-    )
+    lr_warmup_steps: int = flag(0, "steps over which the rate rises from 0", "[0, inf)", only={"lr_scheduler": RISING})
     max_grad_norm: float | None = flag(
         None, "gradients are scaled down to this norm; no limit when not given", "(0, inf)"
     )
@@ -207,7 +215,9 @@ class LoopArguments(Flags):
         None, "threads of a process; OMP_NUM_THREADS, or else its share of the cores, when not given", "[1, 1024]"
     )
     use_ema: bool = flag(False, "test and save the exponential moving average of the weights")
-    ema_decay: float = flag(0.999, "decay a step of the average, after its warm-up", "[0, 1)")
+    ema_decay: float = flag(
+        0.999, "decay a step of the average, after its warm-up", "[0, 1)", only={"use_ema": (True,)}
+    )
     checkpointing_steps: int | None = flag(
         1000, "steps between checkpoints; one is always taken at the end", "[1, inf)"
     )
@@ -222,7 +232,7 @@ class LoopArguments(Flags):
     )
     push_to_hub: bool = flag(False, "send the results to the Hub, with the token of HF_TOKEN or the login")
     hub_model_id: str | None = flag(None, "repository to push to, owner/name")
-    hub_private_repo: bool = flag(False, "push to a private repository")
+    hub_private_repo: bool = flag(False, "push to a private repository", only={"push_to_hub": (True,)})
     report_to: list[str] = flag(["none"], f"experiment trackers: {', '.join(TRACKERS)}, or none")
 
     def __post_init__(self):
@@ -303,6 +313,7 @@ class _Parser(HfArgumentParser):
     def add_argument(self, *names: str, **kwargs: Any):
         # HfArgumentParser hands on a field's metadata. Its range is shown where argparse shows a metavar.
         kwargs.pop("some_of", None)
+        kwargs.pop("only", None)
         if interval := kwargs.pop("range", None):
             kwargs["metavar"] = interval
         title = self._of_flag.get(kwargs.get("dest") or names[0].removeprefix("--"))
@@ -385,6 +396,9 @@ def parse_arguments(
     parsed = _as_launched(types, preset + argv, launcher or {}) or parsed
     for each in parsed:
         each.asked = _names(preset + argv) & {field.name for field in fields(each)}
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        for line in _in_vain(parsed, _names(argv)):
+            _tell_once(line)
     # Of other settings than the preset's nobody knows what is normal; the seed is within the band.
     as_it_stands = types and _names(argv) <= OF_ONE_TRY | OF_NO_BAND
     if as_it_stands and (bands := _expected(path or _default_preset(types))):
@@ -400,6 +414,24 @@ def _for_processor(preset: list[str], argv: list[str]) -> list[str]:
     if os.environ.get("LOCAL_RANK", "0") == "0" and not _names(asked) & _names(argv):
         _tell_of_float32(asked[0])
     return [token for token in preset if token not in asked]
+
+
+def _in_vain(parsed: Sequence[Flags], given: Set[str]) -> Iterator[str]:
+    """A line for each flag of the command line that has no effect beside the others' values."""
+    values = {each.name: getattr(flags, each.name) for flags in parsed for each in fields(flags)}
+    for flags in parsed:
+        if getattr(flags, "OF_TRAINED", False) and values.get("model_name_or_path") is not None:
+            continue  # the model's own values are compared with what is asked
+        for each in fields(flags):
+            for other, allowed in each.metadata.get("only", {}).items() if each.name in given else ():
+                if other in values and values[other] not in allowed:
+                    yield f"--{each.name} has no effect: --{other} is {str(values[other]).lower()}"
+
+
+@cache
+def _tell_once(line: str):
+    """Once for all runs of a sweep, whose flags are parsed one after the other."""
+    logger.warning("%s", line)
 
 
 @cache

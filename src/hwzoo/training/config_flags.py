@@ -6,6 +6,8 @@ from collections.abc import Collection
 from dataclasses import MISSING, field, fields, make_dataclass
 from typing import Any, get_args, get_origin
 
+from transformers import PreTrainedConfig
+
 from .arguments import Flags, flag
 
 
@@ -14,7 +16,7 @@ def config_flags(
 ) -> type[Flags]:
     """
     A dataclass of flags: one for each field that a configuration adds to its base, with its name, type and
-    default, the text of its docstring, and its range, `metadata={"range": "[1, inf)"}` of the field.
+    default, the text of its docstring, and of the field's `metadata` its `range` and `only` as `flag` has them.
 
     Args:
         config_class: a dataclass whose docstring has a section `Args:`.
@@ -42,8 +44,10 @@ def config_flags(
         default = each.default if each.default is not MISSING else each.default_factory()
         default = defaults.get(name, default)
         default = list(default) if isinstance(default, tuple) else default
-        flags.append((name, _type(each.type), flag(default, texts[name], each.metadata.get("range"))))
-    return make_dataclass(class_name, flags, bases=(Flags,))
+        told = {"allowed": each.metadata.get("range"), "only": each.metadata.get("only")}
+        flags.append((name, _type(each.type), flag(default, texts[name], **told)))
+    of_model = issubclass(config_class, PreTrainedConfig)
+    return make_dataclass(class_name, flags, bases=(Flags,), namespace={"OF_TRAINED": of_model})
 
 
 def with_defaults(flags: type[Flags], **defaults: Any) -> type[Flags]:

@@ -72,7 +72,12 @@ class Seq2SeqRunArguments(Flags):
         "inverse_sqrt: the rate times sqrt(w / max(step, w)), w = --warmup_steps (0.01 and 10000: the paper's "
         "pre-training)",
     )  # fmt: skip
-    warmup_steps: int = flag(0, "steps over which linear and cosine rise from 0", "[0, inf)")
+    warmup_steps: int = flag(
+        0,
+        "steps over which linear and cosine rise from 0",
+        "[0, inf)",
+        only={"lr_scheduler_type": ("linear", "cosine", "inverse_sqrt")},
+    )
     group_by_length: bool = flag(False, "pairs of similar length in a batch: less padding, faster")
     max_grad_norm: float | None = flag(1.0, "gradients are scaled down to this norm; no limit when 0", "[0, inf)")
     gradient_accumulation_steps: int = flag(1, "batches whose gradients are averaged into one step", "[1, inf)")
@@ -92,7 +97,7 @@ class Seq2SeqRunArguments(Flags):
     )
     push_to_hub: bool = flag(False, "send the results to the Hub, with the token of HF_TOKEN or the login")
     hub_model_id: str | None = flag(None, "repository to push to, owner/name")
-    hub_private_repo: bool = flag(False, "push to a private repository")
+    hub_private_repo: bool = flag(False, "push to a private repository", only={"push_to_hub": (True,)})
     report_to: list[str] = flag(["none"], "experiment trackers: tensorboard, trackio, wandb, or none")
 
     def __post_init__(self):

@@ -8,6 +8,9 @@ from transformers import PreTrainedConfig
 
 # What transformers takes besides the fields; any other unknown keyword is a misspelling.
 KEYWORDS_BESIDE_FIELDS = {"attn_implementation", "name_or_path", "num_labels", "output_attentions", "torch_dtype"}
+# Of flags: the values of others with which a field has an effect.
+OF_CONVOLUTIONS = {"network": ("pixelcnn", "gated_pixelcnn")}
+OF_TRANSFORMER = {"network": ("patch_transformer",)}
 
 
 @strict
@@ -58,13 +61,15 @@ class AutoregressiveConfig(PreTrainedConfig):
     hidden_size: int = field(default=128, metadata={"range": "[1, inf)"})
     num_layers: int = field(default=6, metadata={"range": "[1, inf)"})
     head_hidden_size: int = field(default=256, metadata={"range": "[1, inf)"})
-    first_kernel_size: int = field(default=7, metadata={"range": "[3, inf)"})
-    kernel_size: int = field(default=3, metadata={"range": "[1, inf)"})
-    dilations: list[int] | tuple[int, ...] = field(default=(1,), metadata={"range": "[1, inf)"})
-    residual: bool = True
-    patch_size: int = field(default=4, metadata={"range": "[1, inf)"})
-    patch_context: Literal["neighbours", "previous"] = "neighbours"
-    num_attention_heads: int = field(default=4, metadata={"range": "[1, inf)"})
+    first_kernel_size: int = field(default=7, metadata={"range": "[3, inf)", "only": OF_CONVOLUTIONS})
+    kernel_size: int = field(default=3, metadata={"range": "[1, inf)", "only": OF_CONVOLUTIONS})
+    dilations: list[int] | tuple[int, ...] = field(
+        default=(1,), metadata={"range": "[1, inf)", "only": OF_CONVOLUTIONS}
+    )
+    residual: bool = field(default=True, metadata={"only": {"network": ("pixelcnn",)}})
+    patch_size: int = field(default=4, metadata={"range": "[1, inf)", "only": OF_TRANSFORMER})
+    patch_context: Literal["neighbours", "previous"] = field(default="neighbours", metadata={"only": OF_TRANSFORMER})
+    num_attention_heads: int = field(default=4, metadata={"range": "[1, inf)", "only": OF_TRANSFORMER})
 
     def __post_init__(self, **kwargs):
         if kwargs.get("model_type", self.model_type) != self.model_type:

@@ -49,9 +49,11 @@ class ClassifierConfig(PreTrainedConfig):
     image_size: int = 28
     num_channels: int = 1
     backbone: Literal["cnn", "mlp", "wide_cnn"] = "cnn"
-    hidden_sizes: list[int] | tuple[int, ...] = field(default=(256, 256), metadata={"range": "[1, inf)"})
+    hidden_sizes: list[int] | tuple[int, ...] = field(
+        default=(256, 256), metadata={"range": "[1, inf)", "only": {"backbone": ("mlp",)}}
+    )
     num_heads: int = 1
-    dropout: float = field(default=0.5, metadata={"range": "[0, 1)"})
+    dropout: float = field(default=0.5, metadata={"range": "[0, 1)", "only": {"backbone": ("cnn", "wide_cnn")}})
     image_mean: list[float] | tuple[float, ...] = (0.0,)
     image_std: list[float] | tuple[float, ...] = (1.0,)
 

@@ -52,7 +52,7 @@ class FlowConfig(PreTrainedConfig):
     network: Literal["nice", "realnvp", "glow"] = "glow"
     coupling: Literal["additive", "affine"] = "affine"
     prior: Literal["normal", "logistic"] = "normal"
-    num_scales: int = field(default=2, metadata={"range": "[1, inf)"})
+    num_scales: int = field(default=2, metadata={"range": "[1, inf)", "only": {"network": ("realnvp", "glow")}})
     num_steps: int = field(default=8, metadata={"range": "[1, inf)"})
     hidden_size: int = field(default=64, metadata={"range": "[1, inf)"})
     num_hidden_layers: int = field(default=2, metadata={"range": "[1, inf)"})

@@ -56,12 +56,16 @@ class SimCLRConfig(PreTrainedConfig):
     hidden_sizes: list[int] | tuple[int, ...] = field(default=(32, 64, 64, 128, 256), metadata={"range": "[1, inf)"})
     pool_size: int = field(default=2, metadata={"range": "[1, inf)"})
     loss: Literal["nt_xent", "simsiam"] = "nt_xent"
-    temperature: float = field(default=0.2, metadata={"range": "(0, inf)"})
+    temperature: float = field(default=0.2, metadata={"range": "(0, inf)", "only": {"loss": ("nt_xent",)}})
     projection_hidden_size: int = field(default=256, metadata={"range": "[1, inf)"})
     projection_size: int = field(default=64, metadata={"range": "[2, inf)"})
-    predictor: Literal["trained", "fixed", "none"] = "trained"
-    predictor_hidden_size: int = field(default=32, metadata={"range": "[1, inf)"})
-    stop_gradient: bool = True
+    predictor: Literal["trained", "fixed", "none"] = field(
+        default="trained", metadata={"only": {"loss": ("simsiam",)}}
+    )
+    predictor_hidden_size: int = field(
+        default=32, metadata={"range": "[1, inf)", "only": {"loss": ("simsiam",), "predictor": ("trained", "fixed")}}
+    )
+    stop_gradient: bool = field(default=True, metadata={"only": {"loss": ("simsiam",)}})
     image_mean: list[float] | tuple[float, ...] = (0.0,)
     image_std: list[float] | tuple[float, ...] = (1.0,)
 

@@ -8,6 +8,7 @@ from transformers import PreTrainedConfig
 
 # What transformers takes besides the fields; any other unknown keyword is a misspelling.
 KEYWORDS_BESIDE_FIELDS = {"attn_implementation", "name_or_path", "num_labels", "output_attentions", "torch_dtype"}
+WITH_LATENT = {"latent_size": range(1, 2**63)}  # of flags: the sizes with which a field has an effect
 
 
 @strict
@@ -44,8 +45,8 @@ class TextVAEConfig(PreTrainedConfig):
     embedding_size: int = field(default=64, metadata={"range": "[1, inf)"})
     hidden_size: int = field(default=128, metadata={"range": "[1, inf)"})
     latent_size: int = field(default=16, metadata={"range": "[0, inf)"})
-    beta: float = field(default=1.0, metadata={"range": "[0, inf)"})
-    free_bits: float = field(default=0.0, metadata={"range": "[0, 1e6]"})
+    beta: float = field(default=1.0, metadata={"range": "[0, inf)", "only": WITH_LATENT})
+    free_bits: float = field(default=0.0, metadata={"range": "[0, 1e6]", "only": WITH_LATENT})
     word_dropout: float = field(default=0.0, metadata={"range": "[0, 1]"})
     pad_token_id: int = 0
     eos_token_id: int = 1

@@ -9,6 +9,8 @@ from transformers import PreTrainedConfig
 
 # What transformers takes besides the fields; any other unknown keyword is a misspelling.
 KEYWORDS_BESIDE_FIELDS = {"attn_implementation", "name_or_path", "num_labels", "output_attentions", "torch_dtype"}
+# Of flags: the values of others with which a field has an effect.
+OF_TRANSFORMER = {"prior": ("transformer",)}
 
 
 @strict
@@ -60,10 +62,10 @@ class VQVAEConfig(PreTrainedConfig):
     codebook_decay: float = field(default=0.99, metadata={"range": "[0, 1)"})
     commitment_weight: float = field(default=0.25, metadata={"range": "[0, inf)"})
     prior: Literal["transformer", "uniform"] = "transformer"
-    prior_hidden_size: int = field(default=128, metadata={"range": "[1, inf)"})
-    prior_num_layers: int = field(default=4, metadata={"range": "[1, inf)"})
-    prior_num_heads: int = field(default=4, metadata={"range": "[1, inf)"})
-    prior_dropout: float = field(default=0.0, metadata={"range": "[0, 1)"})
+    prior_hidden_size: int = field(default=128, metadata={"range": "[1, inf)", "only": OF_TRANSFORMER})
+    prior_num_layers: int = field(default=4, metadata={"range": "[1, inf)", "only": OF_TRANSFORMER})
+    prior_num_heads: int = field(default=4, metadata={"range": "[1, inf)", "only": OF_TRANSFORMER})
+    prior_dropout: float = field(default=0.0, metadata={"range": "[0, 1)", "only": OF_TRANSFORMER})
 
     def __post_init__(self, **kwargs):
         if kwargs.get("model_type", self.model_type) != self.model_type:
