@@ -27,7 +27,7 @@ from hwzoo.errors import UsageError
 from hwzoo.loading import TRUST
 from hwzoo.text.scoring import label_words, reliability_curves, wrong_labels
 from hwzoo.text.sources import singular_or_plural
-from hwzoo.training import flag
+from hwzoo.training import flag, flag_of_new
 
 SINGULARS_PER_PLURAL = 3  # in the training of the embedded base
 
@@ -64,13 +64,13 @@ class Prompts(training.Flags):
 class Base(training.Flags):
     model_name_or_path: str | None = flag(None, "folder or Hub id of the model; a small one is trained when not given")
     trust_remote_code: bool = flag(False, TRUST)
-    architecture: Literal[text.ARCHITECTURES] = flag("seq2seq", "of the model that is trained here: a T5 or a GPT-2")
-    config_d_model: int = flag(64, "its width", "[1, inf)")
-    config_num_layers: int = flag(3, "its blocks", "[1, inf)")
-    pretrain_steps: int = flag(300, "optimiser steps of its training", "[1, inf)")
-    pretrain_learning_rate: float = flag(3e-3, "peak learning rate of its training", "(0, inf)")
-    pretrain_shots: int = flag(2, "examples before a question in its training, at most", "[0, 9]")
-    per_device_train_batch_size: int = flag(64, "questions a step of its training", "[1, inf)")
+    architecture: Literal[text.ARCHITECTURES] = flag_of_new("seq2seq", "of the model trained here: a T5 or a GPT-2")
+    config_d_model: int = flag_of_new(64, "its width", "[1, inf)")
+    config_num_layers: int = flag_of_new(3, "its blocks", "[1, inf)")
+    pretrain_steps: int = flag_of_new(300, "optimiser steps of its training", "[1, inf)")
+    pretrain_learning_rate: float = flag_of_new(3e-3, "peak learning rate of its training", "(0, inf)")
+    pretrain_shots: int = flag_of_new(2, "examples before a question in its training, at most", "[0, 9]")
+    per_device_train_batch_size: int = flag_of_new(64, "questions a step of its training", "[1, inf)")
 
 
 def main(settings: Settings, prompts: Prompts, base: Base) -> dict:

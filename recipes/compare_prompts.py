@@ -28,7 +28,7 @@ from hwzoo import hub, text, training
 from hwzoo.errors import HwzooError, UsageError
 from hwzoo.loading import TRUST
 from hwzoo.text import comparison
-from hwzoo.training import flag
+from hwzoo.training import flag, flag_of_new
 
 TUNING = (*text.PEFT_METHODS, "full")
 
@@ -52,13 +52,13 @@ class Settings(training.Flags):
 class Base(training.Flags):
     model_name_or_path: str | None = flag(None, "folder or Hub id of the base; a small one is trained when not given")
     trust_remote_code: bool = flag(False, TRUST)
-    architecture: Literal[text.ARCHITECTURES] = flag("seq2seq", "of the base that is trained here: a T5 or a GPT-2")
-    tasks: list[str] = flag(["plural", "participle", "ordinal"], "rows with these values in the column task train it")
-    config_d_model: int = flag(64, "its width", "[1, inf)")
-    config_num_layers: int = flag(3, "its blocks", "[1, inf)")
-    pretrain_steps: int = flag(1000, "optimiser steps of its training", "[1, inf)")
-    pretrain_learning_rate: float = flag(3e-3, "peak learning rate of its training", "(0, inf)")
-    pretrain_shots: int | None = flag(None, "examples before a question, at most; 1 (T5) or 0 (GPT-2)", "[0, 9]")
+    architecture: Literal[text.ARCHITECTURES] = flag_of_new("seq2seq", "of the base trained here: a T5 or a GPT-2")
+    tasks: list[str] = flag_of_new(["plural", "participle", "ordinal"], "tasks of the rows that train it")
+    config_d_model: int = flag_of_new(64, "its width", "[1, inf)")
+    config_num_layers: int = flag_of_new(3, "its blocks", "[1, inf)")
+    pretrain_steps: int = flag_of_new(1000, "optimiser steps of its training", "[1, inf)")
+    pretrain_learning_rate: float = flag_of_new(3e-3, "peak learning rate of its training", "(0, inf)")
+    pretrain_shots: int | None = flag_of_new(None, "examples before a question; 1 (T5), 0 (GPT-2)", "[0, 9]")
     hold_out: bool = flag(False, "leave the task out of its training")
 
 

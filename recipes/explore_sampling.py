@@ -23,7 +23,7 @@ from hwzoo import hub, text, training
 from hwzoo.errors import UsageError
 from hwzoo.loading import TRUST
 from hwzoo.text import sampling
-from hwzoo.training import flag
+from hwzoo.training import flag, flag_of_new
 
 QUESTION, PROMPT, DIGITS_PROMPT = "one {text}, two", "one ", "Random digits:"
 DIGITS = [str(digit) for digit in range(sampling.NUM_DIGITS)]
@@ -43,18 +43,20 @@ class Settings(training.Flags):
     digits_prompt: str | None = flag(None, f"that asks for digits; {DIGITS_PROMPT!r} for the model trained here")
     num_lists: int = flag(100, "lists of digits drawn, at temperature 1", "[1, inf)")
     num_digits: int = flag(100, "digits of a list at most", "[20, 1000]")
-    max_predict_samples: int | None = flag(None, "plurals asked of the model trained here, the first", "[1, inf)")
+    max_predict_samples: int | None = flag_of_new(
+        None, "plurals asked of the model trained here, the first", "[1, inf)"
+    )
 
 
 @dataclass
 class Base(training.Flags):
     model_name_or_path: str | None = flag(None, "folder or Hub id of the model; a small one is trained when not given")
     trust_remote_code: bool = flag(False, TRUST)
-    config_d_model: int = flag(64, "its width", "[1, inf)")
-    config_num_layers: int = flag(3, "its blocks", "[1, inf)")
-    pretrain_steps: int = flag(900, "optimiser steps of its training; a quarter of them on digits", "[4, inf)")
-    pretrain_learning_rate: float = flag(4e-3, "peak learning rate of its training", "(0, inf)")
-    per_device_train_batch_size: int = flag(32, "lines a step of its training", "[1, inf)")
+    config_d_model: int = flag_of_new(64, "its width", "[1, inf)")
+    config_num_layers: int = flag_of_new(3, "its blocks", "[1, inf)")
+    pretrain_steps: int = flag_of_new(900, "optimiser steps of its training; a quarter of them on digits", "[4, inf)")
+    pretrain_learning_rate: float = flag_of_new(4e-3, "peak learning rate of its training", "(0, inf)")
+    per_device_train_batch_size: int = flag_of_new(32, "lines a step of its training", "[1, inf)")
 
 
 def main(settings: Settings, base: Base) -> dict:
@@ -96,7 +98,7 @@ def main(settings: Settings, base: Base) -> dict:
             failures += [{"way": name} | each for each in wrong]
             row["test_accuracy"] = 1 - len(wrong) / len(asked)
         rows[name] = row
-        tests = [f"{row[test]['p_value']:.3f}" for test in ("chi_square", "chi_square_uncut")]
+        tests = [sampling.p_of(row[test]) for test in ("chi_square", "chi_square_uncut")]
         told = [f"{row['entropy']:.3f}", f"{row['kept_tokens']}", f"{row['cut_mass']:.4f}", *tests]
         print(f"| {name} | {' | '.join(told)} | {row.get('test_accuracy', float('nan')):.3f} |", flush=True)
 
@@ -111,7 +113,7 @@ def main(settings: Settings, base: Base) -> dict:
     if own:
         digits["learned_from"] = {"shares": law.stationary.tolist(), "repeats": law.repeats}
     for name in ("digits", "pairs", "repeats") if digits["num_lists"] else ():
-        print(f"uniform by {name}, {digits['num_digits']} digits: p = {digits[name]['p_value']:.3g}")
+        print(f"uniform by {name}, {digits['num_digits']} digits: p = {sampling.p_of(digits[name])}")
 
     # 5. save
     results = {"next_token": rows, "digits": digits, "protocol": protocol(settings, base, prompt, ask, len(asked))}

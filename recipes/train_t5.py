@@ -44,7 +44,7 @@ class Run(training.with_defaults(Seq2SeqRunArguments, **DEFAULTS)):
         None, "folder or Hub id of a sequence-to-sequence model or adapter; a new T5 is built when not given"
     )
     trust_remote_code: bool = flag(False, TRUST)
-    base_model_id: str | None = flag(None, "owner/name that a pushed adapter names in place of its local base")
+    base_model_id: str | None = flag(None, "owner/name of a pushed adapter's base", only={"push_to_hub": (True,)})
 
     def __post_init__(self):
         super().__post_init__()
@@ -113,7 +113,7 @@ def main(run: Run, model: Model, data: Data, generation: Generation) -> dict:
             results |= {f"test_{name}": value for name, value in scores(predictions, examples).items()}
             results["test_gen_len"] = text.mean_length(ids, tokenizer)
             results["baselines"] = {name: scores(texts[:limit], examples) for name, texts in baselines.items()}
-            results["protocol"] = protocol(run, data, pairs, generates, words)
+            results["protocol"] = protocol(data, pairs, generates, words, trainer.weights())
             return results
 
         # 7. save
@@ -152,9 +152,8 @@ def check(run: Run, pairs: text.TextSplits, num_processes: int) -> Run:
     return text.without_evaluations(run, pairs) if unwatched else run
 
 
-def protocol(run: Run, data: Data, pairs: text.TextSplits, generates, words: str) -> str:
+def protocol(data: Data, pairs: text.TextSplits, generates, words: str, weights: str) -> str:
     several = any(len(each.references) > 1 for each in pairs.test)
-    chosen = run.eval_steps is not None and run.max_steps != 0
     return "; ".join([
         f"{pairs.name}: {len(pairs.test)} test pairs" + (" (the first)" if data.max_predict_samples else ""),
         *([pairs.note] if pairs.note else []),
@@ -163,8 +162,7 @@ def protocol(run: Run, data: Data, pairs: text.TextSplits, generates, words: str
         "ROUGE F-measures x 100 by rouge-score with stemming, mean over the pairs, rougeLsum by sentence",
         *(["words of ROUGE in any script (unicode)"] if words == "unicode" else []),
         *(["against the first reference; _max against the best, _mean the mean over all"] if several else []),
-        f"the best of the evaluations every {run.eval_steps} steps, by ROUGE-L on {len(pairs.validation)} "
-        "validation pairs" if chosen else "the last weights" if run.max_steps else "the weights as they are",
+        weights,
     ])  # fmt: skip
 
 
@@ -176,7 +174,8 @@ def card(run: Run, network, pairs: text.TextSplits, rows: list[dict]) -> dict:
     return {
         "config": network.config, "adapter": adapter, "peft": getattr(network, "active_peft_config", None),
         "base": run.model_name_or_path, "base_model": None if local else run.model_name_or_path,
-        "tasks": pairs.tasks, "pipeline_tag": "summarization" if pairs.are_summaries else "text2text-generation",
+        "tasks": sorted({each.task for each in pairs.train or pairs.test} - {""}),
+        "pipeline_tag": "summarization" if pairs.are_summaries else "text2text-generation",
         "irregular": [row for row, each in zip(rows, pairs.test, strict=False) if text.is_irregular_plural(each, row)],
         "samples": rows[:: max(1, len(rows) // 8)][:8], "library_name": "peft" if adapter else "transformers",
     }  # fmt: skip

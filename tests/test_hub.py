@@ -502,6 +502,9 @@ def test_a_card_that_is_a_folder_is_one_line(make, server, tmp_path, capsys):
         (["run", "model"], "model is not a repository id, owner/name; nothing was pushed"),
         (["run", "me/model/x"], "me/model/x is not a repository id, owner/name; nothing was pushed"),
         (["run", ""], " is not a repository id, owner/name; nothing was pushed"),
+        (["run", "me/a--b"], "me/a--b is not a repository id, owner/name; nothing was pushed"),
+        (["run", "me/a.git"], "me/a.git is not a repository id, owner/name; nothing was pushed"),
+        (["run", f"me/{'a' * 120}"], f"me/{'a' * 120} is not a repository id, owner/name; nothing was pushed"),
     ],
 )
 def test_wrong_arguments_are_one_line(arguments, words, main, server, tmp_path, monkeypatch, capsys):
@@ -641,6 +644,7 @@ def test_an_adapter_of_a_local_folder_is_refused_and_told_what_to_do(name, serve
 def test_an_adapter_names_the_pushed_base(server, tmp_path, capsys):
     base = str(a_model(tmp_path / "t5"))
     folder = an_adapter(tmp_path / "adapter", base)
+    (folder / "preset.yaml").write_text(f"model_name_or_path: {base}\ndata_dir: {tmp_path}\nlora_rank: 2\n")
     before = snapshot(folder)
     assert hub.main(["push", str(folder), "me/model", "--base_model_id", "me/t5"]) == 0
     assert snapshot(folder) == before  # it still loads here
@@ -648,6 +652,7 @@ def test_an_adapter_names_the_pushed_base(server, tmp_path, capsys):
     assert json.loads(files["adapter_config.json"]) == {"base_model_name_or_path": "me/t5", "peft_type": "LORA"}
     card = files["README.md"].decode()
     assert card == "---\nbase_model: me/t5\nlicense: mit\n---\nIt needs its base, which it looks for at `me/t5`.\n"
+    assert files["preset.yaml"] == b"model_name_or_path: me/t5\nlora_rank: 2\n"
     assert not [name for name, data in files.items() if str(tmp_path).encode() in data]
     assert hub.main(["push", str(folder), "me/model", "--base_model_id", "me/t5"]) == 0
     assert len(server.repos["me/model"].commits) == 2  # with the one that made the repository

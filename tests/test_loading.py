@@ -10,7 +10,14 @@ import pytest
 import torch
 from recipe_runs import save_classifier
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PegasusConfig, PegasusForConditionalGeneration
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    BartConfig,
+    BartForConditionalGeneration,
+    PegasusConfig,
+    PegasusForConditionalGeneration,
+)
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar
 
 from hwzoo import FAMILIES, Family, VAEConfig, VAEModel, diffusion, hub, register, text
@@ -67,6 +74,12 @@ def models(tmp_path_factory) -> Path:
     sizes = {"d_model": 8, "d_ff": 8, "num_layers": 1, "num_decoder_layers": 1, "num_heads": 2, "dropout_rate": 0.0}
     t5 = text.build_t5(tokenizer, **sizes)
     hub.save(t5, root / "t5", also=(tokenizer, text.generation_config(t5, 4)))
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_layers": 1, "decoder_layers": 1}
+    bart = BartForConditionalGeneration(BartConfig(vocab_size=260, d_model=8, **heads))
+    untied = text.build_t5(tokenizer, **sizes)
+    untied.config.tie_word_embeddings = False  # as of flan-t5
+    for name, each in (("bart", bart), ("untied", type(untied)(untied.config))):
+        hub.save(each, root / name, also=(tokenizer,))
     t5 = hub.load(AutoModelForSeq2SeqLM, str(root / "t5"))
     hub.save(text.add_adapter(t5, "lora"), root / "lora", also=(tokenizer,))
     gpt2, tokenizer = text.new_base("causal", 8, 1)
@@ -266,6 +279,8 @@ ROWS = {
     "lora": ("t5", "PeftModelForSeq2SeqLM"),
     "t5": ("t5", "T5ForConditionalGeneration"),
     "gpt2": ("", "GPT2Model"),
+    "bart": ("t5", "BartForConditionalGeneration"),
+    "untied": ("t5", "T5ForConditionalGeneration"),
 }
 
 

@@ -163,6 +163,16 @@ def public_name(model: str) -> str:
     return Path(model).resolve().name if Path(model).is_dir() else model
 
 
+def is_repo_id(name: str) -> bool:
+    """Whether it is owner/name as the Hub takes it: letters, digits, -, _ and ., of at most 96."""
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    with suppress(HFValidationError):
+        validate_repo_id(name)
+        return name.count("/") == 1
+    return False
+
+
 def begin_record(folder: Path):
     """
     Notes that a run begins anew. What an earlier one made on its way is removed, now where it never ended, else with

@@ -23,8 +23,9 @@ import torch
 import yaml
 from huggingface_hub import CommitOperationAdd, HfApi, constants, get_session
 from huggingface_hub.errors import HFValidationError, HTTPError
-from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModel, AutoModelForSeq2SeqLM, PreTrainedConfig, PreTrainedModel
 from transformers.dynamic_module_utils import get_relative_imports
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
 
 from . import models
 from .cards import EVAL_RESULTS, template, write_card
@@ -34,6 +35,7 @@ from .files import (
     PUSHED,
     adding_to,
     finish,
+    is_repo_id,
     made,
     public_name,
     read_jsonl,
@@ -127,7 +129,7 @@ def load(
     of: weights that are missing (they would be random), unexpected or of another shape; and what is not finite.
 
     Args:
-        model_class: of the model, or an Auto class.
+        model_class: of the model, or an Auto class; `AutoModel` gives a sequence-to-sequence model with its head.
         model_name_or_path: folder or Hub id.
         trust_remote_code: whether code that comes with the model is run; None where the user is not asked for that, as
             no such model could serve.
@@ -149,12 +151,14 @@ def load(
     wanted = getattr(getattr(model_class, "config_class", None), "model_type", None)  # an Auto class takes many
     try:
         with loading(model_name_or_path, trust_remote_code=trust_remote_code, dtype=kwargs["dtype"]) as source:
-            if wanted is not None:
+            if wanted is not None or model_class is AutoModel:
                 given = retried(
                     lambda: PreTrainedConfig.get_config_dict(source, local_files_only=cached)[0],
                     f"loading {model_name_or_path}",
                 ).get("model_type", wanted)
-                if given != wanted and FORMER_MODEL_TYPES.get(given) is not model_class.config_class:
+                if given in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES and model_class is AutoModel:
+                    model_class = AutoModelForSeq2SeqLM
+                if given != wanted is not None and FORMER_MODEL_TYPES.get(given) is not model_class.config_class:
                     raise UsageError(f"{model_name_or_path} is a model of type {given}; it must be of type {wanted}")
             model, report = retried(
                 lambda: model_class.from_pretrained(
@@ -348,7 +352,7 @@ def push(
     names, left = _chosen(folder, include)
     if not any(name.endswith(".safetensors") for name in names):
         raise UsageError("; ".join([f"{folder} holds no model to push (no .safetensors file)", *left]))
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
+    if not is_repo_id(repo_id):
         raise UsageError(f"{repo_id} is not a repository id, owner/name; nothing was pushed, {folder} is safe")
     base = check_base(folder, base_model_id)
     card = folder / "README.md"
@@ -446,7 +450,7 @@ def check_base(folder: Path, base_model_id: str | None, base: str | None = None)
     """
     if base is None:
         base = _json(folder, "adapter_config.json", ["adapter_config.json"]).get("base_model_name_or_path")
-    if base_model_id is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", base_model_id):
+    if base_model_id is not None and not is_repo_id(base_model_id):
         raise UsageError(f"--base_model_id is {base_model_id}; it must be owner/name")
     # outputs/t5 may be a name of either: whoever trained on the folder was somewhere above the adapter.
     near = [Path.cwd(), *folder.resolve().parents]
@@ -468,6 +472,8 @@ def _naming_base(folder: Path, base: str, base_model_id: str) -> dict[str, bytes
     """The files of an adapter that name its base, with an id in place of a folder; the local ones stay."""
     config = _json(folder, "adapter_config.json", ["adapter_config.json"]) | {"base_model_name_or_path": base_model_id}
     changed = {"adapter_config.json": (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()}
+    if (settings := _settings(folder)).get("model_name_or_path") == base:
+        changed[PRESET] = _preset(_elsewhere(settings) | {"model_name_or_path": base_model_id})
     if (folder / "README.md").is_file():
         card = _read(folder / "README.md").replace(f"`{base}`".encode(), f"`{base_model_id}`".encode())
         if card.startswith(b"---\n") and b"\nbase_model:" not in card.split(b"\n---\n")[0]:
@@ -481,18 +487,29 @@ def _without_places(folder: Path) -> dict[str, bytes]:
     The settings of a run for other machines, on which its data lies elsewhere, and without the names of folders that
     are nobody's business; the local ones stay.
     """
-    path = folder / PRESET
-    with suppress(OSError, ValueError, yaml.YAMLError):  # a file of a user's own goes as it is
-        settings = yaml.safe_load(path.read_bytes())
-        if isinstance(settings, dict):
-            given = dict(settings)
-            settings.pop("data_dir", None)
-            for name, value in settings.items():
-                if isinstance(value, str) and (Path(value).is_absolute() or ".." in Path(value).parts):
-                    settings[name] = Path(value).name
-            if settings != given:
-                return {PRESET: yaml.safe_dump(settings, sort_keys=False).encode()}
+    given = _settings(folder)
+    settings = _elsewhere(given)
+    return {PRESET: _preset(settings)} if settings != given else {}
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """Those that a run left; none where the file is no such: one of a user's own goes as it is."""
+    with suppress(OSError, ValueError, yaml.YAMLError):
+        settings = yaml.safe_load((folder / PRESET).read_bytes())
+        return settings if isinstance(settings, dict) else {}
     return {}
+
+
+def _elsewhere(settings: dict[str, Any]) -> dict[str, Any]:
+    def is_place(value: Any) -> bool:
+        return isinstance(value, str) and (Path(value).is_absolute() or ".." in Path(value).parts)
+
+    kept = {name: value for name, value in settings.items() if name != "data_dir"}
+    return {name: Path(value).name if is_place(value) else value for name, value in kept.items()}
+
+
+def _preset(settings: dict[str, Any]) -> bytes:
+    return yaml.safe_dump(settings, sort_keys=False).encode()
 
 
 def _push_later(

@@ -96,6 +96,9 @@ CASES = {
     "steps 0 without a model": (2, "--max_train_steps is 0", lambda tmp: ["--max_train_steps", "0"]),
     "push to nowhere": (2, "--hub_model_id", lambda tmp: ["--push_to_hub"]),
     "push without an owner": (2, "--hub_model_id is vae; it must be owner/name", lambda tmp: ["--hub_model_id=vae"]),
+    "push to what the Hub refuses": (
+        2, "--hub_model_id is me/vae--best; it must be owner/name", lambda tmp: ["--hub_model_id=me/vae--best"],
+    ),
     "overwrite and resume": (
         2, "--overwrite_output_dir and --resume_from_checkpoint",
         lambda tmp: ["--overwrite_output_dir", "--resume_from_checkpoint", "latest"],

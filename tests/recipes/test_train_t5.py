@@ -263,6 +263,7 @@ def test_files_and_columns_are_taken_as_named(train_t5, drawn, tmp_path, caplog)
     run(train_t5, tmp_path / "no", **files, **settings)
     assert "train has no validation pairs: no evaluations in training, the last weights are kept" in caplog.messages
     assert not any(name.startswith("eval_") for record in history(tmp_path / "no") for name in record)
+    assert "; the last weights" in json.loads((tmp_path / "no" / "all_results.json").read_text())["protocol"]
 
 
 def test_the_card_of_pairs_that_are_no_summaries(train_t5, drawn, tmp_path):
@@ -291,6 +292,11 @@ def test_sizes_of_a_trained_model_stay_and_that_is_told(train_t5, base, drawn, t
     run(train_t5, tmp_path, model_name_or_path=str(base), config_dropout_rate=0.3, max_steps=0)
     own = json.loads((base / "config.json").read_text())["dropout_rate"]
     assert f"{base} keeps its own dropout_rate {own} (not 0.3)" in caplog.messages
+    # Also of one that is as by default, when it is asked for.
+    given = ["--model_name_or_path", str(base), "--config_d_model=64", "--max_steps=0", "--output_dir", str(tmp_path)]
+    train_t5.main(*parse_arguments(types_of(train_t5), [*given, "--max_predict_samples=1", "--overwrite_output_dir"]))
+    own = json.loads((base / "config.json").read_text())["d_model"]
+    assert f"{base} keeps its own d_model {own} (not 64)" in caplog.messages
 
 
 @pytest.mark.long

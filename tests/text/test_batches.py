@@ -124,6 +124,7 @@ def test_generated_ids_are_decoded_and_counted():
     ids = np.array([[0, 100, 101, 1, 0, -100], [0, 102, 103, 104, 105, 1]])
     assert decode(ids, BYTES) == ["ab", "cdef"]
     assert mean_length(ids, BYTES) == 4.0  # with the end, without start and padding
+    assert mean_length(np.array([[1, 100, 1], [1, 1, 0]]), BYTES) == 1.5  # BART's starts with its end
 
 
 # Baselines

@@ -56,7 +56,8 @@ def test_the_prompts_in_words():
 def test_the_pairs_of_a_task():
     train, test = pairs_of_task(PAIRS, "plural", 1)
     assert [each.text for each in train] == ["fox"] and [each.text for each in test] == ["cat"]
-    assert pairs_of_task(WITHOUT_TASKS, "plural") == (WITHOUT_TASKS.train, WITHOUT_TASKS.test)
+    # Of data without tasks all pairs are of the one that is asked for, and prompts name it.
+    assert pairs_of_task(WITHOUT_TASKS, "plural") == ([example("fox")], [example("cat")])
     with pytest.raises(UsageError, match="--task is gerund; pairs has past, plural"):
         pairs_of_task(PAIRS, "gerund")
 

@@ -66,6 +66,10 @@ def test_chi_square_is_that_of_scipy_and_pools_what_is_rare():
     )
     assert sampling.chi_square(torch.tensor([9, 1]), torch.tensor([1.0, 0.0]))["p_value"] == 0
     assert sampling.chi_square(torch.tensor([9, 0]), torch.tensor([1.0, 0.0]))["p_value"] == 1
+    # Nine draws of two cells leave one cell, which tests nothing.
+    few = sampling.chi_square(torch.tensor([9, 0]), torch.tensor([0.5, 0.5]))
+    assert few == {"statistic": 0.0, "degrees_of_freedom": 0, "p_value": None}
+    assert (sampling.p_of(few), sampling.p_of({"p_value": 0.0123456})) == ("too few draws", "0.0123")
 
 
 def test_uniform_p_values_under_the_law():
@@ -173,6 +177,25 @@ def test_repeats_alone_tell_a_sequence_whose_counts_are_perfect():
     found = sampling.digit_tests([list(range(10)) * 10 for _ in range(20)])
     assert found["digits"]["p_value"] == pytest.approx(1) and found["repeats"]["share"] == 0
     assert found["repeats"]["p_value"] < 1e-9 and found["pairs"]["p_value"] < 1e-9
+
+
+def test_lists_too_short_for_a_test_are_not_counted_as_passed():
+    sevens = [7] * 40
+    found = sampling.digit_tests([sevens] * 3)
+    assert found["digits_rejected"] is None and found["repeats_rejected"] is None
+    found = sampling.digit_tests([sevens, [7] * 60])
+    assert found["digits_rejected"] == 1 and found["repeats_rejected"] == 1
+
+
+def test_the_first_token_is_drawn_whatever_a_model_forces():
+    """As BART forces its end onto the last token, which of one new token is all."""
+    torch.manual_seed(0)
+    model, tokenizer = text.new_base("seq2seq", 16, 1)
+    way = sampling.of_generate({"temperature": 1.0, "top_k": 0})
+    free = sampling.draw(model, tokenizer, "one ", 20, **way)
+    model.generation_config.forced_eos_token_id = model.config.eos_token_id
+    assert torch.equal(sampling.draw(model, tokenizer, "one ", 20, **way), free)
+    assert (free[:, 0] != model.config.eos_token_id).any()
 
 
 @pytest.mark.parametrize(

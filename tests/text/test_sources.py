@@ -244,6 +244,11 @@ def test_the_course_words_are_in_the_test_set_alone(tmp_path):
     assert [each.text for each in splits.train] == ["cat", "dog"]
     assert {each.text for each in splits.test} == {"cat", "dog", *COURSE_WORDS}
     assert splits.note == f"all rows of the words {', '.join(COURSE_WORDS)} in the test set"
+    # Also where the validation split is what is tested.
+    (tmp_path / "test.jsonl").unlink()
+    splits = load_text(str(tmp_path))
+    assert not {each.text for each in splits.train} & set(COURSE_WORDS)
+    assert set(COURSE_WORDS) <= {each.text for each in splits.test}
 
 
 def test_the_word_tasks():
@@ -340,6 +345,10 @@ BAD_FILES = {
     "null for a task": (
         UsageError, r"row 1: task is None; --source_prefix '\{task\}: ' needs it", "rows.jsonl",
         b'{"text": "a", "target": "b", "task": null}\n',
+    ),
+    "no task after one without the column": (
+        UsageError, r"row 1: task is None; --source_prefix '\{task\}: ' needs it", "rows.jsonl",
+        b'{"text": "a", "target": "b"}\n{"text": "a", "target": "b", "task": "plural"}\n',
     ),
     "half a surrogate pair": (
         UsageError, r"rows\.jsonl, row 2: target holds U\+D83D, half of a surrogate pair", "rows.jsonl",

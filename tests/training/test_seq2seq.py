@@ -18,7 +18,7 @@ from transformers import Seq2SeqTrainingArguments, TrainerCallback
 
 from hwzoo import text
 from hwzoo.errors import HwzooError, UsageError
-from hwzoo.files import sha256
+from hwzoo.files import read_jsonl, sha256
 from hwzoo.training import NonFiniteLoss, Stopped, read_history
 from hwzoo.training.seq2seq import EpochSampler, Seq2SeqRunArguments, ZooSeq2SeqTrainer
 
@@ -247,6 +247,33 @@ def test_the_best_checkpoint_by_rouge_l_stays_and_is_taken(tmp_path):
     again = trainer_of(tmp_path, eval_steps=2, save_steps=4, resume_from_checkpoint="latest")
     assert again.fit().results["best_step"] == 4
     assert torch.equal(again.model.shared.weight, best["shared.weight"])
+    assert again.weights() == "the best of the evaluations every 2 steps, by ROUGE-L on 6 validation pairs"
+
+
+def test_the_best_weights_come_along_to_another_folder(tmp_path):
+    scores = iter([5.0, 1.0, 2.0, 3.0])
+    settings = {"eval_steps": 2, "save_steps": 2, "max_steps": 8}
+    first = trainer_of(tmp_path / "a", metrics=lambda output: {"rougeL": next(scores)}, **settings)
+    first.fit()
+    best = load_file(at(tmp_path / "a", 2) / "model.safetensors")["shared.weight"]
+    resumed = str(at(tmp_path / "a", 4))
+    other = trainer_of(
+        tmp_path / "b", metrics=lambda output: {"rougeL": 4.0}, **settings, resume_from_checkpoint=resumed
+    )
+    assert other.fit().results["best_step"] == 2
+    shutil.rmtree(tmp_path / "a")
+    again = trainer_of(tmp_path / "b", **settings, resume_from_checkpoint="latest")
+    assert again.fit().results["best_step"] == 2 and torch.equal(again.model.shared.weight, best)
+
+
+def test_a_resumed_run_saves_and_logs_as_it_is_asked(straight, tmp_path):
+    asked = {"save_steps": 1, "logging_steps": 3, "save_total_limit": None}
+    trainer_of(tmp_path, **asked, resume_from_checkpoint=str(at(straight, 6))).fit()
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
+        f"step-{step:08d}" for step in (7, 8, 9)
+    ]
+    logged = [row["step"] for row in read_jsonl(tmp_path / "history.jsonl") if "loss" in row]
+    assert logged == [1, 2, 3, 4, 5, 6, 9]
 
 
 def test_lost_best_weights_are_told(tmp_path, caplog):
@@ -256,7 +283,8 @@ def test_lost_best_weights_are_told(tmp_path, caplog):
     flipped(at(tmp_path, 2) / "model.safetensors")
     again = trainer_of(tmp_path, **settings, resume_from_checkpoint="latest")
     with caplog.at_level(logging.WARNING):
-        assert again.fit().results["best_step"] == 4
+        assert "best_step" not in again.fit().results
+    assert again.weights() == "the last weights"
     assert "step-00000002/model.safetensors is cut off or altered; it has the best weights" in caplog.text
 
 

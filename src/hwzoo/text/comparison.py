@@ -4,7 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -282,8 +282,11 @@ def pairs_of_task(pairs: TextSplits, task: str, max_test: int | None = None) -> 
     """
     if pairs.tasks and task not in pairs.tasks:
         raise UsageError(f"--task is {task}; {pairs.name} has {', '.join(pairs.tasks)}")
-    of_task = [[each for each in part if each.task == task or not pairs.tasks] for part in (pairs.train, pairs.test)]
-    return of_task[0], of_task[1][:max_test]
+    if not pairs.tasks:  # prompts name the task
+        train, test = ([replace(each, task=task) for each in part] for part in (pairs.train, pairs.test))
+    else:
+        train, test = ([each for each in part if each.task == task] for part in (pairs.train, pairs.test))
+    return train, test[:max_test]
 
 
 def pretraining_pairs(pairs: TextSplits, tasks: Sequence[str], left_out: str | None = None) -> list[Example]:

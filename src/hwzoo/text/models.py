@@ -288,6 +288,8 @@ def plain_generation(model: PreTrainedModel) -> Iterator[None]:
     try:
         for each, own in kept:
             ids = {name: value for name, value in own.to_dict().items() if name.endswith("token_id")}
+            # BART's first and last token whatever the model says, which of one new token are all.
+            ids = {name: value for name, value in ids.items() if not name.startswith("forced_")}
             each.generation_config = GenerationConfig(**ids)
         yield
     finally:
@@ -326,10 +328,12 @@ def mean_length(ids: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> float:
     Mean number of generated tokens, the end token counted, start and padding not.
 
     Args:
-        ids: (num, length), padded with the pad token or a negative number.
+        ids: (num, length), each row of a start token, then what was generated, padded with the pad token or a
+            negative number.
         tokenizer: whose pad token is not counted.
 
     Returns:
         The mean over the rows, in tokens.
     """
-    return float(((ids >= 0) & (ids != tokenizer.pad_token_id)).sum(1).mean())
+    generated = ids[:, 1:]
+    return float(((generated >= 0) & (generated != tokenizer.pad_token_id)).sum(1).mean())

@@ -109,7 +109,7 @@ def draw(
     return torch.cat(parts)
 
 
-def chi_square(counts: Tensor, probabilities: Tensor) -> dict[str, float]:
+def chi_square(counts: Tensor, probabilities: Tensor) -> dict[str, float | None]:
     """
     Pearson's test of whether counts are draws from a law. Cells with fewer than five expected draws are pooled, the
     least probable first, until the pool has five; a draw of what cannot be makes the statistic infinite.
@@ -120,21 +120,34 @@ def chi_square(counts: Tensor, probabilities: Tensor) -> dict[str, float]:
 
     Returns:
         `statistic`, `degrees_of_freedom` and `p_value` in [0, 1], the probability of a statistic as large or larger;
-        1 where the law has one cell only.
+        1 where the law has one cell only, None where that is for want of draws: they test nothing.
     """
     counts, expected = counts.double(), probabilities.double() * counts.sum().item()
     if counts[expected == 0].any():
         return {"statistic": float("inf"), "degrees_of_freedom": 0, "p_value": 0.0}
     order = expected.argsort()
     counts, expected = counts[order][expected[order] > 0], expected[order][expected[order] > 0]
-    pooled = int((expected < LEAST_EXPECTED).sum())
+    cells, pooled = len(expected), int((expected < LEAST_EXPECTED).sum())
     while 0 < pooled < len(expected) and expected[:pooled].sum() < LEAST_EXPECTED:
         pooled += 1
     if pooled:
         counts, expected = (torch.cat([x[:pooled].sum()[None], x[pooled:]]) for x in (counts, expected))
     statistic, degrees = ((counts - expected) ** 2 / expected).sum(), len(counts) - 1
-    p_value = torch.special.gammaincc(torch.tensor(degrees / 2).double(), statistic / 2).item() if degrees else 1.0
+    if not degrees:
+        return {"statistic": 0.0, "degrees_of_freedom": 0, "p_value": 1.0 if cells == 1 else None}
+    p_value = torch.special.gammaincc(torch.tensor(degrees / 2).double(), statistic / 2).item()
     return {"statistic": statistic.item(), "degrees_of_freedom": degrees, "p_value": p_value}
+
+
+def p_of(test: Mapping) -> str:
+    """
+    Args:
+        test: of `chi_square`.
+
+    Returns:
+        Its p-value in words.
+    """
+    return "too few draws" if test["p_value"] is None else f"{test['p_value']:.3g}"
 
 
 @dataclass(frozen=True)
@@ -208,7 +221,8 @@ def digit_tests(lists: Sequence[Sequence[int]]) -> dict:
         `num_digits`; `shares` of each digit; `digits`, the chi-square test of the counts against the uniform law;
         `pairs`, that of pairs of digits that do not overlap (100 cells); `repeats`, that of how many digits equal the
         one before, with their `share`, 0.1 of uniform ones; and the shares of lists that the tests of `digits` and
-        `repeats` would each call not uniform at 5 %, one list alone: `digits_rejected`, `repeats_rejected`.
+        `repeats` would each call not uniform at 5 %, one list alone: `digits_rejected`, `repeats_rejected`, of the
+        lists that are long enough for the test (50 digits, 51 for repeats), None without any.
     """
     counts = torch.stack([torch.bincount(torch.tensor(each), minlength=NUM_DIGITS) for each in lists])
     pairs = [
@@ -218,10 +232,10 @@ def digit_tests(lists: Sequence[Sequence[int]]) -> dict:
     again = torch.tensor([[repeats, len(each) - 1 - repeats] for repeats, each in zip(same, lists, strict=True)])
     uniform, once_more = torch.full((NUM_DIGITS,), 1 / NUM_DIGITS), torch.tensor([1, NUM_DIGITS - 1]) / NUM_DIGITS
     rejected = {"digits": (counts, uniform), "repeats": (again, once_more)}
-    shares = {
-        f"{name}_rejected": sum(chi_square(row, law)["p_value"] < LEVEL for row in rows) / len(lists)
-        for name, (rows, law) in rejected.items()
-    }
+    shares = {}
+    for name, (rows, law) in rejected.items():
+        tested = [p for row in rows if (p := chi_square(row, law)["p_value"]) is not None]
+        shares[f"{name}_rejected"] = sum(p < LEVEL for p in tested) / len(tested) if tested else None
     share = (again.sum(0)[0] / again.sum()).item()
     return {
         "num_digits": int(counts.sum()),

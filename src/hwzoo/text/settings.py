@@ -84,7 +84,9 @@ class ModelSettings:
     """
 
     tokenizer_name: str | None = None
-    config_vocab_size: int | None = field(default=None, metadata={"range": "[260, inf)"})
+    config_vocab_size: int | None = field(
+        default=None, metadata={"range": "[260, inf)", "only": {"tokenizer_name": (None,)}}
+    )
     config_d_model: int = field(default=64, metadata={"range": "[1, inf)"})
     config_d_ff: int = field(default=256, metadata={"range": "[1, inf)"})
     config_num_layers: int = field(default=3, metadata={"range": "[1, inf)"})
@@ -183,12 +185,13 @@ def without_evaluations(run: Any, pairs: TextSplits) -> Any:
 def _tell_of_own_sizes(settings: ModelSettings, model: Any, name: str):
     """Warns of sizes that were asked for: a trained model has its own."""
     own = (model.get_base_model() if hasattr(model, "get_base_model") else model).config
-    asked = {each: getattr(settings, f"config_{each}") for each in (*SIZES, "vocab_size")}
+    given = {each: getattr(settings, f"config_{each}") for each in (*SIZES, "vocab_size")}
     defaults = {each.name.removeprefix("config_"): each.default for each in fields(ModelSettings)}
+    asked = {each.removeprefix("config_") for each in getattr(settings, "asked", ())}
     other = {
         each: value
-        for each, value in asked.items()
-        if value != defaults[each] and getattr(own, each, value) != value
+        for each, value in given.items()
+        if (each in asked or value != defaults[each]) and value is not None and getattr(own, each, value) != value
     }  # fmt: skip
     if other and os.environ.get("LOCAL_RANK", "0") == "0":  # once for all processes
         kept = ", ".join(f"{each} {getattr(own, each)} (not {value})" for each, value in other.items())

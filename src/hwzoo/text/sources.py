@@ -232,10 +232,11 @@ def _split(name: str, examples: dict[str, list[Example]]) -> TextSplits:
         test, note = validation, "tested on the validation split, there is no other"
     if validation is None:
         validation = [] if train else test
-    moved = [example for example in [*train, *validation] if _is_course_word(example)]
-    if moved and validation is not test:
-        train, validation = ([each for each in part if not _is_course_word(each)] for part in (train, validation))
-        test = [*test, *moved]
+    apart = [] if validation is test else validation  # what is tested may choose the weights too
+    moved = [example for example in [*train, *apart] if _is_course_word(example)]
+    if moved:
+        train, apart = ([each for each in part if not _is_course_word(each)] for part in (train, apart))
+        validation, test = (validation if validation is test else apart), [*test, *moved]
         note += ("; " if note else "") + f"all rows of the words {', '.join(COURSE_WORDS)} in the test set"
     return TextSplits(name, train, validation, test, note)
 
@@ -429,7 +430,7 @@ def _examples(what: str, rows: Iterable[Mapping[str, Any]], columns: Columns) ->
         rows = [(number, row) for number, row in rows if _task_of(row) in columns.tasks]
     prefix = columns.source_prefix
     if prefix is None:
-        prefix = f"{{{TASK_COLUMN}}}: " if TASK_COLUMN in first else ""
+        prefix = f"{{{TASK_COLUMN}}}: " if TASK_COLUMN in there else ""  # which a row without is refused for
     examples = []
     for number, row in rows:
         target = row.get(summary)

@@ -11,7 +11,7 @@ import sys
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Container, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
@@ -21,7 +21,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from ..errors import UsageError
-from ..files import public_name, write_bytes
+from ..files import is_repo_id, public_name, write_bytes
 from ..packaged import Preset, presets
 
 logger = logging.getLogger("hwzoo")
@@ -86,6 +86,9 @@ def flag(
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+flag_of_new = partial(flag, only={"model_name_or_path": (None,)})  # of a model that is built, not loaded
 
 
 @dataclass
@@ -286,7 +289,7 @@ def check_destinations(run: Flags):
             raise UsageError(f"--report_to is {name}; it must be none or some of {', '.join(TRACKERS)}")
     if run.push_to_hub and run.hub_model_id is None:
         raise UsageError("--push_to_hub is given without --hub_model_id owner/name")
-    if run.hub_model_id is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", run.hub_model_id):
+    if run.hub_model_id is not None and not is_repo_id(run.hub_model_id):
         raise UsageError(f"--hub_model_id is {run.hub_model_id}; it must be owner/name")
 
 

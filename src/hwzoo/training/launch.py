@@ -22,7 +22,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers.utils.logging import disable_progress_bar
 
 from ..errors import HwzooError, UsageError
-from ..files import ENTRIES, finish, remove_unfinished, settled, write_json, write_jsonl
+from ..files import ENTRIES, finish, remove_unfinished, settled, with_words, write_json, write_jsonl
 from .arguments import Flags, RunArguments, parse_arguments, recorded, save_settings
 from .launcher import launcher_settings
 from .loop import HANGUP, LAUNCHER_ENDED, signal_of
@@ -287,11 +287,11 @@ def save_results(folder: Path, results: dict[str, Any], failures: list[dict[str,
 
     Args:
         folder: that is there.
-        results: finite numbers, texts and lists of them, by name.
+        results: numbers, texts and lists of them, by name; of those that are not finite their words.
         failures: rows of JSON values.
         arguments: the dataclasses of flags of the run.
     """
-    write_json(folder / "all_results.json", results)
+    write_json(folder / "all_results.json", with_words(results))
     write_jsonl(folder / "failures.jsonl", failures)
     save_settings(folder / "preset.yaml", *arguments)
     print(f"results, failures and pictures are in {folder}")

@@ -30,7 +30,7 @@ from transformers import (
 )
 
 from ..errors import HwzooError, UsageError
-from ..files import MADE, append_jsonl, read_jsonl, record_made, sha256, size_of, writing
+from ..files import MADE, append_jsonl, read_jsonl, record_made, replacing, sha256, size_of, writing
 from .arguments import OF_ONE_TRY, Flags, check_destinations, deciding, flag, one_length
 from .checkpoint import Checkpoint, Checkpoints, CorruptCheckpoint
 from .journal import Journal
@@ -172,6 +172,7 @@ class ZooSeq2SeqTrainer(Seq2SeqTrainer):
             self.identity["frozen weights"] = frozen
         self.checkpoints = Checkpoints(Path(run.output_dir) / CHECKPOINTS, run.save_total_limit)
         self.resumed_from: Path | None = None
+        self.best: int | None = None  # the step of the best weights, once the model has them
         self.runtime = 0.0  # seconds of the parts of this run before the last resume
         self.started = time.perf_counter()
         self.stopped_by = 0
@@ -218,16 +219,25 @@ class ZooSeq2SeqTrainer(Seq2SeqTrainer):
                 f"saved in {self.checkpoints.folder}",
                 self.stopped_by,
             )
-        best = self._load_best()
+        self.best = self._load_best()
         samples = self.state.global_step * self.get_total_train_batch_size(self.args)
         results = {
             "train_steps": self.state.global_step,
             "train_runtime": round(self.runtime, 2),
             "train_samples_per_second": round(samples / self.runtime, 1),
         }
-        if best:
-            results["best_step"] = best
+        if self.best:
+            results["best_step"] = self.best
         return FitResult(results, read_jsonl(Path(self.run.output_dir) / HISTORY))
+
+    def weights(self) -> str:
+        """Which weights the model has after `fit`, in words for a protocol."""
+        if self.run.max_steps == 0:
+            return "the weights as they are"
+        if self.best is None:
+            return "the last weights"
+        every = f"the best of the evaluations every {self.run.eval_steps} steps"
+        return f"{every}, by ROUGE-L on {len(self.eval_dataset)} validation pairs"
 
     def generate_for(self, dataset: Dataset) -> np.ndarray:
         """
@@ -368,10 +378,19 @@ class ZooSeq2SeqTrainer(Seq2SeqTrainer):
             progress |= {name: size_of(Path(self.run.output_dir) / name) for name in (HISTORY, MADE)}
             keep = {self.state.best_global_step} if self.state.best_global_step else set()
             self.checkpoints.adopt(written, step, progress, self.identity, keep)
+            for best in keep:
+                self._bring_along(f"step-{best:08d}")
         self.accelerator.wait_for_everyone()
 
+    def _bring_along(self, name: str):
+        """The checkpoint of the best weights, when the run goes on in another folder than it began in."""
+        there = self.resumed_from.parent / name if self.resumed_from else None
+        if there and there.is_dir() and not (self.checkpoints.folder / name).exists():
+            with replacing(self.checkpoints.folder / name) as staging:
+                shutil.copytree(there, staging)
+
     def _load_best(self) -> int | None:
-        """The step of the best weights, which the model then has; None without evaluations."""
+        """The step of the best weights, which the model then has; None without evaluations, or where they are lost."""
         best = self.state.best_global_step
         if not best or best == self.state.global_step:
             return best
@@ -383,7 +402,7 @@ class ZooSeq2SeqTrainer(Seq2SeqTrainer):
             except CorruptCheckpoint as error:
                 problem = error
         logger.warning("%s; it has the best weights, the last ones are taken", problem)
-        return self.state.global_step
+        return None
 
     def _checkpoint(self) -> Checkpoint | None:
         checkpoint = checkpoint_to_resume(self.run, self.checkpoints, self.identity)
@@ -447,6 +466,8 @@ class _Frame(ProgressCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         self.training_bar = self.trainer.journal.begin(state.global_step, state.max_steps).bar
         self.current_step = state.global_step
+        # A resumed state has those of the run before; no step depends on them.
+        state.logging_steps, state.save_steps = args.logging_steps, args.save_steps
         if self.trainer.resumed_from is not None and (self.trainer.resumed_from / TRAINED).exists():
             load_trained(self.trainer.model, self.trainer.resumed_from)
 
