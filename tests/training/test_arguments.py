@@ -390,4 +390,5 @@ def test_a_flag_depends_on_flags_of_its_recipe_and_values_they_can_have(recipe):
     for each in flags.values():
         for other, allowed in each.metadata.get("only", {}).items():
             choices = get_args(flags[other].type)
-            assert set(allowed) < set(choices) if choices else isinstance(allowed, range) or allowed == (True,)
+            given_or_not = allowed in ((True,), (None,)) or isinstance(allowed, range)
+            assert given_or_not or set(allowed) < set(choices), other

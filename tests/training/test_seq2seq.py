@@ -252,7 +252,7 @@ def test_the_best_checkpoint_by_rouge_l_stays_and_is_taken(tmp_path):
 
 def test_the_best_weights_come_along_to_another_folder(tmp_path):
     scores = iter([5.0, 1.0, 2.0, 3.0])
-    settings = {"eval_steps": 2, "save_steps": 2, "max_steps": 8}
+    settings = {"eval_steps": 2, "save_steps": 2, "max_steps": 8, "save_total_limit": None}
     first = trainer_of(tmp_path / "a", metrics=lambda output: {"rougeL": next(scores)}, **settings)
     first.fit()
     best = load_file(at(tmp_path / "a", 2) / "model.safetensors")["shared.weight"]
@@ -262,6 +262,7 @@ def test_the_best_weights_come_along_to_another_folder(tmp_path):
     )
     assert other.fit().results["best_step"] == 2
     shutil.rmtree(tmp_path / "a")
+    settings["save_total_limit"] = 1  # beyond which it is kept
     again = trainer_of(tmp_path / "b", **settings, resume_from_checkpoint="latest")
     assert again.fit().results["best_step"] == 2 and torch.equal(again.model.shared.weight, best)
 
