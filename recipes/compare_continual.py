@@ -41,7 +41,8 @@ def main(compare: Compare) -> list[dict]:
     cells = sweep.run_all(train_continual.main, TYPES, compare, lambda results: ["average_accuracy"])
     for result in (result for cell in cells for result in cell.results):
         matrix = result["accuracy_matrix"]
-        result["plasticity"] = statistics.fmean(row[min(i, len(row) - 1)] for i, row in enumerate(matrix))
+        learned = [row[i] for i, row in enumerate(matrix)] if len(matrix) > 1 else matrix[0]  # joint: all at once
+        result["plasticity"] = statistics.fmean(learned)
         result["stability"] = statistics.fmean(matrix[-1][:-1] if len(matrix) > 1 else matrix[-1])
     rows = sweep.summaries(cells, compare.seeds)
     for row, cell in zip(rows, cells, strict=True):

@@ -24,7 +24,7 @@ from hwzoo.files import write_bytes, write_json
 from hwzoo.training import flag, sweep
 
 # The second classifier: another architecture than those that come with the package, and fewer features.
-SECOND = "continual/digits scenario=class strategy=joint num_tasks=1 backbone=mlp dropout=0.25 num_train_epochs=12"
+SECOND = "continual/digits scenario=class strategy=joint num_tasks=1 backbone=mlp num_train_epochs=12"
 SHOWN = 20  # samples of each run
 
 

@@ -68,7 +68,6 @@ def main(settings: Settings) -> dict:
     # 2. the line: Gaussians, and divergences that are infinite in one direction
     num_samples = settings.num_eval_samples
     line = {name: density.fit_to_mixture(*each, num_samples, generator) for name, each in MIXTURES.items()}
-    draw_line(folder, line)
     infinite = {
         name: {"forward": density.kl_divergence(p, q), "reverse": density.kl_divergence(q, p)}
         for name, (p, q) in PAIRS.items()
@@ -112,6 +111,7 @@ def main(settings: Settings) -> dict:
     results = with_words(results)
     write_json(folder / "all_results.json", results)
     training.save_settings(folder / "preset.yaml", settings)
+    draw_line(folder, line)
     draw_plane(folder, targets, flows)
     print_results(results)
     print(f"results and pictures are in {folder}")
@@ -155,7 +155,7 @@ def print_results(results):
         forward, reverse = float(each["forward_kl"][0]), float(each["reverse_kl"][0])  # of the words for infinite ones
         print(
             f"{name:>38}: KL(P || Q) {forward:.4g}, KL(Q || P) {reverse:.4g}, effective sample size "
-            f"{each['effective_sample_size']:.3f}, missed {each['missed']:.3f}"
+            f"{float(each['effective_sample_size']):.3f}, missed {float(each['missed']):.3f}"
         )
 
 

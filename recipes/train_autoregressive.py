@@ -103,7 +103,7 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
             drawing = {"generator": torch.Generator().manual_seed(run.seed), "temperature": protocol.temperature}
             versions = data.test_versions(test_set, some)
             versions |= completions(eval_model, [*versions.values()][-1], test_set.labels[some], drawing)
-            caption = f"Test images, and their lower halves by the model; {training.made_by(run, data)}"
+            caption = f"Test images, and their lower rows by the model; {training.made_by(run, data)}"
             training.save_rows(versions, folder / "completions.png", caption, len(some))
             training.save_receptive_fields(receptive_fields(eval_model), folder / "receptive_fields.png")
             training.save_curves(history, folder / "curves.png", (LOSS,), unit="nats per image")
@@ -130,9 +130,11 @@ def build(run, data, architecture, protocol) -> AutoregressiveModel:
 
 
 def completions(model, images, labels, drawing) -> dict[str, torch.Tensor]:
-    """Rows of a picture: the upper halves of images, on grey, and four completions of these."""
+    """Rows of a picture: the upper rows of images, on grey, and four completions of these."""
     size, labels = images.shape[2], labels if model.config.num_classes else None
-    known = (torch.arange(size, device=images.device) < size // 2)[:, None].expand(size, size)
+    # Whole patches: of what is known after a drawn pixel in the order, that pixel would know nothing.
+    unit = model.config.patch_size if model.config.network == "patch_transformer" else 1
+    known = (torch.arange(size, device=images.device) < size // 2 // unit * unit)[:, None].expand(size, size)
     completed = {f"completion {i}": model.complete(images, known, labels=labels, **drawing) for i in range(1, 5)}
     return {"what is given": torch.where(known, images, 0.5)} | completed
 

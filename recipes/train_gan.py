@@ -29,7 +29,8 @@ PANELS = {
     "wasserstein": ("wasserstein_estimate", "gradient_penalty"),
     "norm of the gradient": ("discriminator_gradient_norm", "generator_gradient_norm"),
 }
-SAMPLING = "samples with the running statistics of BatchNorm, pixels clamped to [0, 1]"
+STATISTICS = {"batch": "the running statistics of BatchNorm, ", "none": ""}
+WITH_PENALTY = ("wasserstein_gp", "relativistic")
 
 
 @dataclass
@@ -46,9 +47,7 @@ class Method(scoring.ScoreFlags):
 
     conditional: bool = flag(False, "condition both networks on the class of an image")
     loss: Literal[tuple(LOSSES)] = flag("non_saturating", "what both networks minimise")
-    gradient_penalty_weight: float = flag(
-        10.0, "of the losses with a penalty", "[0, inf)", only={"loss": ("wasserstein_gp", "relativistic")}
-    )
+    gradient_penalty_weight: float = flag(10.0, "of the penalty", "[0, inf)", only={"loss": WITH_PENALTY})
     num_discriminator_steps: int = flag(1, "steps of the discriminator for one of the generator", "[1, inf)")
     discriminator_learning_rate: float | None = flag(None, "its peak; --learning_rate when not given", "(0, inf)")
     adam_beta1: float = flag(0.5, "decay of Adam's average gradient", "[0, 1)")
@@ -122,8 +121,9 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
         def test(limit):
             draw = generators.sampler(eval_model.eval(), run.seed, run.eval_batch_size)
             results = scorer(draw, f"this generator, seed {run.seed}", limit) if accelerator.is_main_process else {}
+            drawn = f"samples with {STATISTICS[config.generator_norm]}pixels clamped to [0, 1]"
             classes = "classes drawn uniformly" if config.num_classes else "unconditional"
-            parts = results.get("protocol", data.described), SAMPLING, classes, training.weights_of(run)
+            parts = results.get("protocol", data.described), drawn, classes, training.weights_of(run)
             return results | {"protocol": "; ".join(parts)}
 
         # 8. save

@@ -16,7 +16,7 @@ all_results.json holds accuracies, curves.png draws them. Takes 54 seconds of on
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -35,15 +35,11 @@ COURSE = "cs182"
 @dataclass
 class Settings(training.ImageData):
     config: str | None = flag(None, "a preset by name, or a YAML file with flags as keys; the command line wins")
-    dataset_name: str = flag(
-        COURSE, f"{COURSE}, or images as for the other recipes: digits, mnist, a Hub id, a folder"
-    )
+    dataset_name: str = flag(COURSE, f"{COURSE}, or images: digits, mnist, fashion_mnist, a Hub id, a folder")
     data_dir: str | None = flag(None, "folder that holds mnist/ or fashion_mnist/; HWZOO_DATA_DIR when not given")
     output_dir: str = flag("outputs/policy_gradient", "folder for all_results.json and the picture")
     overwrite_output_dir: bool = flag(False, "start anew in a folder that is not empty, over its files")
-    seeds: list[int] = flag(
-        [73, 0, 1, 2, 3], "of the initial weights and all draws, a network each", "[0, 4294967295]"
-    )
+    seeds: list[int] = flag([73, 0, 1, 2, 3], "of weights and draws, a network each", "[0, 4294967295]")
     estimators: list[str] = flag(list(blackbox.ESTIMATORS), "what is learned from", some_of=list(blackbox.ESTIMATORS))
     rewards: list[str] = flag(["3/-1", "1/0"], "of a right and of a wrong answer, right/wrong")
     hidden_sizes: list[int] = flag([32], "units of the hidden layers", "[1, 65536]")
@@ -54,6 +50,9 @@ class Settings(training.ImageData):
 
     def __post_init__(self):
         super().__post_init__()
+        given = [each.name for each in fields(training.ImageData) if getattr(self, each.name) != each.default]
+        if given and self.dataset_name == COURSE:
+            raise UsageError(f"--{given[0]} is of images; --dataset_name is {COURSE}, which are points")
         _ = [blackbox.pair_of(words) for words in self.rewards]  # refused now, not after the first run
         for name in ("seeds", "estimators", "rewards"):
             if not (values := getattr(self, name)) or len(set(values)) < len(values):
@@ -64,7 +63,7 @@ def main(settings: Settings) -> dict:
     # 1. output folder, data
     torch.set_num_threads(1)  # matrices as small as these gain nothing from a second one
     folder = training.make_output_dir(settings.output_dir, settings.overwrite_output_dir)
-    task = load_task(settings)
+    task, described = load_task(settings)
     started = time.monotonic()
 
     # 2. a row of the table for each estimator and pair of rewards: the networks of all seeds at once
@@ -94,7 +93,7 @@ def main(settings: Settings) -> dict:
         "rows": rows,
         "train_runtime": time.monotonic() - started,
         "protocol": (
-            f"{settings.dataset_name}: {len(task.train)} training and {len(task.test)} test points; networks {units} "
+            f"{described}: {len(task.train)} training and {len(task.test)} test points; networks {units} "
             f"with ReLU; {last} steps of Adam at {settings.learning_rate:g} on {batch}; accuracy of the most probable "
             f"answer, mean and standard error over the seeds {', '.join(map(str, settings.seeds))} of network and "
             "draws, on the same data; classes_answered: those with at least 1 % of the answers to the test points; "
@@ -110,13 +109,14 @@ def main(settings: Settings) -> dict:
     return results
 
 
-def load_task(settings: Settings) -> blackbox.Task:
+def load_task(settings: Settings) -> tuple[blackbox.Task, str]:
     if settings.dataset_name == COURSE:
-        return blackbox.course_task()
+        return blackbox.course_task(), COURSE
     images = load_images(settings.dataset_name, settings.data_dir, settings)
     images.check_classes("--dataset_name")
-    sets = [(part.pixel_values(), part.labels) for part in (images.train, images.test)]
-    return blackbox.image_task(*sets, num_classes=len(images.train.class_names))
+    sets = [(part.pixel_values(), part.labels) for part in (images.train, images.watched)]
+    described = images.described + (", tested on the images held out" if images.validation is not None else "")
+    return blackbox.image_task(*sets, num_classes=len(images.train.class_names)), described
 
 
 def row_of(name: str, rewards: str, learned: blackbox.Learned) -> dict:

@@ -17,7 +17,7 @@ from hwzoo import TextVAEConfig, TextVAEModel, hub, metrics, text, training
 from hwzoo.data import ImageBatches
 from hwzoo.errors import UsageError
 from hwzoo.files import write_json
-from hwzoo.training import flag
+from hwzoo.training import flag, flag_of_new
 
 TEST_SEED = 0  # of the bounds' noise: the same for every run, whatever its seed
 BOUNDS = ("negative_elbo", "rate", "distortion")
@@ -40,7 +40,7 @@ class Run(training.with_defaults(training.LoopArguments, **DEFAULTS)):
 @dataclass
 class Data(training.Flags):
     text_column: str | None = flag(None, "column of the texts; when not given, both of the usual columns of pairs")
-    vocab_size: int = flag(259, "tokens, learned from the training texts; 259: bytes alone", "[259, inf)")
+    vocab_size: int = flag_of_new(259, "tokens, learned from the training texts; 259: bytes alone", "[259, inf)")
 
 
 OF_TOKENIZER = ("vocab_size", "pad_token_id", "eos_token_id", "unk_token_id")

@@ -18,7 +18,7 @@ from loopback_hub import LoopbackHub
 from recipe_runs import finish, start
 
 import hwzoo_cli
-from hwzoo import VAEConfig, VAEModel, hub
+from hwzoo import ClassifierConfig, ClassifierForImageClassification, VAEConfig, VAEModel, hub
 from hwzoo.errors import HwzooError, UsageError
 from hwzoo.files import FINAL, MADE, begin_record, record_made, renewing, sha256
 from hwzoo.models import FAMILIES
@@ -727,6 +727,18 @@ def test_what_a_trained_model_keeps_of_its_own_is_told(tmp_path, caplog):
     # A recipe's own defaults are not asked for either.
     hub.load_or_build(VAEModel, str(tmp_path), VAEConfig(latent_size=5), default=VAEConfig(latent_size=5))
     assert not caplog.records
+
+
+def test_a_classifier_that_goes_on_has_the_names_of_the_data(tmp_path, caplog):
+    sizes = {"backbone": "mlp", "hidden_sizes": [4], "image_size": 8}
+    own, new = ({"id2label": dict(enumerate(names))} for names in (("cat", "dog"), ("dog", "cat")))
+    hub.save(ClassifierForImageClassification(ClassifierConfig(**sizes, **own)), tmp_path)
+    load = hub.load_or_build, ClassifierForImageClassification, str(tmp_path)
+    assert load[0](*load[1:], ClassifierConfig(**sizes, **own)).config.id2label == own["id2label"]
+    assert not caplog.records
+    config = load[0](*load[1:], ClassifierConfig(**sizes, **new)).config
+    assert config.id2label == new["id2label"] and config.label2id == {"dog": 0, "cat": 1}
+    assert caplog.messages == [f"{tmp_path} goes on with the classes dog, cat (it had cat, dog)"]
 
 
 def test_a_run_from_a_trained_model_may_change_its_loss(tmp_path, caplog):

@@ -207,6 +207,24 @@ def likelihood(results: dict[str, Any], settings: dict[str, Any]) -> dict[str, f
     return {unit: found[0]} if found else {}
 
 
+def likelihood_of(results: dict[str, Any], settings: dict[str, Any], num_images: int) -> str:
+    """
+    What a run's likelihood is of, where it is not log p(x) of all test images; such numbers are not comparable.
+
+    Args:
+        results: of the run.
+        settings: its flags.
+        num_images: test images of the data.
+
+    Returns:
+        Words for its cell of the table; "" where there is nothing to say.
+    """
+    some = settings.get("num_iwae_images") if any("test_iwae_" in name for name in results) else None
+    some = settings.get("num_bound_images", some)
+    parts = ["given the class"] if settings.get("conditional") else []
+    return ", ".join([*parts, *([f"{some:,} images"] if some and some < num_images else [])])
+
+
 @torch.no_grad()
 def draw(settings: dict[str, Any], num_samples: int, batch_size: int) -> tuple[Tensor, float]:
     """
@@ -253,7 +271,7 @@ def measure(
         batch_size: of them.
 
     Returns:
-        By the names of `COLUMNS`, with `test_fid_standard_error`, `second_fid_floor` and `protocol`.
+        By the names of `COLUMNS`, with `likelihood_of`, `test_fid_standard_error`, `second_fid_floor` and `protocol`.
     """
     images, seconds = draw(settings, num_samples, batch_size)
     scores = scoring.score(images, data, classifiers[0], MADE_BY, every_score=True)
@@ -261,6 +279,7 @@ def measure(
     _, model = generators.load_generator(settings["output_dir"], torch.device("cpu"))
     network = getattr(model, "unet", model)
     row = likelihood(results, settings) | scores
+    row |= {"likelihood_of": likelihood_of(results, settings, len(data.test))}
     row |= {"smallest_class": 100 * min(scores["test_class_histogram"])}
     row |= {"second_fid": second["test_fid"], "second_fid_floor": second["test_fid_floor"]}
     row |= {"parameters": sum(each.numel() for each in network.parameters()) / 1e6}
@@ -274,13 +293,13 @@ def averaged(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         rows: of runs, with `run`, their label, and `seed`.
 
     Returns:
-        One row a label, in their order: `run`, `seeds`, and of each number `mean` and `standard_error` over the seeds;
-        over the samples, by the jackknife, where a FID is of one seed alone.
+        One row a label, in their order: `run`, `seeds`, `likelihood_of`, and of each number `mean` and
+        `standard_error` over the seeds; over the samples, by the jackknife, where a FID is of one seed alone.
     """
     found = []
     for label in dict.fromkeys(row["run"] for row in rows):
         own = [row for row in rows if row["run"] == label]
-        row = {"run": label, "seeds": [each["seed"] for each in own]}
+        row = {"run": label, "seeds": [each["seed"] for each in own], "likelihood_of": own[0].get("likelihood_of", "")}
         for name in [name for name in COLUMNS if name in own[0]]:
             row[name] = sweep.mean_and_error([each[name] for each in own])
         row["parameters"]["standard_error"] = None  # a count, the same of all seeds
@@ -302,11 +321,17 @@ def family_table(rows: Sequence[dict[str, Any]], floors: tuple[float, float]) ->
     lines = [["run", "seeds", *COLUMNS.values()]]
     lines += [["---"] * len(lines[0])]
     for row in rows:
-        cells = [row["run"], ", ".join(map(str, row["seeds"]))]
-        lines.append([*cells, *(sweep.written(row.get(name), DIGITS.get(name, OTHER_DIGITS)) for name in COLUMNS)])
+        cells = {name: sweep.written(row.get(name), DIGITS.get(name, OTHER_DIGITS)) for name in COLUMNS}
+        if told := row.get("likelihood_of"):
+            cells |= {name: f"{cells[name]} ({told})" for name in ("nats", "bits_per_dim") if name in row}
+        lines.append([row["run"], ", ".join(map(str, row["seeds"])), *cells.values()])
     ends = dict(zip(("test_fid", "second_fid"), floors, strict=True))
     lines.append(["floor: training images", "", *(f"{ends[name]:.2f}" if name in ends else "" for name in COLUMNS)])
     notes = "± is the standard error over the seeds; of the FID of one seed that over the samples, by the jackknife."
+    if any(row.get("likelihood_of") for row in rows):
+        notes += (
+            " In brackets what a likelihood is of: given the class it is another quantity, of fewer images less sure."
+        )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{notes}\n"
 
 

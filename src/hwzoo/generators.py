@@ -238,7 +238,7 @@ def sampler(model: Any, seed: int, batch_size: int, evenly: bool = False, **call
 
     def samples(num: int) -> Tensor:
         labels = chosen_labels(None, num, num_classes, "")
-        # What is not finite too: a run that went wrong is told by its numbers, after its model and pictures are saved.
+        # What is not finite too: who scores them names it.
         return _draw(family, model, num, labels, seed, batch_size, **call)
 
     return samples

@@ -4,7 +4,6 @@ import argparse
 import itertools
 import json
 import logging
-import math
 import os
 import re
 import shlex
@@ -41,12 +40,14 @@ from .files import (
     read_jsonl,
     record_changed,
     sha256,
+    with_words,
     write_bytes,
     write_json,
     write_jsonl,
 )
 from .loading import check_all_loaded, check_finite, loading, refuse_code
 from .models import FAMILIES, FORMER_MODEL_TYPES, ClassifierForImageClassification, Family, TextFamily, family_of
+from .packaged import preset_of
 from .retry import has_file, reason, retried, status_of
 
 logger = logging.getLogger("hwzoo")
@@ -62,25 +63,21 @@ def save(model: Any, folder: Path, results: dict[str, Any] | None = None, also: 
     Args:
         model: of a family of the table, or anything with `save_pretrained`.
         folder: made if it is not there; other files in it stay.
-        results: for all_results.json: finite numbers and what else JSON holds, by name; not written when not given.
+        results: for all_results.json: numbers and what else JSON holds, by name, of numbers that are not finite their
+            words; not written when not given.
         also: further objects with `save_pretrained` that belong to the model: a tokenizer, how it is to generate.
         read: the flags by which the training read pictures, `background`, `image_size` and `resize`, for the image
             processor of a family that has one.
 
     Raises:
-        HwzooError: when the folder cannot be written (the files it held stay), or, once the model is saved, when a
-            result is not finite.
+        HwzooError: when the folder cannot be written; the files it held stay.
     """
     further = () if read is None else (read,)  # which a family's own `parts` may not know
     with adding_to(Path(folder)) as staging:
         for each in (*family_of(model).parts(model, *further), *also):
             each.save_pretrained(staging)
-    results = results or {}
-    bad = [name for name, value in results.items() if isinstance(value, float) and not math.isfinite(value)]
-    if bad:
-        raise HwzooError(f"{', '.join(bad)} is not finite: {folder} holds the model, but no new all_results.json")
     if results:
-        write_json(Path(folder) / "all_results.json", results)
+        write_json(Path(folder) / "all_results.json", with_words(results))
 
 
 def save_card(run: Any, folder: Path, family: str, data: Any, results: dict[str, Any], **about: Any):
@@ -101,11 +98,10 @@ def save_card(run: Any, folder: Path, family: str, data: Any, results: dict[str,
     """
     row = next(each for each in FAMILIES if each.name == family)
     about = {"title": f"{family}-{data.name.split('/')[-1]}", "dataset": data.source, **row.card, **about}
-    own = run.config is None or Path(run.config).name == PRESET  # of an earlier run: no name
     if base := getattr(run, "model_name_or_path", None):
         about = {"trained": f"Trained further from `{public_name(base)}`"} | about
         about.setdefault("base_model", None if Path(base).exists() else base)
-    about |= {"preset": None if own else Path(run.config).stem, "repo_id": run.hub_model_id or str(run.output_dir)}
+    about |= {"preset": preset_of(run), "repo_id": run.hub_model_id or str(run.output_dir)}
     write_card(folder, row.card_template or template(family), results=results, seed=run.seed, **about)
 
 
@@ -220,7 +216,8 @@ def load_or_build(
 ) -> PreTrainedModel:
     """
     A new model of a configuration, or, when its name is given, a trained one with a configuration of its own. Of what
-    was asked for and differs there, the family's `loss_fields` are changed, and the rest is told in a warning.
+    was asked for and differs there, the family's `loss_fields` are changed, and the rest is told in a warning; so are
+    other names of as many classes, which become the data's.
 
     Args:
         model_class: of the zoo.
@@ -246,6 +243,11 @@ def load_or_build(
             if name == "num_classes" and 0 in (given, *wanted) and len(wanted) == 1:
                 told += "; it is conditional: give --conditional" if given else "; leave out --conditional"
             raise UsageError(f"--model_name_or_path {model_name_or_path}: {told}")
+    if model.config.id2label != config.id2label and len(model.config.id2label) == len(config.id2label):
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            names = [", ".join(each.id2label.values()) for each in (config, model.config)]
+            logger.warning("%s goes on with the classes %s (it had %s)", model_name_or_path, *names)
+        model.config.id2label, model.config.label2id = dict(config.id2label), dict(config.label2id)
     family, unasked, own = family_of(model), (default or type(config)()).to_dict(), model.config.to_dict()
     decided = {"id2label", "label2id", "image_mean", "image_std", *family.must_fit, *allowed}  # by the data
     wanted = {name: value for name, value in config.to_dict().items() if name in asked or value != unasked.get(name)}

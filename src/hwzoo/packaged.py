@@ -8,7 +8,7 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 PACKAGE = Path(__file__).parent
 
@@ -36,6 +36,20 @@ def folder(name: str) -> Path:
     """
     packaged = PACKAGE / name
     return packaged if packaged.is_dir() else PACKAGE.parents[1] / name
+
+
+def preset_of(run: Any) -> str | None:
+    """
+    Args:
+        run: the flags of a run, with `config`.
+
+    Returns:
+        What captions and cards call its preset, "changed" where flags or processes made another run of it; None
+        without one, and for the settings of a finished run.
+    """
+    if run.config is None or Path(run.config).stem == "preset":
+        return None
+    return Path(run.config).stem + (", changed" if run.changed else "")
 
 
 def runs_the_loop(path: Path) -> bool:

@@ -220,6 +220,10 @@ def test_what_each_learns_in_a_few_steps():
 def test_weights_that_are_not_finite_are_one_line():
     with pytest.raises(HwzooError, match="the weights by exact are not finite at step 30; a smaller rate may help"):
         learned("exact", learning_rate=1e30)
+    with pytest.raises(
+        HwzooError, match=r"the logits by reinforce are not finite at step \d+; a smaller rate may help"
+    ):
+        learned("reinforce", learning_rate=1e30)  # which can draw no answer then
 
 
 def test_rewards_are_two_numbers():

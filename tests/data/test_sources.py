@@ -357,6 +357,38 @@ def test_a_data_folder_that_is_not_read_is_told(tmp_path, caplog):
     ]
 
 
+@pytest.mark.parametrize("kind", ["digits", "idx", "npz", "folder", "own test"])
+def test_options_that_are_not_read_are_told(kind, tmp_path, caplog):
+    name, unread = str(tmp_path / "data"), {"dataset_config", "image_column", "label_column", "test_share"}
+    options = {"dataset_config": "q", "image_column": "x", "label_column": "none", "test_share": 0.5}
+    if kind == "idx":
+        idx_folder(tmp_path / "data", some_arrays())
+        unread.discard("dataset_config")
+        options.pop("dataset_config")
+    elif kind == "npz":
+        name = str(tmp_path / "data.npz")
+        np.savez(name, **{f"{part}_{split}": np.zeros((2, 4, 4) if part == "x" else 2, np.uint8)
+                          for part in "xy" for split in ("train", "test")})  # fmt: skip
+    elif kind in ("folder", "own test"):
+        splits = ("train/", "test/") if kind == "own test" else ("",)
+        files = {f"{split}a/{index}.png": pixels(index, 4, 4) for split in splits for index in range(8)}
+        image_folder(tmp_path / "data", files)
+        unread = {"dataset_config"} | ({"test_share"} if kind == "own test" else set())
+        options |= {"image_column": "image"}
+    else:
+        name = "digits"
+    load_images(name, options=ImageOptions(**options))
+    assert {each.message.split(" is not read")[0] for each in caplog.records} == {f"--{name}" for name in unread}
+    caplog.clear()
+    load_images(name)
+    assert not caplog.records
+
+
+def test_a_configuration_of_files_without_any_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="--dataset_config is mnist; .* has no configurations, leave it out"):
+        load_images(str(idx_folder(tmp_path, some_arrays())), options=ImageOptions(dataset_config="mnist"))
+
+
 def test_a_loose_image_beside_class_folders_is_named(tmp_path):
     folder = image_folder(tmp_path / "pets", {"cat/1.png": pixels(0, 4, 4), "loose.png": pixels(0, 4, 4)})
     with pytest.raises(UsageError) as error:

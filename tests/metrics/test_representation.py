@@ -94,6 +94,12 @@ def test_two_classes_and_few_examples():
     assert probe[0].shape == (2, 4) and metrics.accuracy_of(probe, features, labels) == 1
 
 
+def test_the_one_class_of_all_examples_is_the_answer_to_all():
+    features, _ = blobs(9, num_classes=2, spread=1.0)
+    probe = metrics.linear_probe(features, torch.full((len(features),), 2), num_classes=4)
+    assert F.linear(features, *probe).argmax(1).eq(2).all() and torch.isfinite(probe[1]).all()
+
+
 def test_a_class_without_examples_is_never_chosen():
     features, labels = blobs(60, num_classes=3, spread=0.1)
     weight, bias = metrics.linear_probe(features, labels)

@@ -178,6 +178,13 @@ def test_pairs_are_judged_by_their_difference_alone():
     assert ordered_right(torch.tensor([1.0, 2, 3, 4]), torch.tensor([0.0, 3, 2, 5]))["accuracy_pairs"] == 0.5
 
 
+def test_labels_may_be_of_any_integers():
+    model = tiny_model(num_classes=3).eval()
+    labels = torch.tensor([0, 2, 1], dtype=torch.int32)
+    samples = [model.sample(3, labels=each, generator=seeded()) for each in (labels, labels.long())]
+    assert torch.equal(*samples)
+
+
 def test_a_generator_without_norms_makes_an_image_of_its_own_latents_alone():
     model = tiny_model(generator_norm="none").train()
     latents = torch.randn(6, 4, generator=seeded())

@@ -71,6 +71,16 @@ def test_tables_pictures_and_no_run_twice(compare, tmp_path, monkeypatch):
     assert all((tmp_path / name).stat().st_size > 1000 for name in ("comparison.png", "strength.png"))
 
 
+@pytest.mark.long
+def test_all_tasks_at_once_are_learned_at_once(compare, tmp_path):
+    settings = {"runs": ["strategy=joint num_tasks=5 num_train_epochs=1"], "seeds": [0], "output_dir": str(tmp_path)}
+    (row,) = compare.main(compare.Compare(**settings))
+    (results,) = (json.loads(path.read_text()) for path in tmp_path.rglob("all_results.json"))
+    (accuracies,) = results["accuracy_matrix"]
+    assert len(set(accuracies)) > 1
+    assert row["plasticity"]["mean"] == row["stability"]["mean"] == pytest.approx(sum(accuracies) / 5)
+
+
 def test_another_setting_is_another_run(compare, tmp_path, monkeypatch):
     """Also where the folder has the same name: what `--preset` says has changed."""
     base = tmp_path / "base.yaml"

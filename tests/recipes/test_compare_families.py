@@ -198,6 +198,26 @@ def test_the_seconds_of_samples_are_those_of_drawing_alone(tmp_path, monkeypatch
     assert images.shape == (20, 1, 28, 28) and 0 < seconds < 0.4
 
 
+@pytest.mark.parametrize(
+    ("results", "settings", "told"),
+    [
+        ({"test_negative_log_prob": 80.0}, {"conditional": False}, ""),
+        ({"test_negative_log_prob": 80.0}, {"conditional": True}, "given the class"),
+        ({"test_iwae_100": 86.0}, {"num_iwae_images": 1000}, "1,000 images"),
+        ({"test_iwae_100": 86.0}, {"num_iwae_images": 10_000}, ""),
+        ({"test_iwae_100": 86.0}, {"num_iwae_images": None, "conditional": True}, "given the class"),
+        ({"test_bits_per_dim": 2.4}, {"conditional": True, "num_bound_images": 500}, "given the class, 500 images"),
+    ],
+)
+def test_what_a_likelihood_is_of_stands_in_its_cell(results, settings, told):
+    assert comparison.likelihood_of(results, settings, 10_000) == told
+    number = {"mean": 2.5, "standard_error": None}
+    rows = [row("a", 1, 10) | {"likelihood_of": told, "nats": number}, row("b", 2, 30)]
+    table = comparison.family_table(rows, (0.5, 0.6))
+    assert (f"| a | 0 | 2.500 ({told}) | - | " if told else "| a | 0 | 2.500 | - | ") in table
+    assert "| b | 0 | - | - | " in table and ("In brackets" in table) == bool(told)
+
+
 def test_every_family_that_draws_images_is_compared():
     families = ["autoregressive", "ddpm", "flow", "gan", "vae", "vqvae"]
     assert comparison.list_generators("digits") == [f"{family}/digits" for family in families]

@@ -184,6 +184,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(recipe, no_pictures, tmp_path):
     with pytest.raises(HwzooError, match=r"the loss of minimax is (nan|inf) at step \d+; a smaller --learning_rate"):
         run(recipe, tmp_path, learning_rate=1e30, max_train_steps=20)
     assert not list(tmp_path.iterdir())
+    with pytest.raises(HwzooError, match=r"the weights of minimax are not finite after step 1; a smaller --learning_"):
+        run(recipe, tmp_path, learning_rate=1e39, max_train_steps=1)
 
 
 @pytest.mark.long

@@ -22,6 +22,7 @@ from transformers import ResNetConfig, ResNetForImageClassification
 from hwzoo import PipelineFamily, VAEConfig, VAEModel, diffusion, generators, hub, scoring
 from hwzoo.data import ImageOptions, ImageSet, ImageSplits, load_images
 from hwzoo.errors import UsageError
+from hwzoo.training import parse_arguments
 
 SCORES = {
     "test_fid", "test_fid_floor", "test_precision", "test_recall", "test_class_histogram", "test_label_entropy",
@@ -298,6 +299,14 @@ def test_what_is_given_stands_before_what_is_recorded(recorded, given, compared,
     (tmp_path / "preset.yaml").write_text(yaml.safe_dump({"dataset_name": "digits", **recorded}))
     settings = scoring.with_data_of_training(recipe.Settings(model_name_or_path=str(tmp_path), **given))
     assert (settings.dataset_name, settings.background, settings.validation_share) == compared
+
+
+def test_what_is_given_stands_though_it_is_the_default(recipe, tmp_path):
+    (tmp_path / "preset.yaml").write_text("dataset_name: digits\nbackground: black\nvalidation_share: 0.25\n")
+    given = [f"--model_name_or_path={tmp_path}", "--validation_share=0", "--background=white"]
+    (asked,) = parse_arguments([recipe.Settings], given)
+    settings = scoring.with_data_of_training(asked)
+    assert (settings.dataset_name, settings.background, settings.validation_share) == ("digits", "white", 0.0)
 
 
 def test_the_data_is_read_from_where_the_training_read_it(recipe, tmp_path):

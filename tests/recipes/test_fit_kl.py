@@ -135,9 +135,15 @@ def test_a_loss_that_is_not_finite_is_one_line(recipe, no_pictures, command_line
     flags = ["--max_train_steps=101", "--train_batch_size=4", "--flows=realnvp", "--targets=eight"]
     status, error = command_line(recipe, f"--output_dir={tmp_path / 'run'}", "--learning_rate=1e20", *flags)
     assert status == 1 and "error: the forward loss of realnvp is nan at step 100; a smaller rate may help" in error
+    # What advises a repeat leaves the folder free for it.
+    again = [f"--output_dir={tmp_path / 'run'}", "--max_train_steps=1", "--num_eval_samples=2", *flags[1:]]
+    assert command_line(recipe, *again)[0] == 0 and (tmp_path / "run" / "all_results.json").exists()
 
 
 def test_a_divergence_that_is_infinite_is_printed(recipe, capsys):
     row = with_words({"forward_kl": [math.inf, 0.1], "reverse_kl": [0.25, 0.1], "effective_sample_size": 0.5})
     recipe.print_results({"line": {}, "infinite": {}, "plane": {"realnvp": row | {"missed": 0.125}}})
     assert "KL(P || Q) inf, KL(Q || P) 0.25, effective sample size 0.500, missed 0.125" in capsys.readouterr().out
+    row |= with_words({"effective_sample_size": math.nan, "missed": math.nan})
+    recipe.print_results({"line": {}, "infinite": {}, "plane": {"realnvp": row}})
+    assert "effective sample size nan, missed nan" in capsys.readouterr().out

@@ -92,7 +92,7 @@ def test_what_a_run_leaves(train_autoregressive, tmp_path, capsys):
     assert not torch.equal(rows[2], rows[3])
     assert captions_in(tmp_path) == {
         "samples": "200 samples at temperature 1; autoregressive on digits, seed 0",
-        "completions": "Test images, and their lower halves by the model; autoregressive on digits, seed 0",
+        "completions": "Test images, and their lower rows by the model; autoregressive on digits, seed 0",
     }
     for name in ("curves.png", "receptive_fields.png"):
         assert Image.open(tmp_path / name).width > 300

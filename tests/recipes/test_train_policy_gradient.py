@@ -50,13 +50,21 @@ def test_bandit_feedback_on_images_and_a_seed_of_its_own(recipe, tmp_path):
     settings |= {"estimators": ["supervised", "reinforce"], "learning_rate": 1e-2}
     first, second = (run(recipe, tmp_path / name, **settings, seeds=[4, 5]) for name in "ab")
     assert results_but_times(tmp_path / "a") == results_but_times(tmp_path / "b")
-    assert "digits: 1500 training and 297 test points; networks 64-32-10" in first["protocol"]
+    assert first["protocol"].startswith("digits (images of 8 x 8")
+    assert ": 1500 training and 297 test points; networks 64-32-10" in first["protocol"]
     assert "50 points drawn with replacement" in first["protocol"]
     assert second["rows"]["supervised"]["test_accuracy"]["mean"][-1] > 0.2
     alone = run(recipe, tmp_path / "c", **settings, seeds=[5])["rows"]["supervised"]
     assert alone["test_accuracy"]["standard_error"] == [None, None]
     expected = first["rows"]["supervised"]["test_accuracy_by_seed"][1]
     assert alone["test_accuracy_by_seed"][0] == pytest.approx(expected, abs=0.01)
+
+
+def test_images_held_out_are_what_is_tested(recipe, tmp_path):
+    settings = {"dataset_name": "digits", "image_size": 8, "validation_share": 0.5, "rewards": ["3/-1"]}
+    results = run(recipe, tmp_path, **settings, estimators=["supervised"], learning_rate=1e-2, seeds=[4])
+    told = ", tested on the images held out: 750 training and 750 test points; networks 64-32-10"
+    assert results["protocol"].startswith("digits (") and told in results["protocol"]
 
 
 @pytest.mark.parametrize(
@@ -68,6 +76,8 @@ def test_bandit_feedback_on_images_and_a_seed_of_its_own(recipe, tmp_path):
         (["--seeds", "1", "1"], "--seeds is 1 1; each may be given once"),
         (["--train_batch_size=1"], "--train_batch_size is 1; it must be in [2, inf)"),
         (["--learning_rate=0"], "--learning_rate is 0.0; it must be in (0, inf)"),
+        (["--image_size=8"], "--image_size is of images; --dataset_name is cs182, which are points"),
+        (["--validation_share=0.5"], "--validation_share is of images; --dataset_name is cs182"),
         (["--seed=1"], "--seed is not a flag of this recipe (did you mean --seeds?)"),
     ],
 )

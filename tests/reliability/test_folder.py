@@ -42,6 +42,15 @@ def test_a_checkpoint_of_another_run_is_not_resumed_into_a_finished_one(recipe, 
     refused(recipe, folder, "holds a finished model", f"{RESUME}=latest")
 
 
+@every_recipe.ONE_OF_EACH_LOOP
+def test_the_folder_of_the_run_is_no_checkpoint(recipe, straight, tmp_path):
+    folder = Path(shutil.copytree(straight[0], tmp_path / "run"))
+    for where in (folder, folder / "checkpoints"):
+        refused(
+            recipe, folder, f"{where}: it must be one of the checkpoints in {folder}/checkpoints", f"{RESUME}={where}"
+        )
+
+
 def test_latest_is_no_leave_to_write_over_strange_files(recipe, tmp_path):
     folder = tmp_path / "mine"
     folder.mkdir()

@@ -173,7 +173,10 @@ def test_columns_that_the_first_row_lacks_are_read(tmp_path):
     rows[1] |= {"document": "not this"}  # where the first row has a usual column
     first, second = loaded(tmp_path, rows, source_prefix="")
     assert (first.task, second.task, second.source) == ("", "plural", "c")
-    for number, mixed in ((2, rows[::-1]), (1, rows)):  # else one would be read with the task's name, the other without
+    for number, mixed in (
+        (2, rows[::-1]),
+        (1, rows),
+    ):  # else one would be read with the task's name, the other without
         with pytest.raises(UsageError, match=f"row {number}: task is None"):
             loaded(tmp_path, mixed, text_column="text")
     assert (first.references, second.references) == (("b",), ("d", "e"))  # without any, its target is right

@@ -2,6 +2,7 @@ import re
 import tracemalloc
 from dataclasses import asdict, dataclass, fields, make_dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal, get_args
 
 import every_recipe
@@ -15,6 +16,7 @@ from hwzoo.training import (
     RunArguments,
     arguments,
     flag,
+    made_by,
     parse_arguments,
     recorded,
     save_settings,
@@ -348,6 +350,27 @@ def test_what_a_recipe_is_about_may_come_first():
         parse_arguments([OfAModel], ["me/vae", "--model_name_or_path=me/gan"])
     with pytest.raises(UsageError, match="'me/gan' is not expected"):
         parse_arguments([OfAModel], ["me/vae", "me/gan"])
+
+
+def test_what_is_normal_is_told_of_the_preset_as_it_stands(tmp_path, monkeypatch):
+    types = list(load_recipe("train_vae").main.__annotations__.values())[:-1]
+
+    def run(*argv, **kwargs):
+        return parse_arguments(types, list(argv), **kwargs)[0]
+
+    assert run("--seed=3").expected and run("--config=digits", "--seed=3").expected
+    assert not run("--learning_rate=0.1").expected
+    launched = {"launcher": {"gradient_accumulation_steps": "4"}}
+    assert run(**launched).gradient_accumulation_steps == 4 and not run(**launched).expected
+    captions = {made_by(run(*argv), SimpleNamespace(name="digits")) for argv in (
+        ["--config=cs236"], ["--config=cs236", "--latent_size=2"], ["--latent_size=2"], ["--config=cs236", "--seed=1"],
+    )}  # fmt: skip
+    assert captions == {
+        "vae on digits, preset cs236, seed 0", "vae on digits, preset cs236, changed, seed 0", "vae on digits, seed 0",
+        "vae on digits, preset cs236, seed 1",
+    }  # fmt: skip
+    monkeypatch.setenv("WORLD_SIZE", "2")  # of so many batches a step
+    assert not run().expected and run("--config=digits").changed
 
 
 def test_a_flag_that_has_no_effect_beside_the_others_is_told_once(caplog, monkeypatch):

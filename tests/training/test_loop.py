@@ -1,17 +1,24 @@
 """The loop with a model of its own: it knows none of the zoo's."""
 
 import gc
+import json
 import math
 import signal
+import sys
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
 
-from hwzoo.errors import UsageError
+from hwzoo import VAEConfig, VAEModel, hub
+from hwzoo.errors import HwzooError, UsageError
 from hwzoo.files import read_jsonl
 from hwzoo.training import (
     Checkpoint,
+    Ending,
+    FitResult,
     GlobalNoise,
     NonFiniteLoss,
     RunArguments,
@@ -19,7 +26,9 @@ from hwzoo.training import (
     averaged_model,
     fit,
     mean_over,
+    start,
 )
+from hwzoo.training.ending import peak_memory
 from hwzoo.training.loop import signal_of
 
 
@@ -270,6 +279,65 @@ def test_the_gradient_is_scaled_down_to_the_norm(tmp_path):
     assert state.eval_model is model
     state.step(lambda rows: {"loss": (rows @ model.weight.T).mean()}, torch.tensor([[3.0, 4.0]]))
     torch.testing.assert_close(before - model.weight, torch.tensor([[0.06, 0.08]]))
+
+
+@pytest.mark.parametrize(("steps", "warmup", "rate"), [(6, 6, 0.1), (6, 2, 0.1), (6, 2, 1e-8), (0, 0, 0.1)])
+def test_the_polynomial_schedule_takes_every_length_and_rate(steps, warmup, rate, tmp_path):
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate)
+    run = RunArguments(output_dir=str(tmp_path), lr_scheduler="polynomial", lr_warmup_steps=warmup, learning_rate=rate)
+    state, rates = TrainState(run, Accelerator(cpu=True), model, optimizer, steps), []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        state.step(lambda rows: {"loss": model(rows).mean()}, torch.ones(1, 2))
+    rising = [rate * step / warmup for step in range(warmup)]
+    falling = [rate * (1 - step / max(1, steps - warmup)) for step in range(steps - warmup)]
+    assert rates == pytest.approx(rising + falling, abs=1.01e-7 if rate > 1e-7 else rate / 9)
+
+
+def test_processes_wait_for_one_that_draws_and_scores_for_hours(tmp_path, monkeypatch):
+    """torch itself gives them half an hour."""
+    given = {}
+
+    def accelerator(**kwargs):
+        given.update(kwargs)
+        return Accelerator(cpu=True)
+
+    monkeypatch.setattr(sys.modules["hwzoo.training.launch"], "Accelerator", accelerator)
+    with start(RunArguments(output_dir=str(tmp_path))):
+        pass
+    (handler,) = given["kwargs_handlers"]
+    assert handler.to_kwargs() == {"timeout": timedelta(days=7)}
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system counts it for all of a process")
+def test_the_peak_of_memory_is_that_of_the_run(tmp_path):
+    """And not of one before it in the same process."""
+    torch.ones(100_000_000)  # 400 MB, freed at once
+    before = peak_memory()["peak_memory"]
+    with start(RunArguments(output_dir=str(tmp_path))):
+        assert peak_memory()["peak_memory"] < before - 300
+        torch.ones(50_000_000)
+        assert peak_memory()["peak_memory"] > before - 300
+
+
+def test_a_run_whose_numbers_are_not_finite_keeps_its_model(tmp_path, capsys):
+    model = torch.nn.Linear(1, 1)
+
+    def save(folder, results, history, limit):
+        (folder / "model").write_bytes(b"")
+        hub.save(VAEModel(VAEConfig(encoder_hidden_sizes=[2], decoder_hidden_sizes=[2])), folder, results)
+
+    published = []
+    ending = Ending(lambda limit: {"test_x": math.inf, "test_y": 1.0}, save, [model], published.append)
+    run = RunArguments(output_dir=str(tmp_path))
+    ending.rehearse(run, Accelerator(cpu=True))
+    with pytest.raises(HwzooError, match=r"^test_x is not finite; model, card and pictures are in .*[^/]$"):
+        ending.conclude(run, Accelerator(cpu=True), FitResult({"train_steps": 3}, []))
+    assert {"model", "model.safetensors"} <= {path.name for path in tmp_path.iterdir()} and not published
+    results = json.loads((tmp_path / "all_results.json").read_text())
+    assert (results["test_x"], results["test_y"], results["train_steps"]) == ("inf", 1.0, 3)
+    assert "test_x" in capsys.readouterr().out
 
 
 def test_processes_share_the_noise_of_one():

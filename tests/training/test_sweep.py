@@ -271,7 +271,7 @@ def test_the_digits_of_a_number_without_an_error(mean, digits, text):
     assert sweep.written(None, digits) == "-"
 
 
-def test_no_run_is_done_twice(recipe, tmp_path):
+def test_no_run_is_done_twice(recipe, tmp_path, capsys):
     recipe.kill_at = (2, 1, 3)
     with pytest.raises(Killed):
         run_all(recipe, tmp_path, "size=1,2")
@@ -281,8 +281,11 @@ def test_no_run_is_done_twice(recipe, tmp_path):
     recipe.kill_at = None
     cells = run_all(recipe, tmp_path, "size=1,2")
     assert recipe.steps == all_steps(1, 2)
+    capsys.readouterr()
     again = run_all(recipe, tmp_path, "size=1,2")
     assert again == cells and recipe.steps == all_steps(1, 2)
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == 6 and all(line.endswith(", done before") for line in told)
     run_all(recipe, tmp_path, "size=1,2,3", seeds=[1, 0])  # more of them
     assert recipe.steps == all_steps(1, 2) + all_steps(3, seeds=[1, 0])
     assert not list(tmp_path.rglob("checkpoints"))

@@ -71,7 +71,7 @@ def learn(
         Accuracies and noise.
 
     Raises:
-        HwzooError: where weights are not finite at one of `eval_at`.
+        HwzooError: where weights are not finite at one of `eval_at`, or no answer can be drawn.
     """
     estimate = ESTIMATORS[name]
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -86,7 +86,14 @@ def learn(
             chosen = torch.stack([torch.randint(len(task.train), (batch_size,), generator=each) for each in orders])
             points, labels = task.train[chosen], task.train_labels[chosen]
         asked = partial(logits_of, points=points), parameters, reward_of(labels, *rewards)
-        for parameter, gradient in zip(parameters, estimate(*asked, generators), strict=True):
+        try:
+            gradients = estimate(*asked, generators)
+        except RuntimeError as error:
+            if logits_of(parameters, points).isfinite().all():
+                raise
+            # There is nothing to draw from.
+            raise HwzooError(f"the logits by {name} are not finite at step {step}; a smaller rate may help") from error
+        for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         optimizer.step()
         if step in eval_at or step in noise_at:

@@ -86,6 +86,8 @@ def read_idx_set(folder: Path, what: str, config: str | None) -> RawData | None:
     sets = idx_files(folder)
     if not sets:
         return None
+    if config is not None and set(sets) == {""}:
+        raise UsageError(f"--dataset_config is {config}; {what} has no configurations, leave it out")
     if (config is None and len(sets) > 1) or (config is not None and config not in sets):
         raise UsageError(f"{what} has several configurations: give --dataset_config, one of {', '.join(sorted(sets))}")
     name = config if config is not None else next(iter(sets))

@@ -28,6 +28,7 @@ from .raw import idx_files, pixel_array, read_amat_set, read_idx_set, read_npz_s
 # Data sets known by a short name: the folder of their idx files in the data folder is that name.
 TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
 HUB_IDS = {"mnist": "ylecun/mnist", "fashion_mnist": "zalando-datasets/fashion_mnist"}
+OF_COLUMNS = ("image_column", "label_column")  # options of data sets with columns
 # Where torchvision puts their files.
 TORCHVISION = {"mnist": ("MNIST/raw",), "fashion_mnist": ("FashionMNIST/raw",)}
 FASHION_CLASSES = (
@@ -245,6 +246,7 @@ def load_images(
     if data_dir and dataset not in HUB_IDS:
         logger.warning("--data_dir is not read for %s; images of your own are --dataset_name FOLDER", dataset)
     if dataset == "digits":
+        _tell_unread(dataset, options, *OF_COLUMNS, "dataset_config", "test_share")
         return _finished(_digits(), "digits", options)
     if dataset in HUB_IDS:
         folder = data_dir or os.environ.get("HWZOO_DATA_DIR") or None
@@ -289,6 +291,13 @@ def _digits() -> ImageSplits:
     return ImageSplits("digits", train, test, known_as="digits")
 
 
+def _tell_unread(what: str, options: Any, *names: str):
+    """Warns of options that are given and that this kind of data set knows nothing of."""
+    for name in names:
+        if getattr(options, name) != getattr(ImageOptions(), name) and os.environ.get("LOCAL_RANK", "0") == "0":
+            logger.warning("--%s is not read for %s", name, what)
+
+
 def _name_of(folder: Path) -> str:
     """What a folder is called, also one that is given as `.`."""
     return folder.resolve().name or "data"  # the root has no name
@@ -301,6 +310,8 @@ def _raw(name: str, path: Path, options: ImageOptions, class_names: tuple[str, .
     raw = raw or (path.is_dir() and read_amat_set(path, what)) or read_npz_set(path, what)
     if not raw:
         return None
+    has_configs = path.is_dir() and bool(idx_files(path))
+    _tell_unread(name, options, *OF_COLUMNS, "test_share", *([] if has_configs else ["dataset_config"]))
     shape = raw.images["train"].shape[1:]
     for images in raw.images.values():
         _same_size(str(path), shape, images.shape[1:])
@@ -354,6 +365,7 @@ def _image_folder(path: Path, options: ImageOptions) -> ImageSplits:
                 shape = f"{split}/CLASS/" if "train" in splits else "CLASS/"
                 raise UsageError(f"{what}: {loose} is in no folder of a class; images are in {shape}")
             given["drop_labels"] = loose is not None  # no classes at all
+    _tell_unread(_name_of(path), options, "dataset_config")
     return _from_datasets(_name_of(path), what, _call_datasets(what, "imagefolder", **given), options)
 
 
@@ -411,6 +423,8 @@ def _from_datasets(name: str, what: str, splits: Any, options: ImageOptions | No
         raise UsageError(f"{what} has the splits {sorted(splits)}; it must have train and one of {list(TEST_SPLITS)}")
     wanted = {"train": "train"} | ({"test": test} if test else {})
     own = next((split for split in TEST_SPLITS[1:] if split in splits and split != test), None)
+    if test:
+        _tell_unread(f"{name}, which has test images", options, "test_share")
     if own and options.validation_share:
         wanted["validation"] = own
     parts = {part: splits[split] for part, split in wanted.items()}

@@ -301,7 +301,9 @@ def _moments(log_p: LogDensity) -> tuple[float, float]:
     mean = sum(integrals(lambda points: points))
     squares = integrals(lambda points: (points - mean).square())
     if _grows(squares):
-        raise UsageError("P has no variance: KL(P || Q) is infinite for every Gaussian Q")
+        raise UsageError(
+            "P has no variance, by which KL(P || Q) would be infinite for every Gaussian Q, or tails too heavy to tell"
+        )
     return mean, math.sqrt(sum(squares))
 
 

@@ -55,7 +55,7 @@ def train_discriminators(
         trace: the logit of one fake point at each step, before it, (steps, pairs).
 
     Raises:
-        HwzooError: with the first step whose loss is not finite.
+        HwzooError: with the first step whose loss is not finite, or the last where the weights are not.
     """
     num_pairs, _, size = draw(1, generator)[0].shape
     networks, trace = [discriminator_mlp(size) for _ in range(num_pairs)], []
@@ -86,6 +86,10 @@ def train_discriminators(
         optimizer.zero_grad()
         lr_scheduler.step()
         trace.append(on_fake[:, 0].detach())
+    if not all(each.isfinite().all() for each in parameters.values()):
+        raise HwzooError(
+            f"the weights of {name} are not finite after step {steps}; a smaller --learning_rate may help"
+        )
     return logits, torch.stack(trace)
 
 

@@ -89,11 +89,11 @@ def principal_components(train: Tensor, *others: Tensor, num_components: int = N
 def linear_probe(features: Tensor, labels: Tensor, num_classes: int | None = None) -> tuple[Tensor, Tensor]:
     """
     Multinomial logistic regression on standardised features, with an L2 penalty on its weights; how strong it is,
-    cross-validation within the examples chooses (`STRENGTHS`).
+    cross-validation within the examples chooses (`STRENGTHS`; the weakest where a class has too few for that).
 
     Args:
         features: (num, size).
-        labels: int64, (num,), of two classes at least.
+        labels: int64, (num,); of one class alone, that is the answer to all.
         num_classes: the largest label and one when not given.
 
     Returns:
@@ -106,6 +106,10 @@ def linear_probe(features: Tensor, labels: Tensor, num_classes: int | None = Non
 
     num_classes = int(labels.max()) + 1 if num_classes is None else num_classes
     classes, labels = labels.unique(return_inverse=True)
+    weight, bias = torch.zeros(num_classes, features.shape[1]), torch.full((num_classes,), NEVER)
+    if len(classes) == 1:
+        bias[classes] = 0.0
+        return weight, bias
     mean, std = features.mean(0), features.std(0, correction=0).clamp_min(1e-6)
     inputs, targets = ((features - mean) / std).numpy(), labels.numpy()
     model, num = LogisticRegression(max_iter=MAX_ITERATIONS), min(NUM_TO_CHOOSE, len(labels))
@@ -120,7 +124,6 @@ def linear_probe(features: Tensor, labels: Tensor, num_classes: int | None = Non
     coefficients, intercept = torch.from_numpy(fitted.coef_).double(), torch.from_numpy(fitted.intercept_).double()
     if len(coefficients) == 1:  # of two classes: the log-odds of the second
         coefficients, intercept = (torch.cat([-each / 2, each / 2]) for each in (coefficients, intercept))
-    weight, bias = torch.zeros(num_classes, features.shape[1]), torch.full((num_classes,), NEVER)
     coefficients = coefficients / std.double()
     weight[classes], bias[classes] = coefficients.float(), (intercept - coefficients @ mean.double()).float()
     return weight, bias

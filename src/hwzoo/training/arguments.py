@@ -22,7 +22,7 @@ from transformers import HfArgumentParser
 
 from ..errors import UsageError
 from ..files import is_repo_id, public_name, write_bytes
-from ..packaged import Preset, presets
+from ..packaged import Preset, preset_of, presets
 
 logger = logging.getLogger("hwzoo")
 
@@ -31,7 +31,7 @@ KEYS_FOR_TESTS = {"expected"}
 DEFAULT_RUNS = ("digits", "words")  # the presets that say what to expect of a recipe's run without flags
 OF_ONE_TRY = {"config", "data_dir", "output_dir", "overwrite_output_dir", "resume_from_checkpoint", "report_to"}
 OF_ONE_TRY |= {"push_to_hub", "hub_model_id", "hub_private_repo", "base_model_id", "trust_remote_code"}
-OF_ONE_TRY |= {"asked", "expected"}  # of the parser
+OF_ONE_TRY |= {"asked", "changed", "expected"}  # of the parser
 # What else no step of an image recipe depends on. The data has a digest, a batch its size over all processes.
 OF_NO_STEP = {"dataset_name", "dataset_config", "image_column", "label_column", "model_name_or_path"}
 OF_NO_STEP |= {"train_batch_size", "eval_batch_size", "num_train_epochs"}
@@ -102,6 +102,7 @@ class Flags:
         FREE: flags that a resumed run may give another value: no step depends on them.
         OF_TRAINED: whether a trained model that is loaded decides them.
         asked: the flags that the command line or its preset gave, also those that gave a default; no flag.
+        changed: whether the run is another than that of its preset, by other flags or processes; no flag.
         expected: lowest and highest normal value of test numbers by name, where a preset tells; no flag.
 
     Raises:
@@ -112,6 +113,7 @@ class Flags:
     FREE: ClassVar[Set[str]] = frozenset()
     OF_TRAINED: ClassVar[bool] = False
     asked: ClassVar[Set[str]] = frozenset()
+    changed: ClassVar[bool] = False
     expected: ClassVar[Mapping[str, tuple[float, float]]] = MappingProxyType({})
 
     def __post_init__(self):
@@ -395,17 +397,21 @@ def parse_arguments(
         if given & set(EXCLUSIVE):
             preset = [token for token in preset if not _names([token]) & set(EXCLUSIVE)]
         preset = _for_processor(preset, argv)
-    parsed = _parse(types, preset + argv, description)
-    parsed = _as_launched(types, preset + argv, launcher or {}) or parsed
+    told = _parse(types, preset + argv, description)
+    parsed = _as_launched(types, preset + argv, launcher or {}) or told
     for each in parsed:
         each.asked = _names(preset + argv) & {field.name for field in fields(each)}
     if os.environ.get("LOCAL_RANK", "0") == "0":
         for line in _in_vain(parsed, _names(argv)):
             _tell_once(line)
-    # Of other settings than the preset's nobody knows what is normal; the seed is within the band.
+    # Of other settings than the preset's nobody knows what is normal, nor of several processes' larger batch; the seed
+    # is within the band.
     as_it_stands = types and _names(argv) <= OF_ONE_TRY | OF_NO_BAND
+    as_it_stands = as_it_stands and parsed == told and os.environ.get("WORLD_SIZE", "1") == "1"
     if as_it_stands and (bands := _expected(path or _default_preset(types))):
         parsed[0].expected = bands
+    if path is not None and not as_it_stands:
+        parsed[0].changed = True
     return parsed
 
 
@@ -612,9 +618,9 @@ def made_by(run: Any, data: Any) -> str:
     Returns:
         The words; without a preset where the run was given none, or the settings of a finished run.
     """
-    preset = Path(run.config).stem if run.config else "preset"
-    parts = [f"{_recipe(type(run)).removeprefix('train_')} on {data.name}", f"seed {run.seed}"]
-    return ", ".join(parts if preset == "preset" else [parts[0], f"preset {preset}", parts[1]])
+    preset = preset_of(run)
+    parts = [f"{_recipe(type(run)).removeprefix('train_')} on {data.name}", preset and f"preset {preset}"]
+    return ", ".join(filter(None, [*parts, f"seed {run.seed}"]))
 
 
 def deciding(*arguments: Flags) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from ..errors import HwzooError
 from ..files import UNFINISHED, renewing, writing
 from .checkpoint import random_state, set_random_state
 from .journal import log_ending
@@ -85,7 +86,8 @@ class Ending:
             The results of training and test, as in all_results.json, and the history.
 
         Raises:
-            HwzooError: when a file cannot be written (those of an earlier run stay), or publishing fails.
+            HwzooError: when a file cannot be written (those of an earlier run stay), publishing fails, or a result is
+                not finite: all is saved then, and not published.
             Stopped: after SIGINT, SIGTERM or SIGHUP before the files stand; the last checkpoint does.
         """
         folder, pictures = Path(run.output_dir), []
@@ -98,6 +100,8 @@ class Ending:
         if accelerator.is_main_process:
             log_ending(accelerator, results, [folder / name for name in pictures])
             print_results(results, folder, run.expected, self.words)
+            if bad := [name for name, value in results.items() if is_not_finite(value)]:
+                raise HwzooError(f"{', '.join(bad)} is not finite; model, card and pictures are in {folder}")
             self.publish(run)
         return FitResult(results, fitted.history)
 

@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -17,7 +18,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import GradientAccumulationPlugin, broadcast_object_list, set_seed
+from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs, broadcast_object_list, set_seed
 from huggingface_hub.errors import StrictDataclassError
 from transformers.utils.logging import disable_progress_bar
 
@@ -31,6 +32,7 @@ from .resume import CHECKPOINTS, LOCK, check_output_dir
 
 logger = logging.getLogger("hwzoo")
 
+LONGEST_WAIT = timedelta(days=7)  # of a process for another
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)  # of some network file systems
 
@@ -157,8 +159,11 @@ def start(run: RunArguments) -> Iterator[Accelerator]:
     # accelerate keeps the first precision for the whole process; a second run in a notebook may want another.
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != run.mixed_precision:
         AcceleratorState._reset_state()
+    _forget_peak_memory()
     accelerator = Accelerator(
         mixed_precision=run.mixed_precision,
+        # While the first process draws and scores, the others wait: for longer than torch's half an hour.
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)],
         # Recipes accumulate by themselves; for a number in its environment accelerate would divide their losses again.
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         log_with=trackers or None,
@@ -200,6 +205,12 @@ def start(run: RunArguments) -> Iterator[Accelerator]:
             accelerator.wait_for_everyone()
         finally:
             accelerator.end_training()
+
+
+def _forget_peak_memory():
+    """From now on the system counts `peak_memory` anew, where it can: a sweep does its runs in one process."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def _tell_of_other_data(run: RunArguments):

@@ -64,6 +64,8 @@ def check_output_dir(folder: Path, overwrite: bool, resume: str | None):
     if resume != "latest" and Path(resume).resolve().parent == checkpoints.folder.resolve():
         return
     what = f"--resume_from_checkpoint {resume}: "
+    if checkpoints.paths() and Path(resume).resolve() in (folder.resolve(), checkpoints.folder.resolve()):
+        raise UsageError(f"{what}it must be one of the checkpoints in {checkpoints.folder}, or latest")
     if resume != "latest" and checkpoints.paths():
         raise UsageError(f"{what}--output_dir {folder} holds checkpoints of another run; give an empty one")
     if has_ended(folder):

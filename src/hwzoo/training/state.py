@@ -56,9 +56,12 @@ class TrainState:
             # accelerate would run it in bfloat16 wherever it is called, also for penalties and tests.
             accelerator.unwrap_model(model, keep_fp32_wrapper=False)
         self.parameters = list(model.parameters())
-        self.lr_scheduler = get_scheduler(
-            run.lr_scheduler, optimizer, run.lr_warmup_steps, num_training_steps=total_steps
-        )
+        settings = {"num_warmup_steps": run.lr_warmup_steps, "num_training_steps": total_steps}
+        if run.lr_scheduler == "polynomial":
+            # transformers divides by the steps after the warm-up, and refuses a rate below the last one.
+            settings["num_training_steps"] = max(total_steps, run.lr_warmup_steps + 1)
+            settings["scheduler_specific_kwargs"] = {"lr_end": min(1e-7, optimizer.defaults["lr"] / 10)}
+        self.lr_scheduler = get_scheduler(run.lr_scheduler, optimizer, **settings)
 
     @property
     def steps_done(self) -> int:

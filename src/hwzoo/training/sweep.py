@@ -156,8 +156,9 @@ def run_all(
         results = []
         for seed, arguments in zip(asked.seeds, planned, strict=True):
             run = f"{_name(flags)} seed={seed}".lstrip()
+            before = _done(arguments)
             try:
-                results.append(result_of(main, arguments))
+                results.append(before or result_of(main, arguments))
             except Stopped:
                 raise
             except (HwzooError, StrictDataclassError) as error:
@@ -168,7 +169,7 @@ def run_all(
                 print(f"failed: {failed[-1][0]}", file=sys.stderr, flush=True)
                 continue
             told = (f"{name.replace('_', ' ')} {results[-1][name]:.4f}" for name in metrics(results[-1]))
-            print(f"{run}: " + ", ".join(told), flush=True)
+            print(f"{run}: " + ", ".join([*told, *(["done before"] if before else [])]), flush=True)
         cells.append(Cell(flags, results))
     num = len(cells) * len(asked.seeds)
     if len(failed) == num:
@@ -193,14 +194,12 @@ def result_of(main: Callable[..., dict[str, Any]], arguments: list[Any]) -> dict
     Raises:
         Stopped: when a signal ends it.
     """
+    if before := _done(arguments):
+        return before
     run, wanted = arguments[0], _comparable(reproducing(*arguments))
     folder = Path(run.output_dir)
     done = Path(settled(folder))
-    # What it was begun with, and what it ended with, stands beside its folder: preset.yaml is of the last run that
-    # ended, and says what a trained model has, whatever was asked for.
-    begun, ended = (folder.with_name(f"{folder.name}{what}.yaml") for what in ("", ".ended"))
-    if wanted in (_read(done / "preset.yaml"), _read(ended)) and (done / "all_results.json").exists():
-        return json.loads((done / "all_results.json").read_bytes())
+    begun, ended = _records(folder)
     make_output_dir(folder.parent)
     ended.unlink(missing_ok=True)
     if wanted != (_read(begun) or _read(done / "preset.yaml") or wanted):
@@ -219,6 +218,24 @@ def result_of(main: Callable[..., dict[str, Any]], arguments: list[Any]) -> dict
     save_settings(ended, *arguments)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     return results
+
+
+def _done(arguments: list[Any]) -> dict[str, Any] | None:
+    """The results of a run that is done with these very settings; None without."""
+    folder = Path(arguments[0].output_dir)
+    done, (_, ended) = Path(settled(folder)), _records(folder)
+    same = _comparable(reproducing(*arguments)) in (_read(done / "preset.yaml"), _read(ended))
+    return (
+        json.loads((done / "all_results.json").read_bytes()) if same and (done / "all_results.json").exists() else None
+    )
+
+
+def _records(folder: Path) -> tuple[Path, Path]:
+    """
+    What a run was begun with, and what it ended with, beside its folder: preset.yaml is of the last run that ended,
+    and says what a trained model has, whatever was asked for.
+    """
+    return folder.with_name(f"{folder.name}.yaml"), folder.with_name(f"{folder.name}.ended.yaml")
 
 
 def numbers_of(results: dict[str, Any]) -> dict[str, float]:

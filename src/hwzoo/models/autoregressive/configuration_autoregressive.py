@@ -33,7 +33,8 @@ class AutoregressiveConfig(PreTrainedConfig):
             transformer, divisible by its heads.
         num_layers (`int`): layers after the first convolution, or blocks of the transformer.
         head_hidden_size (`int`): units of the two last hidden layers: of the 1 x 1 convolutions, or of the network
-            inside a patch; at least a unit for each of the image's channels, or of the patch's values.
+            inside a patch; at least a unit for each of the image's channels, or of the patch's values; without effect
+            on patches of one value.
         first_kernel_size (`int`): of the first convolution, type A; odd.
         kernel_size (`int`): of the others, type B; odd.
         dilations (`list[int]`): of the convolutions after the first, in turn.

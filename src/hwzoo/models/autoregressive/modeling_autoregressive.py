@@ -74,7 +74,7 @@ class AutoregressiveModel(AutoregressivePreTrainedModel):
         Args:
             pixel_values: (batch, channels, height, width) in [0, 1], on the levels.
             labels: int64, (batch,), of a conditional model; an unconditional one ignores them.
-            return_loss: as in transformers, whose Trainer takes from it that there is a loss without labels.
+            return_loss: as in transformers; its Trainer evaluates without a column of labels by `label_names=[]`.
 
         Raises:
             ValueError: for pixels that are not on the levels or images of another size; none or wrong labels to a

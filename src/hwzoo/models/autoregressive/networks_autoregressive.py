@@ -520,6 +520,8 @@ class PatchTransformer(nn.Module):
 
     def forward(self, pixels: Tensor, labels: Tensor | None) -> Tensor:
         """(batch, channels, height, width) in [-1, 1] -> logits, (batch, channels, height, width, logits)."""
+        if not len(pixels):  # which GPT-2 refuses
+            return pixels.new_zeros(*pixels.shape, num_logits(self.config))
         patches = self._to_patches(pixels)  # (batch, patches, values)
         known = self._known(F.pad(patches.unflatten(1, (self.size, self.size)), (0, 0, 1, 1, 1, 0)), patches)
         hidden = self.transformer(inputs_embeds=self._embed(known, labels), use_cache=False).last_hidden_state
@@ -544,6 +546,8 @@ class PatchTransformer(nn.Module):
             labels: (num,), of a conditional network.
             draw: gives a value from its logits, channel, row and column.
         """
+        if not len(pixels):
+            return
         channels, side = self.config.num_channels, self.config.patch_size
         grid = pixels.new_zeros(
             pixels.shape[0], self.size + 1, self.size + 2, self.num_values

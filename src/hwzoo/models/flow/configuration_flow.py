@@ -31,7 +31,8 @@ class FlowConfig(PreTrainedConfig):
         prior (`"normal"` or `"logistic"`): density of a latent.
         num_scales (`int`): of `realnvp` and `glow`: after each but the last, half of the channels become latents; each
             squeezes 2 x 2 pixels into channels (of `realnvp` all but the last), which the image size has to allow.
-        num_steps (`int`): couplings of `nice`; steps a scale of `glow`; couplings of each kind a scale of `realnvp`.
+        num_steps (`int`): couplings of `nice`; steps a scale of `glow`; couplings of each kind a scale of `realnvp`,
+            of the last scale one more of a checkerboard and none of channels.
         hidden_size (`int`): units, or channels, of the hidden layers of a coupling's network.
         num_hidden_layers (`int`): hidden layers of a coupling's network; of the convolutional ones the first comes
             from a 3 x 3 convolution, the others from 1 x 1 ones, and the output from a 3 x 3 one.

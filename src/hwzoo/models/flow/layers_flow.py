@@ -229,7 +229,10 @@ class Squeeze(nn.Module):
     """Squares of 2 x 2 pixels to four channels (arXiv:1605.08803, section 3.6)."""
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        return F.pixel_unshuffle(inputs, 2), inputs.new_zeros(inputs.shape[0])
+        num, channels, height, width = inputs.shape
+        # torch leaves the shape of no images as it is.
+        outputs = F.pixel_unshuffle(inputs, 2) if num else inputs.view(0, 4 * channels, height // 2, width // 2)
+        return outputs, inputs.new_zeros(num)
 
     def inverse(self, outputs: Tensor) -> Tensor:
         """Four channels to squares of 2 x 2 pixels."""

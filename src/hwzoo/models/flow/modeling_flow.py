@@ -102,7 +102,7 @@ class FlowModel(FlowPreTrainedModel):
         Args:
             pixel_values: (batch, channels, height, width) in [0, 1], on the levels.
             labels: int64, (batch,), of a conditional model; an unconditional one ignores them.
-            return_loss: as in transformers, whose Trainer takes from it that there is a loss without labels.
+            return_loss: as in transformers; its Trainer evaluates without a column of labels by `label_names=[]`.
             noise: uniform on [0, 1), shaped like `pixel_values`; drawn when not given.
 
         Raises:
@@ -231,7 +231,7 @@ class FlowModel(FlowPreTrainedModel):
             ValueError: for pixels that are not on the levels or images of another size; none or wrong
                 labels to a conditional model.
         """
-        noise = torch.full_like(pixel_values, 0.5) if noise is None else noise
+        noise = torch.full_like(pixel_values, 0.5) if noise is None else self._noise(pixel_values, noise, None)
         inputs, log_det = self._inputs(pixel_values, noise)
         latents, change = self.network(inputs)
         mean, log_std = self._moments(labels, latents)
@@ -361,6 +361,8 @@ class FlowModel(FlowPreTrainedModel):
 
     def _noise(self, pixel_values: Tensor, noise: Tensor | None, generator: torch.Generator | None) -> Tensor:
         if noise is not None:
+            if noise.shape != pixel_values.shape:
+                raise ValueError(f"noise has shape {tuple(noise.shape)}; it must be {tuple(pixel_values.shape)}")
             return noise
         return torch.rand(pixel_values.shape, **drawn_by(generator, self.device)).to(pixel_values.device)
 

@@ -87,7 +87,7 @@ class Generator(nn.Module):
             running_statistics: BatchNorm takes its running statistics in training mode too.
         """
         if self.num_classes:
-            latents = torch.cat([latents, F.one_hot(labels, self.num_classes).to(latents.dtype)], dim=1)
+            latents = torch.cat([latents, F.one_hot(labels.long(), self.num_classes).to(latents.dtype)], dim=1)
         return (_run(self.network, latents, running_statistics) - self.shift) / self.scale
 
 

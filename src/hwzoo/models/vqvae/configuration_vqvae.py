@@ -32,7 +32,8 @@ class VQVAEConfig(PreTrainedConfig):
         codebook_update (`"ema"` or `"loss"`): how the codebook learns: exponential moving averages of what is assigned
             to each code (appendix A.1), untouched by gradients; or the squared distance to it in the loss (equation
             3).
-        codebook_decay (`float`): of those averages and of the counts of uses, a training step, in [0, 1).
+        codebook_decay (`float`): of those averages and of the counts of uses, each time that the loss is taken in
+            training (of a step in several parts once for each), in [0, 1).
         commitment_weight (`float`): beta of equation 3, of the squared distance of the encoder's outputs to their
             codes, summed over an image.
         prior (`"transformer"` or `"uniform"`): p(codes): a causal transformer over the codes in the order of reading,

@@ -85,7 +85,7 @@ class VQVAEModel(VQVAEPreTrainedModel):
         Args:
             pixel_values: 0 and 1, (batch, channels, height, width).
             labels: int64, (batch,), of a conditional model; an unconditional one ignores them.
-            return_loss: as in transformers, whose Trainer takes from it that there is a loss without labels.
+            return_loss: as in transformers; its Trainer evaluates without a column of labels by `label_names=[]`.
             quantize: whether the decoder gets the codes; else the encoder's outputs, and nothing binds these to codes
                 (a start that keeps codes from collapsing).
 

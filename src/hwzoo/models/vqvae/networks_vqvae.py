@@ -253,6 +253,8 @@ class Prior(nn.Module):
         Returns:
             (batch,), in nats, summed over the codes.
         """
+        if not len(codes):  # which GPT-2 refuses
+            return self.head.weight.new_zeros(0)
         tokens = torch.cat([self._first(len(codes), labels), codes[:, :-1]], 1)
         hidden = self.transformer(input_ids=tokens, use_cache=False).last_hidden_state
         return self._log_probs(hidden).gather(-1, codes[..., None])[..., 0].sum(1)
@@ -269,6 +271,8 @@ class Prior(nn.Module):
         Returns:
             int64, (num, length).
         """
+        if not len(uniform):
+            return torch.zeros(uniform.shape, dtype=torch.long, device=uniform.device)
         tokens, codes, cache = self._first(len(uniform), labels), [], {CACHE: DynamicCache()}
         for place in uniform.unbind(1):
             hidden = self.transformer(input_ids=tokens, use_cache=True, **cache).last_hidden_state
