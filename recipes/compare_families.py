@@ -81,6 +81,7 @@ def main(compare: Compare) -> dict:
             rows.append(row | comparison.measure(settings, results, data, classifiers, *asked))
             write_json(path, wanted | {"rows": rows})
         (done,) = (each for each in rows if row.items() <= each.items())
+        done["likelihood_of"] = comparison.likelihood_of(results, settings, len(data.test))
         print(f"  FID {done['test_fid']:.1f}, {done['train_cpu_seconds'] / 60:.1f} CPU minutes", flush=True)
         if settings["seed"] == compare.seeds[0]:
             shown[run.label] = comparison.draw(settings, SHOWN, SHOWN)[0]

@@ -141,7 +141,8 @@ def build(run, data, stream, architecture) -> ClassifierForImageClassification:
     own = {"image_mean": mean, "image_std": std, "id2label": dict(enumerate(stream.train.class_names))}
     config = ClassifierConfig(**data.image_shape, **own, num_heads=stream.num_heads, **asdict(architecture))
     asked = run.model_name_or_path, config, architecture.asked
-    return hub.load_or_build(ClassifierForImageClassification, *asked, default=ClassifierConfig(**asdict(Model())))
+    own = {"default": ClassifierConfig(**asdict(Model())), "trains": run.max_train_steps != 0}
+    return hub.load_or_build(ClassifierForImageClassification, *asked, **own)
 
 
 def phase_batches(run, accelerator, stream, phases) -> continual.StreamBatches:

@@ -52,7 +52,7 @@ class Protocol(training.Flags):
     FREE = {"num_importance_samples"}
 
     kl_warmup_steps: int = flag(750, "steps in which the rate's weight rises to beta", "[0, inf)", only=WITH_LATENT)
-    num_importance_samples: int = flag(100, "samples K of the test bound iwae_K", "[1, 1000000]", only=WITH_LATENT)
+    num_importance_samples: int = flag(100, "samples K of the test bound iwae_K", "[1, 1000000]")
 
 
 def main(run: Run, data_flags: Data, architecture: Model, protocol: Protocol) -> dict:

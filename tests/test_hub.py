@@ -641,10 +641,13 @@ def test_an_adapter_of_a_local_folder_is_refused_and_told_what_to_do(name, serve
     assert not server.repos
 
 
-def test_an_adapter_names_the_pushed_base(server, tmp_path, capsys):
-    base = str(a_model(tmp_path / "t5"))
+@pytest.mark.parametrize("absolute", [True, False])
+def test_an_adapter_names_the_pushed_base(absolute, server, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    base = str(a_model(tmp_path / "t5")) if absolute else str(a_model(Path("t5")))
     folder = an_adapter(tmp_path / "adapter", base)
-    (folder / "preset.yaml").write_text(f"model_name_or_path: {base}\ndata_dir: {tmp_path}\nlora_rank: 2\n")
+    named = base if absolute else "../t5"  # as `save_settings` writes it
+    (folder / "preset.yaml").write_text(f"model_name_or_path: {named}\ndata_dir: {tmp_path}\nlora_rank: 2\n")
     before = snapshot(folder)
     assert hub.main(["push", str(folder), "me/model", "--base_model_id", "me/t5"]) == 0
     assert snapshot(folder) == before  # it still loads here
@@ -739,6 +742,11 @@ def test_a_classifier_that_goes_on_has_the_names_of_the_data(tmp_path, caplog):
     config = load[0](*load[1:], ClassifierConfig(**sizes, **new)).config
     assert config.id2label == new["id2label"] and config.label2id == {"dog": 0, "cat": 1}
     assert caplog.messages == [f"{tmp_path} goes on with the classes dog, cat (it had cat, dog)"]
+    # What is only tested keeps its names; of an order of its own the numbers would be of other classes.
+    other = ClassifierConfig(**sizes, id2label={0: "sheep", 1: "goat"})
+    assert load[0](*load[1:], other, trains=False).config.id2label == own["id2label"] and len(caplog.messages) == 1
+    with pytest.raises(UsageError, match="its classes are cat, dog, the data's dog, cat"):
+        load[0](*load[1:], ClassifierConfig(**sizes, **new), trains=False)
 
 
 def test_a_run_from_a_trained_model_may_change_its_loss(tmp_path, caplog):

@@ -219,6 +219,8 @@ def likelihood_of(results: dict[str, Any], settings: dict[str, Any], num_images:
     Returns:
         Words for its cell of the table; "" where there is nothing to say.
     """
+    if not likelihood(results, settings):
+        return ""
     some = settings.get("num_iwae_images") if any("test_iwae_" in name for name in results) else None
     some = settings.get("num_bound_images", some)
     parts = ["given the class"] if settings.get("conditional") else []
@@ -271,7 +273,7 @@ def measure(
         batch_size: of them.
 
     Returns:
-        By the names of `COLUMNS`, with `likelihood_of`, `test_fid_standard_error`, `second_fid_floor` and `protocol`.
+        By the names of `COLUMNS`, with `test_fid_standard_error`, `second_fid_floor` and `protocol`.
     """
     images, seconds = draw(settings, num_samples, batch_size)
     scores = scoring.score(images, data, classifiers[0], MADE_BY, every_score=True)
@@ -279,7 +281,6 @@ def measure(
     _, model = generators.load_generator(settings["output_dir"], torch.device("cpu"))
     network = getattr(model, "unet", model)
     row = likelihood(results, settings) | scores
-    row |= {"likelihood_of": likelihood_of(results, settings, len(data.test))}
     row |= {"smallest_class": 100 * min(scores["test_class_histogram"])}
     row |= {"second_fid": second["test_fid"], "second_fid_floor": second["test_fid_floor"]}
     row |= {"parameters": sum(each.numel() for each in network.parameters()) / 1e6}
@@ -290,7 +291,7 @@ def measure(
 def averaged(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """
     Args:
-        rows: of runs, with `run`, their label, and `seed`.
+        rows: of runs, with `run`, their label, `seed` and `likelihood_of`.
 
     Returns:
         One row a label, in their order: `run`, `seeds`, `likelihood_of`, and of each number `mean` and

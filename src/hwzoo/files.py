@@ -330,8 +330,11 @@ def write_json(path: Path, content: Any):
     write_bytes(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
 
+NOT_FINITE = ("inf", "-inf", "nan")
+
+
 def with_words(content: Any) -> Any:
-    """JSON values with words for the numbers that `write_json` refuses: "inf", "-inf" and "nan"."""
+    """JSON values with words for the numbers that `write_json` refuses, those of `NOT_FINITE`."""
     if isinstance(content, dict):
         return {key: with_words(each) for key, each in content.items()}
     if isinstance(content, list | tuple):

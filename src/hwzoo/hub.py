@@ -212,6 +212,7 @@ def load_or_build(
     asked: Collection[str] = (),
     *,
     default: PreTrainedConfig | None = None,
+    trains: bool = True,
     **allowed: Collection,
 ) -> PreTrainedModel:
     """
@@ -225,13 +226,15 @@ def load_or_build(
         config: of a new model, and what a trained one must fit.
         asked: fields that are asked for also where they are as in `default`: `Flags.asked`.
         default: the configuration when nothing is asked for; that of its class when not given.
+        trains: whether a trained model's classes are learned anew; else their names stay.
         allowed: further fields of the configuration, with the values that a trained model may have.
 
     Returns:
         The model; the weights of a new one are of torch's global random state.
 
     Raises:
-        UsageError: when the trained model has another value than `config` of a field that `must_fit` in its family.
+        UsageError: when the trained model has another value than `config` of a field that `must_fit` in its family, or
+            the data's classes in another order, in which it is not trained.
         HwzooError: when it cannot be loaded.
     """
     if model_name_or_path is None:
@@ -243,11 +246,16 @@ def load_or_build(
             if name == "num_classes" and 0 in (given, *wanted) and len(wanted) == 1:
                 told += "; it is conditional: give --conditional" if given else "; leave out --conditional"
             raise UsageError(f"--model_name_or_path {model_name_or_path}: {told}")
-    if model.config.id2label != config.id2label and len(model.config.id2label) == len(config.id2label):
-        if os.environ.get("LOCAL_RANK", "0") == "0":
-            names = [", ".join(each.id2label.values()) for each in (config, model.config)]
-            logger.warning("%s goes on with the classes %s (it had %s)", model_name_or_path, *names)
-        model.config.id2label, model.config.label2id = dict(config.id2label), dict(config.label2id)
+    names, own_names = (", ".join(each.id2label.values()) for each in (config, model.config))
+    if names != own_names and len(model.config.id2label) == len(config.id2label):
+        if trains:
+            if os.environ.get("LOCAL_RANK", "0") == "0":
+                logger.warning("%s goes on with the classes %s (it had %s)", model_name_or_path, names, own_names)
+            model.config.id2label, model.config.label2id = dict(config.id2label), dict(config.label2id)
+        elif model.config.label2id.keys() == config.label2id.keys():
+            raise UsageError(
+                f"--model_name_or_path {model_name_or_path}: its classes are {own_names}, the data's {names}"
+            )
     family, unasked, own = family_of(model), (default or type(config)()).to_dict(), model.config.to_dict()
     decided = {"id2label", "label2id", "image_mean", "image_std", *family.must_fit, *allowed}  # by the data
     wanted = {name: value for name, value in config.to_dict().items() if name in asked or value != unasked.get(name)}
@@ -455,9 +463,8 @@ def check_base(folder: Path, base_model_id: str | None, base: str | None = None)
     if base_model_id is not None and not is_repo_id(base_model_id):
         raise UsageError(f"--base_model_id is {base_model_id}; it must be owner/name")
     # outputs/t5 may be a name of either: whoever trained on the folder was somewhere above the adapter.
-    near = [Path.cwd(), *folder.resolve().parents]
     local = base is not None and (
-        not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", base) or any((place / base).is_dir() for place in near)
+        not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", base) or any((place / base).is_dir() for place in _near(folder))
     )
     if local and base_model_id is None:
         raise UsageError(
@@ -474,7 +481,8 @@ def _naming_base(folder: Path, base: str, base_model_id: str) -> dict[str, bytes
     """The files of an adapter that name its base, with an id in place of a folder; the local ones stay."""
     config = _json(folder, "adapter_config.json", ["adapter_config.json"]) | {"base_model_name_or_path": base_model_id}
     changed = {"adapter_config.json": (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()}
-    if (settings := _settings(folder)).get("model_name_or_path") == base:
+    settings = _settings(folder)
+    if (own := settings.get("model_name_or_path")) and (own == base or _is_one(folder / own, base, folder)):
         changed[PRESET] = _preset(_elsewhere(settings) | {"model_name_or_path": base_model_id})
     if (folder / "README.md").is_file():
         card = _read(folder / "README.md").replace(f"`{base}`".encode(), f"`{base_model_id}`".encode())
@@ -482,6 +490,15 @@ def _naming_base(folder: Path, base: str, base_model_id: str) -> dict[str, bytes
             card = card.replace(b"---\n", f"---\nbase_model: {base_model_id}\n".encode(), 1)
         changed["README.md"] = card
     return changed
+
+
+def _is_one(path: Path, base: str, folder: Path) -> bool:
+    """Whether a path is that of a base whose name is from wherever the training was, somewhere above the adapter."""
+    return any(os.path.realpath(place / base) == os.path.realpath(path) for place in _near(folder))
+
+
+def _near(folder: Path) -> list[Path]:
+    return [Path.cwd(), *folder.resolve().parents]
 
 
 def _without_places(folder: Path) -> dict[str, bytes]:

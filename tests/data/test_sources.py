@@ -357,7 +357,7 @@ def test_a_data_folder_that_is_not_read_is_told(tmp_path, caplog):
     ]
 
 
-@pytest.mark.parametrize("kind", ["digits", "idx", "npz", "folder", "own test"])
+@pytest.mark.parametrize("kind", ["digits", "idx", "npz", "folder", "own test", "parquet", "saved"])
 def test_options_that_are_not_read_are_told(kind, tmp_path, caplog):
     name, unread = str(tmp_path / "data"), {"dataset_config", "image_column", "label_column", "test_share"}
     options = {"dataset_config": "q", "image_column": "x", "label_column": "none", "test_share": 0.5}
@@ -369,6 +369,15 @@ def test_options_that_are_not_read_are_told(kind, tmp_path, caplog):
         name = str(tmp_path / "data.npz")
         np.savez(name, **{f"{part}_{split}": np.zeros((2, 4, 4) if part == "x" else 2, np.uint8)
                           for part in "xy" for split in ("train", "test")})  # fmt: skip
+    elif kind in ("parquet", "saved"):
+        rows = {"image": [pixels(0, 4, 4).astype(np.uint8).tolist()] * 8, "label": [0, 1] * 4}
+        import datasets
+
+        kinds = {"image": datasets.Array2D((4, 4), "uint8"), "label": datasets.ClassLabel(names=["a", "b"])}
+        stored, unread = datasets.Dataset.from_dict(rows, datasets.Features(kinds)), {"dataset_config"}
+        (tmp_path / "data").mkdir()
+        stored.to_parquet(tmp_path / "data" / "x.parquet") if kind == "parquet" else stored.save_to_disk(name)
+        options |= {"image_column": "image"}
     elif kind in ("folder", "own test"):
         splits = ("train/", "test/") if kind == "own test" else ("",)
         files = {f"{split}a/{index}.png": pixels(index, 4, 4) for split in splits for index in range(8)}

@@ -210,11 +210,13 @@ def test_the_seconds_of_samples_are_those_of_drawing_alone(tmp_path, monkeypatch
     ],
 )
 def test_what_a_likelihood_is_of_stands_in_its_cell(results, settings, told):
+    settings = settings if "test_bits_per_dim" in results else settings | {"binarization": "dynamic"}
     assert comparison.likelihood_of(results, settings, 10_000) == told
     number = {"mean": 2.5, "standard_error": None}
     rows = [row("a", 1, 10) | {"likelihood_of": told, "nats": number}, row("b", 2, 30)]
     table = comparison.family_table(rows, (0.5, 0.6))
     assert (f"| a | 0 | 2.500 ({told}) | - | " if told else "| a | 0 | 2.500 | - | ") in table
+    assert comparison.likelihood_of({"test_fid": 3.0}, settings, 10_000) == ""  # there is none
     assert "| b | 0 | - | - | " in table and ("In brackets" in table) == bool(told)
 
 

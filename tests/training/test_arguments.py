@@ -364,6 +364,7 @@ def test_what_is_normal_is_told_of_the_preset_as_it_stands(tmp_path, monkeypatch
     assert run(**launched).gradient_accumulation_steps == 4 and not run(**launched).expected
     captions = {made_by(run(*argv), SimpleNamespace(name="digits")) for argv in (
         ["--config=cs236"], ["--config=cs236", "--latent_size=2"], ["--latent_size=2"], ["--config=cs236", "--seed=1"],
+        ["--config=cs236", "--train_batch_size=100", "--checkpoints_total_limit=1"],  # as the preset says
     )}  # fmt: skip
     assert captions == {
         "vae on digits, preset cs236, seed 0", "vae on digits, preset cs236, changed, seed 0", "vae on digits, seed 0",
@@ -388,7 +389,7 @@ def test_a_flag_that_has_no_effect_beside_the_others_is_told_once(caplog, monkey
     ]
     arguments._tell_once.cache_clear()
     assert told("--use_ema", "--ema_decay=0.9", "--lr_warmup_steps=5", "--lr_scheduler=linear") == []
-    assert told() == []  # defaults are nobody's wish
+    assert told() == [] and told("--ema_decay=0.999", "--lr_warmup_steps=0") == []  # nor is a default
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert told("--ema_decay=0.9") == []
 
@@ -399,11 +400,21 @@ def test_what_a_trained_model_decides_is_not_said_to_have_no_effect(caplog):
     types = [RunArguments, flags]
     parse_arguments(types, ["--dilations", "2", "--model_name_or_path=somewhere"])
     assert not caplog.records
+    parse_arguments(types, ["--dilations", "1"])
+    assert not caplog.records
     parse_arguments(types, ["--dilations", "2"])
     assert caplog.messages == ["--dilations has no effect: --network is patch_transformer"]
-    # What is not of the model is told there too.
+    # So is what a flag of the method needs of the model.
+    types = list(load_recipe("train_vqvae").main.__annotations__.values())[:-1]
+    parse_arguments(types, ["--prior=uniform", "--prior_share=0.3", "--model_name_or_path=somewhere"])
+    assert len(caplog.messages) == 1
+    # What is not of the model is told there too, names as they are.
+    base = load_recipe("explore_sampling").Base
+    parse_arguments([base], ["--pretrain_steps=9", "--model_name_or_path=Some/Where"])
+    assert caplog.messages[1] == "--pretrain_steps has no effect: --model_name_or_path is Some/Where"
+    types = [RunArguments, flags]
     parse_arguments(types, ["--ema_decay=0.9", "--model_name_or_path=somewhere"])
-    assert caplog.messages[1:] == ["--ema_decay has no effect: --use_ema is false"]
+    assert caplog.messages[2:] == ["--ema_decay has no effect: --use_ema is false"]
 
 
 @pytest.mark.parametrize("recipe", sorted(every_recipe.FLAGS))

@@ -1,6 +1,7 @@
 """The last lines of a run: words, units, what is normal, the next commands."""
 
 import json
+import math
 import shlex
 from dataclasses import asdict
 from pathlib import Path
@@ -118,3 +119,9 @@ def test_a_pipeline_is_sampled_as_the_run_did(told, expected, tmp_path):
         (settings,) = parse_arguments([load_recipe(hwzoo_cli.commands()[verb].stem).Settings], flags)
         assert settings.model_name_or_path == str(tmp_path)
         assert (settings.scheduler, settings.num_inference_steps, settings.guidance_scale) == expected
+
+
+def test_a_number_that_is_not_finite_is_neither_low_nor_high():
+    for value in (math.nan, math.inf):
+        (line,) = lines_of({"test_x": value}, {"test_x": (1.0, 2.0)})
+        assert "; not finite: such a run gives 1 to 2" in line

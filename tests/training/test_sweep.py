@@ -291,6 +291,18 @@ def test_no_run_is_done_twice(recipe, tmp_path, capsys):
     assert not list(tmp_path.rglob("checkpoints"))
 
 
+def test_a_run_that_ended_with_a_number_that_is_not_finite_fails_each_time(recipe, tmp_path, capsys):
+    cells = run_all(recipe, tmp_path, "size=1", seeds=[0, 1])
+    (path,) = (path for path in tmp_path.rglob("all_results.json") if "seed=1" in str(path))
+    path.write_text(json.dumps(cells[0].results[1] | {"test_x": "nan"}))
+    for _ in range(2):
+        with pytest.raises(
+            HwzooError, match="^1 of 2 runs failed.*test_x is not finite; model, card and pictures are"
+        ):
+            run_all(recipe, tmp_path, "size=1", seeds=[0, 1])
+        assert "done before" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("killed", [None, (9, 0, 2), (9, 0, 0)])
 def test_only_what_has_other_settings_is_begun_anew(killed, recipe, tmp_path):
     """Also where the run before, or the one after, was interrupted."""

@@ -267,6 +267,7 @@ def load_images(
     if path.is_file() and path.suffix == ".npz":
         return _raw(path.stem, path, options)
     if path.is_file() and path.suffix == ".parquet":
+        _tell_unread(path.stem, options, "dataset_config")
         what, file = f"--dataset_name {path}", glob.escape(str(path))
         return _from_datasets(path.stem, what, _call_datasets(what, "parquet", data_files=file), options)
     if path.is_file():
@@ -373,11 +374,13 @@ def _stored_folder(path: Path, options: ImageOptions) -> ImageSplits | None:
     """A folder of `save_to_disk`, or of parquet files; None for another."""
     what = f"--dataset_name {path}"
     if any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
+        _tell_unread(_name_of(path), options, "dataset_config")
         return _from_datasets(_name_of(path), what, _call_datasets(what, str(path), load="load_from_disk"), options)
     files = [file for file in sorted(path.rglob("*.parquet")) if not is_hidden(file.relative_to(path))]
     files = [file for file in files if file.name not in METADATA]
     if not files:
         return None
+    _tell_unread(_name_of(path), options, "dataset_config")
     given: dict[str, list[str]] = {}
     for file in files:
         folders, start = file.relative_to(path).parts[:-1], re.match(r"[a-z]+", file.name)

@@ -236,7 +236,8 @@ def _split(name: str, examples: dict[str, list[Example]]) -> TextSplits:
     moved = [example for example in [*train, *apart] if _is_course_word(example)]
     if moved:
         train, apart = ([each for each in part if not _is_course_word(each)] for part in (train, apart))
-        validation, test = (validation if validation is test else apart), [*test, *moved]
+        tested = [*test, *moved]
+        validation, test = (tested if validation is test else apart), tested
         note += ("; " if note else "") + f"all rows of the words {', '.join(COURSE_WORDS)} in the test set"
     return TextSplits(name, train, validation, test, note)
 

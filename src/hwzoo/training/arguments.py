@@ -10,7 +10,7 @@ import reprlib
 import sys
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Container, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType
@@ -37,6 +37,7 @@ OF_NO_STEP = {"dataset_name", "dataset_config", "image_column", "label_column", 
 OF_NO_STEP |= {"train_batch_size", "eval_batch_size", "num_train_epochs"}
 OF_NO_STEP |= {"max_train_steps", "checkpointing_steps", "checkpoints_total_limit", "logging_steps", "eval_steps"}
 OF_NO_BAND = {"seed", "num_threads", "eval_batch_size", "logging_steps", "eval_steps", "checkpointing_steps"}
+OF_NO_BAND |= {"checkpoints_total_limit", "per_device_eval_batch_size", "save_steps", "save_total_limit"}
 OF_PATHS = ("_dir", "_file", "_path", "_checkpoint", "dataset_name", "tokenizer_name", "classifier", "config")
 OF_MODELS = {"model_name_or_path", "classifier"}  # their names stand in results and cards
 # Names of data sets that come with the package or a library, whatever folders there are.
@@ -397,22 +398,35 @@ def parse_arguments(
         if given & set(EXCLUSIVE):
             preset = [token for token in preset if not _names([token]) & set(EXCLUSIVE)]
         preset = _for_processor(preset, argv)
-    told = _parse(types, preset + argv, description)
-    parsed = _as_launched(types, preset + argv, launcher or {}) or told
+    parsed = _parse(types, preset + argv, description)
+    parsed = _as_launched(types, preset + argv, launcher or {}) or parsed
     for each in parsed:
         each.asked = _names(preset + argv) & {field.name for field in fields(each)}
     if os.environ.get("LOCAL_RANK", "0") == "0":
         for line in _in_vain(parsed, _names(argv)):
             _tell_once(line)
-    # Of other settings than the preset's nobody knows what is normal, nor of several processes' larger batch; the seed
-    # is within the band.
-    as_it_stands = types and _names(argv) <= OF_ONE_TRY | OF_NO_BAND
-    as_it_stands = as_it_stands and parsed == told and os.environ.get("WORLD_SIZE", "1") == "1"
+    # Of other settings than the preset's nobody knows what is normal; the seed is within the band.
+    as_it_stands = bool(types) and _differing(parsed, preset) <= OF_ONE_TRY | OF_NO_BAND
     if as_it_stands and (bands := _expected(path or _default_preset(types))):
         parsed[0].expected = bands
     if path is not None and not as_it_stands:
         parsed[0].changed = True
     return parsed
+
+
+def _differing(parsed: list[Any], preset: list[str]) -> set[str]:
+    """The flags that have other values than a preset alone gives them; so has the batch of several processes."""
+    try:
+        alone = _parse([type(each) for each in parsed], preset, None)
+    except UsageError:  # what is given beside it is needed
+        return {"preset"}
+    several = {"processes"} if os.environ.get("WORLD_SIZE", "1") != "1" else set()
+    return several | {
+        each.name
+        for mine, theirs in zip(parsed, alone, strict=True)
+        for each in fields(mine)
+        if getattr(mine, each.name) != getattr(theirs, each.name)
+    }
 
 
 def _for_processor(preset: list[str], argv: list[str]) -> list[str]:
@@ -428,13 +442,19 @@ def _for_processor(preset: list[str], argv: list[str]) -> list[str]:
 def _in_vain(parsed: Sequence[Flags], given: Set[str]) -> Iterator[str]:
     """A line for each flag of the command line that has no effect beside the others' values."""
     values = {each.name: getattr(flags, each.name) for flags in parsed for each in fields(flags)}
+    if values.get("model_name_or_path") is not None:  # a trained model has values of its own
+        own = {each.name for flags in parsed if getattr(flags, "OF_TRAINED", False) for each in fields(flags)}
+        values = {name: value for name, value in values.items() if name not in own}
     for flags in parsed:
-        if getattr(flags, "OF_TRAINED", False) and values.get("model_name_or_path") is not None:
-            continue  # the model's own values are compared with what is asked
         for each in fields(flags):
-            for other, allowed in each.metadata.get("only", {}).items() if each.name in given else ():
+            default = each.default if each.default_factory is MISSING else each.default_factory()
+            if each.name not in given or getattr(flags, each.name) == default:
+                continue
+            for other, allowed in each.metadata.get("only", {}).items():
                 if other in values and values[other] not in allowed:
-                    yield f"--{each.name} has no effect: --{other} is {str(values[other]).lower()}"
+                    value = values[other]
+                    told = str(value).lower() if value is None or isinstance(value, bool) else value
+                    yield f"--{each.name} has no effect: --{other} is {told}"
 
 
 @cache

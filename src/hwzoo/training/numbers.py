@@ -4,6 +4,7 @@ normal and the commands that follow.
 """
 
 import json
+import math
 import shlex
 from collections.abc import Mapping
 from itertools import groupby
@@ -86,6 +87,7 @@ def lines_of(
         if name in expected:
             low, high = expected[name]
             side = "normal" if low <= value <= high else "low" if value < low else "high"
+            side = side if math.isfinite(value) else "not finite"
             line += f"; {side}: such a run gives {low:g} to {high:g}" if low < high else f"; {side}: it gives {low:g}"
         lines.append(line.rstrip())
     return lines

@@ -18,7 +18,7 @@ import yaml
 from huggingface_hub.errors import StrictDataclassError
 
 from ..errors import HwzooError, UsageError, first_line
-from ..files import settled, write_bytes, write_json
+from ..files import NOT_FINITE, settled, write_bytes, write_json
 from .arguments import Flags, flag, parse_arguments, reproducing, save_settings
 from .launch import locked, make_output_dir
 from .loop import Stopped
@@ -156,8 +156,8 @@ def run_all(
         results = []
         for seed, arguments in zip(asked.seeds, planned, strict=True):
             run = f"{_name(flags)} seed={seed}".lstrip()
-            before = _done(arguments)
             try:
+                before = _done(arguments)
                 results.append(before or result_of(main, arguments))
             except Stopped:
                 raise
@@ -221,13 +221,16 @@ def result_of(main: Callable[..., dict[str, Any]], arguments: list[Any]) -> dict
 
 
 def _done(arguments: list[Any]) -> dict[str, Any] | None:
-    """The results of a run that is done with these very settings; None without."""
+    """The results of a run that is done with these very settings; None without; HwzooError as at its own end."""
     folder = Path(arguments[0].output_dir)
     done, (_, ended) = Path(settled(folder)), _records(folder)
     same = _comparable(reproducing(*arguments)) in (_read(done / "preset.yaml"), _read(ended))
-    return (
-        json.loads((done / "all_results.json").read_bytes()) if same and (done / "all_results.json").exists() else None
-    )
+    if not same or not (done / "all_results.json").exists():
+        return None
+    results = json.loads((done / "all_results.json").read_bytes())
+    if bad := [name for name, value in results.items() if value in NOT_FINITE]:
+        raise HwzooError(f"{', '.join(bad)} is not finite; model, card and pictures are in {done}")
+    return results
 
 
 def _records(folder: Path) -> tuple[Path, Path]:
