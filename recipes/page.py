@@ -10,13 +10,14 @@ Nothing is asked of another host, nothing of this one is shared, no code that co
 `--output_dir` it makes the folder of a Space instead (`python app.py` there shows it), `--push` sends that to the Hub.
 """
 
-import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 from hwzoo import page, training
 from hwzoo.errors import HwzooError, UsageError
-from hwzoo.training import flag
+from hwzoo.files import is_repo_id
+from hwzoo.training import GIVEN, flag
 
 
 @dataclass
@@ -25,24 +26,30 @@ class Settings(training.Flags):
 
     config: str | None = flag(None, "YAML file with these flags as keys; the command line wins")
     models: list[str] | None = flag(None, "folders or Hub ids of models, or folders of comparisons")
-    port: int | None = flag(None, "of the page; the first that is free from 7860 on when not given", "[1, 65535]")
+    port: int | None = flag(
+        None,
+        "of the page; the first that is free from 7860 on when not given",
+        "[1, 65535]",
+        only={"output_dir": (None,), "push": (None,)},
+    )
     max_seconds: float = flag(page.SECONDS, "that a call of a visitor may take", "(0, 600]")
     output_dir: str | None = flag(None, "folder for the files of a Space, which are made in place of showing the page")
     overwrite_output_dir: bool = flag(False, "write over what the folder holds")
     push: str | None = flag(None, "Space to send that folder to, owner/name")
-    hub_private_repo: bool = flag(False, "push to a private Space")
+    hub_private_repo: bool = flag(False, "push to a private Space", only={"push": GIVEN})
 
     def __post_init__(self):
         super().__post_init__()
         if not self.models:
             raise UsageError("--models is missing: folders or Hub ids")
-        if self.push and not re.fullmatch(page.HUB_ID, self.push):
+        if self.push and not is_repo_id(self.push):
             raise UsageError(f"--push is {self.push}; it must be owner/name")
 
 
 def main(settings: Settings):
     # 1. a Space
     if settings.push or settings.output_dir:
+        page.gradio()  # whose version is written down
         folder = Path(settings.output_dir or "outputs/space")
         ids = page.hub_ids(settings.models)
         training.check_free(folder, settings.overwrite_output_dir)
@@ -50,10 +57,14 @@ def main(settings: Settings):
         page.make_space(ids, folder, settings.max_seconds)
         print(f"{folder}: python app.py there shows the page")
         if settings.push:
-            print("pushed:", page.push_space(folder, settings.push, settings.hub_private_repo))
+            words = ["hwzoo", "page", *settings.models, "--output_dir", str(folder), "--overwrite_output_dir"]
+            words += ["--push", settings.push, *(["--hub_private_repo"] if settings.hub_private_repo else [])]
+            later = f"push it later: {shlex.join(words)}"
+            print("pushed:", page.push_space(folder, settings.push, settings.hub_private_repo, later))
         return
 
     # 2. the page
+    page.check_port(settings.port)
     entries = page.load_entries(settings.models)
     for entry in entries:
         if entry.error:

@@ -28,11 +28,17 @@ def without_code(text: str) -> str:
     return SPAN.sub("", FENCE.sub("", text))
 
 
+def blocks_of(page: Path) -> list[list[str]]:
+    """The lines of its fenced blocks of commands, those that a backslash ends with the next."""
+    blocks = [block for language, block in FENCE.findall(page.read_text(encoding="utf-8")) if language in ("", "bash")]
+    lines = [re.sub(r"\\\n\s+", "", block).splitlines() for block in blocks]
+    return [[part.strip() for line in each for part in line.split("&&")] for each in lines]
+
+
 def commands_of(page: Path) -> list[str]:
-    """The commands in its fenced blocks, where an indented line goes on with the one above, and in its inline code."""
+    """The commands in its fenced blocks and in its inline code."""
     text = page.read_text(encoding="utf-8")
-    lines = [re.sub(r"\n\s+", " ", block) for language, block in FENCE.findall(text) if language in ("", "bash")]
-    found = [part.strip() for block in lines for line in block.splitlines() for part in line.split("&&")]
+    found = [command for block in blocks_of(page) for command in block]
     spans = (" ".join(span.split()) for span in SPAN.findall(FENCE.sub("", text)))
     # Inline, a recipe's name alone speaks of the recipe; with a launcher or a flag it is a command.
     found += [span for span in spans if SCRIPT.search(span) or PACKAGE.match(span)]
@@ -93,6 +99,37 @@ def test_its_links_and_files_are_there(page):
 def test_a_command_is_one_that_its_recipe_takes(command, monkeypatch):
     monkeypatch.chdir(ROOT)
     check(command)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_command_of_several_lines_can_be_pasted(page):
+    for language, block in FENCE.findall(page.read_text(encoding="utf-8")):
+        lines = block.splitlines() if language in ("", "bash") else []
+        for line, following in zip(lines, lines[1:], strict=False):
+            if SCRIPT.search(line) or PACKAGE.match(line):
+                assert line.endswith("\\") or not re.match(r"\s+(-|\")", following), following
+
+
+def output_dir_of(command: str) -> str | None:
+    """Where a recipe would write, by its defaults too; None for a command that writes over what is there, or adds."""
+    match = SCRIPT.search(command)
+    if (
+        match is None
+        or match[1] != "recipes"
+        or re.search(r"--(overwrite_output_dir|resume_from_checkpoint)", command)
+    ):
+        return None
+    main = load_recipe(match[2]).main
+    types = [parameter.annotation for parameter in inspect.signature(main).parameters.values()]
+    return getattr(parse_arguments(types, shlex.split(match[3]))[0], "output_dir", None)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_of_one_page_write_into_folders_of_their_own(page, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    commands = dict.fromkeys(command for block in blocks_of(page) for command in block)
+    folders = [folder for command in commands if (folder := output_dir_of(command)) is not None]
+    assert len(folders) == len(set(folders)), folders
 
 
 def test_every_recipe_is_told_of():

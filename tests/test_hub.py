@@ -18,7 +18,7 @@ from loopback_hub import LoopbackHub
 from recipe_runs import finish, start
 
 import hwzoo_cli
-from hwzoo import ClassifierConfig, ClassifierForImageClassification, VAEConfig, VAEModel, hub
+from hwzoo import ClassifierConfig, ClassifierForImageClassification, VAEConfig, VAEModel, hub, page
 from hwzoo.errors import HwzooError, UsageError
 from hwzoo.files import FINAL, MADE, begin_record, record_made, renewing, sha256
 from hwzoo.models import FAMILIES
@@ -77,7 +77,9 @@ def sent(server: LoopbackHub, repo: str = "me/model") -> set[str]:
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """All files but the record of where they were pushed to."""
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.name != ".pushed.jsonl")
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 # Links
@@ -414,6 +416,19 @@ def test_a_damaged_list_of_former_repositories_costs_no_push(damaged, server, tm
     assert pushed_card(server, folder, "me/two") == (CARD.format("me/one") + CARD.format("me/two")).encode()
 
 
+def test_where_a_folder_was_pushed_to_last_is_known(server, tmp_path, monkeypatch):
+    folder = a_run(tmp_path / "run")
+    for repo in ("me/a", "me/b", "me/a"):
+        hub.push(folder, repo)
+    assert page.hub_ids([str(folder)]) == ["me/a"]
+    with pytest.raises(HwzooError):
+        hub.push(folder, "other/never")
+    assert page.hub_ids([str(folder)]) == ["me/a"]
+    plain = a_model(tmp_path / "plain")  # whose card names no folder
+    hub.push(plain, "me/plain")
+    assert page.hub_ids([str(plain)]) == ["me/plain"]
+
+
 def test_a_pushed_folder_that_was_emptied_takes_a_new_run(server, tmp_path):
     folder = a_run(tmp_path / "run")
     hub.push(folder, "me/model")
@@ -421,7 +436,7 @@ def test_a_pushed_folder_that_was_emptied_takes_a_new_run(server, tmp_path):
         check_output_dir(folder, False, None)
     for path in folder.glob("[!.]*"):
         path.unlink()
-    assert (folder / ".pushed.jsonl").read_text() == '"me/model"\n'
+    assert (folder / ".pushed.jsonl").read_text() == '"me/model"\n{"pushed": "me/model"}\n'
     check_output_dir(folder, False, None)
 
 

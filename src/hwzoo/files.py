@@ -29,7 +29,7 @@ MADE = ".made.jsonl"
 ENDED = ".ended.json"
 # The folder of a run's checkpoints, in its own.
 CHECKPOINTS = "checkpoints"
-# The repositories that a folder was pushed to, a line each.
+# The repositories that its card named, a line each, and, {"pushed": ...}, those that a folder was pushed to.
 PUSHED = ".pushed.jsonl"
 # What is not for others, as `hf upload` and git read it: the Hub leaves out what a folder's .gitignore names.
 IGNORE = ".gitignore"

@@ -379,7 +379,11 @@ def push(
         return [CommitOperationAdd(name, changed.get(name, folder / name)) for name in names]
 
     safe = _push_later(folder, repo_id, private, include, base_model_id)
-    return send(folder, repo_id, operations, safe, private)
+    address = send(folder, repo_id, operations, safe, private)
+    sent = {"pushed": repo_id}
+    with suppress(OSError):  # a folder that cannot be written, of which a Space then knows nothing
+        write_jsonl(folder / PUSHED, [*(each for each in read_jsonl(folder / PUSHED) if each != sent), sent])
+    return address
 
 
 def send(

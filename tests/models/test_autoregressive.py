@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from transformers import AutoModel
 
 from hwzoo.models.autoregressive.configuration_autoregressive import AutoregressiveConfig
-from hwzoo.models.autoregressive.modeling_autoregressive import AutoregressiveModel
+from hwzoo.models.autoregressive.modeling_autoregressive import AutoregressiveModel, _one_thread
 from hwzoo.models.autoregressive.networks_autoregressive import CausalConv2d, receptive_field
 
 # For the shared suite: a small unconditional model with its optional parts switched on.
@@ -34,6 +34,24 @@ SUITE = {
         num_attention_heads=2,
     ),
 }
+
+
+def test_threads_come_back_after_calls_that_overlap():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        first, second = _one_thread(), _one_thread()
+        first.__enter__()
+        second.__enter__()
+        assert torch.get_num_threads() == 1
+        first.__exit__(None, None, None)
+        assert torch.get_num_threads() == 1  # the other is still at it
+        second.__exit__(None, None, None)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
 SMALL = dict(image_size=6, hidden_size=24, num_layers=2, head_hidden_size=108, first_kernel_size=3, patch_size=2)
 NETWORKS = {
     "pixelcnn": dict(network="pixelcnn"),

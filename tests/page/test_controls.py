@@ -239,14 +239,15 @@ def test_the_forward_process_adds_the_noise_of_q(name, padded, patch, entries):
 # Pictures
 
 
-def test_completion_keeps_the_rows_that_are_given(entries):
+@pytest.mark.parametrize("asked, rows", [(10, 8), (12, 12)])  # whole patches of 4 x 4
+def test_completion_keeps_the_rows_that_are_given(asked, rows, entries):
     picture = digit()
-    (made,) = ask(entries("autoregressive"), "Complete", picture=picture, rows=10, num=3, seed=4)
+    (made,) = ask(entries("autoregressive"), "Complete", picture=picture, rows=asked, num=3, seed=4)
     known, mask = picture.round(), torch.zeros(1, 28, 28, dtype=torch.bool)
-    mask[:, :10] = True
+    mask[:, :rows] = True
     expected = entries("autoregressive").model.complete(known.expand(3, -1, -1, -1), mask, generator=seeded(4))
     assert torch.equal(made.images[1:], expected)
-    assert torch.equal(made.images[1:, :, :10], known[:, :10].expand(3, -1, -1, -1))
+    assert torch.equal(made.images[1:, :, :rows], known[:, :rows].expand(3, -1, -1, -1))
     assert torch.equal(made.images[0], torch.where(mask, known, 0.0))
 
 
@@ -500,6 +501,13 @@ def test_accuracies_over_tasks(entries):
         {"task 1": 0.9, "task 2": 0.5}, {"task 1": 0.6, "task 2": 0.8},
     ]  # fmt: skip
     assert table.rows == [["after task 1", "90.0", "50.0"], ["after task 2", "60.0", "80.0"]]
+
+
+def test_tasks_that_were_learned_at_once_are_told_so(entries, monkeypatch):
+    monkeypatch.setitem(entries("classifier").results, "accuracy_matrix", [[0.9, 0.5]])
+    film, table = ask(entries("classifier"), "Tasks")
+    assert film.names == ["all tasks"] and table.rows == [["after all tasks", "90.0", "50.0"]]
+    assert film.frames[0][0].caption == "Accuracy after all tasks"
 
 
 def test_the_runs_of_a_comparison_and_the_slider_over_a_strength(entries):

@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import socket
 import sys
 import time
 from importlib.metadata import version
@@ -36,7 +37,7 @@ def run(recipe, *argv: str):
 def folder(tmp_path, recipe, capsys):
     """A Space of a Hub id and of a folder that was pushed."""
     (tmp_path / "vae").mkdir()
-    write_jsonl(tmp_path / "vae" / PUSHED, ["me/old", "me/vae"])
+    write_jsonl(tmp_path / "vae" / PUSHED, ["me/vae", {"pushed": "me/old"}, {"pushed": "me/vae"}, "me/failed"])
     run(recipe, "you/gan", str(tmp_path / "vae"), f"--output_dir={tmp_path / 'space'}", "--max_seconds=7")
     assert "python app.py" in capsys.readouterr().out
     return tmp_path / "space"
@@ -66,9 +67,41 @@ def test_what_no_hub_has_is_refused(tmp_path, recipe):
         with pytest.raises(UsageError, match=told):
             run(recipe, name, f"--output_dir={tmp_path / 'space'}")
     assert not (tmp_path / "space").exists()
-    write_jsonl(tmp_path / "gan" / PUSHED, ["no id", 3, "x'); import os; ('/y"])
+    write_jsonl(tmp_path / "gan" / PUSHED, ["me/gan", 3, *({"pushed": each} for each in (3, "x'); import os; ('/y"))])
     with pytest.raises(UsageError, match="OWNER/NAME first"):
         page.hub_ids([str(tmp_path / "gan")])
+
+
+def test_a_comparison_has_no_place_in_a_space(tmp_path, recipe):
+    (tmp_path / "compared").mkdir()
+    (tmp_path / "compared" / "comparison.json").write_text("[]")
+    with pytest.raises(UsageError, match="compared is a comparison, which has no place in a Space: leave it out"):
+        run(recipe, str(tmp_path / "compared"), f"--output_dir={tmp_path / 'space'}")
+
+
+@pytest.mark.parametrize("name", ["you/a--b", "you/space.", "you/..", "-a/b"])
+def test_ids_that_the_hub_refuses_are_refused_before(name, tmp_path, recipe):
+    with pytest.raises(UsageError, match=r"--push is .*; it must be owner/name"):
+        run(recipe, "you/gan", f"--output_dir={tmp_path / 'space'}", f"--push={name}")
+    with pytest.raises(UsageError, match="not a Hub id"):
+        page.hub_ids([name])
+    assert not (tmp_path / "space").exists()
+
+
+def test_a_space_without_gradio_is_one_line(tmp_path, recipe, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(UsageError, match=r"the page needs Gradio: pip install 'hwzoo\[page\]'"):
+        run(recipe, "you/gan", f"--output_dir={tmp_path / 'space'}")
+    assert not (tmp_path / "space").exists()
+
+
+def test_a_port_that_is_taken_is_told_before_models_are_loaded(recipe):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UsageError, match=rf"--port is {port}; it cannot be taken \(.*\): give another"):
+            run(recipe, "nowhere/at-all", f"--port={port}")
 
 
 def test_a_folder_with_files_is_left_alone(folder, recipe):

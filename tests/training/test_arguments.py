@@ -12,6 +12,7 @@ from recipe_runs import load_recipe
 
 from hwzoo.errors import UsageError
 from hwzoo.training import (
+    GIVEN,
     Flags,
     RunArguments,
     arguments,
@@ -424,5 +425,5 @@ def test_a_flag_depends_on_flags_of_its_recipe_and_values_they_can_have(recipe):
     for each in flags.values():
         for other, allowed in each.metadata.get("only", {}).items():
             choices = get_args(flags[other].type)
-            given_or_not = allowed in ((True,), (None,)) or isinstance(allowed, range)
+            given_or_not = allowed in ((True,), (None,)) or isinstance(allowed, range) or allowed is GIVEN
             assert given_or_not or set(allowed) < set(choices), other

@@ -2,6 +2,7 @@
 
 import math
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -317,6 +318,26 @@ class Form:
 
 
 # Serving
+
+
+def check_port(port: int | None):
+    """
+    Before models are loaded: whether a page can be served at a port of this machine.
+
+    Args:
+        port: None for any that is free.
+
+    Raises:
+        UsageError: for one that is in use or may not be taken.
+    """
+    if port is None:
+        return
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise UsageError(f"--port is {port}; it cannot be taken ({error.strerror}): give another") from None
 
 
 def serve(

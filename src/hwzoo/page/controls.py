@@ -303,11 +303,22 @@ def _taken(entry: Entry, run: Callable[[Tensor], Any], picture: Tensor) -> tuple
         return run(picture.round()), picture.round()
 
 
+def _rows_at_once(entry: Entry) -> int:
+    """Whole patches: of what is known after a drawn pixel in the order, that pixel would know nothing."""
+    config = entry.model.config
+    return config.patch_size if getattr(config, "network", None) == "patch_transformer" else 1
+
+
+def _in_steps(entry: Entry) -> str:
+    return f", rounded down to {_rows_at_once(entry)}s" if _rows_at_once(entry) > 1 else ""
+
+
 @register(
     "Complete", "The upper rows are given, the model draws the rest.",
     lambda entry: entry.offers("complete") and entry.image_shape is not None,
     lambda entry: [
-        _board(entry), Number("rows", "Rows given", 0, entry.image_shape[1], entry.image_shape[1] // 2),
+        _board(entry),
+        Number("rows", f"Rows given{_in_steps(entry)}", 0, entry.image_shape[1], entry.image_shape[1] // 2),
         Number("num", "How many", 1, 16, 4), SEED, *_classes(entry), *_temperature(entry, "complete"),
     ],
     "Complete",
@@ -317,7 +328,7 @@ def _complete(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
     num, call = given["num"], {"labels": _labels(given, given["num"])}
     call |= {"temperature": given["temperature"]} if "temperature" in given else {}
     mask = torch.zeros(given["picture"].shape[1:], dtype=torch.bool)
-    mask[:, : given["rows"]] = True
+    mask[:, : given["rows"] // _rows_at_once(entry) * _rows_at_once(entry)] = True
     with job.running(entry.lock):
         images, picture = _taken(
             entry,
@@ -537,12 +548,14 @@ def _tasks(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
     """Accuracy by task, after each task."""
     matrix, answers = entry.results["accuracy_matrix"], []
     names = [f"task {place + 1}" for place in range(len(matrix[-1]))]
+    # Joint training learns them all at once.
+    ends = names[: len(matrix)] if len(matrix) == len(names) else ["all tasks"]
     frames = [
-        [Bars(dict(zip(names, row, strict=False)), f"Accuracy after task {place + 1}", ordered=True)]
-        for place, row in enumerate(matrix)
+        [Bars(dict(zip(names, row, strict=False)), f"Accuracy after {end}", ordered=True)]
+        for end, row in zip(ends, matrix, strict=True)
     ]
-    answers.append(Film(frames, names[: len(matrix)], "After", len(matrix) - 1))
-    rows = [[f"after task {place + 1}", *(f"{100 * each:.1f}" for each in row)] for place, row in enumerate(matrix)]
+    answers.append(Film(frames, ends, "After", len(matrix) - 1))
+    rows = [[f"after {end}", *(f"{100 * each:.1f}" for each in row)] for end, row in zip(ends, matrix, strict=True)]
     answers.append(Table(["when", *names], rows, "Accuracy in per cent"))
     return answers
 

@@ -11,7 +11,7 @@ from huggingface_hub import CommitOperationAdd, SpaceCardData
 
 from .. import hub
 from ..errors import UsageError
-from ..files import PUSHED, made, read_jsonl, renewing
+from ..files import PUSHED, is_repo_id, made, read_jsonl, renewing
 from ..packaged import PACKAGE
 from .app import SECONDS
 
@@ -34,7 +34,6 @@ A page to play with {models}, made by hwzoo {version}. `pip install -r requireme
 any machine.
 """
 LEFT = ("__pycache__", "classifiers", "recipes", "model_cards")  # of the package: what the page never reads
-HUB_ID = r"[\w-][\w.-]*/[\w.-]+"
 
 
 def hub_ids(names: Sequence[str]) -> list[str]:
@@ -53,12 +52,15 @@ def hub_ids(names: Sequence[str]) -> list[str]:
     ids = []
     for name in names:
         if Path(name).is_dir():
-            pushed = [each for each in read_jsonl(Path(name) / PUSHED) if re.fullmatch(HUB_ID, str(each))]
+            if (Path(name) / "comparison.json").is_file():
+                raise UsageError(f"{name} is a comparison, which has no place in a Space: leave it out")
+            pushed = [each.get("pushed") for each in read_jsonl(Path(name) / PUSHED) if isinstance(each, dict)]
+            pushed = [each for each in pushed if isinstance(each, str) and is_repo_id(each)]
             if not pushed:
                 told = f"hwzoo push {name} OWNER/NAME first, or give its Hub id"
                 raise UsageError(f"{name} is on this machine alone: {told}")
-            ids.append(str(pushed[-1]))
-        elif re.fullmatch(HUB_ID, name):
+            ids.append(pushed[-1])
+        elif is_repo_id(name):
             ids.append(name)
         else:
             raise UsageError(f"--models has {name}: no such folder, and not a Hub id (owner/name)")
@@ -109,7 +111,7 @@ def make_space(names: Sequence[str], folder: Path, seconds: float = SECONDS) -> 
     return folder
 
 
-def push_space(folder: Path, repo_id: str, private: bool = False) -> str:
+def push_space(folder: Path, repo_id: str, private: bool = False, later: str = "push it later") -> str:
     """
     Sends the folder of a Space to the Hub, in one commit, with the token of `HF_TOKEN` or the login.
 
@@ -117,6 +119,7 @@ def push_space(folder: Path, repo_id: str, private: bool = False) -> str:
         folder: of `make_space`.
         repo_id: owner/name.
         private: for a Space that only its owner sees.
+        later: what is said when it fails, after where the folder is.
 
     Returns:
         The address of the commit.
@@ -130,5 +133,5 @@ def push_space(folder: Path, repo_id: str, private: bool = False) -> str:
     def operations() -> list[CommitOperationAdd]:
         return [CommitOperationAdd(name, folder / name) for name in names]
 
-    safe = f"{folder} is safe, push it later"
+    safe = f"{folder} is safe, {later}"
     return hub.send(folder, repo_id, operations, safe, private, repo_type="space", space_sdk="gradio")

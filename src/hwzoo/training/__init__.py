@@ -2,6 +2,7 @@
 
 from . import sweep
 from .arguments import (
+    GIVEN,
     Flags,
     ImageData,
     LoopArguments,
@@ -58,6 +59,7 @@ from .state import TrainState, average, make_optimizer
 from .sweep import SweepArguments
 
 __all__ = [
+    "GIVEN",
     "Checkpoint",
     "Checkpoints",
     "CorruptCheckpoint",

@@ -89,6 +89,14 @@ def flag(
     return field(default=default, metadata=metadata)
 
 
+class _Given:
+    """Of `only`: any value that is given."""
+
+    def __contains__(self, value: Any) -> bool:
+        return value is not None
+
+
+GIVEN = _Given()
 flag_of_new = partial(flag, only={"model_name_or_path": (None,)})  # of a model that is built, not loaded
 
 

@@ -1,6 +1,7 @@
 """Autoregressive models of images: exact likelihoods, and samples drawn value by value."""
 
 import math
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -314,15 +315,25 @@ class AutoregressiveModel(AutoregressivePreTrainedModel):
         return pixel_values
 
 
+_one_thread_lock, _one_thread_calls = threading.Lock(), []  # the threads that there were before each
+
+
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """What is computed for one value is too little for several threads: they would mostly wait for each other."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """
+    What is computed for one value is too little for several threads: they would mostly wait for each other. Their
+    number is the process's: of several calls at once the last that ends gives it back.
+    """
+    with _one_thread_lock:
+        _one_thread_calls.append(_one_thread_calls[0] if _one_thread_calls else torch.get_num_threads())
+        torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(num_threads)
+        with _one_thread_lock:
+            num_threads = _one_thread_calls.pop()
+            if not _one_thread_calls:
+                torch.set_num_threads(num_threads)
 
 
 __all__ = ["AutoregressiveModel", "AutoregressivePreTrainedModel"]
