@@ -12,7 +12,7 @@ from hwzoo.text import sampling
 from hwzoo.training import parse_arguments
 
 TINY = {"config_d_model": 16, "config_num_layers": 1, "pretrain_steps": 4, "max_predict_samples": 4}
-TINY |= {"num_draws": 200, "num_lists": 3, "num_digits": 30, "temperatures": [2.0, 0.0, 1.0]}
+TINY |= {"num_draws": 3000, "num_lists": 3, "num_digits": 30, "temperatures": [2.0, 0.0, 1.0]}
 
 
 @pytest.fixture
@@ -34,8 +34,7 @@ def test_what_a_run_leaves(recipe, tmp_path, capsys):
     assert entropies[0] == 0 and entropies == sorted(entropies)
     assert rows["T = 1"]["kept_tokens"] == 384 and rows["T = 1, default top-k"]["kept_tokens"] == 50
     for row in rows.values():
-        p_value = row["chi_square"]["p_value"]
-        assert (p_value is None or p_value > 1e-4) and row["test_accuracy"] in (0, 0.25, 0.5, 0.75, 1)
+        assert row["chi_square"]["p_value"] > 1e-4 and row["test_accuracy"] in (0, 0.25, 0.5, 0.75, 1)
     assert "| T = 2 | " in printed and "4 test plurals" in results["protocol"] and "seed 2" in results["protocol"]
     digits = results["digits"]
     assert sum(digits["first_token"]) == pytest.approx(1)

@@ -177,7 +177,7 @@ def strangers(tmp_path, monkeypatch) -> Strangers:
 
 
 WORDS = ["--dataset_name={pairs}", "--generation_max_new_tokens=2"]
-PROMPTS = [*WORDS, "--pretrain_steps=1", "--max_steps=1", "--num_virtual_tokens=2", "--shots=0", "--tuning=full"]
+PROMPTS = [*WORDS, "--max_steps=1", "--num_virtual_tokens=2", "--shots=0", "--tuning=full"]
 PROMPTS += ["--per_device_train_batch_size=2"]
 LABELS = ["--train_file={pairs}/train.jsonl", "--test_file={pairs}/test.jsonl", "--text_column=source"]
 LABELS += ["--label_column=target", "--shots=0"]

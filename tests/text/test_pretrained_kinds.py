@@ -122,7 +122,7 @@ def test_prompts_labels_and_draws(folder, tmp_path):
     prompts |= {"num_virtual_tokens": 3, "per_device_train_batch_size": 2, "generation_max_new_tokens": 2}
     (tmp_path / "data.csv").write_text("text,label\nfine,good\ndull,bad\n")
     labels = {f"{split}_file": str(tmp_path / "data.csv") for split in ("train", "validation", "test")}
-    draws = {"prompt": "The fox", "digits_prompt": "Digits:", "num_draws": 500, "num_lists": 2, "num_digits": 20}
+    draws = {"prompt": "The fox", "digits_prompt": "Digits:", "num_draws": 5000, "num_lists": 2, "num_digits": 20}
     for name, flags in (
         ("compare_prompts", prompts), ("classify_by_prompt", labels | {"shots": [0, 1]}), ("explore_sampling", draws),
     ):  # fmt: skip
