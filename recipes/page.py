@@ -58,7 +58,8 @@ def main(settings: Settings):
         print(f"{folder}: python app.py there shows the page")
         if settings.push:
             words = ["hwzoo", "page", *settings.models, "--output_dir", str(folder), "--overwrite_output_dir"]
-            words += ["--push", settings.push, *(["--hub_private_repo"] if settings.hub_private_repo else [])]
+            words += ["--max_seconds", f"{settings.max_seconds:g}", "--push", settings.push]
+            words += ["--hub_private_repo"] if settings.hub_private_repo else []
             later = f"push it later: {shlex.join(words)}"
             print("pushed:", page.push_space(folder, settings.push, settings.hub_private_repo, later))
         return

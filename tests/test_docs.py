@@ -1,6 +1,7 @@
 """README and docs: short enough, their links lead somewhere, and their commands are ones that the recipes take."""
 
 import inspect
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -48,8 +49,8 @@ def commands_of(page: Path) -> list[str]:
 COMMANDS = sorted({command for page in PAGES for command in commands_of(page)})
 
 
-def check(command: str):
-    """Raises UsageError for what the recipe would refuse, FileNotFoundError for a script that is not there."""
+def parts_of(command: str) -> tuple[str, str, list[str]] | None:
+    """The folder and name of the script of a command, and its words; None for another command."""
     if match := PACKAGE.match(command):
         verb, rest = match.groups()
         tokens = shlex.split(rest)
@@ -58,9 +59,17 @@ def check(command: str):
         # The package's command takes a preset's name: that of a file in the family's folder.
         configs = ROOT / "recipes" / "configs" / family
         tokens = [str(configs / f"{each}.yaml") if (configs / f"{each}.yaml").is_file() else each for each in tokens]
-    else:
-        folder, name, rest = SCRIPT.search(command).groups()
+    elif match := SCRIPT.search(command):
+        folder, name, rest = match.groups()
         tokens = shlex.split(rest)
+    else:
+        return None
+    return folder, name, tokens
+
+
+def check(command: str):
+    """Raises UsageError for what the recipe would refuse, FileNotFoundError for a script that is not there."""
+    folder, name, tokens = parts_of(command)
     script = ROOT / folder / f"{name}.py"
     source = script.read_text(encoding="utf-8")
     if folder == "recipes":
@@ -104,31 +113,28 @@ def test_a_command_is_one_that_its_recipe_takes(command, monkeypatch):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_command_of_several_lines_can_be_pasted(page):
     for language, block in FENCE.findall(page.read_text(encoding="utf-8")):
-        lines = block.splitlines() if language in ("", "bash") else []
-        for line, following in zip(lines, lines[1:], strict=False):
-            if SCRIPT.search(line) or PACKAGE.match(line):
-                assert line.endswith("\\") or not re.match(r"\s+(-|\")", following), following
+        within = False  # a command; what it prints may be indented too
+        for line, following in itertools.pairwise(block.splitlines() if language in ("", "bash") else []):
+            within = bool(SCRIPT.search(line) or PACKAGE.match(line)) or (within and line.startswith(" "))
+            assert not within or line.endswith("\\") or not re.match(r"\s+(-|\"|[a-z_]+[=/])", following), following
 
 
 def output_dir_of(command: str) -> str | None:
     """Where a recipe would write, by its defaults too; None for a command that writes over what is there, or adds."""
-    match = SCRIPT.search(command)
-    if (
-        match is None
-        or match[1] != "recipes"
-        or re.search(r"--(overwrite_output_dir|resume_from_checkpoint)", command)
-    ):
+    if re.search(r"--(overwrite_output_dir|resume_from_checkpoint|help)", command) or not (found := parts_of(command)):
         return None
-    main = load_recipe(match[2]).main
-    types = [parameter.annotation for parameter in inspect.signature(main).parameters.values()]
-    return getattr(parse_arguments(types, shlex.split(match[3]))[0], "output_dir", None)
+    folder, name, tokens = found
+    if folder != "recipes":
+        return None
+    types = [parameter.annotation for parameter in inspect.signature(load_recipe(name).main).parameters.values()]
+    return getattr(parse_arguments(types, tokens)[0], "output_dir", None)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_of_one_page_write_into_folders_of_their_own(page, monkeypatch):
     monkeypatch.chdir(ROOT)
-    commands = dict.fromkeys(command for block in blocks_of(page) for command in block)
-    folders = [folder for command in commands if (folder := output_dir_of(command)) is not None]
+    commands = {str(parts_of(command)): command for block in blocks_of(page) for command in block}  # in either form
+    folders = [folder for command in commands.values() if (folder := output_dir_of(command)) is not None]
     assert len(folders) == len(set(folders)), folders
 
 

@@ -429,6 +429,16 @@ def test_where_a_folder_was_pushed_to_last_is_known(server, tmp_path, monkeypatc
     assert page.hub_ids([str(plain)]) == ["me/plain"]
 
 
+def test_a_push_from_a_folder_that_cannot_be_written_succeeds(server, tmp_path, monkeypatch):
+    folder = a_model(tmp_path / "run")
+
+    def refuse(*args):
+        raise HwzooError("cannot write: Read-only file system")
+
+    monkeypatch.setattr(hub, "write_jsonl", refuse)
+    assert hub.push(folder, "me/model") and server.repos["me/model"].files
+
+
 def test_a_pushed_folder_that_was_emptied_takes_a_new_run(server, tmp_path):
     folder = a_run(tmp_path / "run")
     hub.push(folder, "me/model")
@@ -759,9 +769,12 @@ def test_a_classifier_that_goes_on_has_the_names_of_the_data(tmp_path, caplog):
     assert caplog.messages == [f"{tmp_path} goes on with the classes dog, cat (it had cat, dog)"]
     # What is only tested keeps its names; of an order of its own the numbers would be of other classes.
     other = ClassifierConfig(**sizes, id2label={0: "sheep", 1: "goat"})
-    assert load[0](*load[1:], other, trains=False).config.id2label == own["id2label"] and len(caplog.messages) == 1
-    with pytest.raises(UsageError, match="its classes are cat, dog, the data's dog, cat"):
-        load[0](*load[1:], ClassifierConfig(**sizes, **new), trains=False)
+    assert load[0](*load[1:], other, trains=False).config.id2label == own["id2label"]
+    told = f"{tmp_path} is tested with its classes cat, dog as those of the data, sheep, goat"
+    assert caplog.messages[1:] == [told]
+    for names in ({0: "dog", 1: "cat"}, {0: "dog", 1: "goat"}):
+        with pytest.raises(UsageError, match=f"its classes are cat, dog, the data's {', '.join(names.values())}"):
+            load[0](*load[1:], ClassifierConfig(**sizes, id2label=names), trains=False)
 
 
 def test_a_run_from_a_trained_model_may_change_its_loss(tmp_path, caplog):

@@ -233,8 +233,8 @@ def load_or_build(
         The model; the weights of a new one are of torch's global random state.
 
     Raises:
-        UsageError: when the trained model has another value than `config` of a field that `must_fit` in its family, or
-            the data's classes in another order, in which it is not trained.
+        UsageError: when the trained model has another value than `config` of a field that `must_fit` in its family,
+            or, where it is not trained, a class of the data at another place.
         HwzooError: when it cannot be loaded.
     """
     if model_name_or_path is None:
@@ -252,10 +252,12 @@ def load_or_build(
             if os.environ.get("LOCAL_RANK", "0") == "0":
                 logger.warning("%s goes on with the classes %s (it had %s)", model_name_or_path, names, own_names)
             model.config.id2label, model.config.label2id = dict(config.id2label), dict(config.label2id)
-        elif model.config.label2id.keys() == config.label2id.keys():
-            raise UsageError(
-                f"--model_name_or_path {model_name_or_path}: its classes are {own_names}, the data's {names}"
-            )
+        elif any(model.config.label2id.get(name, number) != number for name, number in config.label2id.items()):
+            told = f"its classes are {own_names}, the data's {names}"
+            raise UsageError(f"--model_name_or_path {model_name_or_path}: {told}")
+        elif os.environ.get("LOCAL_RANK", "0") == "0":
+            told = model_name_or_path, own_names, names
+            logger.warning("%s is tested with its classes %s as those of the data, %s", *told)
     family, unasked, own = family_of(model), (default or type(config)()).to_dict(), model.config.to_dict()
     decided = {"id2label", "label2id", "image_mean", "image_std", *family.must_fit, *allowed}  # by the data
     wanted = {name: value for name, value in config.to_dict().items() if name in asked or value != unasked.get(name)}
@@ -381,7 +383,7 @@ def push(
     safe = _push_later(folder, repo_id, private, include, base_model_id)
     address = send(folder, repo_id, operations, safe, private)
     sent = {"pushed": repo_id}
-    with suppress(OSError):  # a folder that cannot be written, of which a Space then knows nothing
+    with suppress(OSError, HwzooError):  # a folder that cannot be written, of which a Space then knows nothing
         write_jsonl(folder / PUSHED, [*(each for each in read_jsonl(folder / PUSHED) if each != sent), sent])
     return address
 

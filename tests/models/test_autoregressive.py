@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import threading
 import time
 
 import pytest
@@ -37,17 +38,34 @@ SUITE = {
 
 
 def test_threads_come_back_after_calls_that_overlap():
-    before = torch.get_num_threads()
+    """Of two threads of Python: the first begins and ends first."""
+    before, seen = torch.get_num_threads(), {}
+    begun, ended = threading.Event(), threading.Event()
+
+    def call(name: str, may_begin: threading.Event | None, may_end: threading.Event, done: threading.Event | None):
+        if may_begin:
+            may_begin.wait(60)
+        with _one_thread():
+            seen[f"{name} inside"] = torch.get_num_threads()
+            (begun if name == "first" else second_in).set()
+            may_end.wait(60)
+        seen[name] = torch.get_num_threads()
+        if done:
+            done.set()
+
+    second_in = threading.Event()
     torch.set_num_threads(3)
     try:
-        first, second = _one_thread(), _one_thread()
-        first.__enter__()
-        second.__enter__()
-        assert torch.get_num_threads() == 1
-        first.__exit__(None, None, None)
-        assert torch.get_num_threads() == 1  # the other is still at it
-        second.__exit__(None, None, None)
-        assert torch.get_num_threads() == 3
+        calls = ("first", None, second_in, ended), ("second", begun, ended, None)
+        threads = [threading.Thread(target=call, args=each) for each in calls]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        later = threading.Thread(target=lambda: seen.update(later=torch.get_num_threads()))
+        later.start()
+        later.join(60)
+        assert seen == {"first inside": 1, "second inside": 1, "first": 3, "second": 3, "later": 3}
     finally:
         torch.set_num_threads(before)
 

@@ -67,7 +67,10 @@ def test_what_no_hub_has_is_refused(tmp_path, recipe):
         with pytest.raises(UsageError, match=told):
             run(recipe, name, f"--output_dir={tmp_path / 'space'}")
     assert not (tmp_path / "space").exists()
-    write_jsonl(tmp_path / "gan" / PUSHED, ["me/gan", 3, *({"pushed": each} for each in (3, "x'); import os; ('/y"))])
+    write_jsonl(tmp_path / "gan" / PUSHED, ["me/gan"])  # of an earlier version, or of a push that failed
+    with pytest.raises(UsageError, match="gan: it is not known where it was pushed to last: push it again"):
+        page.hub_ids([str(tmp_path / "gan")])
+    write_jsonl(tmp_path / "gan" / PUSHED, [3, *({"pushed": each} for each in (3, "x'); import os; ('/y"))])
     with pytest.raises(UsageError, match="OWNER/NAME first"):
         page.hub_ids([str(tmp_path / "gan")])
 

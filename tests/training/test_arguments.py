@@ -363,6 +363,8 @@ def test_what_is_normal_is_told_of_the_preset_as_it_stands(tmp_path, monkeypatch
     assert not run("--learning_rate=0.1").expected
     launched = {"launcher": {"gradient_accumulation_steps": "4"}}
     assert run(**launched).gradient_accumulation_steps == 4 and not run(**launched).expected
+    assert not run("--config=cs236", "--max_train_steps=5000").expected  # that of runs without a preset
+    assert run("--config=cs236", "--max_train_steps=20000").expected
     captions = {made_by(run(*argv), SimpleNamespace(name="digits")) for argv in (
         ["--config=cs236"], ["--config=cs236", "--latent_size=2"], ["--latent_size=2"], ["--config=cs236", "--seed=1"],
         ["--config=cs236", "--train_batch_size=100", "--checkpoints_total_limit=1"],  # as the preset says
@@ -371,6 +373,10 @@ def test_what_is_normal_is_told_of_the_preset_as_it_stands(tmp_path, monkeypatch
         "vae on digits, preset cs236, seed 0", "vae on digits, preset cs236, changed, seed 0", "vae on digits, seed 0",
         "vae on digits, preset cs236, seed 1",
     }  # fmt: skip
+    of_t5 = list(load_recipe("train_t5").main.__annotations__.values())[:-1]
+    for argv, changed in ((["--eval_steps=7500"], True), (["--save_steps=100"], False), (["--max_steps=1500"], True)):
+        parsed = parse_arguments(of_t5, ["--config=inflections", *argv])
+        assert (parsed[0].changed, not parsed[0].expected) == (changed, changed), argv
     monkeypatch.setenv("WORLD_SIZE", "2")  # of so many batches a step
     assert not run().expected and run("--config=digits").changed
 

@@ -392,7 +392,8 @@ def parse_arguments(
     finder = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     finder.add_argument("--config", nargs="?", default=None)
     path = finder.parse_known_args(argv)[0].config
-    preset = []
+    whole: list[str] = []
+    preset = whole
     if path is not None:
         _check_words("config", path)
         path = _preset_path(path, types)
@@ -402,10 +403,9 @@ def parse_arguments(
                 _parse(types, preset, description)
             except UsageError as error:
                 raise UsageError(f"{path}: {error}") from None
-        given = _names(argv)
-        if given & set(EXCLUSIVE):
+        whole = preset = _for_processor(preset, argv)
+        if _names(argv) & set(EXCLUSIVE):
             preset = [token for token in preset if not _names([token]) & set(EXCLUSIVE)]
-        preset = _for_processor(preset, argv)
     parsed = _parse(types, preset + argv, description)
     parsed = _as_launched(types, preset + argv, launcher or {}) or parsed
     for each in parsed:
@@ -414,7 +414,10 @@ def parse_arguments(
         for line in _in_vain(parsed, _names(argv)):
             _tell_once(line)
     # Of other settings than the preset's nobody knows what is normal; the seed is within the band.
-    as_it_stands = bool(types) and _differing(parsed, preset) <= OF_ONE_TRY | OF_NO_BAND
+    free = OF_ONE_TRY | OF_NO_BAND
+    if types and "eval_steps" not in getattr(types[0], "FREE", ()):  # by which a T5's weights are chosen
+        free = free - {"eval_steps"}
+    as_it_stands = bool(types) and _differing(parsed, whole) <= free
     if as_it_stands and (bands := _expected(path or _default_preset(types))):
         parsed[0].expected = bands
     if path is not None and not as_it_stands:

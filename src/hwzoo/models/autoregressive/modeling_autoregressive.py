@@ -315,25 +315,27 @@ class AutoregressiveModel(AutoregressivePreTrainedModel):
         return pixel_values
 
 
-_one_thread_lock, _one_thread_calls = threading.Lock(), []  # the threads that there were before each
+_one_thread_lock, _one_thread_calls = threading.Lock(), []  # the number before each call that goes on
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """
     What is computed for one value is too little for several threads: they would mostly wait for each other. Their
-    number is the process's: of several calls at once the last that ends gives it back.
+    number is that of the calling thread, and of all threads that begin later: each call gives it back, as it was
+    before the first of several at once.
     """
     with _one_thread_lock:
-        _one_thread_calls.append(_one_thread_calls[0] if _one_thread_calls else torch.get_num_threads())
+        own = torch.get_num_threads()  # asked before it is set, or a new thread would take the process's later
+        before = _one_thread_calls[0] if _one_thread_calls else own
+        _one_thread_calls.append(before)
         torch.set_num_threads(1)
     try:
         yield
     finally:
         with _one_thread_lock:
-            num_threads = _one_thread_calls.pop()
-            if not _one_thread_calls:
-                torch.set_num_threads(num_threads)
+            _one_thread_calls.pop()
+            torch.set_num_threads(before)
 
 
 __all__ = ["AutoregressiveModel", "AutoregressivePreTrainedModel"]
