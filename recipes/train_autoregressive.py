@@ -132,9 +132,8 @@ def build(run, data, architecture, protocol) -> AutoregressiveModel:
 def completions(model, images, labels, drawing) -> dict[str, torch.Tensor]:
     """Rows of a picture: the upper rows of images, on grey, and four completions of these."""
     size, labels = images.shape[2], labels if model.config.num_classes else None
-    # Whole patches: of what is known after a drawn pixel in the order, that pixel would know nothing.
-    unit = model.config.patch_size if model.config.network == "patch_transformer" else 1
-    known = (torch.arange(size, device=images.device) < size // 2 // unit * unit)[:, None].expand(size, size)
+    rows = size // 2 // model.config.rows_at_once * model.config.rows_at_once
+    known = (torch.arange(size, device=images.device) < rows)[:, None].expand(size, size)
     completed = {f"completion {i}": model.complete(images, known, labels=labels, **drawing) for i in range(1, 5)}
     return {"what is given": torch.where(known, images, 0.5)} | completed
 

@@ -81,9 +81,8 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
 
         # 4. optimiser
         optimizer = torch.optim.Adam(unet.parameters(), lr=run.learning_rate, fused=True)
-        settings = {"wrapped": accelerator.prepare(torch.compile(unet)) if method.compile else None, "autocast": True}
-        settings |= {"total_steps": run.total_steps(len(batches)), "norm_name": "gradient_norm"}
-        state = training.TrainState(run, accelerator, unet, optimizer, **settings)
+        settings = {"autocast": True, "norm_name": "gradient_norm", "compile": method.compile}
+        state = training.TrainState(run, accelerator, unet, optimizer, run.total_steps(len(batches)), **settings)
         eval_model = state.eval_model
 
         # 5. one step; its noise is drawn for the whole batch, whatever the processes and accumulated parts

@@ -59,8 +59,8 @@ def with_data_of_training(settings: Any) -> Any:
         folder = Path(name).is_dir() and settled(name)
         path = Path(folder, RECORD) if folder else retried(lambda: hf_hub_download(name, RECORD), f"loading {name}")
         values |= recorded(Path(path))
-    open_ = {each.name for each in fields(settings) if getattr(settings, each.name) == each.default} - settings.asked
-    return replace(settings, **{key: new for key, new in values.items() if key in open_})
+    unasked = {each.name for each in fields(settings) if getattr(settings, each.name) == each.default} - settings.asked
+    return replace(settings, **{key: new for key, new in values.items() if key in unasked})
 
 
 class Scorer:

@@ -254,8 +254,10 @@ def test_watching_leaves_the_training_alone(train_ddpm, small_images, tmp_path):
 
 
 @pytest.mark.slow  # for the seconds that capturing takes
-def test_compiled_training_is_the_same_training(train_ddpm, small_images, monkeypatch, tmp_path):
-    run(train_ddpm, tmp_path / "a", max_train_steps=3, eval_steps=None)
+@pytest.mark.parametrize("mixed_precision", ["no", "bf16"])
+def test_compiled_training_is_the_same_training(mixed_precision, train_ddpm, small_images, monkeypatch, tmp_path):
+    settings = {"max_train_steps": 3, "eval_steps": None, "mixed_precision": mixed_precision}
+    run(train_ddpm, tmp_path / "a", **settings)
     compiled = []
 
     def compile(module):  # captured and run by torch.compile, without a C++ compiler
@@ -263,7 +265,7 @@ def test_compiled_training_is_the_same_training(train_ddpm, small_images, monkey
         return compiled[-1]
 
     monkeypatch.setattr(torch, "compile", compile)
-    run(train_ddpm, tmp_path / "b", max_train_steps=3, eval_steps=None, compile=True)
+    run(train_ddpm, tmp_path / "b", **settings, compile=True)
     assert len(compiled) == 1
     first, second = load_file(tmp_path / "a" / UNET), load_file(tmp_path / "b" / UNET)
     assert first.keys() == second.keys()

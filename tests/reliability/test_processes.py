@@ -83,6 +83,35 @@ def test_two_nodes_train_as_one_process(tmp_path):
         assert two[name] == pytest.approx(one[name], rel=1e-3), name
 
 
+@pytest.mark.long
+def test_machines_that_find_different_checkpoints_are_refused(tmp_path):
+    """They would train apart, one from the checkpoint and one from new weights."""
+    flags = [
+        "--max_train_steps=4",
+        "--encoder_hidden_sizes=8",
+        "--decoder_hidden_sizes=8",
+        "--num_importance_samples=2",
+    ]
+    script = str(RECIPES / "train_vae.py")
+    begun = [sys.executable, script, f"--output_dir={tmp_path / '0'}", "--train_batch_size=20", *flags]
+    finished(start(begun))
+    before = results_but_times(tmp_path / "0")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # Two processes of which each has a disk of its own.
+    own = f"sys.argv = [{script!r}, *sys.argv[1:], '--output_dir={tmp_path}/' + os.environ['RANK']]"
+    run = f"runpy.run_path({script!r}, run_name='__main__')"
+    (tmp_path / "alone.py").write_text(f"import os, runpy, sys\n{own}\n{run}\n")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}"]
+    resumed = [str(tmp_path / "alone.py"), "--train_batch_size=10", *flags, "--resume_from_checkpoint=latest"]
+    process = start([*torchrun, *resumed], env=CPU)
+    _, error = finish(process, 400)
+    assert process.returncode != 0
+    assert "--resume_from_checkpoint latest: the processes find the steps 4, 0: every machine needs the same" in error
+    assert results_but_times(tmp_path / "0") == before
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_accelerate_reads_the_launcher_configs(path):
     config = load_config_from_file(str(path))

@@ -340,6 +340,12 @@ def test_a_run_whose_numbers_are_not_finite_keeps_its_model(tmp_path, capsys):
     assert "test_x" in capsys.readouterr().out
 
 
+def test_noise_of_another_kind_of_device_is_refused_in_words():
+    state = {"generator": torch.zeros(16, dtype=torch.uint8)}  # as of CUDA
+    with pytest.raises(ValueError, match="it was drawn on another kind of device than cpu: go on there"):
+        GlobalNoise(3).load_state_dict(state)
+
+
 def test_processes_share_the_noise_of_one():
     one = GlobalNoise(3)
     two = [GlobalNoise(3, process_index=index, num_processes=2) for index in range(2)]

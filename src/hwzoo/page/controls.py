@@ -304,9 +304,7 @@ def _taken(entry: Entry, run: Callable[[Tensor], Any], picture: Tensor) -> tuple
 
 
 def _rows_at_once(entry: Entry) -> int:
-    """Whole patches: of what is known after a drawn pixel in the order, that pixel would know nothing."""
-    config = entry.model.config
-    return config.patch_size if getattr(config, "network", None) == "patch_transformer" else 1
+    return getattr(entry.model.config, "rows_at_once", 1)
 
 
 def _in_steps(entry: Entry) -> str:

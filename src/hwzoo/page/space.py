@@ -54,9 +54,10 @@ def hub_ids(names: Sequence[str]) -> list[str]:
         if Path(name).is_dir():
             if (Path(name) / "comparison.json").is_file():
                 raise UsageError(f"{name} is a comparison, which has no place in a Space: leave it out")
-            pushed = [each.get("pushed") for each in read_jsonl(Path(name) / PUSHED) if isinstance(each, dict)]
+            lines = read_jsonl(Path(name) / PUSHED)
+            pushed = [each.get("pushed") for each in lines if isinstance(each, dict)]
             pushed = [each for each in pushed if isinstance(each, str) and is_repo_id(each)]
-            if not pushed and any(isinstance(each, str) for each in read_jsonl(Path(name) / PUSHED)):
+            if not pushed and any(isinstance(each, str) for each in lines):
                 raise UsageError(
                     f"{name}: it is not known where it was pushed to last: push it again, or give its Hub id"
                 )

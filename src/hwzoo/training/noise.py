@@ -88,4 +88,7 @@ class GlobalNoise:
         return {"generator": self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]):
+        # Each kind of device has generators of its own; torch's words name two sizes of states.
+        if state["generator"].shape != self.generator.get_state().shape:
+            raise ValueError(f"it was drawn on another kind of device than {self.generator.device.type}: go on there")
         self.generator.set_state(state["generator"])

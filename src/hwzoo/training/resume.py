@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import gather_object
+
 from ..errors import UsageError
 from ..files import (
     CHECKPOINTS,
@@ -88,8 +90,22 @@ def checkpoint_to_resume(run: Any, checkpoints: Checkpoints, identity: dict[str,
         The checkpoint, read and found whole, or None.
 
     Raises:
-        UsageError: when it is none, all are damaged, or it is of another run.
+        UsageError: when it is none, all are damaged, it is of another run, or the processes find different ones.
     """
+    checkpoint = _found(run, checkpoints, identity)
+    if run.resume_from_checkpoint is not None:
+        steps = gather_object([0 if checkpoint is None else checkpoint.step])
+        if len(set(steps)) > 1:
+            told = (
+                f"the processes find the steps {', '.join(map(str, steps))}: every machine needs the same checkpoints"
+            )
+            raise UsageError(
+                f"--resume_from_checkpoint {run.resume_from_checkpoint}: {told}, by a shared folder or copies"
+            )
+    return checkpoint
+
+
+def _found(run: Any, checkpoints: Checkpoints, identity: dict[str, Any]) -> Checkpoint | None:
     where = run.resume_from_checkpoint
     if where is None:
         return None

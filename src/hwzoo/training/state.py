@@ -22,12 +22,13 @@ class TrainState:
         model: on its device.
         optimizer: of its parameters.
         total_steps: of the schedule.
-        wrapped: the model as the losses call it, for several processes; prepared here when not given.
         average: whether weights are averaged, where the run asks for it.
         autocast: whether losses run in the run's precision as a whole; else only the wrapped model does.
         norm_name: under which the norm of the gradient is logged; not at all when None.
+        compile: whether losses call it by `torch.compile`.
 
     Attributes:
+        wrapped: the model as the losses call it, for several processes.
         eval_model: what is tested and saved: the average, else the model itself.
     """
 
@@ -39,10 +40,10 @@ class TrainState:
         optimizer: torch.optim.Optimizer,
         total_steps: int,
         *,
-        wrapped: torch.nn.Module | None = None,
         average: bool = True,
         autocast: bool = False,
         norm_name: str | None = None,
+        compile: bool = False,
     ):
         from transformers import get_scheduler  # loads PEFT
 
@@ -51,10 +52,12 @@ class TrainState:
         self.autocast, self.norm_name = autocast, norm_name
         self.ema = averaged_model(model, run.ema_decay) if run.use_ema and average else None
         self.eval_model = self.ema.module if self.ema else model
-        self.wrapped = accelerator.prepare(model) if wrapped is None else wrapped
+        self.wrapped = accelerator.prepare(model)
         if autocast:
             # accelerate would run it in bfloat16 wherever it is called, also for penalties and tests.
             accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+        if compile:  # at last: accelerate would give a compiled module's forward back to the module in it
+            self.wrapped = torch.compile(self.wrapped)
         self.parameters = list(model.parameters())
         settings = {"num_warmup_steps": run.lr_warmup_steps, "num_training_steps": total_steps}
         if run.lr_scheduler == "polynomial":

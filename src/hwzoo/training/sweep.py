@@ -158,7 +158,7 @@ def run_all(
             run = f"{_name(flags)} seed={seed}".lstrip()
             try:
                 before = _done(arguments)
-                results.append(before or result_of(main, arguments))
+                results.append(before or _run(main, arguments))
             except Stopped:
                 raise
             except (HwzooError, StrictDataclassError) as error:
@@ -194,8 +194,11 @@ def result_of(main: Callable[..., dict[str, Any]], arguments: list[Any]) -> dict
     Raises:
         Stopped: when a signal ends it.
     """
-    if before := _done(arguments):
-        return before
+    return _done(arguments) or _run(main, arguments)
+
+
+def _run(main: Callable[..., dict[str, Any]], arguments: list[Any]) -> dict[str, Any]:
+    """The results of a run that is resumed or begun."""
     run, wanted = arguments[0], _comparable(reproducing(*arguments))
     folder = Path(run.output_dir)
     done = Path(settled(folder))

@@ -84,6 +84,14 @@ class AutoregressiveConfig(PreTrainedConfig):
         self.dilations = list(self.dilations)
         super().__post_init__(**kwargs)
 
+    @property
+    def rows_at_once(self) -> int:
+        """
+        Where known rows, from the top, are a multiple of so many, all known values come before the others in the
+        order: then completions are samples given all of them.
+        """
+        return self.patch_size if self.network == "patch_transformer" else 1
+
     def validate_architecture(self):
         """
         Checks the values and how they go together (run by `@strict` when the config is built).
