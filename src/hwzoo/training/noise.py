@@ -88,7 +88,15 @@ class GlobalNoise:
         return {"generator": self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]):
-        # Each kind of device has generators of its own; torch's words name two sizes of states.
+        """
+        Goes on where the noise of a checkpoint stood.
+
+        Args:
+            state: of `state_dict`.
+
+        Raises:
+            ValueError: for the state of another kind of device: each has generators of its own.
+        """
         if state["generator"].shape != self.generator.get_state().shape:
             raise ValueError(f"it was drawn on another kind of device than {self.generator.device.type}: go on there")
         self.generator.set_state(state["generator"])
