@@ -205,9 +205,15 @@ def seconds_to(nats: float, data: ImageSplits, pixels: torch.Tensor, most: int) 
     return None
 
 
+def device_of(name: str) -> torch.device:
+    if name.partition(":")[0] not in ("cpu", "cuda"):  # the recipes run on one of the two
+        raise argparse.ArgumentTypeError(f"{name} is neither cuda nor cpu")
+    return torch.device(name)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", type=device_of, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seconds", type=float, default=2, help="of each contender in a round")
     parser.add_argument("--rounds", type=int, default=3, help="rounds; the medians over them count")
     parser.add_argument("--batches", type=int, nargs="+", default=[100, 1000, 10_000], help="images a step of the VAE")
@@ -220,7 +226,7 @@ def main():
     )
     parser.add_argument("--most_steps", type=int, default=MOST_STEPS, help="on the way to 100 nats; 0 leaves it out")
     asked = parser.parse_args()
-    device, data = torch.device(asked.device), images()
+    device, data = asked.device, images()
     if device.type == "cuda":
         torch.cuda.set_device(device)
     else:

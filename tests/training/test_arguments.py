@@ -117,6 +117,19 @@ def test_has_bfloat16_asks_torch(monkeypatch):
     assert has_bfloat16()
 
 
+@pytest.mark.parametrize("has_instructions", [False, True])
+def test_has_bfloat16_of_a_gpu_that_only_emulates_it_is_false(monkeypatch, has_instructions):
+    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    emulated = lambda including_emulation=True: has_instructions or including_emulation  # noqa: E731
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", emulated)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: not has_instructions)
+    assert has_bfloat16() == has_instructions
+    # Trained on the CPU all the same, it is the processor that counts.
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
+    assert has_bfloat16() != has_instructions
+
+
 def test_words_of_a_list_are_some_of_the_known_ones(capsys):
     flags = make_dataclass("Flags_", [("how", list[str], flag(["a"], "ways", some_of=["a", "b"]))], bases=(Flags,))
     assert flags().how == ["a"] and flags(how=["b", "a"]).how == ["b", "a"]

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 import yaml
+from accelerate.utils import parse_flag_from_env
 from transformers import HfArgumentParser
 
 from ..errors import UsageError
@@ -486,12 +487,16 @@ def _tell_of_float32(asking: str):
 
 def has_bfloat16() -> bool:
     """
-    Whether matrix products in bfloat16 are no slower than in float32: there is an accelerator, or the processor has
-    instructions for them. Without (AVX2 alone), they take ten times as long as in float32.
+    Whether matrix products in bfloat16 are no slower than in float32: the GPU, or another accelerator, or else the
+    processor has instructions for them. Without (AVX2 alone; GPUs older than Ampere), they take many times as long.
     """
+    on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU")
+    if torch.cuda.is_available() and not on_cpu:
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if torch.accelerator.is_available() and not on_cpu:
+        return True
     # What torch asks itself; a build without oneDNN has no such operator, and tells nothing.
-    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
-    return torch.accelerator.is_available() or supported()
+    return getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)()
 
 
 def _as_launched(types: list[type], tokens: list[str], launcher: dict[str, str]) -> list[Any] | None:

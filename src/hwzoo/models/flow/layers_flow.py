@@ -96,7 +96,9 @@ class InvertibleConv1x1(nn.Module):
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         weight = self.weight.to(inputs.dtype)
-        log_det = torch.linalg.slogdet(weight).logabsdet * inputs.shape[2:].numel()
+        # The backward pass of slogdet is missing on MPS.
+        square = weight.cpu() if weight.device.type == "mps" else weight
+        log_det = torch.linalg.slogdet(square).logabsdet.to(weight.device) * inputs.shape[2:].numel()
         return self._apply_matrix(inputs, weight), log_det.expand(inputs.shape[0])
 
     def inverse(self, outputs: Tensor) -> Tensor:
