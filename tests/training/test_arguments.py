@@ -87,7 +87,7 @@ def test_a_presets_bfloat16_is_for_processors_that_have_it(tmp_path, monkeypatch
         (parsed,) = parse_arguments([flags], [f"--config={preset}", *argv], launcher=launcher)
         return getattr(parsed, name)
 
-    arguments._tell_of_float32.cache_clear()
+    arguments._tell_once.cache_clear()
     monkeypatch.setattr(arguments, "has_bfloat16", lambda: True)
     wanted = value()
     assert wanted in ("bf16", True) and not caplog.records
@@ -102,7 +102,7 @@ def test_a_presets_bfloat16_is_for_processors_that_have_it(tmp_path, monkeypatch
     # The next run of a sweep says it no more, another process of the same run not at all.
     assert value() in ("no", False) and len(caplog.records) == 1
     caplog.clear()
-    arguments._tell_of_float32.cache_clear()
+    arguments._tell_once.cache_clear()
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert value() in ("no", False) and not caplog.records
 

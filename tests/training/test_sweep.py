@@ -152,7 +152,7 @@ def test_a_stopped_sweep_tells_how_a_sweep_goes_on(tmp_path):
 
 def test_a_run_is_not_told_of_what_it_asks_for(tmp_path, monkeypatch, caplog):
     """That a preset's bfloat16 is replaced, where it takes float32 anyway."""
-    arguments._tell_of_float32.cache_clear()
+    arguments._tell_once.cache_clear()
     monkeypatch.setattr(arguments, "has_bfloat16", lambda: False)
     preset = tmp_path / "preset.yaml"
     preset.write_text("mixed_precision: bf16\n")

@@ -10,8 +10,6 @@ from PIL import Image, ImageOps
 from ..errors import HwzooError, UsageError, first_line
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
-BACKGROUNDS = ("white", "black")
-RESIZES = ("crop", "pad", "stretch")
 WAYS = {
     "crop": "cut to squares around their middle",
     "pad": "padded to squares",
@@ -159,7 +157,7 @@ def stacked(arrays: list[np.ndarray], names, what: str) -> np.ndarray:
             sizes = [f"{height} x {width}" for _, height, width in (array.shape, arrays[0].shape)]
             raise UsageError(
                 f"{what} holds images of different sizes: {names(place)} is {sizes[0]} (height x width), the first is "
-                f"{sizes[1]}; --image_size N --resize {'|'.join(RESIZES)} makes all N x N"
+                f"{sizes[1]}; --image_size N --resize {'|'.join(WAYS)} makes all N x N"
             )
     out = np.empty((len(arrays), channels, *arrays[0].shape[1:]), np.uint8)
     for place, array in enumerate(arrays):

@@ -154,7 +154,7 @@ def _grows(terms: Sequence[float]) -> bool:
     return terms[-1] > 1e-6 and terms[-1] >= 0.5 * terms[-2]
 
 
-def window_kl(log_p: LogDensity, log_q: LogDensity, width: float, num_points: int = 240_001) -> float:
+def window_kl(log_p: LogDensity, log_q: LogDensity, width: float) -> float:
     """
     The part of KL(P || Q) within a window, by the trapezoid rule: what a grid that ends there says.
 
@@ -162,12 +162,11 @@ def window_kl(log_p: LogDensity, log_q: LogDensity, width: float, num_points: in
         log_p: the log-density of P.
         log_q: the log-density of Q.
         width: of the window, |x| <= width.
-        num_points: of the grid, evenly spaced.
 
     Returns:
         That part, in nats.
     """
-    points = torch.linspace(-width, width, num_points, dtype=torch.float64)
+    points = torch.linspace(-width, width, 240_001, dtype=torch.float64)
     return torch.trapezoid(_integrand(log_p(points), log_q(points)), points).item()
 
 

@@ -68,7 +68,8 @@ def q_posterior(clean: Tensor, noisy: Tensor, timesteps: Tensor, alphas_cumprod:
         mean: of the shape and type of `clean`.
         variance: (batch, 1, 1, 1), of the type of `clean`.
     """
-    alpha_bar, alpha_bar_before = alphas_cumprod, _before(alphas_cumprod)
+    alpha_bar = alphas_cumprod
+    alpha_bar_before = torch.cat([alpha_bar.new_ones(1), alpha_bar[:-1]])  # one timestep earlier: 1 before the first
     alpha = alpha_bar / alpha_bar_before
     beta = 1 - alpha
     of_clean = at(timesteps, alpha_bar_before.sqrt() * beta / (1 - alpha_bar), clean)
@@ -135,11 +136,6 @@ def predicted_clean(
     if prediction_type == "v_prediction":
         return signal * noisy - noise_level * prediction
     raise ValueError(f"prediction_type is {prediction_type!r}; it must be one of {', '.join(PREDICTION_TYPES)}")
-
-
-def _before(alphas_cumprod: Tensor) -> Tensor:
-    """abar one timestep earlier, (T,): 1 before the first."""
-    return torch.cat([alphas_cumprod.new_ones(1), alphas_cumprod[:-1]])
 
 
 def at(timesteps: Tensor, values: Tensor, like: Tensor) -> Tensor:

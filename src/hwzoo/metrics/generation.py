@@ -199,7 +199,6 @@ def generator_scores(
     classifier: Any,
     *,
     batch_size: int = 500,
-    num_neighbors: int = NUM_NEIGHBORS,
     every_score: bool = False,
 ) -> dict[str, Any]:
     """
@@ -214,7 +213,6 @@ def generator_scores(
         classifier: a module with `features(pixel_values) -> (batch, feature_size)` and
             `classifier(pixel_values).logits -> (batch, num_labels)`; it is put into eval mode.
         batch_size: images that the classifier sees at once, for images that come as one tensor.
-        num_neighbors: of precision and recall.
         every_score: whether `test_fid_standard_error`, of `frechet_standard_error` over the samples (50 Fréchet
             distances), `test_density` and `test_coverage`, see `density_coverage`, are given too.
 
@@ -236,7 +234,7 @@ def generator_scores(
     (train,) = _outputs("training images", real_train, classifier.features, **read)
     if len(train) != len(made):
         raise UsageError(f"{len(train)} training images for {len(made)} samples: the floor needs as many")
-    precision, recall = precision_recall(test, made, num_neighbors=num_neighbors)
+    precision, recall = precision_recall(test, made)
     histogram = label_histogram(logits.argmax(-1), logits.shape[-1])
     further = {}
     if every_score:

@@ -160,7 +160,7 @@ def about(entry: Entry) -> list[Answer]:
     for name in dict.fromkeys(name for line in entry.history for name in line if name != "step"):
         points = [(line["step"], line[name]) for line in entry.history if _finite(line, "step", name)]
         if points:
-            curves[name.replace("_", " ")] = _thinned(points)
+            curves[name.replace("_", " ")] = points[:: -(-len(points) // 200)]  # 200 at most
     found += [Curves(curves)] if curves else []
     found += [File(data, name) for name, data in entry.pictures.items()]
     return found or [Note("The folder tells nothing of the run.")]
@@ -379,7 +379,3 @@ def serve(
 
 def _finite(line: dict[str, Any], *names: str) -> bool:
     return all(isinstance(line.get(name), int | float) and math.isfinite(line[name]) for name in names)
-
-
-def _thinned(points: list[Any], most: int = 200) -> list[Any]:
-    return points[:: -(-len(points) // most)]

@@ -335,18 +335,18 @@ def digit_scores(written: Sequence[str], num: int, first: Tensor) -> tuple[dict,
     return scores, [text for text, each in zip(written, lists, strict=True) if len(each) < FEWEST_DIGITS]
 
 
-def token_curves(laws: Mapping[str, tuple[Tensor, Tensor]], num: int = 20) -> dict[str, dict[str, tuple]]:
+def token_curves(laws: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, dict[str, tuple]]:
     """
-    The panel of `save_functions` with the probabilities and the shares drawn of tokens, by rank in the last law.
+    The panel of `save_functions` with the probabilities and the shares drawn of the 20 most probable tokens of the
+    last law, by rank in it.
 
     Args:
         laws: by name, probabilities and counts, (tokens,) each.
-        num: tokens that are shown.
 
     Returns:
         By the panel's title, by the curve's label: x, y and the style of matplotlib.
     """
-    order = list(laws.values())[-1][0].argsort(descending=True)[:num]
+    order = list(laws.values())[-1][0].argsort(descending=True)[:20]
     ranks, curves = list(range(1, len(order) + 1)), {}
     for colour, (name, (law, counts)) in enumerate(laws.items()):
         curves[name] = ranks, law[order].tolist(), f"C{colour}-"

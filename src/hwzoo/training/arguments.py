@@ -339,7 +339,8 @@ class _Parser(HfArgumentParser):
 
     def error(self, message: str):
         # argparse would print the usage, many lines long, and exit.
-        raise UsageError(message.removeprefix("argument ").replace("/--" + _dashed(message), ""))
+        # It names a flag by both spellings, --learning_rate/--learning-rate.
+        raise UsageError(re.sub(r"^argument (--\w+)/--[\w-]+", r"\1", message).removeprefix("argument "))
 
 
 def _group(cls: type, name: str) -> str:
@@ -349,12 +350,6 @@ def _group(cls: type, name: str) -> str:
     if name.startswith(("dataset_", "data_")) or name.endswith(("_file", "_column")) or name in OF_IMAGES:
         return "data"
     return "model" if name == "model_name_or_path" else GROUP_OF_CLASS.get(cls.__name__, "run")
-
-
-def _dashed(message: str) -> str:
-    """The second spelling, --learning-rate, that argparse names beside --learning_rate."""
-    match = re.match(r"argument --\w+/--([\w-]+)", message)
-    return match.group(1) if match else "\0"
 
 
 def parse_arguments(
@@ -447,7 +442,10 @@ def _for_processor(preset: list[str], argv: list[str]) -> list[str]:
     if not asked or has_bfloat16():
         return preset
     if os.environ.get("LOCAL_RANK", "0") == "0" and not _names(asked) & _names(argv):
-        _tell_of_float32(asked[0])
+        _tell_once(
+            "float32 in place of the preset's bfloat16, for which this processor has no instructions (it would be "
+            f"slower); {asked[0]} on the command line asks for it all the same"
+        )
     return [token for token in preset if token not in asked]
 
 
@@ -473,16 +471,6 @@ def _in_vain(parsed: Sequence[Flags], given: Set[str]) -> Iterator[str]:
 def _tell_once(line: str):
     """Once for all runs of a sweep, whose flags are parsed one after the other."""
     logger.warning("%s", line)
-
-
-@cache
-def _tell_of_float32(asking: str):
-    """Once for all runs of a sweep, whose flags are parsed one after the other."""
-    logger.warning(
-        "float32 in place of the preset's bfloat16, for which this processor has no instructions (it would be "
-        "slower); %s on the command line asks for it all the same",
-        asking,
-    )
 
 
 def has_bfloat16() -> bool:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_vae import VAEConfig
-from .labels import check_labels, drawn_labels
+from .labels import check_labels, drawn_by, drawn_labels
 from .latents import between, checked_latents
 from .pixels import check_pixels
 
@@ -97,10 +97,7 @@ def gaussian_kl(mean: Tensor, variance: Tensor, prior_variance: float = 1.0) -> 
 
 
 def _standard_normal(shape, like: Tensor, generator: torch.Generator | None) -> Tensor:
-    # A generator draws on its own device only: the same CPU generator gives the same noise wherever the model is.
-    if generator is None:  # the argument left out: torch traces no `generator=None` of a dynamic shape
-        return torch.randn(shape, device=like.device, dtype=like.dtype)
-    return torch.randn(shape, generator=generator, device=generator.device, dtype=like.dtype).to(like.device)
+    return torch.randn(shape, dtype=like.dtype, **drawn_by(generator, like.device)).to(like.device)
 
 
 def _mlp(sizes: list[int], activation: str) -> list[nn.Module]:
@@ -195,9 +192,7 @@ class MixturePrior(nn.Module):
         Returns:
             (num_samples, latent_size), on the device of the prior.
         """
-        given = {"device": self.mean.device}
-        if generator is not None:
-            given = {"generator": generator, "device": generator.device}
+        given = drawn_by(generator, self.mean.device)
         component = torch.randint(self.mean.shape[0], (num_samples,), **given).to(self.mean.device)
         return sample_gaussian(self.mean[component], self.variance()[component], generator)
 

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_vqvae import VQVAEConfig
-from .labels import check_labels, drawn_labels
+from .labels import check_labels, drawn_by, drawn_labels
 from .networks_vqvae import Autoencoder, Codebook, Prior, binary_log_prob, uniform_log_prob
 from .pixels import check_pixels
 
@@ -271,8 +271,7 @@ class VQVAEModel(VQVAEPreTrainedModel):
             raise ValueError(f"temperature is {temperature}; it must be above 0")
         labels = drawn_labels(labels, num_samples, self.config.num_classes, generator, self.device)
         size = self.config.grid_sizes[-1]
-        given = {"device": self.device if generator is None else generator.device}
-        given |= {} if generator is None else {"generator": generator}
+        given = drawn_by(generator, self.device)
         if self.prior is None:
             codes = torch.randint(self.config.codebook_size, (num_samples, size, size), **given)
             return codes.to(self.device)
