@@ -15,7 +15,7 @@ confidence), accuracy.png; docs/text_prompts.md says what they mean.
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -89,8 +89,7 @@ def main(settings: Settings, prompts: Prompts, base: Base) -> dict:
     validation = [] if pairs.validation is pairs.test else pairs.validation  # where there is no test split
     values = sorted({each.target for each in [*pairs.train, *validation, *test]})
     words = label_words(values, settings.labels)
-    labels = list(words.values())
-    if len(labels) < 2:
+    if len(labels := list(words.values())) < 2:
         raise UsageError(f"{pairs.name}: all texts have the label {values[0]}; two or more are needed")
     most = max(prompts.shots, default=0)
     if len(pairs.train) < most:
@@ -104,6 +103,7 @@ def main(settings: Settings, prompts: Prompts, base: Base) -> dict:
     else:
         model, tokenizer = text.new_base(base.architecture, base.config_d_model, base.config_num_layers)
         seen = pairs.train + [each for each in pairs.train if each.target == "singular"] * (SINGULARS_PER_PLURAL - 1)
+        seen = [replace(each, target=words[each.target]) for each in seen]  # as they are asked for
         asked = text.few_shot_prompts(seen, prompts.template, base.pretrain_shots, draw)
         rows = text.encode(tokenizer, asked, [each.target for each in seen], model.config.is_encoder_decoder)
         text.tune(

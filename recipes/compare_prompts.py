@@ -109,7 +109,7 @@ def main(settings: Settings, base: Base, prompts: Prompts) -> dict:
     given = {key: getattr(prompts, key) for key in ("num_virtual_tokens", "prompt_tuning_init", "lora_rank")}
     tunable = partial(comparison.tunable_copy, model, tokenizer=tokenizer, **given)
     with torch.random.fork_rng():
-        for name in dict.fromkeys(prompts.tuning):
+        for name in prompts.tuning:
             if name != "full":
                 text.check_adapter_acts(tunable(name))
     compared = comparison.PromptComparison(

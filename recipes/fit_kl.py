@@ -20,7 +20,6 @@ from dataclasses import asdict, dataclass
 import torch
 
 from hwzoo import density, training
-from hwzoo.errors import UsageError
 from hwzoo.files import with_words, write_json
 from hwzoo.training import flag
 
@@ -49,12 +48,6 @@ class Settings(training.Flags):
     max_train_steps: int = flag(600, "optimiser steps of each flow", "[1, inf)")
     learning_rate: float = flag(5e-3, "of Adam, falls to 0 over the second half", "(0, inf)")
     num_eval_samples: int = flag(10_000, "samples of each P and Q for the divergences", "[2, inf)")
-
-    def __post_init__(self):
-        super().__post_init__()
-        for name in ("flows", "targets"):
-            if len(set(getattr(self, name))) < len(getattr(self, name)):
-                raise UsageError(f"--{name} is {' '.join(getattr(self, name))}; each may be given once")
 
 
 def main(settings: Settings) -> dict:

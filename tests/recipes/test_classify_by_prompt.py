@@ -49,6 +49,21 @@ def run(recipe, folder: Path, **settings) -> dict:
     return run_with(recipe, types_of(recipe), TINY | {"output_dir": str(folder)} | settings)
 
 
+def test_the_base_learns_the_words_that_it_is_asked_for(recipe, tmp_path, no_pictures, monkeypatch):
+    taught, encode = [], text.encode
+
+    def seen(tokenizer, contexts, answers, *args, **kwargs):
+        taught.append((contexts, answers))
+        return encode(tokenizer, contexts, answers, *args, **kwargs)
+
+    monkeypatch.setattr(text, "encode", seen)
+    run(recipe, tmp_path, labels=["singular=one", "plural=many"])
+    (contexts, answers), *_ = taught
+    assert set(answers) == {"one", "many"} and answers.count("one") == 3 * answers.count("many")
+    shots = {line.rsplit(" ", 1)[1] for context in contexts for line in context.split("\n")[:-1]}
+    assert shots == {"one", "many"}
+
+
 def test_what_a_run_leaves(recipe, tmp_path):
     results = run(recipe, tmp_path, seed=3)
     assert json.loads((tmp_path / "all_results.json").read_text()) == results
@@ -116,6 +131,12 @@ BAD = {
     "own texts without a model": (2, "--model_name_or_path is needed", {"model_name_or_path": None}),
     "labels without words": (2, "--labels is 0=bad 1; it must be value=words for each of 0, 1", {"labels": "0=bad 1"}),
     "a label missing": (2, "--labels is 0=bad; it must be value=words", {"labels": "0=bad"}),
+    "the same words": (
+        2,
+        "--labels is 0=good 1=good; each value must have words of its own",
+        {"labels": "0=good 1=good"},
+    ),
+    "doubled braces": (2, "--template is '{{text}} is'; it must hold {text}", {"template": "{{text}} is"}),
     "empty words": (2, "--labels is 0=bad 1=; it must be value=words", {"labels": "0=bad 1="}),
     "more shots than texts": (2, "--shots is 9; train has 6 training texts", {"shots": "9"}),
     "template": (2, "--template is 'x'; it must hold {text}", {"template": "x"}),

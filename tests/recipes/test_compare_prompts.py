@@ -190,6 +190,7 @@ BAD = {
     "no name of a task": (2, "--task is ''; it must not be empty", ["--task="]),
     "unknown task": (2, "--task is gerund; pairs has past, plural", ["--task=gerund"]),
     "unknown tuning": (2, "--tuning has magic; it must be some of prompt_tuning, ", ["--tuning", "lora", "magic"]),
+    "tuning twice": (2, "--tuning is lora lora; each may be given once", ["--tuning", "lora", "lora"]),
     "template without text": (2, "--template is 'plural'; it must hold {text}", ["--template=plural"]),
     "template with more": (2, "--template is '{word}{text}'; it must hold {text}", ["--template={word}{text}"]),
     "instruction": (2, "--instruction is 'Do {x}.'; it must hold {task}", ["--instruction=Do {x}."]),

@@ -92,6 +92,16 @@ def test_texts(small):
     assert rows.batch(torch.tensor([0]))["input_ids"].shape == (1, 4)
 
 
+@pytest.mark.parametrize("vocabulary", [None, 300])
+@pytest.mark.parametrize("words", ["a </s> b", "a<unk>b", "a <pad> b"])
+def test_special_tokens_spelled_in_a_text_are_letters(vocabulary, words):
+    tokenizer = text.new_tokenizer(None, vocabulary, TRAIN)
+    (row,) = text.TokenSet.of([words], tokenizer, 40).input_ids.tolist()
+    special = {tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id}
+    assert row[-1] == tokenizer.eos_token_id and not special & set(row[:-1])
+    assert tokenizer.decode(row[:-1]) == words
+
+
 def test_what_a_run_leaves(train_textvae, small, tmp_path, capsys):
     results = run(train_textvae, small, tmp_path, eval_batch_size=7)
     told = capsys.readouterr().out

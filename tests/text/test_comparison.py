@@ -10,6 +10,7 @@ from hwzoo import text, training
 from hwzoo.errors import UsageError
 from hwzoo.text import comparison
 from hwzoo.text.comparison import PromptComparison, pairs_of_task, pretraining_pairs, prompts_in_words
+from hwzoo.text.prompts import next_token_logits
 
 
 def example(word: str, task: str = "plural") -> text.Example:
@@ -125,10 +126,30 @@ def test_the_distances_of_first_tokens():
 @pytest.mark.parametrize("architecture", text.ARCHITECTURES)
 def test_the_shares_of_tokens_in_answers(architecture):
     _, tokenizer = text.new_base(architecture, 16, 1)
-    everywhere, first = comparison.unigrams(tokenizer, ["ab", "ba", "bb", "bb"], architecture == "seq2seq")
+    answers, seq2seq = ["ab", "ba", "bb", "bb"], architecture == "seq2seq"
+    everywhere, first = comparison.unigrams(tokenizer, "of fox is", answers, seq2seq)
     a, b, space, end = tokenizer.convert_tokens_to_ids(["a", "b", " ", "</s>"])
     further = end if architecture == "seq2seq" else space
     assert [everywhere[each].item() for each in (a, b, further)] == pytest.approx([2 / 12, 6 / 12, 4 / 12])
     assert everywhere.shape == (384,) and [everywhere.sum().item(), first.sum().item()] == pytest.approx([1, 1])
     firsts = [first[a].item(), first[b].item(), first[space].item()]
     assert firsts == ([0.25, 0.75, 0] if architecture == "seq2seq" else [0, 0, 1])
+    # After white space an answer begins with its own first token.
+    _, first = comparison.unigrams(tokenizer, "fox -> ", answers, seq2seq)
+    assert [first[a].item(), first[b].item(), first[space].item()] == [0.25, 0.75, 0]
+
+
+@pytest.mark.parametrize("architecture", text.ARCHITECTURES)
+def test_what_is_watched_are_contexts_as_long_as_those_of_training(architecture):
+    torch.manual_seed(0)
+    model, tokenizer = text.new_base(architecture, 16, 1)
+    compared = comparison.PromptComparison(
+        tokenizer, [], seed=0, batch_size=1, eval_batch_size=1, max_source_length=4, max_new_tokens=1
+    )
+    context = "of the many words, fox"
+    compared.watch(model, [context], 0, ["es"])(0)
+    short, whole = (text.first_token_probabilities(model, tokenizer, context, 5, most) for most in (4, None))
+    assert compared.watched == [{"step": 0, "source": context, "tokens": short}] and short != whole
+    told = next_token_logits(model, tokenizer, context, 4).double().softmax(-1)
+    commons = comparison.unigrams(tokenizer, context, ["es"], architecture == "seq2seq")
+    assert compared.distances == [{"step": 0} | comparison.first_token_distances(told[None], *commons)]

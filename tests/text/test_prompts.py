@@ -47,6 +47,8 @@ def test_a_prompt_in_words():
     assert text.hard_prompt(fox, "{task}: {text}") == "plural: fox"
     prompt = text.hard_prompt(fox, "The {task} of {text} is", [(man, "men"), (man, "mans")], "Give the {task}.")
     assert prompt == "Give the plural.\nThe plural of man is men\nThe plural of man is mans\nThe plural of fox is"
+    # An answer follows white space as it does in `encode`: without another space.
+    assert text.hard_prompt(fox, "{text} -> ", [(man, "men")]) == "man -> men\nfox -> "
 
 
 def test_examples_before_a_question_are_of_its_task_and_right():
@@ -62,8 +64,9 @@ def test_examples_before_a_question_are_of_its_task_and_right():
 
 
 def test_a_template_with_what_does_not_belong_there_is_refused():
-    text.check_template("template", "{task}: {text}", "hold {text}", needed="{text}", text="", task="")
-    for wrong in ("{text} {label}", "{text", "{0} {text}", "{text.upper.x}", "no text"):
+    for right in ("{task}: {text}", "{{{text}}}"):
+        text.check_template("template", right, "hold {text}", needed="{text}", text="", task="")
+    for wrong in ("{text} {label}", "{text", "{0} {text}", "{text.upper.x}", "no text", "{{text}} is"):
         with pytest.raises(UsageError, match="^--template is .* it must hold {text} and nothing else in braces$"):
             text.check_template("template", wrong, "hold {text}", needed="{text}", text="")
 

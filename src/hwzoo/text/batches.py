@@ -126,7 +126,9 @@ class TokenSet:
         Returns:
             The rows, in the order of the texts.
         """
-        rows = [row for row in tokenizer(list(texts)).input_ids if len(row) <= max_tokens] if texts else []
+        # A text that spells a special token, such as </s>, has its letters in it.
+        rows = tokenizer(list(texts), split_special_tokens=True).input_ids if texts else []
+        rows = [row for row in rows if len(row) <= max_tokens]
         ids = torch.full((len(rows), max(map(len, rows), default=1)), tokenizer.pad_token_id)
         for row, tokens in zip(ids, rows, strict=True):
             row[: len(tokens)] = torch.tensor(tokens)

@@ -134,14 +134,15 @@ class PromptComparison:
         Returns:
             The `before_step` for `train`.
         """
-        commons = unigrams(self.tokenizer, targets, network.config.is_encoder_decoder)
+        commons = unigrams(self.tokenizer, contexts[0], targets, network.config.is_encoder_decoder)
+        most = self.max_source_length
 
         def before_step(step: int):
             if step in WATCHED_STEPS or step == last_step:
                 for context in contexts[:NUM_WATCHED]:
-                    top = first_token_probabilities(network, self.tokenizer, context, NUM_TOP_TOKENS)
+                    top = first_token_probabilities(network, self.tokenizer, context, NUM_TOP_TOKENS, most)
                     self.watched.append({"step": step, "source": context, "tokens": top})
-                asked = [next_token_logits(network, self.tokenizer, each) for each in contexts[:NUM_AVERAGED]]
+                asked = [next_token_logits(network, self.tokenizer, each, most) for each in contexts[:NUM_AVERAGED]]
                 laws = torch.stack(asked).double().softmax(-1)
                 self.distances.append({"step": step} | first_token_distances(laws, *commons))
 
@@ -189,20 +190,21 @@ class PromptComparison:
 
 
 def unigrams(
-    tokenizer: PreTrainedTokenizerBase, answers: Sequence[str], is_encoder_decoder: bool
+    tokenizer: PreTrainedTokenizerBase, context: str, answers: Sequence[str], is_encoder_decoder: bool
 ) -> tuple[Tensor, Tensor]:
     """
     How often tokens are in answers, anywhere and as the first.
 
     Args:
         tokenizer: of the model.
+        context: what may stand before any of the answers: whether it ends in white space is what counts.
         answers: of training, without contexts.
         is_encoder_decoder: whether the model is sequence-to-sequence.
 
     Returns:
         Shares of all tokens, and of the first ones, float64 (tokens,) each.
     """
-    rows = encode(tokenizer, [""] * len(answers), answers, is_encoder_decoder, end=False)
+    rows = encode(tokenizer, [context[-1:]] * len(answers), answers, is_encoder_decoder, end=False)
     ids = [row["labels"][row["labels"] >= 0] for row in rows]
     parts = torch.cat(ids), torch.stack([each[0] for each in ids])
     return tuple(torch.bincount(part, minlength=len(tokenizer)).double() / len(part) for part in parts)

@@ -107,15 +107,23 @@ def hard_prompt(
     Args:
         example: to be answered.
         template: of a question, with `{text}` and, if wanted, `{task}`.
-        shots: examples with the answers to be shown for them, right or wrong.
+        shots: examples with the answers to be shown for them, right or wrong: after a space, unless the question ends
+            in white space.
         instruction: first line; `{task}` stands for the task.
 
     Returns:
         The prompt, lines joined by line breaks; it ends where the answer begins.
     """
     lines = [instruction.format(task=example.task)] if instruction else []
-    lines += [f"{template.format(text=shot.text, task=shot.task)} {answer}" for shot, answer in shots]
+    for shot, answer in shots:
+        question = template.format(text=shot.text, task=shot.task)
+        lines.append(question + _gap(question) + answer)
     return "\n".join([*lines, template.format(text=example.text, task=example.task)])
+
+
+def _gap(question: str) -> str:
+    """What stands between a question and its answer."""
+    return "" if question[-1:].isspace() else " "
 
 
 def few_shot_prompt(
@@ -177,7 +185,7 @@ def check_template(name: str, value: str, allowed: str, needed: str = "", **colu
     """
     try:
         value.format(**columns)
-        fits = needed in value
+        fits = needed in value.replace("{{", "").replace("}}", "")  # doubled braces stand for themselves
     except (KeyError, IndexError, ValueError, AttributeError, TypeError, MemoryError):
         fits = False
     if not fits:
@@ -219,8 +227,7 @@ def encode(
         if is_encoder_decoder:
             target = tokenizer(text_target=answer)["input_ids"]
         else:
-            spaced = answer if context[-1:].isspace() else f" {answer}"
-            target = tokenizer(spaced, add_special_tokens=False)["input_ids"] if answer else []
+            target = tokenizer(_gap(context) + answer, add_special_tokens=False)["input_ids"] if answer else []
         if not answer.strip() or not target:
             raise UsageError(f"the answer {answer!r} has no tokens")
         if not is_encoder_decoder:

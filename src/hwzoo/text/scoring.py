@@ -213,13 +213,15 @@ def label_words(values: Sequence[str], given: Sequence[str] | None) -> dict[str,
         The words by value.
 
     Raises:
-        UsageError: when not every value, and no other, is given words once.
+        UsageError: when not every value, and no other, is given words of its own once.
     """
     if given is None:
         return {value: value for value in values}
     words = dict(each.split("=", 1) for each in given if "=" in each)
     if len(words) != len(given) or set(words) != set(values) or not all(map(str.strip, words.values())):
         raise UsageError(f"--labels is {' '.join(given)}; it must be value=words for each of {', '.join(values)}")
+    if len(set(map(str.strip, words.values()))) < len(words):
+        raise UsageError(f"--labels is {' '.join(given)}; each value must have words of its own")
     return words
 
 
