@@ -26,7 +26,8 @@ class TextVAEConfig(PreTrainedConfig):
             the decoder is then a language model.
         beta (`float`): weight of the rate in the training loss; bounds ignore it.
         free_bits (`float`): nats of each latent dimension, averaged over the batch (or an accumulated part), that
-            the same as fewer in the training loss (Kingma et al., arXiv:1606.04934, appendix C.8); bounds ignore them.
+            cost the same as fewer in the training loss (Kingma et al., arXiv:1606.04934, appendix C.8); bounds ignore
+            them.
         word_dropout (`float`): share of the decoder's inputs that in training are replaced by the unknown token, so
             that what they would have told has to come from the latent (section 3.1 of Bowman et al.).
         pad_token_id (`int`): fills rows after the end of a text; the decoder's first input, never its output.
