@@ -12,7 +12,8 @@ holds it, else random ones (the work is the same, the likelihoods say nothing th
   of the same model, optimiser, schedule and average take turns at each step; the medians over the rounds are compared.
 - Learning: nats per image on 1,000 test images after so many minutes of the processor (all threads added up), for the
   transformer, a plain PixelCNN of the course's kind with as many parameters, and the residual PixelCNN of 32 channels
-  and 15 blocks that others publish; bfloat16, batches of 32, Adam at 4e-3, warmed up and then falling like a cosine.
+  and 15 blocks that others publish; batches of 32, Adam at 4e-3, warmed up and then falling like a cosine; bfloat16
+  where the processor has instructions for it.
 - Sampling: seconds for so many images with the cache; without it some of the passes that a sample takes are timed.
 """
 
@@ -37,6 +38,7 @@ from transformers import get_scheduler
 from hwzoo import AutoregressiveConfig, AutoregressiveModel, FlowConfig, FlowModel
 from hwzoo.data import ImageSplits
 from hwzoo.training import averaged_model
+from hwzoo.training.arguments import has_bfloat16
 
 BATCH, WARMUP = 32, 100
 NETWORKS = {
@@ -138,7 +140,8 @@ def nats_after(data: ImageSplits, config: dict, cpu_minutes: float) -> tuple[flo
 
     start, steps = time.process_time(), 0
     torch.manual_seed(0)
-    bare = Bare(data, AutoregressiveModel(AutoregressiveConfig(**config)), 4e-3, scheduler, mixed_precision=True)
+    model = AutoregressiveModel(AutoregressiveConfig(**config))
+    bare = Bare(data, model, 4e-3, scheduler, mixed_precision=has_bfloat16())
     start = time.process_time()
     while time.process_time() - start < 60 * cpu_minutes:
         bare.step()
@@ -150,7 +153,8 @@ def nats_after(data: ImageSplits, config: dict, cpu_minutes: float) -> tuple[flo
 
 
 def bench_learning(data: ImageSplits, cpu_minutes: float) -> dict[str, float]:
-    print(f"learning, {cpu_minutes:g} minutes of the processor each:")
+    precision = "bfloat16" if has_bfloat16() else "float32"
+    print(f"learning in {precision}, {cpu_minutes:g} minutes of the processor each:")
     results = {}
     for name, config in NETWORKS.items():
         nats, steps = nats_after(data, config, cpu_minutes)
