@@ -98,16 +98,16 @@ def main(settings: Settings) -> dict:
         shown.clear()
         images, seconds = generators.draw(family, pipeline, settings.num_samples, num_inference_steps=steps, **call)
         row = sampler | {"network_evaluations": sum(shown) / len(images), "seconds": seconds}
-        scores = scoring.score(images, data, classifier, made_by, every_score=True, split=settings.split)
-        results["protocol"] = f"{scores.pop('protocol')}; {PROTOCOL}{REFERENCE if settings.reference else ''}"
-        rows.append(row | scores)
+        rows.append(row | scoring.score(images, data, classifier, made_by, every_score=True, split=settings.split))
+        results["protocol"] = f"{rows[-1].pop('protocol')}; {PROTOCOL}"
         caption = f"{name} by {scheduler}, {spacing}, {steps} steps, seed {settings.seed}{told}"
         training.save_image_grid(images[:100], folder / f"samples_{scheduler}_{spacing}_{steps}.png", caption, 10)
         write_json(path, results)
-        print(f"{caption}: FID {scores['test_fid']:.1f} in {seconds:.0f} s", flush=True)
+        print(f"{caption}: FID {rows[-1]['test_fid']:.1f} in {seconds:.0f} s", flush=True)
 
     # 3. beside the reference
     reference = comparison.compare_with_reference(rows, most)
+    results["protocol"] = results["protocol"].removesuffix(REFERENCE) + (REFERENCE if reference else "")
     write_json(path, results)
     table = comparison.sampler_table(rows)
     write_bytes(folder / "table.md", f"{table}\n\n{results['protocol']}.\n".encode())

@@ -77,15 +77,15 @@ def main(settings: Settings) -> dict:
     generators.check_sampler(family, name, **asked)
     results, call = {"model": name} | ({"labels": settings.labels} if settings.labels else {}), {}
     if isinstance(family, PipelineFamily):
-        most = model.scheduler.config.num_train_timesteps
         sampler = settings.scheduler or type(model.scheduler).__name__
         every = sampler in ("ddpm", "DDPMScheduler")  # only good with all of its steps
-        steps = settings.num_inference_steps or (most if every else min(FAST_STEPS, most))
         if settings.scheduler is not None:
             spacing = settings.spacing or diffusion.spacings_of(sampler, model.scheduler.config)[0]
             model.scheduler = diffusion.make_scheduler(sampler, model.scheduler.config, spacing)
         elif settings.spacing is not None:
             raise UsageError(f"--spacing is {settings.spacing} without --scheduler, whose steps it spaces")
+        most = generators.most_steps(model.scheduler)
+        steps = settings.num_inference_steps or (most if every else min(FAST_STEPS, most))
         generators.check_steps(steps, model.scheduler, name)
         quick = f"; --scheduler sde_dpm_solver takes {FAST_STEPS}" if every and steps > FAST_STEPS else ""
         print(f"sampler: {sampler}{'' if settings.scheduler else ', as it was saved'}, {steps} steps{quick}")

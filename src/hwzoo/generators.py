@@ -171,13 +171,18 @@ def check_steps(steps: int, scheduler: Any, name: str):
         UsageError: for more steps than the training had timesteps; for as many where diffusers' solvers have one
             fewer, and would take steps of no width to images that are not finite.
     """
-    most, config = scheduler.config.num_train_timesteps, scheduler.config
-    if steps > most:
-        raise UsageError(f"--num_inference_steps is {steps}; {name} was trained with {most} timesteps")
-    spacing = config.get("timestep_spacing", "trailing")
-    levels = config.get("use_karras_sigmas") or config.get("use_lu_lambdas")
-    if steps == most and "solver_order" in config and spacing != "trailing" and not levels:
-        raise UsageError(f"--num_inference_steps is {steps}; by {spacing} spacing {name} has at most {most - 1}")
+    if steps > (timesteps := scheduler.config.num_train_timesteps):
+        raise UsageError(f"--num_inference_steps is {steps}; {name} was trained with {timesteps} timesteps")
+    if steps > (most := most_steps(scheduler)):
+        spacing = scheduler.config.timestep_spacing
+        raise UsageError(f"--num_inference_steps is {steps}; by {spacing} spacing {name} has at most {most}")
+
+
+def most_steps(scheduler: Any) -> int:
+    """How many steps a scheduler of diffusers has: `pipeline_class_conditional.most_steps`."""
+    from .diffusion.pipeline_class_conditional import most_steps  # it imports diffusers
+
+    return most_steps(scheduler)
 
 
 def draw(
@@ -330,7 +335,7 @@ def _describe_pipeline(family: Family, pipeline: Any, name: str, scheduler: str 
     if scheduler is not None:
         pipeline.scheduler = diffusion.make_scheduler(scheduler, pipeline.scheduler.config)
     # The default of 1,000 steps is refused by schedulers that were trained with fewer.
-    most = pipeline.scheduler.config.num_train_timesteps
+    most = most_steps(pipeline.scheduler)
     default = inspect.signature(pipeline.__call__).parameters["num_inference_steps"].default
     steps = steps or min(default or most, most)
     check_steps(steps, pipeline.scheduler, name)

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from diffusers import DDPMScheduler
 
 from hwzoo import diffusion, hub
 from hwzoo.errors import UsageError
@@ -171,6 +172,16 @@ def test_a_trained_network_comes_with_its_scheduler(tiny_unet, tmp_path, caplog)
         told = f"--model_name_or_path {name}: its images are 1 x 8 x 8, those of pictures {named}"
         with pytest.raises(UsageError, match=told):
             diffusion.load_or_build(name, data, SMALL, new)
+
+
+def test_a_variance_without_a_bound_is_refused(tiny_unet, tmp_path):
+    scheduler = DDPMScheduler(num_train_timesteps=40, variance_type="fixed_small_log")
+    hub.save(diffusion.make_pipeline(tiny_unet(), scheduler), tmp_path)
+    told = (
+        f"--model_name_or_path {tmp_path}: its scheduler has variance_type fixed_small_log; it must be fixed_small or"
+    )
+    with pytest.raises(UsageError, match=re.escape(told)):
+        diffusion.load_or_build(str(tmp_path), data_of(8), SMALL, diffusion.train_scheduler(30))
 
 
 @pytest.mark.parametrize(("changed", "told"), [({"num_inference_steps": 31}, 30), ({"num_bound_timesteps": 30}, 29)])

@@ -141,6 +141,18 @@ def test_all_steps_are_taken_when_their_number_is_not_given(unconditional):
     assert len(calls) == 30
 
 
+@pytest.mark.parametrize("spacing", ["linspace", "leading"])
+@pytest.mark.parametrize("name", ["DPMSolverMultistepScheduler", "UniPCMultistepScheduler"])
+def test_no_step_without_width_is_taken(name, spacing, tiny_unet):
+    scheduler = getattr(diffusers, name)(num_train_timesteps=30, timestep_spacing=spacing)
+    pipeline = diffusion.make_pipeline(tiny_unet(), scheduler)
+    images = draw(pipeline, batch_size=2, num_inference_steps=None)
+    assert len(pipeline.scheduler.timesteps) == 29 == len(set(pipeline.scheduler.timesteps.tolist()))
+    assert images.isfinite().all() and images.std() > 0.01
+    with pytest.raises(ValueError, match="num_inference_steps is 30; it must be from 1 to 29"):
+        draw(pipeline, num_inference_steps=30)
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -401,6 +413,21 @@ def test_an_unconditional_model_is_a_plain_pipeline_of_diffusers(unconditional, 
     theirs.set_progress_bar_config(disable=True)
     images = theirs(batch_size=2, generator=seeded(), num_inference_steps=5, output_type="np").images
     assert np.array_equal(images, draw(unconditional, batch_size=2, output_type="np"))
+
+
+@pytest.mark.parametrize("name", ["ddpm", "ddim", "unipc", "PNDMScheduler", "EulerDiscreteScheduler"])
+def test_what_is_saved_draws_the_same_with_any_scheduler(name, unconditional, tmp_path):
+    if name in diffusion.SCHEDULERS:
+        unconditional.scheduler = diffusion.make_scheduler(name, unconditional.scheduler.config)
+    else:
+        unconditional.scheduler = getattr(diffusers, name)(num_train_timesteps=30)
+    expected = draw(unconditional, batch_size=2)
+    hub.save(unconditional, tmp_path)
+    loaded = DiffusionPipeline.from_pretrained(tmp_path, trust_remote_code=True)
+    assert isinstance(loaded, DDPMPipeline) == (name in ("ddpm", "ddim"))
+    loaded.set_progress_bar_config(disable=True)
+    images = loaded(batch_size=2, generator=seeded(), num_inference_steps=5, output_type="np").images
+    np.testing.assert_allclose(images.transpose(0, 3, 1, 2), expected.numpy(), atol=1e-5)
 
 
 def test_a_conditional_model_comes_back(conditional, tmp_path):

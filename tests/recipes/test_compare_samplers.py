@@ -169,6 +169,11 @@ def test_what_is_done_is_not_done_again(compare, recipe, monkeypatch, tmp_path):
     assert drawn == [1, 2] and "jackknife" in results["protocol"]
     assert samplers_of(results) == [("ddpm", "trailing", 25), ("ddim", "trailing", 2), ("unipc", "karras", 2)]
     assert all("speedup" in row for row in results["samplers"])
+    # The reference of before is told as long as the columns are measured by it.
+    results = compare(model, schedulers=["ddim"], num_inference_steps=[3], reference=False)
+    assert all("speedup" in row for row in results["samplers"]) and len(results["samplers"]) == 4
+    assert results["protocol"].count("reference: DDPM with all timesteps") == 1
+    assert "reference: DDPM" in (tmp_path / "table" / "table.md").read_text()
 
     with pytest.raises(UsageError, match="holds results with dataset digits, these have digits, validation"):
         compare(model, split="validation", validation_share=0.25)

@@ -147,9 +147,15 @@ def test_a_pipeline_of_colour_pictures_with_its_own_scheduler(evaluate, tmp_path
     pipeline = save_pipeline(tmp_path / "euler", 16, 100, channels=3, scheduler="EulerDiscreteScheduler")
     data = {"dataset_name": str(tmp_path / "data"), "classifier": classifier}
     results = evaluate(pipeline, num_samples=20, num_inference_steps=4, **data)
-    assert "(DDPMPipeline, EulerDiscreteScheduler with 4 steps; eval mode), seed 0" in results["protocol"]
+    assert "(ClassConditionalPipeline, EulerDiscreteScheduler with 4 steps; eval mode), seed 0" in results["protocol"]
     other = evaluate(pipeline, "ddim", num_samples=20, num_inference_steps=4, scheduler="ddim", **data)
     assert "ddim with 4 steps" in other["protocol"] and other["test_fid"] != results["test_fid"]
+
+
+def test_a_solver_that_has_one_step_fewer_takes_them_unasked(evaluate, tmp_path):
+    pipeline = save_pipeline(tmp_path / "solver", steps=5, scheduler="DPMSolverMultistepScheduler")
+    results = evaluate(pipeline, num_samples=9)
+    assert "DPMSolverMultistepScheduler with 4 steps" in results["protocol"]
 
 
 def test_a_pipeline_of_diffusers(evaluate, tmp_path):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .process import alphas_cumprod, predicted_clean, q_posterior, q_sample
 
+VARIANCE_TYPES = ("fixed_small", "fixed_large")
 HALF_BIN = 1 / 255  # 8-bit pixels in [-1, 1] are 2 / 255 apart
 
 
@@ -76,8 +77,8 @@ def variational_bound(
     num_timesteps = last if num_timesteps is None else num_timesteps
     if not 1 <= num_timesteps <= last:
         raise ValueError(f"num_timesteps is {num_timesteps}; it must be from 1 to T - 1 = {last}")
-    if config.variance_type not in ("fixed_small", "fixed_large"):
-        raise ValueError(f"variance_type is {config.variance_type!r}; it must be fixed_small or fixed_large")
+    if config.variance_type not in VARIANCE_TYPES:
+        raise ValueError(f"variance_type is {config.variance_type!r}; it must be {' or '.join(VARIANCE_TYPES)}")
     clean = 2 * pixel_values.to(exact).double() - 1
     batch, draw = len(clean), {"generator": generator, "device": device}
     to_bits = 1 / (math.log(2) * clean[0].numel())  # per image, from sums in nats

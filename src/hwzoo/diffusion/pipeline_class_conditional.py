@@ -16,6 +16,23 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch.nn import functional as F
 
 
+def most_steps(scheduler: Any) -> int:
+    """
+    How many steps a scheduler of diffusers has.
+
+    Args:
+        scheduler: of discrete timesteps.
+
+    Returns:
+        The timesteps of its training; of the multistep solvers one less where evenly spaced ones do not end at 0: with
+        all of them a step would have no width, and give images that are black or not finite.
+    """
+    config = scheduler.config
+    levels = config.get("use_karras_sigmas") or config.get("use_lu_lambdas")
+    even = config.get("timestep_spacing", "trailing") != "trailing" and not levels
+    return config.num_train_timesteps - ("solver_order" in config and even)
+
+
 class ClassConditionalPipeline(DiffusionPipeline):
     """
     Draws images of given classes, or of none where the network knows none, by any scheduler of diffusers that takes
@@ -68,7 +85,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
             guidance_scale: s of s * conditional + (1 - s) * unconditional prediction: 1 is the conditional model, 0
                 the unconditional one, more than 1 classifier-free guidance (Ho and Salimans, arXiv:2207.12598,
                 equation 6 with w = s - 1). Other values than 1 cost two evaluations of the network a step.
-            num_inference_steps: of the scheduler; as many as it was trained with when not given.
+            num_inference_steps: of the scheduler; as many as it has (`most_steps`) when not given.
             generator: of the noise; a list has one for each image.
             output_type: `pil`; `np`, float32 in [0, 1], (batch, height, width, channels); or `pt`, float32 in [0, 1],
                 (batch, channels, height, width).
@@ -78,14 +95,14 @@ class ClassConditionalPipeline(DiffusionPipeline):
 
         Raises:
             ValueError: for labels that are no classes of the network, of an unconditional network, or beside another
-                `batch_size`; for guidance without labels, or more steps than there are timesteps.
+                `batch_size`; for guidance without labels, or more steps than `most_steps`.
         """
         # 0. what is asked for
         config, device = self.unet.config, self._execution_device
-        num_timesteps = self.scheduler.config.num_train_timesteps
-        steps = num_timesteps if num_inference_steps is None else num_inference_steps
-        if not 1 <= steps <= num_timesteps:
-            raise ValueError(f"num_inference_steps is {steps}; it must be from 1 to {num_timesteps}")
+        most = most_steps(self.scheduler)
+        steps = most if num_inference_steps is None else num_inference_steps
+        if not 1 <= steps <= most:
+            raise ValueError(f"num_inference_steps is {steps}; it must be from 1 to {most}")
         if output_type not in ("pil", "np", "pt"):
             raise ValueError(f"output_type is {output_type!r}; it must be pil, np or pt")
         none = self.num_classes  # the label of no class

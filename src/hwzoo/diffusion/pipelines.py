@@ -12,6 +12,7 @@ from torch import Tensor
 from ..errors import HwzooError, UsageError, first_line
 from ..loading import check_all_loaded, check_finite, loading
 from ..retry import retried
+from .bound import VARIANCE_TYPES
 from .unet import UNetArchitecture, build_unet
 
 # Spacings of the timesteps that diffusers gives each scheduler; `spacings_of` has the best first. Trailing: the first
@@ -186,12 +187,15 @@ def portable(pipeline: Any) -> Any:
 
     Returns:
         What is saved of it: of an unconditional one without patches that cuts nothing a `DDPMPipeline`, which every
-        diffusers loads without further code.
+        diffusers loads without further code; not where its scheduler is one that such a pipeline does not run.
     """
-    from diffusers import DDPMPipeline
+    from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, DPMSolverMultistepScheduler
 
     if getattr(pipeline, "num_classes", 1) or pipeline.config.image_size is not None or pipeline.config.patch_size > 1:
         return pipeline  # also one that is not ours
+    # Theirs scales no inputs, and gives each step a generator, which other schedulers refuse.
+    if not isinstance(pipeline.scheduler, DDPMScheduler | DDIMScheduler | DPMSolverMultistepScheduler):
+        return pipeline
     return DDPMPipeline(pipeline.unet, pipeline.scheduler)
 
 
@@ -310,8 +314,8 @@ def load_or_build(
         The UNet, its scheduler, and the architecture that it has.
 
     Raises:
-        UsageError: for data of one class, a padded size below that of its images, or a trained UNet of other images or
-            classes.
+        UsageError: for data of one class, a padded size below that of its images, a trained UNet of other images or
+            classes, or a trained pipeline whose scheduler has a variance that no bound is known of here.
     """
     images = data.train
     if num_classes:
@@ -333,6 +337,10 @@ def load_or_build(
         if None in (given, wanted):
             told += "; it is conditional: give --conditional" if given else "; leave out --conditional"
         raise UsageError(f"--model_name_or_path {name_or_path}: {told}")
+    scheduler_of_training = train_scheduler_of(trained.scheduler)
+    if (variance_type := scheduler_of_training.config.variance_type) not in VARIANCE_TYPES:
+        told = f"its scheduler has variance_type {variance_type}; it must be {' or '.join(VARIANCE_TYPES)}"
+        raise UsageError(f"--model_name_or_path {name_or_path}: {told}")
     own = _architecture_of(trained)
     pairs = {name: (value, getattr(architecture, name)) for name, value in own.items()}
     pairs |= {name: (trained.scheduler.config.get(name), scheduler.config[name]) for name in SCHEDULE_FIELDS}
@@ -343,7 +351,7 @@ def load_or_build(
     ]
     if kept and os.environ.get("LOCAL_RANK", "0") == "0":  # once for all processes
         logger.warning("%s keeps its own %s", name_or_path, ", ".join(kept))
-    return trained.unet, train_scheduler_of(trained.scheduler), replace(architecture, **own)
+    return trained.unet, scheduler_of_training, replace(architecture, **own)
 
 
 def _architecture_of(pipeline: Any) -> dict[str, Any]:
