@@ -50,8 +50,9 @@ def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, m
         # 2. data: the images of all tasks on the device, in the order of the tasks
         data = load_images(run.dataset_name, run.data_dir, run)
         data.check_classes(f"--dataset_name {run.dataset_name}")
-        stream, watched = (continual.make_stream(tasks, data.train, part).to(accelerator.device)
-                           for part in (data.test, data.watched))  # fmt: skip
+        stream = watched = continual.make_stream(tasks, data.train, data.test).to(accelerator.device)
+        if data.validation is not None:
+            watched = continual.make_stream(tasks, data.train, data.validation).to(accelerator.device)
         noise = training.GlobalNoise.for_run(run, accelerator)
 
         # 3. model and strategy
@@ -74,7 +75,7 @@ def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, m
             def loss_of(*values):
                 return strategy.losses(state.wrapped, dict(zip(batch, values, strict=True)))
 
-            return state.step(loss_of, *batch.values(), after_update=lambda: strategy.after_step(optimizer))
+            return state.step(loss_of, *batch.values(), after_update=lambda clip: strategy.after_step(optimizer, clip))
 
         # 6. training; after the last step of a phase the strategy keeps what it needs, and all tasks are tested
         def accuracy_on(task, of):
@@ -119,7 +120,8 @@ def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, m
         def save(folder, results, history, limit):
             hub.save(state.eval_model, folder, results, read=run)
             training.save_accuracy_matrix(results["accuracy_matrix"], folder / "accuracy_matrix.png")
-            training.save_task_curves(history, folder / "curves.png", stream.num_tasks, [*accumulate(batches.steps)])
+            of_tasks = stream.num_tasks, [*accumulate(batches.steps)], data.validation is not None
+            training.save_task_curves(history, folder / "curves.png", *of_tasks)
             training.save_settings(folder / "preset.yaml", run, *flags, config=model.config)
             plain = {"title": f"{data.title} classifier", "tag": "classifier"}
             about = plain if tasks.num_tasks == 1 else {"title": f"continual-{data.name}-{method.strategy}"}

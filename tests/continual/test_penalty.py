@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import nn
 
+from hwzoo import training
 from hwzoo.continual import ESTIMATORS, QuadraticPenalty, fisher_diagonal
 from hwzoo.errors import HwzooError, UsageError
 
@@ -428,6 +430,25 @@ def test_si_follows_its_equations(damping, make_stream, make_model, make_strateg
     )
     assert expected > 1e-3
     close(strategy.penalty(), expected)  # equation 4
+
+
+def test_si_measures_by_the_gradients_before_they_are_clipped(make_stream, make_strategy):
+    strategy = make_strategy("si", make_stream())
+    model = strategy.model
+    run = training.RunArguments(max_grad_norm=0.01, learning_rate=0.1, use_ema=False, lr_scheduler="constant")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    state = training.TrainState(run, Accelerator(cpu=True), model, optimizer, 3)
+    weights = torch.linspace(-1, 1, sum(p.numel() for p in model.parameters()))
+
+    def loss_of(_):  # its gradient is `weights`, of a norm far above 0.01
+        return {"loss": (weights * torch.cat([p.flatten() for p in model.parameters()])).sum()}
+
+    for _ in range(3):
+        state.step(loss_of, torch.zeros(1), after_update=lambda clip: strategy.after_step(optimizer, clip))
+    # Each step moves by 0.1 x 0.01 along the gradient.
+    expected = 3 * weights.square() * 0.1 * 0.01 / weights.norm()
+    found = torch.cat([each.flatten() for each in strategy.path_integral])
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-9)
 
 
 def test_si_measures_a_task_from_the_end_of_the_last(make_stream, make_strategy):

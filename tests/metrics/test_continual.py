@@ -66,7 +66,8 @@ def test_nothing_forgotten_and_all_forgotten():
         ("domain", [0.3, 0.4, 0.5], 0.6, True),
         ("domain", [0.5, 0.5, 0.6], 0.6, False),
         ("task", [0.5, 0.45, 0.55], 0.6, True),
-        ("task", [0.2, 0.6, 0.7], 0.6, True),  # the average is what counts
+        ("task", [0.2, 0.6, 0.7], 0.6, False),  # two of them are remembered, whatever the average
+        ("domain", [0.227, 0.685, 0.169], 0.6, False),
         ("task", [0.9, 0.9, 0.9], 0.6, False),
     ],
 )
@@ -78,8 +79,8 @@ def test_a_run_at_the_lower_bound_says_so(scenario, past, bound, told):
     if told:
         naive = ", as naive training gives it" if scenario == "class" else ""
         assert results["remark"].startswith(
-            f"average_accuracy {sum(last) / 4:.4f} is at the lower bound{naive}: in this {scenario}-incremental "
-            f"scenario it is {bound:.4f} when only the last of 4 tasks is remembered. Nothing was done"
+            f"average_accuracy {sum(last) / 4:.4f} is not above the lower bound{naive}: in this "
+            f"{scenario}-incremental scenario it is {bound:.4f} when only the last of 4 tasks is remembered. Nothing "
         )
 
 
@@ -90,9 +91,9 @@ def test_a_run_at_the_lower_bound_says_so(scenario, past, bound, told):
         ("ewc", "class", "Regularisation alone does no better in this scenario"),
         ("si", "class", "Regularisation alone does no better in this scenario"),
         ("lwf", "class", "Regularisation alone does no better in this scenario"),
-        ("ewc", "domain", "A larger --ewc_lambda than 3 holds more"),
-        ("si", "task", "A larger --si_lambda than 2 holds more"),
-        ("lwf", "domain", "A larger --lwf_lambda than 0.5 holds more"),
+        ("ewc", "domain", "Another --ewc_lambda than 3, larger or smaller, may hold more"),
+        ("si", "task", "Another --si_lambda than 2, larger or smaller, may hold more"),
+        ("lwf", "domain", "Another --lwf_lambda than 0.5, larger or smaller, may hold more"),
         ("replay", "class", "A larger --memory_size than 7 remembers more."),
         ("rehearsal", "class", "All past images were shown again"),
     ],

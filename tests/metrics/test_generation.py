@@ -116,6 +116,12 @@ def test_the_standard_error_is_the_spread_over_draws(num, num_groups):
     assert np.mean(errors) == pytest.approx(spread, rel=0.2)  # its own error: 0.07
 
 
+def test_groups_of_points_that_do_not_come_out_even_are_of_one_size():
+    points, fixed = torch.randn(75, 50, generator=generator()), torch.randn(400, 50, generator=generator(1))
+    alone = frechet_standard_error(points, fixed, num_groups=75)
+    assert frechet_standard_error(points, fixed) == pytest.approx(alone, rel=0.1)
+
+
 def test_three_points_have_no_standard_error():
     with pytest.raises(UsageError, match="3 images give no standard error"):
         frechet_standard_error(torch.randn(3, 2), torch.randn(9, 2))

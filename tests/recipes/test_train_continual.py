@@ -68,6 +68,21 @@ def no_pictures(monkeypatch):
         monkeypatch.setattr(training, name, lambda *args: None)
 
 
+@pytest.mark.parametrize("share", [0, 0.25])
+def test_the_images_of_a_stream_are_in_memory_once_where_none_are_held_out(
+    share, train_continual, tmp_path, monkeypatch
+):
+    made, make_stream, curves = [], train_continual.continual.make_stream, []
+    monkeypatch.setattr(training, "save_task_curves", lambda *args: curves.append(args))
+    monkeypatch.setattr(
+        train_continual.continual, "make_stream", lambda *args: made.append(args) or make_stream(*args)
+    )
+    run(train_continual, tmp_path, stream="permuted", scenario="domain", validation_share=share, eval_steps=2)
+    assert len(made) == (2 if share else 1)
+    ((*_, held_out),) = curves
+    assert held_out == bool(share)
+
+
 def state_of(path: Path) -> dict:
     """What a checkpoint holds besides weights, without times."""
     state = torch.load(path / "state.pt", weights_only=True)

@@ -65,7 +65,7 @@ def matrix(num_rows):
 
 def tasks(path):
     history = [{"step": 10 * s, **{f"eval_accuracy_task_{t}": 1 / t for t in range(1, s)}} for s in range(1, 20)]
-    training.save_task_curves(history, path, 20, [10, 150])
+    training.save_task_curves(history, path, 20, [10, 150], held_out=True)
 
 
 PANELS = {"loss": ("loss", "eval_loss"), "ROUGE": ("eval_rouge1", "eval_rouge2", "eval_rougeL"), "none": ("missing",)}
@@ -175,6 +175,14 @@ def test_only_what_was_measured_is_drawn(drawn, tmp_path):
     assert [axis.get_ylabel() for axis in drawn[2].axes] == ["loss"]
     training.save_panels([*history, {"step": 3, "eval_exact_match": 0.1}], tmp_path / "z.png", panels)
     assert [axis.get_ylabel() for axis in drawn[3].axes] == ["loss", "exact match"]
+
+
+def test_the_curves_of_tasks_say_of_which_images_they_are(drawn, tmp_path):
+    history = [{"step": 1, "eval_accuracy_task_1": 0.5}]
+    for held_out in (False, True):
+        training.save_task_curves(history, tmp_path / "x.png", 1, [1], held_out)
+    labels = [figure.axes[0].get_ylabel() for figure in drawn]
+    assert labels == ["accuracy on test images", "accuracy on images held out"]
 
 
 def test_without_points_there_is_no_picture(tmp_path):

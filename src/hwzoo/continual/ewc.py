@@ -38,7 +38,7 @@ class EWC(Strategy):
         self.parameters = dict(self.model.named_parameters())
         self.penalty = QuadraticPenalty(self.parameters)
 
-    def after_step(self, optimizer: torch.optim.Optimizer):
+    def after_step(self, optimizer: torch.optim.Optimizer, clip: torch.Tensor | None = None):
         if self.task > 0:
             self.penalty.step(optimizer)
 

@@ -14,8 +14,8 @@ class SI(Strategy):
     loss fell as they moved: over a task, omega = sum of -gradient x move of each step (equation 3), and at its end
     Omega += max(omega, 0) / (total move^2 + damping) (equation 5).
 
-    The gradient is that of the loss without the penalty; the move that of the whole step. Settings: `si_lambda`, the
-    paper's c, and `si_damping`, its xi.
+    The gradient is that of the loss without the penalty, before it is clipped; the move that of the whole step.
+    Settings: `si_lambda`, the paper's c, and `si_damping`, its xi.
     """
 
     strength = "si_lambda"
@@ -30,12 +30,14 @@ class SI(Strategy):
         self.anchor = self._weights()
 
     @torch.no_grad()
-    def after_step(self, optimizer: torch.optim.Optimizer):
+    def after_step(self, optimizer: torch.optim.Optimizer, clip: torch.Tensor | None = None):
         if self.task > 0:
             self.penalty.step(optimizer)
         # previous - theta, in place
         torch._foreach_sub_(self.previous, list(self.parameters.values()))
-        torch._foreach_addcmul_(self.path_integral, self.previous, [p.grad for p in self.parameters.values()])
+        gradients = [p.grad for p in self.parameters.values()]
+        gradients = gradients if clip is None else torch._foreach_div(gradients, clip)
+        torch._foreach_addcmul_(self.path_integral, self.previous, gradients)
         torch._foreach_copy_(self.previous, list(self.parameters.values()))
 
     @torch.no_grad()

@@ -94,8 +94,8 @@ class Strategy:
         num_active = self.stream.num_active(self.task)
         return logits if num_active == logits.shape[1] else logits[:, :num_active]
 
-    def after_step(self, optimizer: torch.optim.Optimizer):
-        """After an optimiser step, with the gradients of `loss` still there."""
+    def after_step(self, optimizer: torch.optim.Optimizer, clip: Tensor | None = None):
+        """After an optimiser step, with the gradients of `loss` still there; where they were clipped, times `clip`."""
 
     def end_task(self):
         """After the last step of `self.task`."""
@@ -110,7 +110,8 @@ class Strategy:
                 "that are seen no more; --strategy replay shows some old images again."
             )
         value = getattr(self.settings, self.strength)
-        return f"A larger --{self.strength} than {value:g} holds more; --strategy replay shows some old images again."
+        told = f"Another --{self.strength} than {value:g}, larger or smaller, may hold more"
+        return f"{told}; --strategy replay shows some old images again."
 
     def memory_held(self) -> int:
         """Bytes that the strategy keeps besides the model: past images, anchors, importances, copies of networks."""

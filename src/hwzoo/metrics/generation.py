@@ -41,12 +41,12 @@ def frechet_distance(features: Tensor, other: Tensor) -> float:
 def frechet_standard_error(features: Tensor, other: Tensor, *, num_groups: int = 50) -> float:
     """
     The standard error of `frechet_distance` over the draw of `features`, with `other` as it is: by the jackknife
-    (Efron and Stein, 1981), which leaves out one group of the points after the other. That the distance is larger for
-    fewer points shifts all of these alike.
+    (Efron and Stein, 1981), which leaves out one group of the points after the other, all of one size, so that the
+    bias of fewer points shifts all distances alike. It is too large where points are about as few as features.
 
     Args:
         features, other: (num, feature_size) each; the points of `features` are independent of each other.
-        num_groups: of points; at most as many as there are.
+        num_groups: of points, at most; those that do not fill one more are in no group.
 
     Returns:
         The standard error, in the units of the distance.
@@ -57,8 +57,9 @@ def frechet_standard_error(features: Tensor, other: Tensor, *, num_groups: int =
     if len(features) < 4:
         raise UsageError(f"{len(features)} images give no standard error of a Fréchet distance; it needs at least 4")
     other_moments, distances = _moments(other), []
-    for group in torch.arange(len(features)).tensor_split(min(num_groups, len(features))):
-        kept = torch.cat([features[: group[0]], features[group[-1] + 1 :]])
+    size = -(-len(features) // num_groups)
+    for start in range(0, len(features) - size + 1, size):
+        kept = torch.cat([features[:start], features[start + size :]])
         distances.append(_distance(_moments(kept), other_moments))
     distances = torch.tensor(distances, dtype=torch.float64)
     return ((len(distances) - 1) * distances.var(correction=0)).sqrt().item()

@@ -306,7 +306,9 @@ def save_curves(history: list[dict[str, float]], path: Path, names: Sequence[str
     save_panels(history, path, {f"{_words(name)} ({unit})": (name, f"eval_{name}") for name in names})
 
 
-def save_task_curves(history: list[dict[str, float]], path: Path, num_tasks: int, borders: Sequence[int]):
+def save_task_curves(
+    history: list[dict[str, float]], path: Path, num_tasks: int, borders: Sequence[int], held_out: bool = False
+):
     """
     Plots the accuracy on each task over the steps, the ends of the tasks as dotted lines.
 
@@ -315,6 +317,7 @@ def save_task_curves(history: list[dict[str, float]], path: Path, num_tasks: int
         path: of the PNG.
         num_tasks: how many curves.
         borders: the last step of each phase of training.
+        held_out: whether it is of training images held out, not of test images.
     """
     names = {task: f"eval_accuracy_task_{task}" for task in range(1, num_tasks + 1)}
     curves = {
@@ -329,7 +332,9 @@ def save_task_curves(history: list[dict[str, float]], path: Path, num_tasks: int
         axis.plot(*zip(*points, strict=True), marker=".", label=f"task {task}")
     for border in borders:
         axis.axvline(border, color="grey", linestyle=":", linewidth=1)
-    axis.set(xlabel="step", ylabel="accuracy on test images", ylim=(-0.02, 1.02))
+    axis.set(
+        xlabel="step", ylabel=f"accuracy on {'images held out' if held_out else 'test images'}", ylim=(-0.02, 1.02)
+    )
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=SMALL, ncols=-(-len(curves) // 15))
     _save_figure(figure, path)

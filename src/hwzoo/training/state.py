@@ -75,7 +75,7 @@ class TrainState:
         loss_of: Callable[..., Mapping[str, Tensor]],
         *tensors: Tensor,
         loss: str = "loss",
-        after_update: Callable[[], None] | None = None,
+        after_update: Callable[[Tensor | None], None] | None = None,
         advance: bool = True,
     ) -> dict[str, Tensor]:
         """
@@ -86,7 +86,8 @@ class TrainState:
                 each of the parts in which gradients are accumulated.
             tensors: of this process's batch, alike in their first dimension.
             loss: name of the one that is minimised.
-            after_update: called after the optimiser's step, with the gradients still there.
+            after_update: called after the optimiser's step, with the gradients still there, as `after_update(clip)`:
+                what they were multiplied by, at most 1; None without `max_grad_norm`.
             advance: whether schedule and average move on too.
 
         Returns:
@@ -98,16 +99,17 @@ class TrainState:
                 outputs.append(loss_of(*part))
             own = outputs[-1][loss]
             self.accelerator.backward(own / self.num_parts if self.num_parts > 1 else own)
-        logged = average(outputs)
+        logged, clip = average(outputs), None
         if self.max_grad_norm is not None or self.norm_name is not None:
             norm = torch.nn.utils.get_total_norm([each.grad for each in self.parameters if each.grad is not None])
             if self.max_grad_norm is not None:
                 torch.nn.utils.clip_grads_with_norm_(self.parameters, self.max_grad_norm, norm)
+                clip = (self.max_grad_norm / (norm + 1e-6)).clamp(max=1)  # as torch does
             if self.norm_name is not None:
                 logged[self.norm_name] = norm
         self.optimizer.step()
         if after_update is not None:
-            after_update()
+            after_update(clip)
         for parameter in self.parameters:  # quicker than the optimiser's own
             parameter.grad = None
         if advance:
