@@ -444,6 +444,10 @@ def test_words_come_back_through_a_latent(entries):
         expected = entry.words(entry.model.reconstruct(entry.tokenizer("cat", return_tensors="pt").input_ids))
     assert [short.text] == expected and long.text == cut.text
     assert [each.title for each in (short, long)] == ["reconstruction", "reconstruction of its first 8 tokens"]
+    (spelled,) = ask(entry, "Reconstruct words", text="<pad>")  # five letters, as in training
+    with torch.no_grad():
+        letters = torch.tensor([[*(3 + byte for byte in b"<pad>"), 1]])
+        assert [spelled.text] == entry.words(entry.model.reconstruct(letters))
     config = TextVAEConfig(vocab_size=8, max_tokens=4, hidden_size=4, latent_size=0)
     language_model = Entry("x", "x", entry.family, TextVAEModel(config), entry.tokenizer)
     assert "Reconstruct words" not in [each.title for each in controls_of(language_model)]

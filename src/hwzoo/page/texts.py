@@ -1,6 +1,7 @@
 """What can be done with a language model: write, look at the next token, score words."""
 
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -173,8 +174,9 @@ def _score_words(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
 def _reconstruct_words(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
     """`reconstruct` of the tokens of a text, as many as the model takes."""
     most = min(MOST_SOURCE, getattr(entry.config, "max_tokens", MOST_SOURCE))
-    ids = entry.tokenizer(given["text"], truncation=True, max_length=most, return_tensors="pt").input_ids
+    tokens = partial(entry.tokenizer, given["text"], split_special_tokens=True)  # as in training
+    ids = tokens(truncation=True, max_length=most, return_tensors="pt").input_ids
     with job.running(entry.lock):
         made = entry.model.reconstruct(ids)
-    read = f" of its first {most} tokens" if len(entry.tokenizer(given["text"]).input_ids) > most else ""
+    read = f" of its first {most} tokens" if len(tokens().input_ids) > most else ""
     return [Text(line, f"reconstruction{read}") for line in entry.words(made)]
