@@ -12,7 +12,6 @@ classifier is `--strategy joint --num_tasks 1`. The presets say their command, t
 """
 
 from dataclasses import asdict, dataclass
-from itertools import accumulate
 from typing import Literal
 
 import torch
@@ -50,9 +49,7 @@ def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, m
         # 2. data: the images of all tasks on the device, in the order of the tasks
         data = load_images(run.dataset_name, run.data_dir, run)
         data.check_classes(f"--dataset_name {run.dataset_name}")
-        stream = watched = continual.make_stream(tasks, data.train, data.test).to(accelerator.device)
-        if data.validation is not None:
-            watched = continual.make_stream(tasks, data.train, data.validation).to(accelerator.device)
+        stream, watched = continual.make_streams(tasks, data, accelerator.device)
         noise = training.GlobalNoise.for_run(run, accelerator)
 
         # 3. model and strategy
@@ -120,8 +117,7 @@ def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, m
         def save(folder, results, history, limit):
             hub.save(state.eval_model, folder, results, read=run)
             training.save_accuracy_matrix(results["accuracy_matrix"], folder / "accuracy_matrix.png")
-            of_tasks = stream.num_tasks, [*accumulate(batches.steps)], data.validation is not None
-            training.save_task_curves(history, folder / "curves.png", *of_tasks)
+            training.save_task_curves(history, folder / "curves.png", batches.ends, watched is not stream)
             training.save_settings(folder / "preset.yaml", run, *flags, config=model.config)
             plain = {"title": f"{data.title} classifier", "tag": "classifier"}
             about = plain if tasks.num_tasks == 1 else {"title": f"continual-{data.name}-{method.strategy}"}

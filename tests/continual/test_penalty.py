@@ -446,7 +446,7 @@ def test_si_measures_by_the_gradients_before_they_are_clipped(make_stream, make_
     for _ in range(3):
         state.step(loss_of, torch.zeros(1), after_update=lambda clip: strategy.after_step(optimizer, clip))
     # Each step moves by 0.1 x 0.01 along the gradient.
-    expected = 3 * weights.square() * 0.1 * 0.01 / weights.norm()
+    expected = (3 * weights.square() * 0.1 * 0.01 / weights.norm()).double()
     found = torch.cat([each.flatten() for each in strategy.path_integral])
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-9)
 

@@ -30,6 +30,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification
 
 from hwzoo import training
+from hwzoo.continual import settings as stream_settings
 from hwzoo.data import load_images
 from hwzoo.errors import UsageError
 from hwzoo.training import parse_arguments
@@ -72,15 +73,13 @@ def no_pictures(monkeypatch):
 def test_the_images_of_a_stream_are_in_memory_once_where_none_are_held_out(
     share, train_continual, tmp_path, monkeypatch
 ):
-    made, make_stream, curves = [], train_continual.continual.make_stream, []
+    made, permuted, curves = [], stream_settings.permuted, []
     monkeypatch.setattr(training, "save_task_curves", lambda *args: curves.append(args))
-    monkeypatch.setattr(
-        train_continual.continual, "make_stream", lambda *args: made.append(args) or make_stream(*args)
-    )
+    monkeypatch.setattr(stream_settings, "permuted", lambda *args: made.append(args) or permuted(*args))
     run(train_continual, tmp_path, stream="permuted", scenario="domain", validation_share=share, eval_steps=2)
-    assert len(made) == (2 if share else 1)
-    ((*_, held_out),) = curves
-    assert held_out == bool(share)
+    (train, *_), *more = made
+    assert not more if share == 0 else len(more[0][1]) < len(train) and len(more) == 1
+    assert curves[-1][-1] == bool(share)
 
 
 def state_of(path: Path) -> dict:

@@ -65,7 +65,7 @@ def matrix(num_rows):
 
 def tasks(path):
     history = [{"step": 10 * s, **{f"eval_accuracy_task_{t}": 1 / t for t in range(1, s)}} for s in range(1, 20)]
-    training.save_task_curves(history, path, 20, [10, 150], held_out=True)
+    training.save_task_curves(history, path, [10, 150], held_out=True)
 
 
 PANELS = {"loss": ("loss", "eval_loss"), "ROUGE": ("eval_rouge1", "eval_rouge2", "eval_rougeL"), "none": ("missing",)}
@@ -180,7 +180,7 @@ def test_only_what_was_measured_is_drawn(drawn, tmp_path):
 def test_the_curves_of_tasks_say_of_which_images_they_are(drawn, tmp_path):
     history = [{"step": 1, "eval_accuracy_task_1": 0.5}]
     for held_out in (False, True):
-        training.save_task_curves(history, tmp_path / "x.png", 1, [1], held_out)
+        training.save_task_curves(history, tmp_path / "x.png", [1], held_out)
     labels = [figure.axes[0].get_ylabel() for figure in drawn]
     assert labels == ["accuracy on test images", "accuracy on images held out"]
 
@@ -188,7 +188,7 @@ def test_the_curves_of_tasks_say_of_which_images_they_are(drawn, tmp_path):
 def test_without_points_there_is_no_picture(tmp_path):
     training.save_panels([{"step": 1, "other": 2.0}], tmp_path / "x.png", PANELS)
     training.save_curves([], tmp_path / "x.png", ("loss",), unit="nats")
-    training.save_task_curves(HISTORY, tmp_path / "x.png", 3, [5])
+    training.save_task_curves(HISTORY, tmp_path / "x.png", [5])
     assert not list(tmp_path.iterdir())
 
 

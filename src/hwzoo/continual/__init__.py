@@ -9,7 +9,7 @@ from .quadratic import QuadraticPenalty
 from .rehearsal import Rehearsal
 from .replay import Replay
 from .scores import Scores
-from .settings import STRATEGIES, StrategySettings, StreamSettings, make_strategy, make_stream
+from .settings import STRATEGIES, StrategySettings, StreamSettings, make_strategy, make_streams
 from .si import SI
 from .strategy import Strategy
 from .stream import SCENARIOS, Stream, StreamBatches, permuted, split
@@ -34,7 +34,7 @@ __all__ = [
     "StreamSettings",
     "fisher_diagonal",
     "make_strategy",
-    "make_stream",
+    "make_streams",
     "permuted",
     "split",
 ]

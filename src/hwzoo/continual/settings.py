@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
+
 from .ewc import EWC
 from .fisher import ESTIMATORS
 from .joint import Joint
@@ -88,22 +90,27 @@ class StrategySettings:
     )
 
 
-def make_stream(settings: StreamSettings, train: Any, test: Any) -> Stream:
+def make_streams(settings: StreamSettings, data: Any, device: torch.device | str) -> tuple[Stream, Stream]:
     """
     Args:
         settings: anything with its fields.
-        train: the training images, an `ImageSet`.
-        test: the test images.
+        data: an `ImageSplits`.
+        device: for the images.
 
     Returns:
-        The stream, on the device of the images.
+        The stream, and the same with the images of evaluations during training in place of the test images; it is one
+        stream where none are held out.
 
     Raises:
         UsageError: when the classes cannot be divided into so many tasks.
     """
-    if settings.stream == "split":
-        return split(train, test, settings.num_tasks, settings.scenario)
-    return permuted(train, test, settings.num_tasks, settings.scenario, settings.stream_seed)
+
+    def stream_of(test: Any) -> Stream:
+        tasks = data.train, test, settings.num_tasks, settings.scenario
+        return (split(*tasks) if settings.stream == "split" else permuted(*tasks, settings.stream_seed)).to(device)
+
+    stream = stream_of(data.test)
+    return stream, stream if data.validation is None else stream_of(data.validation)
 
 
 def make_strategy(settings: StrategySettings, model: Any, stream: Stream, noise: Any) -> Strategy:

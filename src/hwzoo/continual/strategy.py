@@ -95,7 +95,13 @@ class Strategy:
         return logits if num_active == logits.shape[1] else logits[:, :num_active]
 
     def after_step(self, optimizer: torch.optim.Optimizer, clip: Tensor | None = None):
-        """After an optimiser step, with the gradients of `loss` still there; where they were clipped, times `clip`."""
+        """
+        After an optimiser step, with the gradients of `loss` still there.
+
+        Args:
+            optimizer: that has stepped.
+            clip: what clipping has multiplied the gradients by; None where there was none.
+        """
 
     def end_task(self):
         """After the last step of `self.task`."""

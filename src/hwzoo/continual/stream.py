@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -184,6 +185,11 @@ class StreamBatches:
     @property
     def global_batch_size(self) -> int:
         return self._batches.global_batch_size
+
+    @property
+    def ends(self) -> list[int]:
+        """The last step of each phase."""
+        return list(accumulate(self.steps))
 
     @property
     def phase_done(self) -> bool:

@@ -306,25 +306,21 @@ def save_curves(history: list[dict[str, float]], path: Path, names: Sequence[str
     save_panels(history, path, {f"{_words(name)} ({unit})": (name, f"eval_{name}") for name in names})
 
 
-def save_task_curves(
-    history: list[dict[str, float]], path: Path, num_tasks: int, borders: Sequence[int], held_out: bool = False
-):
+def save_task_curves(history: list[dict[str, float]], path: Path, borders: Sequence[int], held_out: bool = False):
     """
     Plots the accuracy on each task over the steps, the ends of the tasks as dotted lines.
 
     Args:
         history: of `fit`, with evaluations `eval_accuracy_task_1` and so on; without any there is no picture.
         path: of the PNG.
-        num_tasks: how many curves.
         borders: the last step of each phase of training.
         held_out: whether it is of training images held out, not of test images.
     """
-    names = {task: f"eval_accuracy_task_{task}" for task in range(1, num_tasks + 1)}
-    curves = {
-        task: points
-        for task, name in names.items()
-        if (points := [(record["step"], record[name]) for record in history if name in record])
-    }
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for record in history:
+        for name in record:
+            if name.startswith("eval_accuracy_task_"):
+                curves.setdefault(name.rpartition("_")[2], []).append((record["step"], record[name]))
     if not curves:
         return
     figure, (axis,) = _figure(7, 3.5)
