@@ -29,9 +29,9 @@ from recipe_runs import (
 from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification
 
-from hwzoo import training
+from hwzoo import continual, training
 from hwzoo.continual import settings as stream_settings
-from hwzoo.data import load_images
+from hwzoo.data import ImageOptions, load_images
 from hwzoo.errors import UsageError
 from hwzoo.training import parse_arguments
 
@@ -80,6 +80,13 @@ def test_the_images_of_a_stream_are_in_memory_once_where_none_are_held_out(
     (train, *_), *more = made
     assert not more if share == 0 else len(more[0][1]) < len(train) and len(more) == 1
     assert curves[-1][-1] == bool(share)
+
+
+def test_held_out_images_of_a_stream_come_with_its_training_images():
+    asked = continual.StreamSettings(stream="permuted", num_tasks=2, scenario="domain")
+    data = load_images("digits", options=ImageOptions(validation_share=0.25))
+    stream, watched = continual.make_streams(asked, data, "cpu")
+    assert watched.train is stream.train and len(watched.test) == 2 * len(data.validation) != len(stream.test)
 
 
 def state_of(path: Path) -> dict:

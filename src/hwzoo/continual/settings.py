@@ -1,6 +1,6 @@
 """What a run of continual learning is asked for: its tasks, and its strategy with all its strengths."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -110,7 +110,9 @@ def make_streams(settings: StreamSettings, data: Any, device: torch.device | str
         return (split(*tasks) if settings.stream == "split" else permuted(*tasks, settings.stream_seed)).to(device)
 
     stream = stream_of(data.test)
-    return stream, stream if data.validation is None else stream_of(data.validation)
+    if data.validation is None:
+        return stream, stream
+    return stream, replace(stream, test=stream_of(data.validation).test)
 
 
 def make_strategy(settings: StrategySettings, model: Any, stream: Stream, noise: Any) -> Strategy:

@@ -129,7 +129,7 @@ class Flags:
     def __post_init__(self):
         for each in fields(self):
             interval, value = each.metadata.get("range"), getattr(self, each.name)
-            if "some_of" in each.metadata and len(set(value)) < len(value):
+            if "some_of" in each.metadata and isinstance(value, list) and len(set(value)) < len(value):
                 raise UsageError(f"--{each.name} is {' '.join(value)}; each may be given once")
             for item in value if isinstance(value, list | tuple) else [value]:
                 if isinstance(item, str):

@@ -99,17 +99,17 @@ class TrainState:
                 outputs.append(loss_of(*part))
             own = outputs[-1][loss]
             self.accelerator.backward(own / self.num_parts if self.num_parts > 1 else own)
-        logged, clip = average(outputs), None
+        logged = average(outputs)
         if self.max_grad_norm is not None or self.norm_name is not None:
             norm = torch.nn.utils.get_total_norm([each.grad for each in self.parameters if each.grad is not None])
             if self.max_grad_norm is not None:
                 torch.nn.utils.clip_grads_with_norm_(self.parameters, self.max_grad_norm, norm)
-                clip = (self.max_grad_norm / (norm + 1e-6)).clamp(max=1)  # as torch does
             if self.norm_name is not None:
                 logged[self.norm_name] = norm
         self.optimizer.step()
         if after_update is not None:
-            after_update(clip)
+            clips = self.max_grad_norm is not None
+            after_update((self.max_grad_norm / (norm + 1e-6)).clamp(max=1) if clips else None)  # as torch does
         for parameter in self.parameters:  # quicker than the optimiser's own
             parameter.grad = None
         if advance:
