@@ -135,6 +135,7 @@ def test_large_idx_files_stay_on_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(raw, "MAPPED_FROM", 16 + 40 * 9)  # that of the training images, no other
     data = load_images(str(folder))
     assert [name for name in FILES.values() if str(folder / name) in mapped_files()] == [FILES["train-images"]]
+    assert read_ahead(str(folder / FILES["train-images"])) in (False, None)
     assert data.digest() == in_memory.digest()
     batches = [next(ImageBatches(each.train, 40, seed=0))["pixel_values"] for each in (data, in_memory)]
     assert torch.equal(*batches)
@@ -148,6 +149,15 @@ def test_large_idx_files_stay_on_disk(tmp_path, monkeypatch):
 
 def mapped_files():
     return [each.path for each in psutil.Process().memory_maps()]
+
+
+def read_ahead(path):
+    """Whether the system reads ahead in a mapped file; None where it does not tell."""
+    if not Path("/proc/self/smaps").exists():
+        return None
+    _, _, rest = Path("/proc/self/smaps").read_text().partition(path)
+    flags = rest[: rest.index("\nVmFlags:") + 200].partition("VmFlags:")[2].split("\n")[0].split()
+    return "rr" not in flags
 
 
 @pytest.mark.parametrize("name, classes", [("mnist", tuple("01234")), ("fashion_mnist", FASHION_CLASSES)])
@@ -815,6 +825,8 @@ def test_a_column_of_arrays_holds_images(tmp_path, monkeypatch, mapped):
             assert torch.equal(loaded.train.images, torch.from_numpy(images[:20])), shape
             assert torch.equal(loaded.test.images, torch.from_numpy(images[20:])), shape
             assert loaded.train.labels.tolist() == [0, 1] * 10 and loaded.train.class_names == ("a", "b")
+            if mapped:
+                assert read_ahead(str(tmp_path / "cache")) in (False, None)
     # The order is the data set's, not its file's.
     shuffled = load_from_disk(folder)["train"].select([7, 0, 19])
     loaded = load_images(DatasetDict(train=shuffled, test=shuffled))

@@ -2,6 +2,7 @@
 
 import gzip
 import math
+import mmap
 import os
 import re
 import tempfile
@@ -10,6 +11,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -149,7 +151,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
     try:
         mapped = path.suffix != ".gz" and path.stat().st_size >= MAPPED_FROM
         # Copy on write: the pages are the file's, and torch may write to what it is given.
-        data = np.memmap(path, np.uint8, "c") if mapped else path.read_bytes()
+        data = _mapped(path.open("rb"), mmap.ACCESS_COPY) if mapped else path.read_bytes()
         data = gzip.decompress(data) if path.suffix == ".gz" else data
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise HwzooError(f"{path} is cut off or damaged: {error}") from None
@@ -196,9 +198,20 @@ def pixel_array(shape: tuple[int, ...], folder: str | os.PathLike) -> np.ndarray
             # Reserved, a full disk is an error here; else it would be a signal at some later page.
             reserve = getattr(os, "posix_fallocate", lambda descriptor, start, size: os.truncate(descriptor, size))
             reserve(file.fileno(), 0, size)
-            return np.memmap(file, np.uint8, "r+", shape=shape)
+            return _mapped(file, mmap.ACCESS_WRITE).reshape(shape)
     except OSError as error:
         raise HwzooError(f"{folder}: no file of {size} bytes for the images: {error.strerror}") from error
+
+
+def _mapped(file: IO[bytes], access: int) -> np.ndarray:
+    """The bytes of a file, mapped into memory; the file is closed."""
+    with file:
+        mapped = mmap.mmap(file.fileno(), 0, access=access)
+    # Training takes images here and there: what the system reads ahead around each, up to megabytes, is of no use and
+    # where memory is short drives out what is.
+    if hasattr(mmap, "MADV_RANDOM"):
+        mapped.madvise(mmap.MADV_RANDOM)
+    return np.frombuffer(mapped, np.uint8)
 
 
 def read_npz_set(path: Path, what: str) -> RawData | None:

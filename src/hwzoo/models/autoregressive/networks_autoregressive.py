@@ -2,7 +2,7 @@
 
 import inspect
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -362,15 +362,13 @@ class GatedPixelCNN(_ConvolutionalNetwork):
         apply = lambda layer, inputs: layer(inputs)  # noqa: E731
         return self._horizontal(pixels, self._vertical(above, labels, apply), apply)
 
-    def _vertical(self, above: Tensor, labels: Tensor | None, apply: Callable) -> list[Tensor]:
+    def _vertical(self, above: Tensor, labels: Tensor | None, apply: Callable) -> Iterator[Tensor]:
         """What the vertical stack gives to each layer of the horizontal one, from the row above each."""
-        links = []
         for index, layer in enumerate(self.layers):
             above = self.plus_class(apply(layer.vertical, _gate(above) if index else above), index, labels)
-            links.append(layer.link(above))
-        return links
+            yield layer.link(above)
 
-    def _horizontal(self, pixels: Tensor, links: list[Tensor], apply: Callable) -> Tensor:
+    def _horizontal(self, pixels: Tensor, links: Iterable[Tensor], apply: Callable) -> Tensor:
         for layer, link in zip(self.layers, links, strict=True):
             pixels = layer(pixels, link, apply)
         return self.to_logits(pixels, apply)
@@ -387,7 +385,7 @@ class GatedPixelCNN(_ConvolutionalNetwork):
         Returns:
             Gives the logits at the row's pixels, from their values so far and their columns.
         """
-        links = self._vertical(above, labels, lambda layer, x: caches[layer].row(x))
+        links = list(self._vertical(above, labels, lambda layer, x: caches[layer].row(x)))
         for layer in self.layers:
             caches[layer.horizontal].next_row()
 
