@@ -14,12 +14,14 @@ architecture, which is trained first, tells whether the order depends on the one
 interruption, it repeats nothing that is done.
 """
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from hwzoo import comparison, scoring, training
 from hwzoo.data import load_images
+from hwzoo.errors import HwzooError
 from hwzoo.files import write_bytes, write_json
 from hwzoo.training import flag, sweep
 
@@ -61,18 +63,25 @@ def main(compare: Compare) -> dict:
     # 2. two classifiers, of which the second may have to be trained
     second = compare.second_classifier
     if second is None:
-        (run,) = comparison.plan([f"{SECOND} dataset_name={compare.dataset_name}"], [0], *where)
+        (run,) = comparison.plan([f"{SECOND} dataset_name={compare.dataset_name}"], [0], *where, drawn=False)
         sweep.result_of(run.main, run.arguments)
         second = run.settings["output_dir"]
     classifiers = [scoring.load_classifier(data), scoring.load_classifier(data, second, "second_classifier")]
     known_by = [scoring.weights_sha256(each) for each in classifiers]
 
     # 3. each run in a process of its own, whose memory and processor time are its alone; then its samples
-    shown = {}
+    shown, failed = {}, []
     for number, run in enumerate(runs, 1):
         settings = run.settings
         print(f"{number} of {len(runs)}: {run.label}, seed {settings['seed']}", flush=True)
-        results = sweep.result_of(run.main, run.arguments)
+        try:
+            results = sweep.result_of(run.main, run.arguments)
+        except training.Stopped:
+            raise
+        except HwzooError as error:  # the others are done
+            failed.append(f"{run.label} seed={settings['seed']}: {error}")
+            print(f"failed: {failed[-1]}", file=sys.stderr, flush=True)
+            continue
         row = {"run": run.label, "seed": settings["seed"], "train_cpu_seconds": results["train_cpu_seconds"]}
         row |= {"classifiers_sha256": known_by}
         if not any(row.items() <= each.items() for each in rows):
@@ -85,6 +94,12 @@ def main(compare: Compare) -> dict:
         print(f"  FID {done['test_fid']:.1f}, {done['train_cpu_seconds'] / 60:.1f} CPU minutes", flush=True)
         if settings["seed"] == compare.seeds[0]:
             shown[run.label] = comparison.draw(settings, SHOWN, SHOWN)[0]
+
+    if failed:
+        told = (
+            f"{len(failed)} of {len(runs)} runs failed; leave them out of --runs or --seeds for a table of the others"
+        )
+        raise HwzooError(f"{told}: {failed[0]}")
 
     # 4. side by side
     asked = [row for label in shown for row in rows if row["run"] == label and row["seed"] in compare.seeds]

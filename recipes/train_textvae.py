@@ -136,7 +136,8 @@ def main(run: Run, data_flags: Data, architecture: Model, protocol: Protocol) ->
             hub.save_card(run, folder, "textvae", data, results, **about)
 
         ending = training.Ending(test, save, [model, eval_model], hub.publish, text.LATENT_WORDS)
-        identity = training.identity_of("train_textvae", data, data_flags, architecture, protocol, config=model.config)
+        own = {"config": model.config, "tokens": train_set.digest()}
+        identity = training.identity_of("train_textvae", data, data_flags, architecture, protocol, **own)
         return training.fit(
             run, accelerator, batches, train_step, state={"model": model, "noise": noise, **state.entries()},
             identity=identity, evaluate=lambda: watch_means(bounds, 1000), ending=ending, shown=("loss", *BOUNDS[1:]),

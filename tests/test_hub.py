@@ -18,7 +18,7 @@ from loopback_hub import LoopbackHub
 from recipe_runs import finish, start
 
 import hwzoo_cli
-from hwzoo import ClassifierConfig, ClassifierForImageClassification, VAEConfig, VAEModel, hub, page
+from hwzoo import ClassifierConfig, ClassifierForImageClassification, VAEConfig, VAEModel, hub, page, retry, training
 from hwzoo.errors import HwzooError, UsageError
 from hwzoo.files import FINAL, MADE, begin_record, record_made, renewing, sha256
 from hwzoo.models import FAMILIES
@@ -467,6 +467,39 @@ def test_of_the_folder_of_ones_own_images_the_name_alone_is_pushed(server, tmp_p
     sent = server.repos["me/model"].files["preset.yaml"]
     assert sent == b"dataset_name: patients\nclassifier: known\nlearning_rate: 0.001\n"
     assert (folder / "preset.yaml").read_text() == preset
+
+
+def test_a_folder_of_ones_own_with_the_name_of_a_known_data_set_stays_a_folder(server, tmp_path):
+    folder = a_model(tmp_path / "run", **{"preset.yaml": "dataset_name: ../../data/digits\n"})
+    hub.push(folder, "me/model")
+    assert server.repos["me/model"].files["preset.yaml"] == b"dataset_name: ./digits\n"
+
+
+def test_the_data_of_the_training_is_known_or_asked_for(server, tmp_path, monkeypatch, caplog):
+    """Never guessed: of a Hub that does not answer, nobody knows whether a model has a record."""
+    server.add_model("me/one", {"config.json": b"{}", "preset.yaml": b"dataset_name: digits\n"})
+    server.add_model("me/none", {"config.json": b"{}"})
+    monkeypatch.setattr(retry.time, "sleep", lambda seconds: None)
+    template = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    for name, value in {"HUGGINGFACE_CO_URL_TEMPLATE": template, "HF_HUB_CACHE": str(tmp_path / "cache")}.items():
+        monkeypatch.setattr(constants, name, value)
+    fault = server.fail("HEAD", r"preset\.yaml", 503, times=None)
+    with pytest.raises(HwzooError, match="^--model_name_or_path me/one: .*the Hub does not tell which data"):
+        training.record_of("me/one")
+    with pytest.raises(HwzooError, match="^--model_name_or_path me/none: "):
+        training.record_of("me/none")
+    fault.times = 0
+    assert training.record_of("me/one") == {"dataset_name": "digits"} and training.record_of("me/none") == {}
+    with pytest.raises(UsageError, match="^--model_name_or_path me/typo: no such folder, and no such repository"):
+        training.record_of("me/typo")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # what was asked before is still known
+    assert training.record_of("me/one") == {"dataset_name": "digits"} and training.record_of("me/none") == {}
+    with pytest.raises(HwzooError, match="^--model_name_or_path me/typo: .*give --dataset_name"):
+        training.record_of("me/typo")
+    run = {"output_dir": str(tmp_path / "out"), "max_train_steps": 0, "dataset_name": "mnist"}
+    with training.start(training.RunArguments(**run, model_name_or_path="me/one")):
+        pass
+    assert "me/one was trained on digits; it is tested on mnist, --dataset_name" in caplog.messages
 
 
 @pytest.mark.parametrize("words", ["data_dir: [", "- data_dir", "data_dir: x\n---\ny: 1"])

@@ -62,18 +62,22 @@ def list_generators(dataset_name: str) -> list[str]:
     Returns:
         Their names, family/name.
     """
-    draws = {
-        family.name
-        for family in FAMILIES
-        if family.draws == "images" and (isinstance(family, PipelineFamily) or hasattr(family.model_class, "sample"))
-    }
-    found = []
+    draws, found = _families(), []
     for preset in packaged.presets():
         flags = yaml.safe_load(preset.path.read_text(encoding="utf-8")) or {}
         if preset.recipe.removeprefix("train_") in draws and flags.get("expected"):
             alone = not flags.get("model_name_or_path")  # else it needs what another preset leaves
             found += [preset.name] if alone and flags.get("dataset_name") == dataset_name else []
     return found
+
+
+def _families() -> set[str]:
+    """The names of those that draw images."""
+    return {
+        family.name
+        for family in FAMILIES
+        if family.draws == "images" and (isinstance(family, PipelineFamily) or hasattr(family.model_class, "sample"))
+    }
 
 
 class Run(NamedTuple):
@@ -94,7 +98,14 @@ class Run(NamedTuple):
         return {name: value for each in self.arguments for name, value in vars(each).items()}
 
 
-def plan(specs: Sequence[str], seeds: list[int], folder: Path, data_dir: str | None, dataset_name: str) -> list[Run]:
+def plan(
+    specs: Sequence[str],
+    seeds: list[int],
+    folder: Path,
+    data_dir: str | None,
+    dataset_name: str,
+    drawn: bool = True,
+) -> list[Run]:
     """
     Parses all runs: what is wrong with one of them is told before hours of training.
 
@@ -104,12 +115,14 @@ def plan(specs: Sequence[str], seeds: list[int], folder: Path, data_dir: str | N
         folder: for the runs' own folders.
         data_dir: of the data; None for HWZOO_DATA_DIR's.
         dataset_name: that all are to train on.
+        drawn: whether all are to draw images.
 
     Returns:
         The runs, those of one label together.
 
     Raises:
-        UsageError: for a preset that is not there, flags that its recipe does not take, or a run on other data.
+        UsageError: for a preset that is not there or of models that draw no images, flags that its recipe does not
+            take, or a run on other data.
     """
     presets, runs = {each.name: each for each in packaged.presets()}, []
     for spec in specs:
@@ -117,6 +130,8 @@ def plan(specs: Sequence[str], seeds: list[int], folder: Path, data_dir: str | N
         if name not in presets:
             raise UsageError(f"--runs {spec!r}: there is no preset {name!r}; `hwzoo presets` lists them")
         preset = presets[name]
+        if drawn and preset.recipe.removeprefix("train_") not in _families():
+            raise UsageError(f"--runs {spec!r}: its models draw no images")
         main = packaged.load_recipe(preset.recipe).main
         types = [parameter.annotation for parameter in inspect.signature(main).parameters.values()]
         asked = {"preset": str(preset.path), "runs": [" ".join(flags)] if flags else [], "seeds": seeds}

@@ -19,6 +19,8 @@ from .errors import HwzooError
 
 logger = logging.getLogger("hwzoo")
 
+# Names of data sets that come with the package or a library, whatever folders there are.
+NAMED_DATA = {"digits", "mnist", "fashion_mnist", "words", "inflections", "scitldr"}
 # What an interrupted write leaves behind starts with this; nothing reads it, and `remove_unfinished` deletes it.
 UNFINISHED = ".unfinished-"
 # The final files of a run, from when all are written until all are in their places.

@@ -31,6 +31,7 @@ from .cards import EVAL_RESULTS, template, write_card
 from .errors import HwzooError, UsageError
 from .files import (
     ENDED,
+    NAMED_DATA,
     PUSHED,
     adding_to,
     finish,
@@ -529,8 +530,12 @@ def _elsewhere(settings: dict[str, Any]) -> dict[str, Any]:
     def is_place(value: Any) -> bool:
         return isinstance(value, str) and (Path(value).is_absolute() or ".." in Path(value).parts)
 
+    def called(place: str) -> str:
+        name = Path(place).name
+        return f"./{name}" if name in NAMED_DATA else name  # a folder of one's own, whatever it is called
+
     kept = {name: value for name, value in settings.items() if name != "data_dir"}
-    return {name: Path(value).name if is_place(value) else value for name, value in kept.items()}
+    return {name: called(value) if is_place(value) else value for name, value in kept.items()}
 
 
 def _preset(settings: dict[str, Any]) -> bytes:

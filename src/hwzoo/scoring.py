@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import hf_hub_download
 from torch import Tensor
 from transformers import AutoModelForImageClassification
 from transformers.utils import cached_file
@@ -16,10 +15,8 @@ from .data import ImageSplits
 from .errors import UsageError
 from .files import settled, sha256
 from .models import ClassifierForImageClassification
-from .retry import has_file, retried
-from .training import Flags, flag, recorded
+from .training import Flags, flag, record_of
 
-RECORD = "preset.yaml"  # of a model's training
 UNKNOWN_DATA = "mnist"  # what a model without a record is compared with
 FLOOR_SEED = 0  # of the choice of the floor's training images: the same for every model
 
@@ -48,17 +45,13 @@ def with_data_of_training(settings: Any) -> Any:
         They with a `dataset_name`; what was given stays.
 
     Raises:
-        UsageError: for a preset.yaml that cannot be read.
-        OSError: when the Hub does not give it.
+        UsageError: for a preset.yaml that cannot be read, and for what is neither a folder nor on the Hub.
+        HwzooError: when the Hub does not tell whether there is one.
     """
     if settings.dataset_name is not None:
         return settings
-    name = settings.model_name_or_path
-    values = {"dataset_name": UNKNOWN_DATA}
-    if has_file(name, RECORD):
-        folder = Path(name).is_dir() and settled(name)
-        path = Path(folder, RECORD) if folder else retried(lambda: hf_hub_download(name, RECORD), f"loading {name}")
-        values |= recorded(Path(path))
+    generators.check_name(settings.model_name_or_path)
+    values = {"dataset_name": UNKNOWN_DATA} | record_of(settings.model_name_or_path)
     unasked = {each.name for each in fields(settings) if getattr(settings, each.name) == each.default} - settings.asked
     return replace(settings, **{key: new for key, new in values.items() if key in unasked})
 

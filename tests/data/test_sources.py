@@ -354,6 +354,17 @@ def test_splits_by_other_words_are_no_classes(train, test, tmp_path):
         load_images(str(tmp_path))
 
 
+@pytest.mark.parametrize("linked", ["dog", "train/dog"])
+def test_a_link_to_a_folder_of_images_is_told(tmp_path, linked):
+    data = tmp_path / "data"
+    split = Path(linked).parent
+    image_folder(data / split, {f"{kind}/{i}.png": pixels(i, 4, 4) for kind in ("bird", "cat") for i in range(5)})
+    image_folder(tmp_path / "real", {f"dog/{index}.png": pixels(index, 4, 4) for index in range(5)})
+    (data / linked).symlink_to(tmp_path / "real" / "dog")
+    with pytest.raises(UsageError, match=f"{data / linked} is a link to a folder, which is not followed"):
+        load_images(str(data))
+
+
 def test_vehicles_may_be_classes(tmp_path):
     kinds = ("Train", "Bus")
     image_folder(tmp_path, {f"{kind}/{index}.png": pixels(index, 4, 4) for kind in kinds for index in range(5)})
@@ -772,6 +783,51 @@ def encoded(data):
     return list(data.cast_column("image", ImageColumn(decode=False))["image"])
 
 
+def test_each_split_has_its_own_numbers_of_the_classes(tmp_path):
+    from datasets import ClassLabel, DatasetDict
+
+    def of(names, classes):
+        return table(len(names), label=[classes.index(name) for name in names]).cast_column(
+            "label", ClassLabel(names=classes)
+        )
+
+    train = of(["cat", "cow", "dog"] * 4, ["cat", "cow", "dog"])
+    for classes, every in (
+        (["cow", "dog"], ("cat", "cow", "dog")),
+        (["dog", "cow", "cat"], ("cat", "cow", "dog")),
+        (["cow", "dog", "eel"], ("cat", "cow", "dog", "eel")),
+    ):
+        both = DatasetDict(train=train, test=of(["cow", "dog", "cow", "dog"], classes))
+        folder = tmp_path / "-".join(classes)
+        folder.mkdir()
+        for split in both:
+            both[split].to_parquet(folder / f"{split}.parquet")
+        for data in (load_images(both), load_images(str(folder))):
+            assert data.train.class_names == data.test.class_names == every
+            assert data.train.labels.tolist() == [0, 1, 2] * 4 and data.test.labels.tolist() == [1, 2, 1, 2]
+    strings = table(4, label=["cow", "dog"] * 2)
+    assert load_images(DatasetDict(train=train, test=strings)).test.labels.tolist() == [1, 2, 1, 2]
+    assert load_images(DatasetDict(train=strings, test=train)).test.labels.tolist() == [0, 1, 2] * 4
+    with pytest.raises(UsageError, match="label holds numbers and names of classes; it must be one of the two"):
+        load_images(DatasetDict(train=train, test=table(4, label=[1, 2] * 2)))
+
+
+@pytest.mark.parametrize("names", [("mnist_train", "mnist_test"), ("train", "Test"), ("data-train-0", "data-test-0")])
+def test_parquet_files_say_their_split(tmp_path, names):
+    for name, size in zip(names, (12, 6), strict=True):
+        table(size, label=[0, 1] * (size // 2)).to_parquet(tmp_path / f"{name}.parquet")
+    data = load_images(str(tmp_path))
+    assert (len(data.train), len(data.test)) == (12, 6)
+
+
+@pytest.mark.parametrize("name", ["testing", "dev-0"])
+def test_parquet_files_of_an_unknown_split_are_no_training_images(tmp_path, name):
+    for each, size in (("train", 12), (name, 6)):
+        table(size, label=[0, 1] * (size // 2)).to_parquet(tmp_path / f"{each}.parquet")
+    with pytest.raises(UsageError, match=rf"{name}.parquet is of no split that is known, for all its '{name[:3]}"):
+        load_images(str(tmp_path))
+
+
 def test_data_sets_on_the_disk(tmp_path):
     from datasets import DatasetDict
 
@@ -930,6 +986,16 @@ def test_emnist_is_turned_upright_and_its_classes_named(tmp_path):
     assert data.train.class_names == tuple("ABCDE") and data.train.labels.tolist() == arrays["train-labels"].tolist()
     upright = torch.from_numpy(arrays["train-images"]).byte().transpose(1, 2)
     assert torch.equal(data.train.images[:, 0], upright) and "transposed, so that they are upright" in data.described
+
+
+@pytest.mark.parametrize("called", ["val", "valid", "validation"])
+def test_validation_images_of_npz_files(tmp_path, called):
+    arrays = {f"{kind}_{split}": np.zeros((num, *shape), np.uint8)
+              for split, num in (("train", 20), ("test", 6), (called, 8))
+              for kind, shape in (("x", (3, 3)), ("y", ()))}  # fmt: skip
+    np.savez(tmp_path / "data.npz", **arrays)
+    data = load_images(str(tmp_path / "data.npz"), options=ImageOptions(validation_share=0.2))
+    assert [len(part) for part in (data.train, data.validation, data.test)] == [20, 8, 6]
 
 
 @pytest.mark.parametrize("kind", ["medmnist", "keras", "kmnist"])

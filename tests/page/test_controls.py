@@ -703,6 +703,17 @@ def test_titles_differ(tmp_path):
     assert [each.title for each in page.load_entries(names)] == ["vae", "vae (2)", "vae (3)", "gan"]
 
 
+@pytest.mark.parametrize("num", [1, 199, 200, 201, 250, 999])
+def test_a_curve_is_thinned_to_its_end(tmp_path, num):
+    lines = [json.dumps({"step": 50 * line, "loss": 1 / line}) for line in range(1, num + 1)]
+    (tmp_path / "history.jsonl").write_text("\n".join(lines))
+    (tmp_path / "samples.png").write_bytes(bytes(2**21))
+    (tmp_path / "README.md").write_text("![samples](samples.png)")
+    curves, file = app.about(Entry(str(tmp_path), "x"))
+    assert len(curves.points["loss"]) <= 200 and curves.points["loss"][-1] == (50 * num, 1 / num)
+    assert file.name == "samples.png"
+
+
 def test_what_a_folder_tells(entries, tmp_path):
     table, protocol, curves, file = app.about(entries("vae"))
     assert table.rows == [["test score", 1.5]] and protocol.text == "Protocol: none"

@@ -143,6 +143,7 @@ def test_a_run_in_a_process_is_the_recipe_and_tells_why_it_failed(tmp_path):
     [
         ("vae/none", "--runs 'vae/none': there is no preset 'vae/none'"),
         ("none", "--runs 'none': there is no preset 'none'; `hwzoo presets` lists them"),
+        ("simclr/digits", "--runs 'simclr/digits': its models draw no images"),
         ("vae/digits beta=-1", "--beta is -1.0; it must be in"),
         ("vae/digits seed=1", "seed is no flag of a run here"),
         ("vae/digits image_size=14", "images of 14 x 14 are not those that all are compared with"),
@@ -153,6 +154,23 @@ def test_what_is_wrong_is_told_before_the_first_run(spec, words, recipe, here, t
     with pytest.raises(UsageError) as told:
         recipe.main(recipe.Compare(runs=[RUNS[0], spec], output_dir=str(tmp_path / "out")))
     assert words in str(told.value) and here == [] and not (tmp_path / "out").exists()
+
+
+def test_a_run_that_fails_does_not_keep_the_others_from_being_done(recipe, here, tmp_path, monkeypatch):
+    done, result_of = [], sweep.result_of
+
+    def failing(main, arguments):
+        if arguments[0].seed == 1:
+            raise HwzooError("the loss is nan at step 1")
+        done.append(arguments[0].seed)
+        return result_of(main, arguments)
+
+    monkeypatch.setattr(sweep, "result_of", failing)
+    save_classifier(tmp_path / "second", num_labels=10)
+    asked = {"runs": RUNS[:1], "num_samples": 60, "second_classifier": str(tmp_path / "second")}
+    with pytest.raises(HwzooError, match="^1 of 3 runs failed; .* seed=1: the loss is nan at step 1$"):
+        recipe.main(recipe.Compare(**asked, seeds=[0, 1, 2], output_dir=str(tmp_path / "out")))
+    assert done == [0, 2]
 
 
 def test_a_conditional_pipeline_is_drawn_with_the_guidance_of_its_training(tmp_path):

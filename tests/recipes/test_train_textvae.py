@@ -26,6 +26,7 @@ from recipe_runs import (
 from transformers import AutoModel, AutoTokenizer
 
 from hwzoo import metrics, text, training
+from hwzoo.errors import UsageError
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "train_textvae.py"
 launch = functools.partial(recipe_runs.launch, RECIPE)
@@ -265,6 +266,22 @@ def test_a_trained_model_is_tested_without_training(train_textvae, small, no_pic
     further = run(train_textvae, small, tmp_path / "c", model_name_or_path=str(tmp_path / "a"))
     assert "last weights, trained further from a; the last step" in further["protocol"]
     assert "trained further" not in before["protocol"]
+
+
+def test_a_run_from_a_trained_model_is_not_resumed_with_another_tokenizer(train_textvae, small, no_pictures, tmp_path):
+    """It would learn one of its own where its flags do not name the model."""
+    turned = tmp_path / "turned"
+    turned.mkdir()
+    for split, words in (("train", TRAIN), ("test", TEST)):
+        lines = (json.dumps({"word": word[::-1]}) + "\n" for word in words)
+        (turned / f"{split}.jsonl").write_text("".join(lines))
+    sizes = {"vocab_size": 265, "checkpointing_steps": 1, "max_train_steps": 2}
+    run(train_textvae, small, tmp_path / "a", **sizes | {"dataset_name": str(turned)})
+    run(train_textvae, small, tmp_path / "b", model_name_or_path=str(tmp_path / "a"), **sizes)
+    with pytest.raises(UsageError, match="is of a run with tokens '"):
+        run(train_textvae, small, tmp_path / "b", resume_from_checkpoint="latest", **sizes)
+    again = {"model_name_or_path": str(tmp_path / "a"), "resume_from_checkpoint": "latest"}
+    run(train_textvae, small, tmp_path / "b", **sizes | again)
 
 
 def test_a_trained_model_goes_on_with_another_loss(train_textvae, small, no_pictures, tmp_path, caplog):

@@ -230,6 +230,26 @@ SPLIT = {
 }
 
 
+def test_flags_that_nothing_reads_are_told(tmp_path, caplog):
+    rows = [{"document": f"Text {i}.", "summary": f"short {i}"} for i in range(60)]
+    file = written(tmp_path, "train.jsonl", json_lines(rows))
+    load_text("words", "/nowhere", dataset_config_name="nope")
+    load_text(data_dir="/nowhere", files={"train": file})
+    load_text(str(tmp_path), dataset_config_name="nope")
+    load_texts("words", "/nowhere")
+    assert [each.message for each in caplog.records] == [
+        "--data_dir is not read for words",
+        "--dataset_config_name is not read for words",
+        "--data_dir is not read for --train_file or --test_file",
+        f"--dataset_config_name is not read for the folder {tmp_path}",
+        "--data_dir is not read for words",
+    ]
+    caplog.clear()
+    load_text("words")
+    load_text(tmp_path.name, str(tmp_path.parent))
+    assert not caplog.records
+
+
 def test_a_single_file_is_split_by_the_hash_of_its_sources(tmp_path):
     rows = [{"source": str(number), "target": "x"} for number in range(200)]
     splits = load_text(files={"train": written(tmp_path, "all.jsonl", json_lines(rows))})

@@ -324,6 +324,21 @@ def test_a_signal_saves_and_stops(straight, tmp_path):
     assert same(state_of(tmp_path, STEPS), state_of(straight, STEPS))
 
 
+def test_a_signal_after_the_last_step_stops_before_the_test(tmp_path):
+    def evaluated(output):
+        if trainer.state.global_step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {"rougeL": 1.0}
+
+    settings = {"max_steps": 4, "eval_steps": 2, "save_steps": 2}
+    trainer = trainer_of(tmp_path, metrics=evaluated, **settings)
+    with pytest.raises(Stopped, match="stopped by SIGTERM after step 4; ") as stop:
+        trainer.fit()
+    assert stop.value.status == 128 + signal.SIGTERM and at(tmp_path, 4).is_dir()
+    again = trainer_of(tmp_path, **settings, resume_from_checkpoint="latest")
+    assert again.fit().results["train_steps"] == 4
+
+
 def test_generation_is_in_float32_after_training_in_bfloat16(tmp_path):
     trainer = trainer_of(tmp_path, bf16=True, max_steps=2)
     seen = []

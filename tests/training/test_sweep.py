@@ -139,6 +139,39 @@ def test_a_wrong_run_is_told_before_the_first(runs, preset, message, recipe, tmp
     assert recipe.steps == [] and not (tmp_path / "out").exists()
 
 
+def test_a_preset_that_pushes_is_refused(tmp_path):
+    (tmp_path / "preset.yaml").write_text("push_to_hub: true\nhub_model_id: me/x\n")
+    asked = SweepArguments(preset=str(tmp_path / "preset.yaml"), output_dir=str(tmp_path / "out"))
+    with pytest.raises(
+        UsageError, match="preset.yaml: push_to_hub is not for a run here; push the run that you choose"
+    ):
+        sweep.plan([RunArguments], asked)
+
+
+def test_whatever_error_ends_a_run_the_others_are_done(recipe, tmp_path, capsys):
+    def main(run, model):
+        if model.size == 2:
+            raise ValueError("all fits failed\nfor a reason")
+        return recipe.main(run, model)
+
+    asked = SweepArguments(runs=["size=2,3"], seeds=[0, 1], output_dir=str(tmp_path / "out"))
+    with pytest.raises(HwzooError, match="^2 of 4 runs failed; .*: size=2 seed=0: ValueError: all fits failed$"):
+        sweep.run_all(main, [Run, Model], asked, lambda results: ["test_loss"])
+    told = capsys.readouterr()
+    assert "size=3 seed=1: test loss" in told.out and "Traceback" in told.err
+
+
+def test_the_protocol_of_several_seeds_names_none_of_them():
+    def protocol(seed):
+        return f"8 samples, seed {seed}; test images drawn once, seed 0; no seed"
+
+    cells = [sweep.Cell({}, [{"protocol": protocol(seed), "x": 1.0} for seed in seeds]) for seeds in ((0, 1), (0,))]
+    (row,) = sweep.summaries(cells[:1], [0, 1])
+    assert row["protocol"] == "8 samples, the seed of its training; test images drawn once, seed 0; no seed"
+    (row,) = sweep.summaries(cells[1:], [0])
+    assert row["protocol"] == protocol(0)
+
+
 def test_a_stopped_sweep_tells_how_a_sweep_goes_on(tmp_path):
     """It has no --resume_from_checkpoint."""
 

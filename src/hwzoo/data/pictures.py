@@ -49,12 +49,17 @@ def is_hidden(path: Path) -> bool:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The image files of a folder and of the folders in it, sorted, without hidden ones."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not is_hidden(path.relative_to(folder))
-    )
+    """
+    The image files of a folder and of the folders in it, sorted, without hidden ones.
+
+    Raises:
+        UsageError: for a link to a folder in it, which is not followed.
+    """
+    found = [path for path in sorted(folder.rglob("*")) if not is_hidden(path.relative_to(folder))]
+    link = next((path for path in found if path.is_symlink() and path.is_dir()), None)
+    if link is not None:
+        raise UsageError(f"{link} is a link to a folder, which is not followed; put the images or links to them there")
+    return [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
 
 
 def eight_bits(picture: Image.Image, background: str = "white") -> Image.Image:

@@ -245,9 +245,9 @@ def read_npz_set(path: Path, what: str) -> RawData | None:
     for key, array in arrays.items():
         words = re.split(r"[-_]", key.lower())
         kind = next((kind for kind, names in _ARRAYS.items() if names & {*words}), "")
-        split = next((split for split in ("train", "test", "val") if split in words), "")
+        split = next((split for split in ("train", "test", "val", "valid", "validation") if split in words), "")
         if kind and split:
-            found[{"val": "validation"}.get(split, split), kind] = array
+            found["validation" if split.startswith("val") else split, kind] = array
     images, labels = {}, {}
     for split in ("train", "test", "validation"):
         if (split, "images") not in found or (split, "labels") not in found:

@@ -43,6 +43,7 @@ _KNOWN_SHAPE, _KNOWN_SIZES, _KNOWN_CLASSES = (1, 28, 28), (60_000, 10_000), 10
 TEST_SPLITS = ("test", "validation", "valid", "val")
 # Folders beside each other that are splits by other words, in whatever case.
 OTHER_SPLITS = ("train(ing)?", "test(ing)?|val(id(ation)?)?")
+NO_SPLITS = {"testing", "tests", "dev", "eval", "evaluation"}  # words of files that would be taken for training ones
 logger = logging.getLogger(__name__)
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 MOST_TOLD = 3  # classes in a warning
@@ -383,10 +384,20 @@ def _stored_folder(path: Path, options: ImageOptions) -> ImageSplits | None:
     _tell_unread(_name_of(path), options, "dataset_config")
     given: dict[str, list[str]] = {}
     for file in files:
-        folders, start = file.relative_to(path).parts[:-1], re.match(r"[a-z]+", file.name)
-        split = next((each for each in ("train", *TEST_SPLITS) if each in (*folders, start and start[0])), "train")
+        # Of `default/test/0000.parquet` and `mnist_Test-00000-of-00001.parquet` the words between other characters.
+        words = re.findall("[a-z]+", str(file.relative_to(path).with_suffix("")).lower())
+        split = next((word for word in words if word in ("train", *TEST_SPLITS)), "train")
+        if len(files) > 1 and split not in words and (other := NO_SPLITS.intersection(words)):
+            raise UsageError(
+                f"{what}: {file.name} is of no split that is known, for all its {min(other)!r}; files are called "
+                f"train and one of {', '.join(TEST_SPLITS)}"
+            )
         given.setdefault(split, []).append(glob.escape(str(file)))
-    return _from_datasets(_name_of(path), what, _call_datasets(what, "parquet", data_files=given), options)
+    # Each by itself: in one call all would have the class names of the first.
+    splits = {
+        split: _call_datasets(what, "parquet", data_files={split: files})[split] for split, files in given.items()
+    }
+    return _from_datasets(_name_of(path), what, splits, options)
 
 
 def _hub(name: str, repo_id: str, options: ImageOptions, hint: str = "") -> ImageSplits:
@@ -435,7 +446,7 @@ def _from_datasets(name: str, what: str, splits: Any, options: ImageOptions | No
     features = parts["train"].features
     image_column = _image_column(what, features, options.image_column)
     label_column = _label_column(what, features, options.label_column, image_column)
-    labels, class_names = _labels(parts, whats, label_column)
+    labels, class_names = _labels(what, parts, whats, label_column)
     sets, notes = {}, []
     given = image_column, options, notes
     read = _decode if _array_shape(features[image_column]) is None else _pixels
@@ -490,16 +501,22 @@ def _label_column(what: str, features: Any, asked: str | None, image_column: str
     return classes[0] if classes else None
 
 
-def _labels(parts: dict[str, Any], whats: dict[str, str], column: str | None):
-    """Numbers from 0 of each part, and the classes' names: a ClassLabel's own, else the values in their order."""
+def _labels(what: str, parts: dict[str, Any], whats: dict[str, str], column: str | None):
+    """Numbers from 0 of each part, and the names of classes: of the ClassLabels, else the values in their order."""
     if column is None:
         return {part: [0] * len(data) for part, data in parts.items()}, ("all",)
-    values = {part: list(data[column]) for part, data in parts.items()}
-    names = getattr(parts["train"].features[column], "names", None)
-    if names:
-        for part in parts:
-            _check_labels(whats[part], column, values[part], len(names))
-        return values, tuple(names)
+    values = {part: data[column][:] for part, data in parts.items()}  # at once: one by one takes minutes for millions
+    names = {part: getattr(data.features[column], "names", None) for part, data in parts.items()}
+    for part, own in names.items():  # each split numbers the classes as it likes
+        if own:
+            _check_labels(whats[part], column, values[part], len(own))
+    if all(own == names["train"] for own in names.values()) and names["train"]:
+        return values, tuple(names["train"])
+    values = {part: [names[part][each] for each in own] if names[part] else own for part, own in values.items()}
+    if all(names.values()):
+        every = list(dict.fromkeys(name for own in names.values() for name in own))
+        places = {name: place for place, name in enumerate(every)}
+        return {part: [places[name] for name in own] for part, own in values.items()}, tuple(every)
     for part, own in values.items():
         for row, value in enumerate(own, 1):
             if isinstance(value, float) and value.is_integer():
@@ -507,7 +524,12 @@ def _labels(parts: dict[str, Any], whats: dict[str, str], column: str | None):
             missing = value is None or value in (-1, "") or value != value
             if missing or not isinstance(value, str | int):
                 raise UsageError(f"{whats[part]}, row {row}: {column} is {value!r}; each image needs a class")
-    every = sorted({value for own in values.values() for value in own})
+    every = {value for own in values.values() for value in own}
+    if len({type(value) for value in every}) > 1:
+        raise UsageError(
+            f"{what}: {column} holds numbers and names of classes; it must be one of the two in all splits"
+        )
+    every = sorted(every)
     places = {value: place for place, value in enumerate(every)}
     return {part: [places[value] for value in own] for part, own in values.items()}, tuple(map(str, every))
 

@@ -25,6 +25,7 @@ SECONDS = 20.0  # of a call, at most
 WAITING = 200  # calls that wait at once
 SLIDER = 10_000  # larger numbers are typed
 MOST_COMPARED = 8  # images of each model
+MOST_POINTS = 200  # of a curve
 SILENT = {
     "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "GRADIO_SHARE": "False",
     "GRADIO_SSR_MODE": "False", "GRADIO_MCP_SERVER": "False",
@@ -160,7 +161,8 @@ def about(entry: Entry) -> list[Answer]:
     for name in dict.fromkeys(name for line in entry.history for name in line if name != "step"):
         points = [(line["step"], line[name]) for line in entry.history if _finite(line, "step", name)]
         if points:
-            curves[name.replace("_", " ")] = points[:: -(-len(points) // 200)]  # 200 at most
+            every = -(-len(points) // MOST_POINTS)
+            curves[name.replace("_", " ")] = points[(len(points) - 1) % every :: every]  # with the last
     found += [Curves(curves)] if curves else []
     found += [File(data, name) for name, data in entry.pictures.items()]
     return found or [Note("The folder tells nothing of the run.")]

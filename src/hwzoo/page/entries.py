@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 COMPARISON = "comparison.json"
 MOST_TRAINING_IMAGES = 2000
 OWN_DATA = ("digits", *HUB_IDS)  # all that a preset from the Hub may name
-MOST_BYTES = 2**20  # of a file of a folder that is shown
+MOST_BYTES = 2**23  # of a file of a folder that is shown
 
 
 @dataclass(eq=False)

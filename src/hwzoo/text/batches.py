@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import UsageError
+from ..files import sha256
 from .sources import Example
 
 IGNORED_LABEL = -100  # what the loss of transformers' models leaves out
@@ -141,6 +142,10 @@ class TokenSet:
     def device(self) -> torch.device:
         """Where the tokens are."""
         return self.input_ids.device
+
+    def digest(self) -> str:
+        """SHA-256 of the tokens, in hexadecimal."""
+        return sha256(self.input_ids.cpu().numpy().tobytes())
 
     def to(self, device: torch.device | str) -> "TokenSet":
         """The same texts on a device."""

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import io
 import json
+import logging
 import os
 import random
 import re
@@ -22,6 +23,7 @@ from ..errors import HwzooError, UsageError, first_line
 from ..retry import retried
 from .words import word_rows
 
+logger = logging.getLogger(__name__)
 SPLITS = ("train", "validation", "test")
 # What others call them.
 ALSO = {"validation": ("valid", "val", "dev")}
@@ -162,6 +164,9 @@ def load_text(
     """
     columns = columns or Columns()
     files = {split: path for split, path in (files or {}).items() if path is not None}
+    if files or dataset_name == "words":
+        what = "--train_file or --test_file" if files else "words"
+        _tell_unread(what, data_dir=data_dir, dataset_config_name=dataset_config_name)
     if files:
         if "train" not in files and "test" not in files:
             raise UsageError("--validation_file is given alone; give --train_file, or --test_file to test only")
@@ -191,8 +196,8 @@ def add_compounds(splits: TextSplits, per_word: float) -> TextSplits:
 
     Args:
         splits: with tasks; rows whose text is not made of letters alone are left as they are.
-        per_word: compounds for each training word of a task. They are the same in every run, and none is a word of
-            any split.
+        per_word: compounds by training words of a task; the words that they end in are drawn from all of these, with
+            replacement. They are the same in every run, and none is a word of any split.
 
     Returns:
         The splits with a longer training set, and the number of compounds in the note.
@@ -268,6 +273,7 @@ def _named(name: str, data_dir: str | None, config: str | None) -> tuple[str, di
         raise UsageError(f"{'--data_dir' if data_dir else 'HWZOO_DATA_DIR'} {root}: there is no such folder")
     for folder in (Path(name), *([Path(root) / name] if root is not None else [])):
         if name and folder.is_dir():
+            _tell_unread(f"the folder {folder}", dataset_config_name=config)
             found = {split: _file_of(folder, split) for split in SPLITS}
             rows = {
                 split: (str(file), read_rows(f"{split}_file", file))
@@ -282,6 +288,13 @@ def _named(name: str, data_dir: str | None, config: str | None) -> tuple[str, di
         where = f" and {root} has no such folder" if root is not None else "; --data_dir names the folder that has it"
         raise UsageError(f"{what} is neither words, a folder nor a Hub id, owner/name{where}")
     return name, _from_hub(what, name, config)
+
+
+def _tell_unread(what: str, **given: str | None):
+    """Warns of options that are given and that this kind of data set knows nothing of."""
+    for name, value in given.items():
+        if value is not None and os.environ.get("LOCAL_RANK", "0") == "0":
+            logger.warning("--%s is not read for %s", name, what)
 
 
 def _file_of(folder: Path, split: str) -> Path | None:
@@ -572,6 +585,7 @@ def load_texts(dataset_name: str = "words", data_dir: str | None = None, text_co
     if dataset_name == "words":
         if text_column is not None:
             raise UsageError(f"--text_column {text_column}: words has no columns; leave it out")
+        _tell_unread("words", data_dir=data_dir)
         return word_forms()
     columns = Columns(text_column, text_column, source_prefix="")
     try:

@@ -19,11 +19,14 @@ from typing import Any, ClassVar, Literal
 import torch
 import yaml
 from accelerate.utils import parse_flag_from_env
+from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError, HTTPError, RemoteEntryNotFoundError, RepositoryNotFoundError
 from transformers import HfArgumentParser
 
-from ..errors import UsageError
-from ..files import is_repo_id, public_name, write_bytes
+from ..errors import HwzooError, UsageError, first_line
+from ..files import NAMED_DATA, is_repo_id, public_name, settled, write_bytes
 from ..packaged import Preset, preset_of, presets
+from ..retry import retried
 
 logger = logging.getLogger("hwzoo")
 
@@ -37,12 +40,26 @@ OF_ONE_TRY |= {"asked", "changed", "expected"}  # of the parser
 OF_NO_STEP = {"dataset_name", "dataset_config", "image_column", "label_column", "model_name_or_path"}
 OF_NO_STEP |= {"train_batch_size", "eval_batch_size", "num_train_epochs"}
 OF_NO_STEP |= {"max_train_steps", "checkpointing_steps", "checkpoints_total_limit", "logging_steps", "eval_steps"}
+# Of a model's configuration: a model that goes on keeps those of the data that it was trained on first.
+OF_FIRST_DATA = ("image_mean", "image_std")
 OF_NO_BAND = {"seed", "num_threads", "eval_batch_size", "logging_steps", "eval_steps", "checkpointing_steps"}
 OF_NO_BAND |= {"checkpoints_total_limit", "per_device_eval_batch_size", "save_steps", "save_total_limit"}
-OF_PATHS = ("_dir", "_file", "_path", "_checkpoint", "dataset_name", "tokenizer_name", "classifier", "config")
+RECORD = "preset.yaml"  # of a run, in its folder
+OF_PATHS = (
+    "preset",
+    "recipe",
+    "models",
+    "others",
+    "_dir",
+    "_file",
+    "_path",
+    "_checkpoint",
+    "dataset_name",
+    "tokenizer_name",
+    "classifier",
+    "config",
+)
 OF_MODELS = {"model_name_or_path", "classifier"}  # their names stand in results and cards
-# Names of data sets that come with the package or a library, whatever folders there are.
-NAMED_DATA = {"digits", "mnist", "fashion_mnist", "words", "inflections", "scitldr"}
 LONGEST_NAME = 255  # bytes of a file's or folder's name
 OF_FOLDERS = {"config", "data_dir", "output_dir", "resume_from_checkpoint"}
 TRACKERS = ("tensorboard", "trackio", "wandb")
@@ -571,6 +588,38 @@ def recorded(path: Path) -> dict[str, Any]:
     return {name: getattr(data, name) for name in values}
 
 
+def record_of(name: str) -> dict[str, Any]:
+    """
+    `recorded` of a trained model.
+
+    Args:
+        name: folder or Hub id.
+
+    Returns:
+        As of `recorded`; nothing of a model without a preset.yaml.
+
+    Raises:
+        UsageError: for a repository that is not there, or as of `recorded`.
+        HwzooError: when the Hub does not tell whether it has one.
+    """
+    if Path(name).is_dir():
+        path = Path(settled(name), RECORD)
+        return recorded(path) if path.is_file() else {}
+    try:
+        if try_to_load_from_cache(name, RECORD) is _CACHED_NO_EXIST:
+            return {}
+        return recorded(Path(retried(lambda: hf_hub_download(name, RECORD), f"loading {name}")))
+    except RemoteEntryNotFoundError:
+        return {}
+    except (HFValidationError, RepositoryNotFoundError) as error:
+        raise UsageError(f"--model_name_or_path {name}: no such folder, and no such repository on the Hub") from error
+    except (OSError, HTTPError) as error:
+        raise HwzooError(
+            f"--model_name_or_path {name}: no such folder, and the Hub does not tell which data it was trained on; "
+            f"give --dataset_name ({first_line(error)})"
+        ) from error
+
+
 def save_settings(path: Path, *arguments: Any, config: Any = None):
     """
     Writes the `reproducing` settings of a run as a preset, which `--config` takes from its output folder.
@@ -674,6 +723,7 @@ def identity_of(recipe: str, data: Any, *arguments: Flags, config: Any = None, *
         JSON values by name, for `fit`'s `identity`.
     """
     flags = {name: getattr(config, name, value) for name, value in deciding(*arguments).items()}
+    flags |= {name: getattr(config, name) for name in OF_FIRST_DATA if hasattr(config, name)}
     return {**flags, **own, "recipe": recipe, "dataset": data.name, "data": data.digest()}
 
 

@@ -24,7 +24,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from ..errors import HwzooError, UsageError
 from ..files import ENTRIES, finish, remove_unfinished, settled, with_words, write_json, write_jsonl
-from .arguments import Flags, RunArguments, parse_arguments, recorded, save_settings
+from .arguments import Flags, RunArguments, parse_arguments, record_of, save_settings
 from .launcher import launcher_settings
 from .loop import HANGUP, LAUNCHER_ENDED, signal_of
 from .numbers import lines_of, next_commands
@@ -217,9 +217,9 @@ def _tell_of_other_data(run: RunArguments):
     """Warns where a trained model is only tested, on other data than it was trained on."""
     if not getattr(run, "model_name_or_path", None) or getattr(run, "max_train_steps", None) != 0:
         return
-    preset, own = Path(settled(run.model_name_or_path)) / "preset.yaml", None
-    with contextlib.suppress(UsageError):  # a record that cannot be read costs no run
-        own = recorded(preset).get("dataset_name") if preset.is_file() else None
+    own = None
+    with contextlib.suppress(HwzooError):  # a record that cannot be read costs no run
+        own = record_of(run.model_name_or_path).get("dataset_name")
     if own is None or own == (given := run.dataset_name):
         return
     if not Path(own).exists() or os.path.realpath(own) != os.path.realpath(given):

@@ -175,7 +175,6 @@ class ZooSeq2SeqTrainer(Seq2SeqTrainer):
         self.best: int | None = None  # the step of the best weights, once the model has them
         self.runtime = 0.0  # seconds of the parts of this run before the last resume
         self.started = time.perf_counter()
-        self.stopped_by = 0
         self.losses: list[tuple[int, torch.Tensor]] = []  # not yet looked at
         self.window = (0.0, 0)  # since the last log line: sum of the losses, and steps
         self.remove_callback(PrinterCallback)
@@ -200,7 +199,7 @@ class ZooSeq2SeqTrainer(Seq2SeqTrainer):
         if checkpoint is not None:
             self.resumed_from, self.runtime = checkpoint.path, checkpoint.progress["runtime"]
             self.window = tuple(checkpoint.progress.get("window", self.window))
-        self.started = time.perf_counter()
+        self.started, stopped_by = time.perf_counter(), 0
         if checkpoint is not None and checkpoint.progress["finished"]:
             self.state = self.state.load_from_json(str(checkpoint.path / "trainer_state.json"))
             load_trained(self.model, checkpoint.path)
@@ -212,12 +211,13 @@ class ZooSeq2SeqTrainer(Seq2SeqTrainer):
                 imports_frozen(),
             ):
                 self.train(resume_from_checkpoint=checkpoint and str(checkpoint.path))
+                stopped_by = self.signals.received()  # also in the last step, or in what follows it
             self.runtime += time.perf_counter() - self.started
-        if self.stopped_by:
+        if stopped_by:
             raise Stopped(
-                f"stopped by {signal.Signals(self.stopped_by).name} after step {self.state.global_step}; "
+                f"stopped by {signal.Signals(stopped_by).name} after step {self.state.global_step}; "
                 f"saved in {self.checkpoints.folder}",
-                self.stopped_by,
+                stopped_by,
             )
         self.best = self._load_best()
         samples = self.state.global_step * self.get_total_train_batch_size(self.args)
@@ -475,9 +475,7 @@ class _Frame(ProgressCallback):
         super().on_step_end(args, state, control, **kwargs)
         if control.should_log or control.should_evaluate or control.should_save:
             self.trainer.check_losses()
-        if number := self.trainer.signals.received():
-            if state.global_step < state.max_steps:
-                self.trainer.stopped_by = number
+        if self.trainer.signals.received():
             control.should_training_stop = control.should_save = True
 
     def on_evaluate(self, args, state, control, metrics, **kwargs):

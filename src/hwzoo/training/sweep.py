@@ -9,6 +9,7 @@ import re
 import shutil
 import statistics
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +123,8 @@ def plan(types: list[type], asked: SweepArguments) -> list[tuple[dict[str, str],
                 except UsageError as of_preset:
                     raise UsageError(re.sub("^--config ", "--preset ", str(of_preset))) from None
                 raise UsageError(f"--runs {name!r}: {error}" if name else str(error)) from None
+            if getattr(arguments[-1][0], "push_to_hub", False):
+                raise UsageError(f"--preset {asked.preset}: push_to_hub is not for a run here; {OWN['push_to_hub']}")
         planned.append((flags, arguments))
     return planned
 
@@ -161,9 +164,14 @@ def run_all(
                 results.append(before or _run(main, arguments))
             except Stopped:
                 raise
-            except (HwzooError, StrictDataclassError) as error:
+            except Exception as error:  # whatever it is, the others are done
                 # Its words alone: an error keeps the model and the data of its run.
-                told = str(error) if isinstance(error, HwzooError) else first_line(error.__cause__ or error)
+                told = str(error)
+                if isinstance(error, StrictDataclassError):
+                    told = first_line(error.__cause__ or error)
+                elif not isinstance(error, HwzooError):
+                    traceback.print_exc()
+                    told = f"{type(error).__name__}: {first_line(error)}"
                 usage = isinstance(error, UsageError | StrictDataclassError)
                 failed.append((f"{run}: {told}", UsageError if usage else HwzooError))
                 print(f"failed: {failed[-1][0]}", file=sys.stderr, flush=True)
@@ -282,8 +290,22 @@ def summaries(cells: list[Cell], seeds: list[int]) -> list[dict[str, Any]]:
         for name in every[0]:
             if all(name in numbers for numbers in every):
                 row[name] = mean_and_error([numbers[name] for numbers in every])
-        rows.append(row | {name: results[0][name] for name in ("protocol",) if name in results[0]})
+        if all("protocol" in result for result in results):
+            row["protocol"] = _one_protocol([result["protocol"] for result in results], seeds)
+        rows.append(row)
     return rows
+
+
+def _one_protocol(protocols: Sequence[str], seeds: Sequence[int]) -> str:
+    """That of the first of several seeds, without its own seed where each of the others names its own there."""
+    parts = [re.split(r"\bseed (\d+)", protocol) for protocol in protocols]
+    first = parts[0]
+    if len(seeds) > 1 and all(len(each) == len(first) for each in parts):
+        for place in range(1, len(first), 2):
+            own = [int(each[place]) for each in parts] == list(seeds)
+            first[place] = "the seed of its training" if own else f"seed {first[place]}"
+        return "".join(first)
+    return protocols[0]
 
 
 def table(rows: list[dict[str, Any]], metrics: Sequence[str]) -> str:
