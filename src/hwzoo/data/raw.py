@@ -6,6 +6,7 @@ import mmap
 import os
 import re
 import tempfile
+import weakref
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from ..errors import HwzooError, UsageError, first_line
 
 # Bytes of images that stay on disk and are mapped into memory: of what is read only what is in use has to fit.
 MAPPED_FROM = 2**30
+_MAPS: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()  # that are in use
 # The third byte of an idx file's magic number.
 _TYPES = {8: np.dtype("u1"), 9: np.dtype("i1"), 11: np.dtype(">i2"), 12: np.dtype(">i4"), 13: np.dtype(">f4")}
 # `train-images-idx3-ubyte.gz` as LeCun's, `train-images.idx3-ubyte` as some unpack it, `emnist-letters-test-...`,
@@ -207,11 +209,17 @@ def _mapped(file: IO[bytes], access: int) -> np.ndarray:
     """The bytes of a file, mapped into memory; the file is closed."""
     with file:
         mapped = mmap.mmap(file.fileno(), 0, access=access)
-    # Training takes images here and there: what the system reads ahead around each, up to megabytes, is of no use and
-    # where memory is short drives out what is.
-    if hasattr(mmap, "MADV_RANDOM"):
-        mapped.madvise(mmap.MADV_RANDOM)
+    _MAPS.add(mapped)
     return np.frombuffer(mapped, np.uint8)
+
+
+def read_at_random():
+    """
+    From now on images of mapped files are taken here and there, as training does: what the system reads ahead around
+    each, up to megabytes, is of no use, and where memory is short drives out what is.
+    """
+    for mapped in _MAPS if hasattr(mmap, "MADV_RANDOM") else ():
+        mapped.madvise(mmap.MADV_RANDOM)
 
 
 def read_npz_set(path: Path, what: str) -> RawData | None:

@@ -23,7 +23,7 @@ from ..errors import HwzooError, UsageError, first_line
 from ..retry import retried
 from .images import ImageSet
 from .pictures import WAYS, ImageOptions, image_files, is_hidden, read_picture, resized, stacked
-from .raw import idx_files, pixel_array, read_amat_set, read_idx_set, read_npz_set
+from .raw import idx_files, pixel_array, read_amat_set, read_at_random, read_idx_set, read_npz_set
 
 # Data sets known by a short name: the folder of their idx files in the data folder is that name.
 TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
@@ -136,6 +136,7 @@ class ImageSplits:
             hashed.update(json.dumps([split, list(part.images.shape), part.class_names]).encode())
             for tensor in (part.labels, part.images):
                 hashed.update(tensor.cpu().contiguous().numpy())
+        read_at_random()  # this was the last time that all is read in its order
         return hashed.hexdigest()
 
     def binarized(self, binarization: str, seed: int, test_seed: int) -> tuple[ImageSet, ImageSet, ImageSet]:
