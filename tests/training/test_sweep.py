@@ -139,6 +139,16 @@ def test_a_wrong_run_is_told_before_the_first(runs, preset, message, recipe, tmp
     assert recipe.steps == [] and not (tmp_path / "out").exists()
 
 
+def test_paths_in_a_sweeps_file_begin_at_its_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "exp").mkdir()
+    (tmp_path / "exp" / "sweep.yaml").write_text("preset: ./base.yaml\n")
+    (asked,) = arguments.parse_arguments([SweepArguments], ["--config=exp/sweep.yaml"])
+    assert asked.preset == str(Path("exp", "base.yaml"))
+    (asked,) = arguments.parse_arguments([SweepArguments], ["--preset=./base.yaml"])
+    assert asked.preset == "./base.yaml"  # of the command line: in the working folder
+
+
 def test_a_preset_that_pushes_is_refused(tmp_path):
     (tmp_path / "preset.yaml").write_text("push_to_hub: true\nhub_model_id: me/x\n")
     asked = SweepArguments(preset=str(tmp_path / "preset.yaml"), output_dir=str(tmp_path / "out"))
