@@ -96,10 +96,7 @@ def main(compare: Compare) -> dict:
             shown[run.label] = comparison.draw(settings, SHOWN, SHOWN)[0]
 
     if failed:
-        told = (
-            f"{len(failed)} of {len(runs)} runs failed; leave them out of --runs or --seeds for a table of the others"
-        )
-        raise HwzooError(f"{told}: {failed[0]}")
+        raise sweep.some_failed(failed, len(runs))
 
     # 4. side by side
     asked = [row for label in shown for row in rows if row["run"] == label and row["seed"] in compare.seeds]

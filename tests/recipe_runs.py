@@ -17,11 +17,13 @@ from types import ModuleType
 
 import numpy as np
 import psutil
+import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 
 from hwzoo import ClassifierConfig, ClassifierForImageClassification, hub
+from hwzoo.errors import UsageError
 from hwzoo.files import ENDED
 from hwzoo.metrics import likelihood, representation
 
@@ -292,3 +294,19 @@ def checkpoint_state(path: Path) -> dict:
         for name in ("elapsed", "seconds"):  # of the tasks of continual learning
             state["state.pt"]["objects"].get("scores", {}).pop(name, None)
     return state
+
+
+def standardisation_is_compared(run, folder: Path):
+    """
+    That a run from a trained model, whose weights are in its checkpoint, is not resumed where its flags do not name
+    the model and would give that of its own data; `run(folder, **settings)` does a small run.
+    """
+    run(folder / "a", max_train_steps=1)
+    config = json.loads((folder / "a" / "config.json").read_text())
+    (folder / "a" / "config.json").write_text(json.dumps(config | {"image_mean": [0.03125]}))
+    settings = {"checkpointing_steps": 1, "max_train_steps": 2}
+    run(folder / "b", model_name_or_path=str(folder / "a"), **settings)
+    again = settings | {"resume_from_checkpoint": "latest"}
+    with pytest.raises(UsageError, match=r"is of a run with image_mean \[0\.03125\], this one has \[0\."):
+        run(folder / "b", **again)
+    run(folder / "b", **again, model_name_or_path=str(folder / "a"))

@@ -23,6 +23,7 @@ from recipe_runs import (
     run_with,
     same,
     same_weights,
+    standardisation_is_compared,
     stopped_at,
     wait_for_checkpoint,
 )
@@ -409,13 +410,4 @@ def test_two_processes_equal_one(train_continual, no_pictures, tmp_path):
 def test_a_run_from_a_trained_model_is_not_resumed_under_another_standardisation(
     train_continual, no_pictures, tmp_path
 ):
-    """That of its own data, where its flags do not name the model, whose weights are in the checkpoint."""
-    run(train_continual, tmp_path / "a", max_train_steps=1)
-    config = json.loads((tmp_path / "a" / "config.json").read_text())
-    (tmp_path / "a" / "config.json").write_text(json.dumps(config | {"image_mean": [0.03125]}))
-    settings = {"checkpointing_steps": 1, "max_train_steps": 2}
-    run(train_continual, tmp_path / "b", model_name_or_path=str(tmp_path / "a"), **settings)
-    again = settings | {"resume_from_checkpoint": "latest"}
-    with pytest.raises(UsageError, match=r"is of a run with image_mean \[0\.03125\], this one has \[0\."):
-        run(train_continual, tmp_path / "b", **again)
-    run(train_continual, tmp_path / "b", **again, model_name_or_path=str(tmp_path / "a"))
+    standardisation_is_compared(functools.partial(run, train_continual), tmp_path)

@@ -15,6 +15,7 @@ from recipe_runs import (
     results_but_times,
     run_with,
     same_run,
+    standardisation_is_compared,
     stopped_at,
     tiles_of,
 )
@@ -24,7 +25,6 @@ from transformers import AutoModel, AutoModelForImageClassification
 
 from hwzoo import metrics, training
 from hwzoo.data import NUM_NOISE, augment, load_images
-from hwzoo.errors import UsageError
 from hwzoo.metrics import representation
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "train_simclr.py"
@@ -194,13 +194,4 @@ def test_a_trained_model_is_tested_without_training(train_simclr, quick, tmp_pat
 
 
 def test_a_run_from_a_trained_model_is_not_resumed_under_another_standardisation(train_simclr, quick, tmp_path):
-    """That of its own data, where its flags do not name the model, whose weights are in the checkpoint."""
-    run(train_simclr, tmp_path / "a", max_train_steps=1)
-    config = json.loads((tmp_path / "a" / "config.json").read_text())
-    (tmp_path / "a" / "config.json").write_text(json.dumps(config | {"image_mean": [0.03125]}))
-    settings = {"checkpointing_steps": 1, "max_train_steps": 2}
-    run(train_simclr, tmp_path / "b", model_name_or_path=str(tmp_path / "a"), **settings)
-    again = settings | {"resume_from_checkpoint": "latest"}
-    with pytest.raises(UsageError, match=r"is of a run with image_mean \[0\.03125\], this one has \[0\."):
-        run(train_simclr, tmp_path / "b", **again)
-    run(train_simclr, tmp_path / "b", **again, model_name_or_path=str(tmp_path / "a"))
+    standardisation_is_compared(functools.partial(run, train_simclr), tmp_path)

@@ -33,7 +33,7 @@ from .resume import CHECKPOINTS, LOCK, check_output_dir
 logger = logging.getLogger("hwzoo")
 
 LONGEST_WAIT = timedelta(days=7)  # of a process for another
-TIDYING_UP = 0.5  # seconds
+TIDYING_UP = 0.5  # seconds that torch gets for its last exchange
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)  # of some network file systems
 
@@ -207,7 +207,6 @@ def start(run: RunArguments) -> Iterator[Accelerator]:
         finally:
             if accelerator.num_processes > 1:
                 # Of that too: its thread needs Python's lock, which whoever ends the group holds while waiting for it.
-                # Of 150 groups that were left at once the third hung, of 150 after 0.05 s none.
                 time.sleep(TIDYING_UP)
             accelerator.end_training()
 

@@ -183,9 +183,21 @@ def run_all(
     if len(failed) == num:
         raise failed[0][1](f"all {num} runs failed: {failed[0][0]}")
     if failed:
-        told = f"{len(failed)} of {num} runs failed; leave them out of --runs or --seeds for a table of the others"
-        raise HwzooError(f"{told}: {failed[0][0]}")
+        raise some_failed([told for told, _ in failed], num)
     return cells
+
+
+def some_failed(failed: Sequence[str], num: int) -> HwzooError:
+    """
+    Args:
+        failed: what is told of each run that failed, at least one.
+        num: runs in all.
+
+    Returns:
+        The error of a sweep or comparison in which the others are done.
+    """
+    told = f"{len(failed)} of {num} runs failed; leave them out of --runs or --seeds for a table of the others"
+    return HwzooError(f"{told}: {failed[0]}")
 
 
 def result_of(main: Callable[..., dict[str, Any]], arguments: list[Any]) -> dict[str, Any]:
