@@ -379,6 +379,18 @@ def test_an_average_follows_the_weights_and_holds_buffers():
     assert torch.equal(model.weight, torch.full((2,), 199.0))
 
 
+@pytest.mark.parametrize("power", [1, 2, 3])
+def test_a_run_shorter_than_the_decay_has_the_power_law_average(power):
+    """Of weights (s / n)^power it is the integral of 9 t^8 t^power over [0, 1]."""
+    model = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
+    average = averaged_model(model, decay=0.9999)
+    for step in range(1, 1001):
+        with torch.no_grad():
+            model.weight.fill_((step / 1000) ** power)
+        average.update_parameters(model)
+    assert average.module.weight.item() == pytest.approx(9 / (9 + power), rel=1e-3)
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 10, 100])
 def test_a_mean_counts_each_example_once(batch_size):
     values = torch.arange(10.0) ** 2

@@ -10,7 +10,8 @@ def averaged_model(model: torch.nn.Module, decay: float) -> AveragedModel:
     step.
 
     At the n-th update the decay is min(decay, (1 + n) / (10 + n)), so that the random weights of the start are soon
-    forgotten.
+    forgotten. For the first 9 / (1 - decay) updates or so this is the power-law average of arXiv 2312.02696, section
+    3.1, with gamma = 8: the weights of the step s of n count as (s / n)^8, a window that grows with the run.
 
     Args:
         model: what is averaged; it stays as it is.
