@@ -12,6 +12,7 @@ image with black and white exchanged, or noise (the area under the ROC curve: 1 
 folder gets all_results.json and checkpoints.png; docs/gan.md says what they mean. Takes 20 seconds on the run above.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from hwzoo import GANModel, generators, hub, metrics, scoring, training
 from hwzoo.data import load_images
-from hwzoo.errors import UsageError
+from hwzoo.errors import HwzooError, UsageError
 from hwzoo.files import write_json
 from hwzoo.training import Checkpoint, Checkpoints, flag
 
@@ -93,6 +94,8 @@ def main(settings: Settings) -> dict:
             samples = model.generator(latents, drawn).cpu()
         draw = generators.sampler(model, settings.seed, settings.eval_batch_size, evenly=True)
         scores = scorer(draw, f"each checkpoint, seed {settings.seed}")
+        if math.isnan(scores.get("test_fid", 0.0)):
+            raise HwzooError(f"{path}: its samples hold pixels that are NaN")
         on_real = logits_of(real, labels)
         apart = {
             name: metrics.separation(on_real, logits_of(*images))

@@ -24,9 +24,7 @@ from hwzoo.errors import UsageError
 from hwzoo.files import write_bytes, write_json
 from hwzoo.training import flag
 
-PROTOCOL = (
-    "standard error: of the FID, by the jackknife over 50 groups of samples at most; seconds: drawing all of them"
-)
+PROTOCOL = "standard error: of the FID, by the jackknife over at most 50 groups of samples; seconds: to draw them all"
 REFERENCE = "; reference: DDPM with all timesteps of the training"
 
 
@@ -89,6 +87,7 @@ def main(settings: Settings) -> dict:
     told = f", classes drawn uniformly, guidance scale {settings.guidance_scale:g}" if pipeline.num_classes else ""
     shown, made_by = [], f"{name} by each of the samplers, seed {settings.seed}{told}"
     pipeline.unet.register_forward_pre_hook(lambda module, inputs: shown.append(len(inputs[0])))
+    pipeline.scheduler = diffusion.make_scheduler("ddim", config)  # its own may take no single step, as PNDM
     generators.draw(family, pipeline, settings.num_samples, num_inference_steps=1, **call)  # warms up
     for scheduler, spacing, steps in samplers:
         sampler = {"scheduler": scheduler, "spacing": spacing, "num_inference_steps": steps}

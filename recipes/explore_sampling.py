@@ -17,6 +17,7 @@ import random
 from dataclasses import dataclass
 
 import torch
+from accelerate import PartialState
 from transformers import set_seed
 
 from hwzoo import hub, text, training
@@ -54,7 +55,7 @@ class Base(training.Flags):
     trust_remote_code: bool = flag(False, TRUST)
     config_d_model: int = flag_of_new(64, "its width", "[1, inf)")
     config_num_layers: int = flag_of_new(3, "its blocks", "[1, inf)")
-    pretrain_steps: int = flag_of_new(900, "optimiser steps of its training; a quarter of them on digits", "[4, inf)")
+    pretrain_steps: int = flag_of_new(900, "optimiser steps of its training; one of digits a quarter", "[4, inf)")
     pretrain_learning_rate: float = flag_of_new(4e-3, "peak learning rate of its training", "(0, inf)")
     per_device_train_batch_size: int = flag_of_new(32, "lines a step of its training", "[1, inf)")
 
@@ -64,9 +65,13 @@ def main(settings: Settings, base: Base) -> dict:
     own = base.model_name_or_path is None
     if not own and (settings.prompt is None or settings.digits_prompt is None):
         raise UsageError("--prompt and --digits_prompt are needed: what the model of --model_name_or_path is asked")
+    prompt, ask = settings.prompt or PROMPT, settings.digits_prompt or DIGITS_PROMPT
+    most = text.MOST_BYTES - len(ask.encode()) - 2  # a blank before them, an end behind
+    if own and settings.num_digits > most:
+        told = f"of the {text.MOST_BYTES} bytes of a line the prompt leaves {most} to digits"
+        raise UsageError(f"--num_digits is {settings.num_digits}; {told}")
     folder = training.make_output_dir(settings.output_dir, settings.overwrite_output_dir)
     set_seed(settings.seed)
-    prompt, ask = settings.prompt or PROMPT, settings.digits_prompt or DIGITS_PROMPT
 
     # 2. the model; what is trained here are two, one of sentences and one of digits from a law that is known
     asked, law = [], sampling.biased_digits()
@@ -79,7 +84,7 @@ def main(settings: Settings, base: Base) -> dict:
         teller, _ = learned(lists, "base_digits", base.pretrain_steps // 4, settings, base, folder)
     else:
         model, tokenizer = text.load_base(base.model_name_or_path, hub.load, base.trust_remote_code)
-        teller = model.to(device())
+        teller = model.to(PartialState().device)
 
     # 3. the next token: the law of each row, what is drawn; and what that does to answers
     ways = {f"T = {each:g}": {"temperature": each, "top_k": 0} for each in sorted(settings.temperatures)}
@@ -137,22 +142,20 @@ def learned(lines: list[str], name: str, steps: int, settings: Settings, base: B
     model, tokenizer = text.new_base("causal", base.config_d_model, base.config_num_layers)
     ids = [torch.tensor(tokenizer(line)["input_ids"]) for line in lines]
     rows = [{"input_ids": each, "labels": each} for each in ids]
+    model.to(PartialState().device)
     text.tune(
-        model.to(device()), rows, tokenizer.pad_token_id, steps=steps, learning_rate=base.pretrain_learning_rate,
+        model, rows, tokenizer.pad_token_id, steps=steps, learning_rate=base.pretrain_learning_rate,
         batch_size=base.per_device_train_batch_size, seed=settings.seed, name=name,
     )  # fmt: skip
     hub.save(model, folder / name, also=(tokenizer,))
     return model, tokenizer
 
 
-def device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def protocol(settings: Settings, base: Base, prompt: str, ask: str, num_asked: int) -> str:
-    what = base.model_name_or_path or f"causal models trained here for {base.pretrain_steps} steps"
+    steps = base.pretrain_steps
+    new = f"causal models trained here, of words for {steps} steps, of digits for {steps // 4}"
     parts = [
-        f"model: {what}",
+        f"model: {base.model_name_or_path or new}",
         f"next token after {prompt!r}: {settings.num_draws} draws of generate a row; chi_square: against p^(1/T) / Z "
         "as top-k and top-p cut it; chi_square_uncut: against all of it; default top-k: the library's 50",
         f"digits: {settings.num_lists} lists of at most {settings.num_digits} after {ask!r} at T = 1, those of less "

@@ -53,9 +53,7 @@ class Settings(training.Flags):
     )
     seed: int = flag(0, "of the images", "[0, 4294967295]")
     eval_batch_size: int = flag(250, "images a batch", "[1, inf)")
-    output_dir: str | None = flag(
-        None, "folder for the samples and samples.json; outputs/samples/MODEL when not given"
-    )
+    output_dir: str | None = flag(None, "folder for samples and samples.json; outputs/samples/MODEL when not given")
     overwrite_output_dir: bool = flag(False, "write over what the folder holds")
 
     def __post_init__(self):
@@ -109,7 +107,8 @@ def main(settings: Settings) -> dict:
         if tokenizer:
             print("\n".join(text.save_texts(staging / "samples.txt", samples, tokenizer)[:10]))
         else:
-            training.save_image_grid(samples[:200], staging / "samples.png", caption)
+            shown = samples[:: -(-len(samples) // 200)]  # at most 200, of each class, which follow one another
+            training.save_image_grid(shown, staging / "samples.png", f"{caption}; {len(shown)} shown")
             training.save_images(samples, staging / "images")
         write_json(staging / "samples.json", results)
     print(f"{len(samples)} {family.draws} in {seconds:.1f} s; they are in {folder}")

@@ -123,10 +123,10 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
 def build(run, data, architecture, protocol) -> AutoregressiveModel:
     levels = 256 if protocol.binarization == "none" else 2
     classes = data.num_classes(protocol.conditional)
-    wanted = {"num_levels": levels, "num_classes": classes}
-    config = AutoregressiveConfig(**data.image_shape, **wanted, **asdict(architecture))
-    fits = {name: {value} for name, value in wanted.items()}
-    return hub.load_or_build(AutoregressiveModel, run.model_name_or_path, config, architecture.asked, **fits)
+    own = {"num_levels": levels, "num_classes": classes}
+    wanted = {**data.image_shape, **own, **asdict(architecture)}
+    fits = {name: {value} for name, value in own.items()}
+    return hub.load_or_build(AutoregressiveModel, run.model_name_or_path, wanted, architecture.asked, **fits)
 
 
 def completions(model, images, labels, drawing) -> dict[str, torch.Tensor]:

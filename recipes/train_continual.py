@@ -137,9 +137,9 @@ def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, m
 def build(run, data, stream, architecture) -> ClassifierForImageClassification:
     mean, std = data.train.mean_and_std()
     own = {"image_mean": mean, "image_std": std, "id2label": dict(enumerate(stream.train.class_names))}
-    config = ClassifierConfig(**data.image_shape, **own, num_heads=stream.num_heads, **asdict(architecture))
-    asked = run.model_name_or_path, config, architecture.asked
-    own = {"default": ClassifierConfig(**asdict(Model())), "trains": run.max_train_steps != 0}
+    wanted = {**data.image_shape, **own, "num_heads": stream.num_heads, **asdict(architecture)}
+    asked = run.model_name_or_path, wanted, architecture.asked
+    own = {"default": asdict(Model()), "trains": run.max_train_steps != 0}
     return hub.load_or_build(ClassifierForImageClassification, *asked, **own)
 
 

@@ -19,7 +19,7 @@ from hwzoo.data import ImageBatches, load_images
 from hwzoo.errors import UsageError
 from hwzoo.training import flag
 
-TEST_SEED = 0  # of the bound's noise and timesteps: the same for every run, whatever its seed
+TEST_SEED = 0  # of the bound's noise and timesteps: the same for every run of one --eval_batch_size
 COLUMNS, MOST_FRAMES = 10, 100  # of the pictures of a run's progress, of the film of the reverse process
 DEFAULTS = {"max_train_steps": 600, "learning_rate": 2e-3, "lr_scheduler": "cosine", "lr_warmup_steps": 100}
 DEFAULTS |= {"use_ema": True, "ema_decay": 0.995}

@@ -17,7 +17,7 @@ from hwzoo import FlowConfig, FlowModel, generators, hub, scoring, training
 from hwzoo.data import ImageBatches, load_images
 from hwzoo.training import flag
 
-TEST_SEED = 0  # of the noise on the test images: the same for every run, whatever its seed
+TEST_SEED = 0  # of the noise on the test images: the same for every run of one --eval_batch_size
 LOSS = "negative_log_prob"
 NUM_FIRST_IMAGES = 500  # by which ActNorm is set before the first step
 DEFAULTS = {"train_batch_size": 32, "max_train_steps": 1200, "learning_rate": 5e-3, "lr_scheduler": "cosine"}
@@ -126,8 +126,8 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
 
 def build(run, data, architecture, protocol) -> FlowModel:
     num_classes = data.num_classes(protocol.conditional)
-    config = FlowConfig(num_classes=num_classes, **data.image_shape, **asdict(architecture))
-    return hub.load_or_build(FlowModel, run.model_name_or_path, config, architecture.asked, num_classes={num_classes})
+    wanted = {"num_classes": num_classes, **data.image_shape, **asdict(architecture)}
+    return hub.load_or_build(FlowModel, run.model_name_or_path, wanted, architecture.asked, num_classes={num_classes})
 
 
 def interpolations(model, images) -> torch.Tensor:

@@ -100,8 +100,8 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
 
         def train_step(batch):
             pixel_values, labels = batch["pixel_values"], batch["labels"]
-            tensors = pixel_values, labels, noise.normal(len(labels), latent_size), noise.uniform(len(labels))
-            parts = zip(*(each.chunk(turns) for each in tensors), strict=True)
+            drawn = noise.normal(len(labels), latent_size, turns=turns), noise.uniform(len(labels), turns=turns)
+            parts = zip(*(each.chunk(turns) for each in (pixel_values, labels, *drawn)), strict=True)
             step = partial(states["discriminator"].step, discriminator_loss, loss="discriminator_loss")
             outputs = [step(*part, advance=turn == turns) for turn, part in enumerate(parts, 1)]
             # Without gradients of the discriminator's weights: the generator's step has no use for them.
@@ -133,7 +133,7 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
             grids.finish(folder / "training.gif")
             training.save_panels(history, folder / "curves.png", PANELS)
             training.save_settings(folder / "preset.yaml", run, architecture, method, config=model.config)
-            about = {"config": config, "method": method, "steps_shown": list(grids.pictures())}
+            about = {"config": config, "method": method, "steps_shown": list(grids.shown())}
             hub.save_card(run, folder, "gan", data, results, **about)
 
         return training.fit(
@@ -150,9 +150,9 @@ def main(run: Run, architecture: Model, method: Method) -> dict:
 def build(run, data, architecture, method) -> GANModel:
     classes = len(data.train.class_names)
     own = classes if method.conditional else 0
-    config = GANConfig(num_classes=own, **data.image_shape, **asdict(architecture))
+    wanted = {"num_classes": own, **data.image_shape, **asdict(architecture)}
     # A conditional model that is trained on stays one, asked for or not.
-    return hub.load_or_build(GANModel, run.model_name_or_path, config, architecture.asked, num_classes={own, classes})
+    return hub.load_or_build(GANModel, run.model_name_or_path, wanted, architecture.asked, num_classes={own, classes})
 
 
 def train_states(run, accelerator, method, model, steps) -> dict[str, training.TrainState]:

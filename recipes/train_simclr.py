@@ -126,8 +126,8 @@ def main(run: Run, architecture: Model, views: Views, protocol: Protocol) -> dic
 def build(run, data, architecture) -> SimCLRForImageClassification:
     mean, std = data.train.mean_and_std()
     own = {"image_mean": mean, "image_std": std, "id2label": dict(enumerate(data.train.class_names))}
-    config = SimCLRConfig(**data.image_shape, **own, **asdict(architecture))
-    return hub.load_or_build(SimCLRForImageClassification, run.model_name_or_path, config, architecture.asked)
+    wanted = {**data.image_shape, **own, **asdict(architecture)}
+    return hub.load_or_build(SimCLRForImageClassification, run.model_name_or_path, wanted, architecture.asked)
 
 
 def supervised(run, accelerator, images, untrained, views, num) -> tuple[SimCLRModel, float]:

@@ -17,7 +17,7 @@ from hwzoo.data import BINARIZATIONS, ImageBatches, binarize, load_images
 from hwzoo.errors import UsageError
 from hwzoo.training import flag
 
-TEST_SEED = 0  # of the test images' binarisation and the bounds' noise: the same for every run, whatever its seed
+TEST_SEED = 0  # of the test images' binarisation and, for each --eval_batch_size, of the bounds' noise
 BOUNDS = ("negative_elbo", "reconstruction_loss", "kl_divergence")
 Model = training.config_flags(VAEConfig, without=("image_size", "num_channels", "num_classes"))
 
@@ -52,8 +52,8 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
 
         # 3. model
         classes = data.num_classes(protocol.conditional)
-        config = VAEConfig(num_classes=classes, **data.image_shape, **asdict(architecture))
-        model = hub.load_or_build(VAEModel, run.model_name_or_path, config, architecture.asked).to(accelerator.device)
+        wanted = {"num_classes": classes, **data.image_shape, **asdict(architecture)}
+        model = hub.load_or_build(VAEModel, run.model_name_or_path, wanted, architecture.asked).to(accelerator.device)
         if model.config.likelihood == "gaussian" and protocol.binarization != "none":
             raise UsageError("--likelihood gaussian is of grey pixels: give --binarization none with it")
 

@@ -85,7 +85,8 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
             coded = step > min(protocol.num_continuous_steps, steps["autoencoder"] // 2)
             logged = codes.step(lambda pixels: codes.wrapped.train()(pixels, coded)[0], pixel_values)
             if protocol.restart_steps and step % protocol.restart_steps == 0:
-                logged["restarted"] = model.restart_dead_codes(pixel_values, generator=noise.generator)
+                alike = {"generator": noise.generator, "num_parts": run.gradient_accumulation_steps}
+                logged["restarted"] = model.restart_dead_codes(pixel_values, **alike)
             return logged
 
         # 6. training, watched on some of the test images, or of those held out for it
@@ -134,9 +135,8 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
 
 
 def build(run, data, architecture, protocol) -> VQVAEModel:
-    classes = data.num_classes(protocol.conditional)
-    config = VQVAEConfig(num_classes=classes, **data.image_shape, **asdict(architecture))
-    model = hub.load_or_build(VQVAEModel, run.model_name_or_path, config, architecture.asked)
+    wanted = {"num_classes": data.num_classes(protocol.conditional), **data.image_shape, **asdict(architecture)}
+    model = hub.load_or_build(VQVAEModel, run.model_name_or_path, wanted, architecture.asked)
     if protocol.prior_share == 1 and model.prior is None:
         raise UsageError(f"--prior_share is 1: the prior of {run.model_name_or_path} is uniform, nothing to train")
     return model

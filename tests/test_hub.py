@@ -771,22 +771,22 @@ def test_push_to_hub_of_transformers_takes_the_code_along(tmp_path_factory):
 def test_what_a_trained_model_keeps_of_its_own_is_told(tmp_path, caplog):
     own = {"encoder_hidden_sizes": [8], "decoder_hidden_sizes": [8], "latent_size": 3, "beta": 2.0}
     hub.save(VAEModel(VAEConfig(**own)), tmp_path)
-    asked = VAEConfig(**own | {"latent_size": 5, "prior_std": 2.0})
+    asked = own | {"latent_size": 5, "prior_std": 2.0}
     assert hub.load_or_build(VAEModel, str(tmp_path), asked).config.latent_size == 3
     (record,) = caplog.records
     assert record.getMessage() == f"{tmp_path} keeps its own latent_size 3 (not 5), prior_std 1.0 (not 2.0)"
     caplog.clear()
     # Nothing for what is as asked, or was not asked for.
-    hub.load_or_build(VAEModel, str(tmp_path), VAEConfig(**own))
-    assert hub.load_or_build(VAEModel, str(tmp_path), VAEConfig()).config.beta == 2
+    hub.load_or_build(VAEModel, str(tmp_path), own)
+    assert hub.load_or_build(VAEModel, str(tmp_path), {}).config.beta == 2
     hub.load_or_build(VAEModel, None, asked)
     # A flag that gives a default is asked for.
-    assert hub.load_or_build(VAEModel, str(tmp_path), VAEConfig(**own | {"beta": 1.0}), {"beta"}).config.beta == 1
+    assert hub.load_or_build(VAEModel, str(tmp_path), own | {"beta": 1.0}, {"beta"}).config.beta == 1
     assert caplog.records.pop().getMessage() == f"{tmp_path} goes on with beta 1.0 (it had 2.0)"
-    hub.load_or_build(VAEModel, str(tmp_path), VAEConfig(**own | {"latent_size": 10}), {"latent_size"})
+    hub.load_or_build(VAEModel, str(tmp_path), own | {"latent_size": 10}, {"latent_size"})
     assert caplog.records.pop().getMessage() == f"{tmp_path} keeps its own latent_size 3 (not 10)"
     # A recipe's own defaults are not asked for either.
-    hub.load_or_build(VAEModel, str(tmp_path), VAEConfig(latent_size=5), default=VAEConfig(latent_size=5))
+    hub.load_or_build(VAEModel, str(tmp_path), {"latent_size": 5}, default={"latent_size": 5})
     assert not caplog.records
 
 
@@ -795,19 +795,19 @@ def test_a_classifier_that_goes_on_has_the_names_of_the_data(tmp_path, caplog):
     own, new = ({"id2label": dict(enumerate(names))} for names in (("cat", "dog"), ("dog", "cat")))
     hub.save(ClassifierForImageClassification(ClassifierConfig(**sizes, **own)), tmp_path)
     load = hub.load_or_build, ClassifierForImageClassification, str(tmp_path)
-    assert load[0](*load[1:], ClassifierConfig(**sizes, **own)).config.id2label == own["id2label"]
+    assert load[0](*load[1:], sizes | own).config.id2label == own["id2label"]
     assert not caplog.records
-    config = load[0](*load[1:], ClassifierConfig(**sizes, **new)).config
+    config = load[0](*load[1:], sizes | new).config
     assert config.id2label == new["id2label"] and config.label2id == {"dog": 0, "cat": 1}
     assert caplog.messages == [f"{tmp_path} goes on with the classes dog, cat (it had cat, dog)"]
     # What is only tested keeps its names; of an order of its own the numbers would be of other classes.
-    other = ClassifierConfig(**sizes, id2label={0: "sheep", 1: "goat"})
+    other = sizes | {"id2label": {0: "sheep", 1: "goat"}}
     assert load[0](*load[1:], other, trains=False).config.id2label == own["id2label"]
     told = f"{tmp_path} is tested with its classes cat, dog as those of the data, sheep, goat"
     assert caplog.messages[1:] == [told]
     for names in ({0: "dog", 1: "cat"}, {0: "dog", 1: "goat"}):
         with pytest.raises(UsageError, match=f"its classes are cat, dog, the data's {', '.join(names.values())}"):
-            load[0](*load[1:], ClassifierConfig(**sizes, id2label=names), trains=False)
+            load[0](*load[1:], sizes | {"id2label": names}, trains=False)
 
 
 def test_a_run_from_a_trained_model_may_change_its_loss(tmp_path, caplog):
@@ -815,7 +815,7 @@ def test_a_run_from_a_trained_model_may_change_its_loss(tmp_path, caplog):
     torch.manual_seed(0)
     model, images = VAEModel(VAEConfig(**own)), torch.rand(6, 1, 28, 28).round()
     hub.save(model, tmp_path)
-    loaded = hub.load_or_build(VAEModel, str(tmp_path), VAEConfig(**own, train_importance_samples=4, beta=0.5))
+    loaded = hub.load_or_build(VAEModel, str(tmp_path), own | {"train_importance_samples": 4, "beta": 0.5})
     assert (loaded.config.train_importance_samples, loaded.config.beta) == (4, 0.5)
     told = f"{tmp_path} goes on with beta 0.5 (it had 1.0), train_importance_samples 4 (it had 1)"
     assert caplog.messages == [told]

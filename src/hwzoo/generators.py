@@ -296,6 +296,8 @@ def open_generator(
     what, call = f"{type(model).__name__} in eval mode: BatchNorm, if any, with its running statistics", {}
     if isinstance(family, PipelineFamily):
         what, call = _describe_pipeline(family, model, name, scheduler, num_inference_steps)
+    elif family.num_classes(model):
+        what += "; classes drawn uniformly"
     if guidance_scale != 1:
         what, call = f"{what}; guidance scale {guidance_scale}", call | {"guidance_scale": guidance_scale}
 

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -209,24 +209,25 @@ def load_any(model_name_or_path: str, trust_remote_code: bool | None = None) -> 
 def load_or_build(
     model_class: type[PreTrainedModel],
     model_name_or_path: str | None,
-    config: PreTrainedConfig,
+    settings: Mapping[str, Any],
     asked: Collection[str] = (),
     *,
-    default: PreTrainedConfig | None = None,
+    default: Mapping[str, Any] | None = None,
     trains: bool = True,
     **allowed: Collection,
 ) -> PreTrainedModel:
     """
-    A new model of a configuration, or, when its name is given, a trained one with a configuration of its own. Of what
-    was asked for and differs there, the family's `loss_fields` are changed, and the rest is told in a warning; so are
-    other names of as many classes, which become the data's.
+    A new model, or, when its name is given, a trained one with a configuration of its own. Of what was asked for and
+    differs there, the family's `loss_fields` are changed, and the rest is told in a warning; so are other names of as
+    many classes, which become the data's.
 
     Args:
         model_class: of the zoo.
         model_name_or_path: folder or Hub id; None for a new model.
-        config: of a new model, and what a trained one must fit.
+        settings: the fields of the configuration of a new model, and what a trained one must fit. With a trained one
+            they need not go together: its own architecture may be of images that the default's is not.
         asked: fields that are asked for also where they are as in `default`: `Flags.asked`.
-        default: the configuration when nothing is asked for; that of its class when not given.
+        default: the fields when nothing is asked for, where they are not the configuration's.
         trains: whether a trained model's classes are learned anew; else their names stay.
         allowed: further fields of the configuration, with the values that a trained model may have.
 
@@ -234,38 +235,44 @@ def load_or_build(
         The model; the weights of a new one are of torch's global random state.
 
     Raises:
-        UsageError: when the trained model has another value than `config` of a field that `must_fit` in its family,
+        UsageError: when the trained model has another value than `settings` of a field that `must_fit` in its family,
             or, where it is not trained, a class of the data at another place.
         HwzooError: when it cannot be loaded.
     """
     if model_name_or_path is None:
-        return model_class(config)
-    model = load(model_class, model_name_or_path)
-    for name, wanted in ({name: [getattr(config, name)] for name in family_of(model).must_fit} | allowed).items():
+        return model_class(model_class.config_class(**settings))
+    model, usual = load(model_class, model_name_or_path), model_class.config_class()
+    family, own = family_of(model), model.config.to_dict()
+    id2label = settings.get("id2label", model.config.id2label)
+    by_data = {"num_labels": len(id2label)} | settings
+    fits = {name: [by_data.get(name, getattr(usual, name))] for name in family.must_fit} | allowed
+    for name, wanted in fits.items():
         if (given := getattr(model.config, name)) not in wanted:
             told = f"it has {name} {given}, the data {' or '.join(map(str, sorted(wanted)))}"
             if name == "num_classes" and 0 in (given, *wanted) and len(wanted) == 1:
                 told += "; it is conditional: give --conditional" if given else "; leave out --conditional"
             raise UsageError(f"--model_name_or_path {model_name_or_path}: {told}")
-    names, own_names = (", ".join(each.id2label.values()) for each in (config, model.config))
-    if names != own_names and len(model.config.id2label) == len(config.id2label):
+    names, own_names = (", ".join(each.values()) for each in (id2label, model.config.id2label))
+    if names != own_names:
         if trains:
             if os.environ.get("LOCAL_RANK", "0") == "0":
                 logger.warning("%s goes on with the classes %s (it had %s)", model_name_or_path, names, own_names)
-            model.config.id2label, model.config.label2id = dict(config.id2label), dict(config.label2id)
-        elif any(model.config.label2id.get(name, number) != number for name, number in config.label2id.items()):
+            model.config.id2label, model.config.label2id = dict(id2label), {v: k for k, v in id2label.items()}
+        elif any(model.config.label2id.get(name, number) != number for number, name in id2label.items()):
             told = f"its classes are {own_names}, the data's {names}"
             raise UsageError(f"--model_name_or_path {model_name_or_path}: {told}")
         elif os.environ.get("LOCAL_RANK", "0") == "0":
             told = model_name_or_path, own_names, names
             logger.warning("%s is tested with its classes %s as those of the data, %s", *told)
-    family, unasked, own = family_of(model), (default or type(config)()).to_dict(), model.config.to_dict()
+    unasked = usual.to_dict() | dict(default or {})
+    settings, unasked, own = map(_with_lists, (settings, unasked, own))
     decided = {"id2label", "label2id", "image_mean", "image_std", *family.must_fit, *allowed}  # by the data
-    wanted = {name: value for name, value in config.to_dict().items() if name in asked or value != unasked.get(name)}
+    wanted = {name: value for name, value in settings.items() if name in asked or value != unasked.get(name)}
     other = {name: value for name, value in wanted.items() if name not in decided and own.get(name, value) != value}
     changed = {name: other.pop(name) for name in sorted(other.keys() & set(family.loss_fields))}
     for name, value in changed.items():
         setattr(model.config, name, value)
+    model.config.validate()
     if other and os.environ.get("LOCAL_RANK", "0") == "0":  # once for all processes
         kept = ", ".join(f"{name} {own[name]} (not {value})" for name, value in other.items())
         logger.warning("%s keeps its own %s", model_name_or_path, kept)
@@ -273,6 +280,11 @@ def load_or_build(
         told = ", ".join(f"{name} {value} (it had {own[name]})" for name, value in changed.items())
         logger.warning("%s goes on with %s", model_name_or_path, told)
     return model
+
+
+def _with_lists(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Tuples as lists, as which flags and files give them."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
 
 
 def load_classifier(name: str) -> PreTrainedModel:

@@ -1,5 +1,6 @@
 """How generated images are scored: by the features and labels of a classifier of the data they shall look like."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from . import generators, hub, metrics
 from .data import ImageSplits
 from .errors import UsageError
 from .files import settled, sha256
-from .models import ClassifierForImageClassification
+from .models import ClassifierForImageClassification, family_of
 from .training import Flags, flag, record_of
 
 UNKNOWN_DATA = "mnist"  # what a model without a record is compared with
@@ -76,7 +77,8 @@ class Scorer:
 
     def __call__(self, draw: Callable[[int], Tensor], made_by: str, limit: int | None = None) -> dict:
         """
-        The scores of `score`; where the data has no classifier only a `protocol` that says so.
+        The scores of `score`; where the data has no classifier only a `protocol` that says so. Of samples that hold
+        NaN `test_fid` is NaN, by which an `Ending` saves all and ends with an error.
 
         Args:
             draw: gives so many samples, (num, channels, height, width) in [0, 1].
@@ -88,7 +90,11 @@ class Scorer:
                 "protocol": f"{self.data.described}: samples not scored, no classifier for it comes with the package"
             }
         num_samples = min(limit or self.flags.num_test_samples, len(self.data.train))
-        return score(draw(num_samples).cpu(), self.data, self.classifier, made_by, limit=limit)
+        samples = draw(num_samples).cpu()
+        if bad := samples.isnan().flatten(1).any(1).sum().item():
+            told = f"samples not scored: {bad} of {num_samples} of {made_by} hold pixels that are NaN"
+            return {"test_fid": math.nan, "protocol": f"{self.data.described}: {told}"}
+        return score(samples, self.data, self.classifier, made_by, limit=limit)
 
 
 def scored(
@@ -119,7 +125,8 @@ def scored(
         if not accelerator.is_main_process:
             return results
         draw = generators.sampler(model.eval(), run.seed, run.eval_batch_size)
-        scores = scorer(draw, f"this model, seed {run.seed}", limit)
+        classes = ", classes drawn uniformly" if family_of(model).num_classes(model) else ""
+        scores = scorer(draw, f"this model, seed {run.seed}{classes}", limit)
         return results | scores | {"protocol": f"{results['protocol']}; {scores['protocol']}"}
 
     return test_and_score

@@ -254,6 +254,16 @@ def test_processes_share_the_batches_of_one(num_processes):
     assert all(batches.state_dict() == alone.state_dict() for batches in together)
 
 
+def test_processes_share_each_part_of_a_batch():
+    """What one process takes in its first part is what all take in their first parts."""
+    data = numbered_set(110)
+    alone = ImageBatches(data, 24, seed=2, num_parts=3)
+    together = [ImageBatches(data, 12, 2, index, 2, num_parts=3) for index in range(2)]
+    for expected in take(alone, 6):
+        shares = [torch.tensor(indices_of(next(batches))).chunk(3) for batches in together]
+        assert torch.cat([torch.cat(parts) for parts in zip(*shares, strict=True)]).tolist() == expected
+
+
 @pytest.mark.parametrize("batch_size, num_processes, wanted", [(11, 1, 11), (4, 3, 12)])
 def test_a_set_smaller_than_a_step_is_refused(batch_size, num_processes, wanted):
     with pytest.raises(UsageError) as error:

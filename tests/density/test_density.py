@@ -413,14 +413,19 @@ def test_the_potentials_are_those_of_the_paper(place):
         assert found == pytest.approx(-energy), name
 
 
-def test_annealing_is_another_fit(monkeypatch):
+@pytest.mark.parametrize("annealed", [False, True])
+def test_annealing_weighs_the_density_more_and_more(annealed, monkeypatch):
+    """The weight of log p is what its gradient says: -1 / 64 of it for each of the 64 points."""
     monkeypatch.setitem(density.FLOWS, "small", lambda num: density.Couplings(num, 2, hidden_size=8))
-    asked = {"steps": 20, "batch_size": 64, "learning_rate": 1e-2}
-    found = []
-    for annealed in (False, True):
-        torch.manual_seed(0)
-        flow = density.fit_flows(
-            "small", "reverse", density.targets(["moons"]), **asked, generator=seeded(), annealed=annealed
-        )
-        found.append(flow.layers.log_scale)
-    assert not torch.equal(*found)
+    weights = []
+
+    def watched(targets, points, log_densities=density.fits.log_densities):
+        values = log_densities(targets, points)
+        values.register_hook(lambda gradient: weights.append(-64 * gradient[0, 0].item()))
+        return values
+
+    monkeypatch.setattr(density.fits, "log_densities", watched)
+    asked = {"steps": 20, "batch_size": 64, "learning_rate": 1e-2, "annealed": annealed}
+    density.fit_flows("small", "reverse", density.targets(["moons"]), **asked, generator=seeded())
+    rising = [0.01 + 0.1 * step for step in range(10)] + [1.0] * 10
+    assert weights == pytest.approx(rising if annealed else [1.0] * 20)

@@ -374,9 +374,10 @@ def test_frequencies_of_levels_follow_the_temperature():
         assert ((counts - expected) ** 2 / expected).sum() < 16.3  # 3 degrees of freedom, one in a thousand
 
 
-def test_a_low_temperature_gives_the_likeliest_values():
+@pytest.mark.parametrize("temperature", [1e-6, 1e-300])
+def test_a_low_temperature_gives_the_likeliest_values(temperature):
     model = small_model(spread=0.5, num_levels=5)
-    samples = model.sample(3, generator=seeded(), temperature=1e-6)
+    samples = model.sample(3, generator=seeded(), temperature=temperature)
     assert torch.equal(samples[0], samples[1])
     assert torch.equal((samples.double() * 4).round().long(), model.logits(samples.double()).argmax(-1))
 
@@ -431,6 +432,7 @@ def test_completions_have_the_frequencies_of_the_conditional():
 def test_draws_depend_neither_on_the_batch_nor_on_the_mode(network):
     model = small_model(**network)
     samples = model.sample(4, generator=seeded())
+    assert torch.equal(model.sample(2, generator=seeded()), samples[:2])
     assert torch.equal(model.train().sample(4, generator=seeded()), samples)
     assert not samples.requires_grad
 

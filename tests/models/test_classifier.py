@@ -271,9 +271,7 @@ def test_a_run_refuses_a_trained_model_of_other_outputs(changes, tmp_path):
     hub.save(model, tmp_path)
     ((name, value),) = changes.items()
     with pytest.raises(UsageError, match=f"it has {name} {getattr(model.config, name)}, the data {value}"):
-        hub.load_or_build(
-            ClassifierForImageClassification, str(tmp_path), ClassifierConfig(**VARIANTS["mlp"] | changes)
-        )
+        hub.load_or_build(ClassifierForImageClassification, str(tmp_path), VARIANTS["mlp"] | changes)
 
 
 # Pictures
@@ -445,7 +443,7 @@ def test_a_former_folder_loads(trust_remote_code, folder, former_folder):
         ClassifierForImageClassification.from_pretrained(former_folder, **trust),
         hub.load(AutoModelForImageClassification, former_folder, **trust),
         hub.load(ClassifierForImageClassification, former_folder, **trust),
-        hub.load_or_build(ClassifierForImageClassification, str(former_folder), expected.config),
+        hub.load_or_build(ClassifierForImageClassification, str(former_folder), expected.config.to_dict()),
         pipeline("image-classification", model=str(former_folder), **trust).model,
     ):
         assert type(model) is ClassifierForImageClassification

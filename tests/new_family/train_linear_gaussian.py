@@ -26,8 +26,8 @@ def main(run: Run, architecture: Model) -> dict:
         data = load_images(run.dataset_name, run.data_dir)
         batches = ImageBatches.for_run(data.train, run, accelerator)
         noise = training.GlobalNoise.for_run(run, accelerator)
-        config = LinearGaussianConfig(**data.image_shape, **asdict(architecture))
-        model = hub.load_or_build(LinearGaussianModel, run.model_name_or_path, config).to(accelerator.device)
+        wanted = {**data.image_shape, **asdict(architecture)}
+        model = hub.load_or_build(LinearGaussianModel, run.model_name_or_path, wanted).to(accelerator.device)
         optimizer = torch.optim.Adam(model.parameters(), lr=run.learning_rate, fused=True)
         state = training.TrainState(run, accelerator, model, optimizer, run.total_steps(len(batches)))
         eval_model = state.eval_model

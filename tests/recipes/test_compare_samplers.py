@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import PNDMScheduler
 from PIL import Image
 from recipe_runs import captions_in, load_recipe, save_classifier
 
@@ -105,6 +106,18 @@ def test_the_table(compare, tmp_path, capsys):
     captions = captions_in(tmp_path / "table")
     assert len(captions) == len(list((tmp_path / "table").glob("samples_*_*_*.png"))) == 9
     assert all(" by " in caption and caption.endswith("seed 0") for caption in captions.values()), captions
+
+
+def test_the_scheduler_that_a_pipeline_was_saved_with_plays_no_part(compare, tmp_path):
+    """PNDM of one step is an error of diffusers."""
+    model = save_pipeline(tmp_path / "model")
+    pipeline = diffusion.load_pipeline(model)
+    settings = {"schedulers": ["ddim"], "num_inference_steps": [2], "reference": False}
+    (before,) = compare(model, **settings)["samplers"]
+    pipeline.scheduler = PNDMScheduler.from_config(pipeline.scheduler.config)
+    hub.save(pipeline, tmp_path / "pndm")
+    (row,) = compare(str(tmp_path / "pndm"), **settings, output_dir=str(tmp_path / "other"))["samplers"]
+    assert row["test_fid"] == before["test_fid"]
 
 
 def test_a_row_is_of_the_images_that_sample_draws(compare, tmp_path):

@@ -36,6 +36,7 @@ def test_what_a_run_leaves(recipe, tmp_path, capsys):
     for row in rows.values():
         assert row["chi_square"]["p_value"] > 1e-4 and row["test_accuracy"] in (0, 0.25, 0.5, 0.75, 1)
     assert "| T = 2 | " in printed and "4 test plurals" in results["protocol"] and "seed 2" in results["protocol"]
+    assert "trained here, of words for 4 steps, of digits for 1" in results["protocol"]
     digits = results["digits"]
     assert sum(digits["first_token"]) == pytest.approx(1)
     assert digits["learned_from"]["shares"] == sampling.biased_digits().stationary.tolist()
@@ -76,6 +77,10 @@ def test_a_model_that_is_given(recipe, tmp_path, monkeypatch):
         (["--temperatures", "1", "-1"], "--temperatures is -1.0; it must be in [0, 100]"),
         (["--top_p=0"], "--top_p is 0.0; it must be in (0, 1]"),
         (["--num_draws=10"], "--num_draws is 10; it must be in [100, inf)"),
+        (
+            ["--num_digits=1000", "--digits_prompt=A list of a thousand digits:"],
+            "--num_digits is 1000; of the 1024 bytes of a line the prompt leaves 994 to digits",
+        ),
         (["--config_d_model=6"], "--config_d_model is 6; it must be a multiple of 4 heads"),
     ],
 )

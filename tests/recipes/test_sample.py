@@ -78,7 +78,7 @@ def test_what_it_leaves(sample, tmp_path):
     assert results["seconds"] > 0 and images.shape == (6, 8, 8)
     assert np.array_equal(tiles_of(tmp_path / "samples" / "samples.png", columns=6), images)
     sampler = "scheduler unipc, spacing linspace, num inference steps 4, guidance scale 1.0"
-    caption = f"model {model}, {sampler}, num samples 6, seed 3"
+    caption = f"model {model}, {sampler}, num samples 6, seed 3; 6 shown"
     assert captions_in(tmp_path / "samples") == {"samples": caption}
     pipeline = diffusion.load_pipeline(model)
     pipeline.scheduler = diffusion.make_scheduler("unipc", pipeline.scheduler.config, "linspace")
@@ -90,6 +90,13 @@ def test_what_it_leaves(sample, tmp_path):
     _, again = sample(model, "again", **settings)
     _, other = sample(model, "other", **settings | {"seed": 4})
     assert np.array_equal(images, again) and not np.array_equal(images, other)
+
+
+def test_the_picture_of_many_shows_each_class(sample, tmp_path):
+    _, images = sample(save_gan(tmp_path / "gan", num_classes=3), num_samples=600)
+    shown = tiles_of(tmp_path / "samples" / "samples.png", columns=20)
+    assert np.array_equal(shown, images[::3])
+    assert captions_in(tmp_path / "samples")["samples"].endswith("num samples 600, seed 0; 200 shown")
 
 
 @pytest.mark.parametrize(("scheduler", "steps"), [("ddpm", 30), ("sde_dpm_solver", 25), ("unipc", 25)])

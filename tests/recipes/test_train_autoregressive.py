@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from forked import by_one_and_by_two
+from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
 from recipe_runs import (
     captions_in,
@@ -17,13 +18,14 @@ from recipe_runs import (
     results_but_times,
     run_with,
     same_run,
+    same_weights,
     scored_as_evaluate_generator_does,
     stopped_at,
     tiles_of,
 )
 from transformers import AutoModel
 
-from hwzoo import training
+from hwzoo import AutoregressiveConfig, AutoregressiveModel, hub, training
 from hwzoo.data import load_images
 
 # One block over 16 patches of 7 x 7 pixels: the smallest transformer of 28 x 28 images.
@@ -122,10 +124,14 @@ def test_training_learns(train_autoregressive, no_pictures, tmp_path):
         ({"network": "pixelcnn", **CONVOLUTIONS}, ["a 3 x 3 convolution of type A", "blind spot"]),
         ({"network": "gated_pixelcnn", **CONVOLUTIONS, "binarization": "static"}, ["gated PixelCNN", "static"]),
         ({"binarization": "threshold", "patch_context": "previous"}, ["binarisation threshold (pixels above 127"]),
+        (
+            {"dataset_name": "digits", "image_size": 8, "patch_size": 1, "patch_context": "previous"},
+            ["patches of 1 x 1 pixels in the order of reading, and a linear layer for the value of each"],
+        ),
         ({"binarization": "none", "temperature": 0.5}, ["256 levels", "temperature 0.5", "1/255"]),
         ({"conditional": True, "mixed_precision": "bf16"}, ["given its class", "one of 10 classes", "labels="]),
     ],
-    ids=["pixelcnn", "gated", "threshold", "8 bits", "conditional"],
+    ids=["pixelcnn", "gated", "threshold", "patches of a pixel", "8 bits", "conditional"],
 )
 def test_every_kind_of_model_trains_and_loads(settings, words, train_autoregressive, tmp_path):
     results = run(train_autoregressive, tmp_path, **settings)
@@ -135,6 +141,7 @@ def test_every_kind_of_model_trains_and_loads(settings, words, train_autoregress
     assert math.isfinite(results[f"test_{LOSS}"])
     card = " ".join((tmp_path / "README.md").read_text().split())
     assert all(each in card for each in words)
+    assert ("masked network" in card) == (model.config.network == "patch_transformer" and model.config.patch_size > 1)
 
 
 @pytest.mark.long
@@ -177,6 +184,40 @@ def test_two_processes_equal_one(train_autoregressive, no_pictures, tmp_path):
     first, second = results_but_times(one), results_but_times(two)
     for name in (f"test_{LOSS}", f"test_{LOSS}_standard_error", "train_steps"):
         assert first[name] == pytest.approx(second[name], rel=1e-3), name
+
+
+def test_a_trained_model_may_be_of_images_that_the_defaults_do_not_fit(train_autoregressive, no_pictures, tmp_path):
+    """What the flags say of an architecture is of a new model; the trained one has its own."""
+    asked = {"image_size": 14, "max_train_steps": 0, "num_test_samples": 8, "output_dir": str(tmp_path / "out")}
+    model = AutoregressiveModel(
+        AutoregressiveConfig(image_size=14, patch_size=7, hidden_size=8, num_layers=1, num_attention_heads=2)
+    )
+    hub.save(model, tmp_path / "model")
+    types = types_of(train_autoregressive)
+    with pytest.raises(StrictDataclassError, match="patch_size is 4"):
+        run_with(train_autoregressive, types, asked | {"max_train_steps": 1})
+    results = run_with(train_autoregressive, types, asked | {"model_name_or_path": str(tmp_path / "model")})
+    same_weights(tmp_path / "model", tmp_path / "out")
+    assert results["protocol"].startswith("digits") and math.isfinite(results[f"test_{LOSS}"])
+
+
+def test_completions_are_given_the_classes_of_their_images(train_autoregressive, tmp_path):
+    config = AutoregressiveConfig(image_size=8, num_classes=3, network="pixelcnn", num_layers=1, hidden_size=6)
+    torch.manual_seed(0)
+    model, images, labels = (
+        AutoregressiveModel(config).eval(),
+        torch.rand(4, 1, 8, 8).round(),
+        torch.tensor([2, 0, 1, 2]),
+    )
+    rows = train_autoregressive.completions(model, images, labels, {"generator": torch.Generator().manual_seed(5)})
+    generator, known = torch.Generator().manual_seed(5), torch.arange(8)[:, None].expand(8, 8) < 4
+    assert (
+        torch.equal(rows["what is given"][:, :, :4], images[:, :, :4])
+        and (rows["what is given"][:, :, 4:] == 0.5).all()
+    )
+    for i in range(1, 5):
+        expected = model.complete(images, known, labels=labels, generator=generator)
+        assert torch.equal(rows[f"completion {i}"], expected)
 
 
 @pytest.mark.long

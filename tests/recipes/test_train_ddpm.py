@@ -194,6 +194,15 @@ def test_a_conditional_padded_model_is_cut_and_scored(train_ddpm, small_images, 
     assert card.count("= pipeline([0, 1, 2], guidance_scale=2.0, num_inference_steps=") == 2  # all steps and few
 
 
+@pytest.mark.long
+def test_patches_as_large_as_the_images_are_not_taken_for_pixels(train_ddpm, small_images, tmp_path):
+    """12 x 12 of them, of images of 12 x 12 that are padded to 24 x 24: no pipeline of diffusers."""
+    run(train_ddpm, tmp_path, padded_size=24, patch_size=2)
+    assert diffusion.load_pipeline(str(tmp_path)).unet.config.sample_size == 12
+    card = (tmp_path / "README.md").read_text()
+    assert "trust_remote_code=True" in card and "DDPMPipeline.from_pretrained" not in card
+
+
 def test_the_averaged_weights_are_saved(train_ddpm, small_images, tmp_path):
     run(train_ddpm, tmp_path)
     saved = load_file(tmp_path / UNET)

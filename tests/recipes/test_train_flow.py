@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from forked import by_one_and_by_two
+from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
 from recipe_runs import (
     captions_in,
@@ -25,8 +26,9 @@ from recipe_runs import (
 from safetensors.torch import load_file
 from transformers import AutoModel
 
-from hwzoo import FlowModel, hub, training
+from hwzoo import FlowConfig, FlowModel, hub, training
 from hwzoo.data import load_images
+from hwzoo.errors import HwzooError
 
 SMALL = {
     "hidden_size": 4,
@@ -115,6 +117,8 @@ def test_what_a_run_leaves(train_flow, tmp_path, capsys):
 def test_its_samples_are_scored_as_evaluate_generator_does(train_flow, no_curves, tmp_path):
     run(train_flow, tmp_path, num_test_samples=30, eval_batch_size=20, temperature=0.5, conditional=True)
     scored_as_evaluate_generator_does(tmp_path, 30)
+    results = json.loads((tmp_path / "all_results.json").read_text())
+    assert "30 samples of this model, seed 0, classes drawn uniformly, against" in results["protocol"]
 
 
 @pytest.mark.long
@@ -215,6 +219,33 @@ def test_a_trained_model_is_tested_without_training_and_goes_on(train_flow, no_c
     same_weights(tmp_path / "a", tmp_path / "b")  # ActNorm too: not set again
     on = run(train_flow, tmp_path / "c", max_train_steps=3, learning_rate=1e-5, **flags)
     assert on[f"test_{LOSS}"] == pytest.approx(before[f"test_{LOSS}"], rel=1e-2)
+
+
+def test_a_trained_model_may_be_of_images_that_the_defaults_do_not_fit(train_flow, no_curves, tmp_path):
+    """What the flags say of an architecture is of a new model; the trained one has its own."""
+    asked = {"image_size": 14, "max_train_steps": 0, "num_test_samples": 8, "output_dir": str(tmp_path / "out")}
+    model = FlowModel(FlowConfig(image_size=14, num_scales=1, num_steps=1, hidden_size=4))
+    model.initialize(torch.rand(8, 1, 14, 14).mul(255).round() / 255)
+    hub.save(model, tmp_path / "model")
+    types = types_of(train_flow)
+    with pytest.raises(StrictDataclassError, match="num_scales is 2 with image_size 14"):
+        run_with(train_flow, types, asked | {"max_train_steps": 1})
+    results = run_with(train_flow, types, asked | {"model_name_or_path": str(tmp_path / "model")})
+    same_weights(tmp_path / "model", tmp_path / "out")
+    assert results["protocol"].startswith("digits") and math.isfinite(results[f"test_{LOSS}"])
+
+
+def test_samples_that_are_nan_lose_neither_the_model_nor_its_likelihoods(train_flow, no_curves, tmp_path, monkeypatch):
+    monkeypatch.setattr(FlowModel, "sample", lambda self, num, **call: torch.full((num, 1, 28, 28), math.nan))
+    with pytest.raises(HwzooError, match="^test_fid is not finite; model, card and pictures are in"):
+        run(train_flow, tmp_path)
+    results = json.loads((tmp_path / "all_results.json").read_text())
+    assert math.isfinite(results["test_bits_per_dim"]) and results["test_fid"] == "nan"
+    assert "samples not scored: 8 of 8 of this model, seed 0 hold pixels that are NaN" in results["protocol"]
+    assert (
+        AutoModel.from_pretrained(tmp_path).state_dict().keys()
+        == FlowModel.from_pretrained(tmp_path).state_dict().keys()
+    )
 
 
 def test_pixels_that_are_not_on_the_levels_end_a_test(train_flow, tmp_path):

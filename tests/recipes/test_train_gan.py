@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import recipe_runs
 import torch
+from forked import by_one_and_by_two
 from PIL import Image
 from recipe_runs import (
     TORCHRUN,
@@ -353,11 +354,11 @@ class recipe_interrupted:
         calls = []
 
         class Noise(self.noise):
-            def uniform(noise, *shape):  # called once a step
+            def uniform(noise, *shape, **turns):  # called once a step
                 calls.append(shape)
                 if len(calls) > self.after:
                     raise KeyboardInterrupt
-                return super().uniform(*shape)
+                return super().uniform(*shape, **turns)
 
         self.recipe.training.GlobalNoise = Noise
 
@@ -413,6 +414,17 @@ def watched_fit(run, *arguments, state, **keywords):
 recipe.training.fit = watched_fit
 recipe.training.launch(recipe.main, recipe.Run, recipe.Model, recipe.Method)
 """
+
+
+@pytest.mark.long
+def test_two_processes_equal_one_without_normalisation(train_gan, no_curves, tmp_path):
+    """Each turn of the discriminator, and each part of it, is of the same images, classes and noise."""
+    settings = SMALL | {"train_batch_size": 40, "max_train_steps": 4, "logging_steps": 1, "generator_norm": "none"}
+    settings |= {"num_discriminator_steps": 2, "gradient_accumulation_steps": 2, "conditional": True}
+    settings |= {"spectral_norm": True, "use_ema": True}
+    one, two = by_one_and_by_two(train_gan, types_of(train_gan), tmp_path, settings)
+    for first, second in zip(history(one), history(two), strict=True):
+        assert first == pytest.approx(second, rel=1e-4)
 
 
 @pytest.mark.slow

@@ -231,6 +231,7 @@ def test_stopped_and_resumed_equals_uninterrupted(train_vqvae, no_pictures, tmp_
 def test_two_processes_equal_one(train_vqvae, no_pictures, tmp_path):
     """Also the counts of uses, the averaged codes and those that begin anew are of the images of both."""
     settings = SMALL | {"max_train_steps": 12, "logging_steps": 1, "eval_batch_size": 40, "conditional": True}
+    settings |= {"gradient_accumulation_steps": 2}
     by_one_and_by_two(train_vqvae, types_of(train_vqvae), tmp_path, settings)
     assert sum(record.get("restarted", 0) for record in history(tmp_path / "one")) > 0
     for first, second in zip(history(tmp_path / "one"), history(tmp_path / "two"), strict=True):

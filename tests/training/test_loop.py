@@ -361,6 +361,13 @@ def test_processes_share_the_noise_of_one():
     assert torch.equal(one.normal(5), first)
 
 
+def test_processes_share_the_noise_of_each_part_in_each_turn():
+    one = GlobalNoise(3).normal(12, 2)
+    two = [GlobalNoise(3, process_index=index, num_processes=2, num_parts=3) for index in range(2)]
+    shares = [noise.normal(6, 2, turns=2).chunk(6) for noise in two]
+    assert torch.equal(one, torch.cat([torch.cat(rows) for rows in zip(*shares, strict=True)]))
+
+
 def test_an_average_follows_the_weights_and_holds_buffers():
     model = torch.nn.BatchNorm1d(2)
     average = averaged_model(model, decay=0.9)

@@ -280,3 +280,28 @@ def test_a_series_and_an_animation_are_told_apart_by_their_words(tmp_path):
         grid = [page[: 2 * 58, : 2 * 58] for page, _ in shown]
         assert np.array_equal(*grid) and not np.array_equal(shown[0][0], shown[1][0])
         assert np.array_equal(grid[0], np.array(Image.open(tmp_path / "fake_0005.png"))[: 2 * 58, : 2 * 58])
+
+
+def test_a_long_series_shows_some_and_keeps_no_file_open(tmp_path, monkeypatch):
+    opened, most = [], []
+    monkeypatch.setattr(Image, "open", lambda path, real=Image.open: opened.append(real(path)) or opened[-1])
+    series = training.ImageSeries(tmp_path, "Of a long run; gan, seed 0", columns=1)
+    for step in range(1, 252):
+        series.add(step, torch.zeros(1, 1, 4, 4))
+    assert list(series.shown()) == [1 + index * 250 // 199 for index in range(200)]
+    series.finish(tmp_path / "series.gif")
+    most = sum(each.fp is not None and not each.fp.closed for each in opened)
+    assert len(opened) == 200 and most == 0
+    assert Image.open(tmp_path / "series.gif").n_frames == 200
+
+
+def test_a_pixel_that_is_seen_is_marked_too(tmp_path):
+    """Of colours: its red is before its blue."""
+    drawn = []
+    for place in ((1, 1), (3, 2)):
+        seen = torch.ones(5, 5, dtype=torch.bool)
+        training.save_receptive_fields({"": (seen, seen, place)}, tmp_path / "fields.png")
+        drawn.append(np.array(Image.open(tmp_path / "fields.png").convert("L"), dtype=int))
+    differing = drawn[0] != drawn[1]
+    darker = np.minimum(*drawn)[differing]
+    assert differing.any() and np.median(darker) < 60

@@ -122,7 +122,7 @@ class ImageBatches:
     `unit` and `len`. Each epoch is a permutation drawn from seed + epoch; the incomplete batch at its end is left out.
 
     The state is (epoch, batch): the place is exact after a resume, and several processes share the batches that one
-    process would see, the i-th process the i-th of equal parts.
+    process would see, each of their parts, the i-th process the i-th of equal shares.
 
     Args:
         data: on the device that the batches are wanted on.
@@ -130,14 +130,24 @@ class ImageBatches:
         seed: of the permutations.
         process_index: this process.
         num_processes: how many there are.
+        num_parts: parts of a batch that a step takes one after the other; they divide `batch_size`.
 
     Raises:
         UsageError: when the data set holds less than one batch.
     """
 
-    def __init__(self, data: ImageSet, batch_size: int, seed: int, process_index: int = 0, num_processes: int = 1):
+    def __init__(
+        self,
+        data: ImageSet,
+        batch_size: int,
+        seed: int,
+        process_index: int = 0,
+        num_processes: int = 1,
+        num_parts: int = 1,
+    ):
         self.data = data
         self.batch_size = batch_size
+        self.num_parts = num_parts
         self.global_batch_size = batch_size * num_processes
         self.seed = seed
         self.process_index = process_index
@@ -174,11 +184,12 @@ class ImageBatches:
         Returns:
             The batches from the first epoch on; this process gets its share of each.
         """
-        batch_size = run.train_batch_size * run.gradient_accumulation_steps * turns
+        num_parts = run.gradient_accumulation_steps * turns
+        batch_size = run.train_batch_size * num_parts
         process = accelerator.process_index, accelerator.num_processes
         if (getattr(run, "max_train_steps", None) if steps is None else steps) == 0:  # it only tests
-            batch_size = max(1, min(batch_size, len(data) // accelerator.num_processes))
-        return cls(data.to(accelerator.device), batch_size, run.seed if seed is None else seed, *process)
+            batch_size, num_parts = max(1, min(batch_size, len(data) // accelerator.num_processes)), 1
+        return cls(data.to(accelerator.device), batch_size, run.seed if seed is None else seed, *process, num_parts)
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -191,8 +202,8 @@ class ImageBatches:
         if self._order is None:
             generator = torch.Generator().manual_seed(self.seed + self.epoch)
             self._order = torch.randperm(len(self.data), generator=generator).to(self.data.device)
-        start = self.batch * self.global_batch_size + self.process_index * self.batch_size
-        indices = self._order[start : start + self.batch_size]
+        indices = self._order[self.batch * self.global_batch_size :][: self.global_batch_size]
+        indices = indices.view(self.num_parts, -1, self.batch_size // self.num_parts)[:, self.process_index].flatten()
         self.batch += 1
         if self.batch == len(self):
             self.epoch, self.batch, self._order = self.epoch + 1, 0, None

@@ -21,6 +21,7 @@ from .models import (
 )
 from .prompts import (
     ARCHITECTURES,
+    MOST_BYTES,
     check_template,
     encode,
     few_shot_prompt,
@@ -66,6 +67,7 @@ __all__ = [
     "GenerationSettings",
     "DataSettings",
     "ARCHITECTURES",
+    "MOST_BYTES",
     "CONTENT_FREE",
     "COURSE_WORDS",
     "IGNORED_LABEL",

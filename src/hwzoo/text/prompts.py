@@ -24,6 +24,7 @@ from .models import build_t5, load_seq2seq, load_tokenizer, plain_generation
 from .sources import Example
 
 ARCHITECTURES = ("seq2seq", "causal")
+MOST_BYTES = 1024  # that the GPT-2 of `new_base` reads and writes
 
 
 def load_base(
@@ -89,7 +90,7 @@ def new_base(architecture: str, d_model: int, num_layers: int) -> tuple[PreTrain
     ends = dict.fromkeys(("bos_token_id", "eos_token_id"), tokenizer.eos_token_id)
     dropout = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
     config = GPT2Config(
-        vocab_size=len(tokenizer), n_embd=d_model, n_layer=num_layers, n_head=4,
+        vocab_size=len(tokenizer), n_positions=MOST_BYTES, n_embd=d_model, n_layer=num_layers, n_head=4,
         pad_token_id=tokenizer.pad_token_id, **ends, **dropout,
     )  # fmt: skip
     return GPT2LMHeadModel(config), tokenizer

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from ..files import made, record_made, replacing, sha256, write_bytes
 
+MOST_FRAMES = 200  # of a GIF of a run's steps, 50 seconds of them
 FRAME_TIME, LAST_TIME = 250, 2000  # milliseconds that a GIF shows each picture, and its last one
 COLUMNS = 20  # images in a row of a grid
 # In pixels: the least width of an image in a grid and of a grid with its caption; letters, their lines, space around.
@@ -224,12 +225,22 @@ class ImageSeries:
                 found[int(match.group(1))] = path
         return dict(sorted(found.items()))
 
+    def shown(self) -> dict[int, Path]:
+        """Those of `pictures` that `finish` shows: at most 200, evenly spaced, the first and the last among them."""
+        found = list(self.pictures().items())
+        num = min(MOST_FRAMES, len(found))
+        return dict(found[index * (len(found) - 1) // max(1, num - 1)] for index in range(num))
+
     def finish(self, path: Path):
-        """Writes the grids as a GIF that never ends; without any grid there is none."""
+        """Writes the grids of `shown` as a GIF that never ends; without any grid there is none."""
         from PIL import Image
 
-        if paths := self.pictures().values():
-            _save_gif([Image.open(each) for each in paths], path)
+        pages = []
+        for each in self.shown().values():
+            with Image.open(each) as page:  # a system gives a process some hundred open files
+                pages.append(page.copy())
+        if pages:
+            _save_gif(pages, path)
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -369,7 +380,7 @@ def save_receptive_fields(fields: Mapping[str, tuple[Tensor, Tensor, tuple[int, 
     """
     from matplotlib.colors import BoundaryNorm, ListedColormap
     from matplotlib.figure import Figure
-    from matplotlib.patches import Patch
+    from matplotlib.patches import Patch, Rectangle
 
     kinds = {"later": "white", "before, never seen": "tab:orange", "seen": "tab:blue", "the pixel": "black"}
     columns = min(4, len(fields))
@@ -383,6 +394,8 @@ def save_receptive_fields(fields: Mapping[str, tuple[Tensor, Tensor, tuple[int, 
             codes[place] = 3
         edges = {"edgecolors": "lightgrey", "linewidth": 2 / len(codes)}
         axis.pcolormesh(codes.numpy(), cmap=colours[0], norm=colours[1], **edges)
+        if seen[place]:  # some values of a pixel of colours are before others
+            axis.add_patch(Rectangle(place[::-1], 1, 1, fill=False, edgecolor=kinds["the pixel"], linewidth=2))
         axis.set(title=title, aspect="equal", xticks=[], yticks=[])
         axis.title.set_fontsize(SMALL)
         axis.invert_yaxis()

@@ -295,10 +295,11 @@ class AutoregressiveModel(AutoregressivePreTrainedModel):
 
         def draw(logits: Tensor, channel: int, row: int, column: int) -> Tensor:
             place = (slice(None), channel, row, column)
-            logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
             if last == 1:
-                levels = uniform[place] < logits[:, 0].sigmoid()
+                levels = uniform[place] < (logits[:, 0] / temperature).sigmoid()
             else:  # as many as the cumulative probabilities passed; rounding may leave the last of these below 1
+                logits = (logits - logits.amax(1, keepdim=True)) / temperature  # below it they may become -inf
                 levels = (uniform[place][:, None] >= logits.softmax(1).cumsum(1)[:, :-1]).sum(1)
             pixel_values[place] = torch.where(known[place], pixel_values[place], levels / last)
             return 2 * pixel_values[place] - 1

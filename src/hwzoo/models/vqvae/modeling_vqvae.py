@@ -307,7 +307,12 @@ class VQVAEModel(VQVAEPreTrainedModel):
 
     @torch.no_grad()
     def restart_dead_codes(
-        self, pixel_values: Tensor, *, threshold: float = 0.05, generator: torch.Generator | None = None
+        self,
+        pixel_values: Tensor,
+        *,
+        threshold: float = 0.05,
+        generator: torch.Generator | None = None,
+        num_parts: int = 1,
     ) -> Tensor:
         """
         Moves codes that the training batches hardly use to outputs of the encoder, which are drawn at random (as in
@@ -317,6 +322,7 @@ class VQVAEModel(VQVAEPreTrainedModel):
             pixel_values: of a training batch, 0 and 1, (batch, channels, height, width).
             threshold: a code is dead that is used less often than this share of the mean use.
             generator: of the draws, in the same state in all processes; torch's global one when not given.
+            num_parts: parts in which the batch is accumulated, each of which the processes share.
 
         Returns:
             How many codes were moved, a scalar.
@@ -326,7 +332,7 @@ class VQVAEModel(VQVAEPreTrainedModel):
         """
         self._check_pixels(pixel_values)
         latents = self.autoencoder.latents(pixel_values).permute(0, 2, 3, 1).flatten(0, 2)
-        return self.autoencoder.codebook.restart(latents, threshold, generator)
+        return self.autoencoder.codebook.restart(latents, threshold, generator, num_parts)
 
     def _logits(self, codes: Tensor) -> Tensor:
         return self.autoencoder.logits(self.autoencoder.embedded(codes))

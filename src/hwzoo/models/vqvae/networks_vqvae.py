@@ -127,7 +127,9 @@ class Codebook(nn.Module):
             self.embeddings.copy_(torch.where(self.counts[:, None] > IN_USE, means, self.embeddings))
 
     @torch.no_grad()
-    def restart(self, latents: Tensor, threshold: float, generator: torch.Generator | None) -> Tensor:
+    def restart(
+        self, latents: Tensor, threshold: float, generator: torch.Generator | None, num_parts: int = 1
+    ) -> Tensor:
         """
         Moves codes that are hardly used to latents drawn from those given, of all processes together.
 
@@ -135,6 +137,7 @@ class Codebook(nn.Module):
             latents: (num, code_size), of this process.
             threshold: of the count, as a share of the mean one.
             generator: in the same state in all processes; torch's global one when not given.
+            num_parts: equal parts of the batch, each of which the processes share.
 
         Returns:
             How many were moved, a scalar.
@@ -142,7 +145,7 @@ class Codebook(nn.Module):
         if _several_processes():
             parts = [torch.empty_like(latents) for _ in range(torch.distributed.get_world_size())]
             torch.distributed.all_gather(parts, latents.contiguous())
-            latents = torch.cat(parts)
+            latents = torch.stack(parts).unflatten(1, (num_parts, -1)).transpose(0, 1).flatten(0, 2)
         # Always as many random numbers, whatever is dead.
         given = {} if generator is None else {"generator": generator, "device": generator.device}
         drawn = latents[torch.randint(len(latents), self.counts.shape, **given).to(latents.device)]
