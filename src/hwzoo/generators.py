@@ -1,5 +1,6 @@
 """What makes images: any zoo model with `sample`, any pipeline of diffusers, or a folder of images."""
 
+import copy
 import inspect
 import math
 import re
@@ -169,13 +170,25 @@ def check_steps(steps: int, scheduler: Any, name: str):
 
     Raises:
         UsageError: for more steps than the training had timesteps; for as many where diffusers' solvers have one
-            fewer, and would take steps of no width to images that are not finite.
+            fewer, and would take steps of no width to images that are not finite; for too few, as 3 of PNDM.
     """
     if steps > (timesteps := scheduler.config.num_train_timesteps):
         raise UsageError(f"--num_inference_steps is {steps}; {name} was trained with {timesteps} timesteps")
     if steps > (most := most_steps(scheduler)):
         spacing = scheduler.config.timestep_spacing
         raise UsageError(f"--num_inference_steps is {steps}; by {spacing} spacing {name} has at most {most}")
+    if not _takes(steps, scheduler) and _takes(most, scheduler):  # else it needs more than a number of steps
+        least = next(each for each in range(steps, most + 1) if _takes(each, scheduler))
+        kind = type(scheduler).__name__
+        raise UsageError(f"--num_inference_steps is {steps}; the {kind} of {name} takes at least {least}")
+
+
+def _takes(steps: int, scheduler: Any) -> bool:
+    try:
+        copy.deepcopy(scheduler).set_timesteps(steps)
+    except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError):
+        return False
+    return True
 
 
 def most_steps(scheduler: Any) -> int:
