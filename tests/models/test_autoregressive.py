@@ -315,13 +315,10 @@ def test_a_class_changes_the_probabilities_and_gets_a_gradient(network):
 @images
 def test_cached_samples_are_those_without_a_cache(network, kind):
     model = small_model(**network, **kind).float()
-    for temperature in (1.0, 0.7):
-        cached, plain = (
-            model.sample(4, generator=seeded(3), temperature=temperature, use_cache=use) for use in (True, False)
-        )
-        assert torch.equal(cached, plain)
-        levels = cached * (model.config.num_levels - 1)
-        assert torch.equal(levels, levels.round()) and len(levels.unique()) > 1
+    cached, plain = (model.sample(4, generator=seeded(3), temperature=0.7, use_cache=use) for use in (True, False))
+    assert torch.equal(cached, plain)
+    levels = cached * (model.config.num_levels - 1)
+    assert torch.equal(levels, levels.round()) and len(levels.unique()) > 1
 
 
 @pytest.fixture
