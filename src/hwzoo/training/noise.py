@@ -98,9 +98,8 @@ class GlobalNoise:
         noise = draw(size, generator=self.generator, device=self.generator.device)
         if self.num_processes == 1:
             return noise
-        return noise.unflatten(0, (turns * self.num_parts, self.num_processes, -1))[:, self.process_index].flatten(
-            0, 1
-        )
+        shares = noise.unflatten(0, (turns * self.num_parts, self.num_processes, -1))
+        return shares[:, self.process_index].flatten(0, 1)
 
     def state_dict(self) -> dict[str, Any]:
         return {"generator": self.generator.get_state()}
