@@ -444,7 +444,9 @@ def test_two_processes_train_one_model(train_gan, settings, tmp_path):
     first, second = (torch.load(tmp_path / "two" / f"weights_{rank}.pt") for rank in (0, 1))
     own = {name for name in first if not torch.equal(first[name], second[name])}
     assert own == {name for name in first if "running" in name}
-    assert results_but_times(tmp_path / "one") == results_but_times(tmp_path / "two")
+    one, two = (results_but_times(tmp_path / name) for name in ("one", "two"))
+    assert one.pop("test_fid") == pytest.approx(two.pop("test_fid"), rel=1e-2)  # by statistics of half the images
+    assert one == two
     assert same(*(state_of(tmp_path / name, 4)["objects"]["noise"] for name in ("one", "two")))
     records = [history(tmp_path / name)[0] for name in ("one", "two")]
     assert records[0] == pytest.approx(records[1], rel=0.1, abs=0.1)
