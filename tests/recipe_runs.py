@@ -19,6 +19,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -310,3 +311,20 @@ def standardisation_is_compared(run, folder: Path):
     with pytest.raises(UsageError, match=r"is of a run with image_mean \[0\.03125\], this one has \[0\."):
         run(folder / "b", **again)
     run(folder / "b", **again, model_name_or_path=str(folder / "a"))
+
+
+def tested_by_its_own_architecture(
+    recipe: ModuleType, types: list[type], model: torch.nn.Module, refused: str, folder: Path
+) -> dict:
+    """
+    The results of a trained model without further training, on images that the default architecture refuses in the
+    words of `refused`: what the flags say of an architecture is of a new model, and the trained one has its own.
+    """
+    asked = {"image_size": model.config.image_size, "num_test_samples": 8, "output_dir": str(folder / "out")}
+    hub.save(model, folder / "model")
+    with pytest.raises(StrictDataclassError, match=refused):
+        run_with(recipe, types, asked | {"max_train_steps": 1})
+    asked |= {"max_train_steps": 0, "model_name_or_path": str(folder / "model")}
+    results = run_with(recipe, types, asked)
+    same_weights(folder / "model", folder / "out")
+    return results

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from forked import by_one_and_by_two
-from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
 from recipe_runs import (
     captions_in,
@@ -18,14 +17,14 @@ from recipe_runs import (
     results_but_times,
     run_with,
     same_run,
-    same_weights,
     scored_as_evaluate_generator_does,
     stopped_at,
+    tested_by_its_own_architecture,
     tiles_of,
 )
 from transformers import AutoModel
 
-from hwzoo import AutoregressiveConfig, AutoregressiveModel, hub, training
+from hwzoo import AutoregressiveConfig, AutoregressiveModel, training
 from hwzoo.data import load_images
 
 # One block over 16 patches of 7 x 7 pixels: the smallest transformer of 28 x 28 images.
@@ -187,17 +186,12 @@ def test_two_processes_equal_one(train_autoregressive, no_pictures, tmp_path):
 
 
 def test_a_trained_model_may_be_of_images_that_the_defaults_do_not_fit(train_autoregressive, no_pictures, tmp_path):
-    """What the flags say of an architecture is of a new model; the trained one has its own."""
-    asked = {"image_size": 14, "max_train_steps": 0, "num_test_samples": 8, "output_dir": str(tmp_path / "out")}
     model = AutoregressiveModel(
         AutoregressiveConfig(image_size=14, patch_size=7, hidden_size=8, num_layers=1, num_attention_heads=2)
     )
-    hub.save(model, tmp_path / "model")
-    types = types_of(train_autoregressive)
-    with pytest.raises(StrictDataclassError, match="patch_size is 4"):
-        run_with(train_autoregressive, types, asked | {"max_train_steps": 1})
-    results = run_with(train_autoregressive, types, asked | {"model_name_or_path": str(tmp_path / "model")})
-    same_weights(tmp_path / "model", tmp_path / "out")
+    results = tested_by_its_own_architecture(
+        train_autoregressive, types_of(train_autoregressive), model, "patch_size is 4", tmp_path
+    )
     assert results["protocol"].startswith("digits") and math.isfinite(results[f"test_{LOSS}"])
 
 

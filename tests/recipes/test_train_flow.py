@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from forked import by_one_and_by_two
-from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
 from recipe_runs import (
     captions_in,
@@ -21,6 +20,7 @@ from recipe_runs import (
     same_weights,
     scored_as_evaluate_generator_does,
     stopped_at,
+    tested_by_its_own_architecture,
     tiles_of,
 )
 from safetensors.torch import load_file
@@ -222,16 +222,11 @@ def test_a_trained_model_is_tested_without_training_and_goes_on(train_flow, no_c
 
 
 def test_a_trained_model_may_be_of_images_that_the_defaults_do_not_fit(train_flow, no_curves, tmp_path):
-    """What the flags say of an architecture is of a new model; the trained one has its own."""
-    asked = {"image_size": 14, "max_train_steps": 0, "num_test_samples": 8, "output_dir": str(tmp_path / "out")}
     model = FlowModel(FlowConfig(image_size=14, num_scales=1, num_steps=1, hidden_size=4))
     model.initialize(torch.rand(8, 1, 14, 14).mul(255).round() / 255)
-    hub.save(model, tmp_path / "model")
-    types = types_of(train_flow)
-    with pytest.raises(StrictDataclassError, match="num_scales is 2 with image_size 14"):
-        run_with(train_flow, types, asked | {"max_train_steps": 1})
-    results = run_with(train_flow, types, asked | {"model_name_or_path": str(tmp_path / "model")})
-    same_weights(tmp_path / "model", tmp_path / "out")
+    results = tested_by_its_own_architecture(
+        train_flow, types_of(train_flow), model, "num_scales is 2 with image_size 14", tmp_path
+    )
     assert results["protocol"].startswith("digits") and math.isfinite(results[f"test_{LOSS}"])
 
 

@@ -283,15 +283,20 @@ def test_a_series_and_an_animation_are_told_apart_by_their_words(tmp_path):
 
 
 def test_a_long_series_shows_some_and_keeps_no_file_open(tmp_path, monkeypatch):
-    opened, most = [], []
-    monkeypatch.setattr(Image, "open", lambda path, real=Image.open: opened.append(real(path)) or opened[-1])
+    pages, num_open = [], []
+
+    def watched(path, real=Image.open):
+        pages.append(real(path))
+        num_open.append(sum(page.fp is not None and not page.fp.closed for page in pages))
+        return pages[-1]
+
+    monkeypatch.setattr(Image, "open", watched)
     series = training.ImageSeries(tmp_path, "Of a long run; gan, seed 0", columns=1)
     for step in range(1, 252):
         series.add(step, torch.zeros(1, 1, 4, 4))
     assert list(series.shown()) == [1 + index * 250 // 199 for index in range(200)]
     series.finish(tmp_path / "series.gif")
-    most = sum(each.fp is not None and not each.fp.closed for each in opened)
-    assert len(opened) == 200 and most == 0
+    assert num_open == [1] * 200  # each alone
     assert Image.open(tmp_path / "series.gif").n_frames == 200
 
 
