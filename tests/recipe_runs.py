@@ -313,7 +313,7 @@ def standardisation_is_compared(run, folder: Path):
     run(folder / "b", **again, model_name_or_path=str(folder / "a"))
 
 
-def tested_by_its_own_architecture(
+def results_of_its_own_architecture(
     recipe: ModuleType, types: list[type], model: torch.nn.Module, refused: str, folder: Path
 ) -> dict:
     """

@@ -15,11 +15,11 @@ from recipe_runs import (
     history,
     last_of_the_bar,
     results_but_times,
+    results_of_its_own_architecture,
     run_with,
     same_run,
     scored_as_evaluate_generator_does,
     stopped_at,
-    tested_by_its_own_architecture,
     tiles_of,
 )
 from transformers import AutoModel
@@ -189,7 +189,7 @@ def test_a_trained_model_may_be_of_images_that_the_defaults_do_not_fit(train_aut
     model = AutoregressiveModel(
         AutoregressiveConfig(image_size=14, patch_size=7, hidden_size=8, num_layers=1, num_attention_heads=2)
     )
-    results = tested_by_its_own_architecture(
+    results = results_of_its_own_architecture(
         train_autoregressive, types_of(train_autoregressive), model, "patch_size is 4", tmp_path
     )
     assert results["protocol"].startswith("digits") and math.isfinite(results[f"test_{LOSS}"])

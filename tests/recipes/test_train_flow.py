@@ -15,12 +15,12 @@ from recipe_runs import (
     history,
     last_of_the_bar,
     results_but_times,
+    results_of_its_own_architecture,
     run_with,
     same_run,
     same_weights,
     scored_as_evaluate_generator_does,
     stopped_at,
-    tested_by_its_own_architecture,
     tiles_of,
 )
 from safetensors.torch import load_file
@@ -224,7 +224,7 @@ def test_a_trained_model_is_tested_without_training_and_goes_on(train_flow, no_c
 def test_a_trained_model_may_be_of_images_that_the_defaults_do_not_fit(train_flow, no_curves, tmp_path):
     model = FlowModel(FlowConfig(image_size=14, num_scales=1, num_steps=1, hidden_size=4))
     model.initialize(torch.rand(8, 1, 14, 14).mul(255).round() / 255)
-    results = tested_by_its_own_architecture(
+    results = results_of_its_own_architecture(
         train_flow, types_of(train_flow), model, "num_scales is 2 with image_size 14", tmp_path
     )
     assert results["protocol"].startswith("digits") and math.isfinite(results[f"test_{LOSS}"])
