@@ -13,8 +13,9 @@ comparison.md and comparison.json (mean and standard error over the seeds), comp
 was interrupted and repeats none that is done; a run whose settings have changed since is begun anew.
 """
 
+import hashlib
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -51,7 +52,8 @@ def main(asked: Sweep) -> list[dict]:
     if asked.axes is not None and len(asked.axes) != 2:
         raise UsageError(f"--axes is {' '.join(asked.axes)}; it must be two numbers")
     recipe, types = loaded(asked.recipe)
-    presets = dict.fromkeys(flags.get("config", asked.preset) for flags, _ in sweep.plan(types, asked))
+    runs = apart(asked, Path(recipe.__file__))
+    presets = dict.fromkeys(flags.get("config", asked.preset) for flags, _ in sweep.plan(types, runs))
     expected = [name for preset in presets if preset for name in training.expected_numbers(preset, types)]
     columns: dict[str, None] = {}  # of the table, in their order
 
@@ -67,7 +69,7 @@ def main(asked: Sweep) -> list[dict]:
         columns.update(dict.fromkeys(named))
         return named
 
-    rows = sweep.summaries(sweep.run_all(recipe.main, types, asked, metrics), asked.seeds)
+    rows = sweep.summaries(sweep.run_all(recipe.main, types, runs, metrics), asked.seeds)
     for row in rows:
         row["label"] = row["label"] or asked.title  # the only row
     text = sweep.table(rows, list(columns))
@@ -91,6 +93,14 @@ def loaded(name: str | None) -> tuple[ModuleType, list[type]]:
         raise UsageError(f"--recipe {name}: it must be {allowed}")
     recipe = packaged.load_recipe(found[0])
     return recipe, [parameter.annotation for parameter in inspect.signature(recipe.main).parameters.values()]
+
+
+def apart(asked: Sweep, file: Path) -> Sweep:
+    """With a folder for the runs of this version of a recipe of one's own: the numbers of another are not its."""
+    if file.parent == packaged.folder("recipes").resolve():
+        return asked
+    version = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
+    return replace(asked, output_dir=str(Path(asked.output_dir) / f"{file.stem}-{version}"))
 
 
 if __name__ == "__main__":

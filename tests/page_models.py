@@ -102,7 +102,7 @@ class Slow:
 
 
 def make(name: str, folder: Path) -> Path:
-    """Saves one of the models in a folder; its weights depend on nothing but its name."""
+    """Saves one of the models, or an adapter by its method, in a folder; its weights depend on its name alone."""
     torch.manual_seed(len(name))
     if name in MODELS:
         hub.save(MODELS[name](), folder, {"test_score": 1.5, "protocol": "none"})
@@ -122,12 +122,17 @@ def make(name: str, folder: Path) -> Path:
         hub.save(GPT2LMHeadModel(config), folder, also=[tokenizer])
     else:
         model, tokenizer = text.new_base("seq2seq", 16, 1)
-        if name == "prompt":
+        for weight in model.parameters():
+            weight.data *= 3  # else it writes nothing
+        if name != "t5":
             base = (
                 make("t5", folder.with_name("t5")) if not folder.with_name("t5").is_dir() else folder.with_name("t5")
             )
             model = hub.load(type(model), str(base))
-            model = text.add_adapter(model, "prompt_tuning", num_virtual_tokens=3)
+            method = "prompt_tuning" if name == "prompt" else name
+            model = text.add_adapter(model, method, **{"num_virtual_tokens": 3} if method != "lora" else {})
+            for weight in (each for each in model.parameters() if each.requires_grad):
+                torch.nn.init.normal_(weight.data, std=3)
         hub.save(model, folder, also=[tokenizer])
     if name in RUN:
         (folder / "preset.yaml").write_text("dataset_name: digits\n")

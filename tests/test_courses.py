@@ -204,6 +204,17 @@ def test_the_tests_that_derive_are_there(page):
         assert re.search(rf"^def {name}\(", (ROOT / file).read_text(encoding="utf-8"), re.M), f"{file}::{name}"
 
 
+PRESET = re.compile(r"`accelerate launch recipes/\w+\.py --config (recipes/configs/\w+/\w+\.yaml)`")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_what_was_not_run_is_what_its_preset_says(page):
+    for row in rows_of(page):
+        for preset in PRESET.findall(row[1]):
+            header = (ROOT / preset).read_text(encoding="utf-8")
+            assert row[3].startswith("not run") == ("# Not run" in header), preset
+
+
 def counts(page: Path) -> list[int]:
     """Questions in all, with a command, with a test of the derivation, without."""
     rows = rows_of(page)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from recipe_runs import load_recipe
 
+from hwzoo import comparison
 from hwzoo.training import parse_arguments, sweep
 
 ROOT = Path(__file__).parents[1]
@@ -162,3 +163,11 @@ def test_a_wrong_one_is_found(command, monkeypatch):
         Exception, match="latent_sise|no.yaml|train_no|(config|preset) no|num_importance_samples|turns"
     ):
         check(command)
+
+
+def test_the_runs_of_the_long_comparison_are_counted():
+    page = (ROOT / "docs" / "results" / "generators.md").read_text(encoding="utf-8")
+    (seeds,) = re.findall(r"compare_families\.py --dataset_name mnist --seeds ([\d ]+?) --", page)
+    assert re.findall(r"(\d+) runs, about a day", page) == [
+        str(len(comparison.list_generators("mnist")) * len(seeds.split()))
+    ]

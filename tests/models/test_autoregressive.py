@@ -117,15 +117,18 @@ def some_labels(model, num=3):
     return torch.arange(num) % model.config.num_classes if model.config.num_classes else None
 
 
-def dependence(model, num=10):
+def dependence(model, promised):
     """
-    Which values the logits of each value depend on, by the Jacobian at some images: bool, (values, values), row i for
-    logit i, values flattened over channels, rows and columns.
+    Which values the logits of each value depend on, by the Jacobian at two images, and at more, ten at most, while
+    some that are `promised` are not among them: bool, (values, values), row i for logit i, values flattened over
+    channels, rows and columns.
     """
     values = math.prod(shape_of(model))
     depends = torch.zeros(values, values, dtype=torch.bool)
     labels = torch.zeros(values, dtype=torch.long)
-    for seed in range(num):
+    for seed in range(10):
+        if seed >= 2 and not (promised & ~depends).any():
+            break
         image = torch.rand(1, *shape_of(model), generator=seeded(seed), dtype=torch.double)
         copies = image.repeat(values, 1, 1, 1).requires_grad_()
         logits = model.logits(
@@ -155,10 +158,10 @@ def order_of(model):
 @images
 def test_a_value_depends_on_those_before_it_that_the_receptive_field_promises(network, kind):
     model = small_model(**network, **kind)
-    depends, order = dependence(model), order_of(model)
-    assert not depends[order.flatten()[:, None] <= order.flatten()].any()
     places = itertools.product(*map(range, shape_of(model)))
     promised = [model.receptive_field(row, column, channel).flatten() for channel, row, column in places]
+    depends, order = dependence(model, torch.stack(promised)), order_of(model)
+    assert not depends[order.flatten()[:, None] <= order.flatten()].any()
     assert torch.equal(depends, torch.stack(promised))
 
 

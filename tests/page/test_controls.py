@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import ByT5Tokenizer
 
-from hwzoo import VAEConfig, VAEModel, data, diffusion, page
+from hwzoo import VAEConfig, VAEModel, data, diffusion, page, text
 from hwzoo.errors import UsageError
 from hwzoo.models import Family, FlowConfig, FlowModel, TextVAEConfig, TextVAEModel, family_of
 from hwzoo.page import app
@@ -424,15 +424,15 @@ def test_greedy_words_are_those_of_generate(name, entries):
     assert len(answers) == (2 if name == "prompt" else 1)
 
 
-def test_examples_and_the_adapter_are_shown_side_by_side(entries):
-    answers = ask(entries("prompt"), "Write", prompt="dog ->", shots="ox -> oxen\ncat -> cats", num=4)
+@pytest.mark.parametrize("method", text.PEFT_METHODS)
+def test_examples_and_the_adapter_are_shown_side_by_side(method, entries):
+    answers = ask(entries(method), "Write", prompt="dog ->", shots="ox -> oxen\ncat -> cats", num=4)
     assert [each.title for each in answers] == [
-        f"{who} its prompt_tuning adapter, {how} examples"
-        for who in ("with", "without")
-        for how in ("with", "without")
+        f"{who} its {method} adapter, {how} examples" for who in ("with", "without") for how in ("with", "without")
     ]
     base = ask(entries("t5"), "Write", prompt="dog ->", shots="ox -> oxen\ncat -> cats", num=4)
     assert [each.text for each in answers[2:]] == [each.text for each in base]
+    assert len({each.text for each in answers}) == 4 and all(each.text for each in base)
 
 
 def test_words_come_back_through_a_latent(entries):

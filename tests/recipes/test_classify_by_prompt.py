@@ -113,6 +113,22 @@ def test_own_texts_with_labels_in_words(recipe, given, no_pictures, tmp_path):
         assert len(shots) == int(row["prompt"][0]) and {each.split()[-1] for each in shots} <= {"bad", "good"}
 
 
+def test_the_order_in_which_labels_are_given_is_all_one(recipe, given, no_pictures, tmp_path):
+    """Also of more than ten, whose names do not sort as numbers."""
+    lines = "".join(f"text {'abcdefghijk'[each]},{each}\n" for each in range(11))
+    own = given | {"train_file": str(tmp_path / "eleven.csv"), "test_file": str(tmp_path / "eleven.csv")}
+    Path(own["train_file"]).write_text(f"text,label\n{lines}")
+    for told, settings in (("two", given), ("eleven", own)):
+        words = [f"{each}=word{'z' * each}" for each in range(2 if told == "two" else 11)]
+        ends = [
+            run(recipe, tmp_path / told / str(place), labels=labels, **settings)
+            for place, labels in enumerate((words, words[::-1]))
+        ]
+        failures = [(tmp_path / told / str(place) / "failures.jsonl").read_text() for place in (0, 1)]
+        assert ends[0] == ends[1] and failures[0] == failures[1] and failures[0]
+    assert {json.loads(line)["label"] for line in failures[0].splitlines()} > {"wordzz", "wordzzzzzzzzzz"}
+
+
 def test_a_temperature_from_validation_texts(recipe, given, no_pictures, tmp_path):
     (tmp_path / "validation.csv").write_text("text,label\nI wept,0\nbright,1\nslow,0\n")
     own = {"validation_file": str(tmp_path / "validation.csv"), "shots": [0]}

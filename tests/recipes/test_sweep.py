@@ -134,6 +134,36 @@ def test_a_copied_recipe_is_swept(recipe, started, tmp_path):
     assert row["test_mine"] == {"mean": 5.0, "standard_error": 0.0}
 
 
+BARE = """
+import json
+from pathlib import Path
+from hwzoo.training import RunArguments, save_settings
+
+def main(run: RunArguments):
+    folder, results = Path(run.output_dir), {"score": SCORE}
+    folder.mkdir(parents=True)
+    (folder / "all_results.json").write_text(json.dumps(results))
+    save_settings(folder / "preset.yaml", run)
+    return results
+"""
+
+
+def test_each_version_of_a_recipe_of_ones_own_has_its_numbers(recipe, tmp_path, capsys):
+    """Though the settings are the same, and the output folder too."""
+    scores = []
+    for place, score in (("mine", 1.0), ("his", 2.0), ("mine", 1.0), ("again", 2.0)):
+        file = tmp_path / place / "train_vae.py"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(BARE.replace("SCORE", str(score)))
+        (row,) = recipe.main(recipe.Sweep(recipe=str(file), seeds=[0], output_dir=str(tmp_path / "out")))
+        scores.append(row["score"]["mean"])
+    assert scores == [1.0, 2.0, 1.0, 2.0]
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("seed=0: ")]
+    assert [line.endswith("done before") for line in lines] == [False, False, True, True]
+    assert len(list((tmp_path / "out").glob("train_vae-*/runs"))) == 2
+    assert (tmp_path / "out" / "comparison.md").is_file()
+
+
 def test_without_scores_all_numbers_are_in_the_table(recipe, tmp_path):
     (tmp_path / "train_bare.py").write_text(
         "from hwzoo.training import RunArguments\n\ndef main(run: RunArguments):\n    return {'steps': run.seed}\n"

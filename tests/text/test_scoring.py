@@ -7,6 +7,7 @@ from transformers import ByT5Tokenizer, GPT2Config, GPT2LMHeadModel
 
 from hwzoo import text
 from hwzoo.errors import UsageError
+from hwzoo.text.scoring import label_words
 
 CONTEXTS = ["a good film", "bad", "it was neither long nor short, and I slept:"]
 LABELS = ["positive", "bad", "so so"]
@@ -160,6 +161,13 @@ def test_calibration_of_a_model_with_a_bias(bytewise):
     free = text.score_labels(*bytewise, [f"{each} is" for each in text.CONTENT_FREE], LABELS).raw()
     assert free.max() > 0.9  # the labels differ in length
     assert torch.allclose(text.calibrate(free.mean(0, keepdim=True), free), torch.full((1, 3), 1 / 3))
+
+
+def test_words_come_in_the_order_of_the_values():
+    """Which is that of the columns of their probabilities."""
+    words = label_words(["0", "1", "10"], ["10=great", "0=bad", "1=good"])
+    assert list(words.items()) == [("0", "bad"), ("1", "good"), ("10", "great")]
+    assert list(label_words(["b", "a"], None).items()) == [("b", "b"), ("a", "a")]
 
 
 def test_confidence_when_right_and_when_wrong():

@@ -42,13 +42,17 @@ def test_threads_of_a_launched_run_are_those_that_were_asked_for(given, flag, ex
 
 
 def test_a_number_of_threads_is_set(tmp_path, capsys):
+    """For this run alone: the next one of the process has what it would have without."""
     before = torch.get_num_threads()
-    try:
-        with start(RunArguments(output_dir=str(tmp_path), num_threads=2)):
-            assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
-    assert "on cpu: 2 threads" in capsys.readouterr().out
+    assert before != 2
+    with start(RunArguments(output_dir=str(tmp_path / "first"), num_threads=2)):
+        assert torch.get_num_threads() == 2
+    assert torch.get_num_threads() == before and "on cpu: 2 threads" in capsys.readouterr().out
+    with start(RunArguments(output_dir=str(tmp_path / "second"))):
+        assert torch.get_num_threads() == before
+    with pytest.raises(ZeroDivisionError), start(RunArguments(output_dir=str(tmp_path / "third"), num_threads=2)):
+        1 / 0  # noqa: B018
+    assert torch.get_num_threads() == before
 
 
 class Broken(io.StringIO):

@@ -103,6 +103,11 @@ def test_values_with_commas_make_a_run_each():
         ("strategy=", "--runs 'strategy=' is not name=value"),
         ("=ewc", "--runs '=ewc' is not name=value"),
         ("a=1 b=2 a=3", "--runs 'a=1 b=2 a=3' has a twice; several values have commas"),
+        (
+            "beta=2 sizes=400,30,400",
+            "--runs 'sizes=400,30,400' has 400 twice; each value is a run of its own, and a list of several stands in "
+            "a preset, config=FILE",
+        ),
         ("a=1 seed=1,2", "--runs 'seed=1,2': seed is no flag of a run here; --seeds gives it"),
         ("output_dir=x", "output_dir is no flag of a run here; each run has its own"),
         ("push_to_hub=true", "push_to_hub is no flag of a run here; push the run that you choose"),
@@ -439,6 +444,17 @@ def test_a_finished_run_of_before_the_notes_is_read(recipe, tmp_path):
         note.unlink()
     run_all(recipe, tmp_path, "size=1")
     assert recipe.steps == all_steps(1)
+
+
+def test_long_runs_have_folders_of_names_that_every_system_takes(recipe, tmp_path):
+    """255 bytes at most; two that differ at their ends stay two."""
+    longest = "kind=" + "ü" * 125  # 255 bytes, whole
+    runs = [longest, *(f"kind={'ü' * 130}{end}" for end in "ab")]
+    cells = run_all(recipe, tmp_path, *runs, seeds=[0])
+    names = {path.name for path in (tmp_path / "runs").iterdir()}
+    assert longest in names and len(names) == len(cells) == 3 and max(len(name.encode()) for name in names) == 255
+    taken = len(recipe.steps)
+    assert run_all(recipe, tmp_path, *runs, seeds=[0]) == cells and len(recipe.steps) == taken == 3 * STEPS
 
 
 def test_paths_among_the_values_make_no_folders(recipe, tmp_path):

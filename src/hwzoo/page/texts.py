@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     LogitsProcessor,
     LogitsProcessorList,
@@ -77,10 +77,10 @@ def _input_ids(entry: Entry, context: str) -> Tensor:
     return torch.tensor([text.prompts.source_ids(entry.tokenizer, context, seq2seq, MOST_SOURCE)])
 
 
-def _written(entry: Entry, context: str, given: dict[str, Any]) -> str:
+def _written(entry: Entry, context: str, given: dict[str, Any], model: nn.Module) -> str:
     input_ids, tokenizer = _input_ids(entry, context), entry.tokenizer
     steps = LogitsProcessorList([] if given["way"] == "greedy" else [_Draw(given)])
-    ids = entry.model.generate(
+    ids = model.generate(
         input_ids=input_ids, attention_mask=torch.ones_like(input_ids), max_new_tokens=given["num"], do_sample=False,
         num_beams=1, pad_token_id=tokenizer.pad_token_id, logits_processor=steps,
     )[0]  # fmt: skip
@@ -105,8 +105,10 @@ def _write(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
             for with_shots in (True, False) if shots else (False,):
                 words = [f"without its {adapter} adapter"] if without else [f"with its {adapter} adapter"]
                 words = (words if adapter else []) + ([f"{'with' if with_shots else 'without'} examples"] * shots)
+                # Its own `generate` would put a soft prompt before a sequence-to-sequence model's text all the same.
+                model = entry.model.get_base_model() if without else entry.model
                 with entry.model.disable_adapter() if without else nullcontext():
-                    written = _written(entry, _context(given, with_shots), given)
+                    written = _written(entry, _context(given, with_shots), given, model)
                 answers.append(Text(written, ", ".join(words) or "the model"))
     return answers
 

@@ -141,8 +141,8 @@ def _lasting_console() -> Iterator[None]:
 @contextlib.contextmanager
 def start(run: RunArguments) -> Iterator[Accelerator]:
     """
-    Seeds all generators, takes the output folder for this run alone, and gives the accelerator; ends the trackers and
-    frees the folder at the end.
+    Seeds all generators, takes the output folder for this run alone, and gives the accelerator; ends the trackers,
+    frees the folder and gives back the number of threads at the end.
 
     Raises:
         UsageError: for a folder that holds what the run was not asked to write over (`check_output_dir`) or that lies
@@ -177,10 +177,12 @@ def start(run: RunArguments) -> Iterator[Accelerator]:
             f"{os.environ['WORLD_SIZE']} processes were started that do not know of each other; on a machine without "
             "GPU: ACCELERATE_USE_CPU=1 torchrun --nproc_per_node 2 RECIPE ..."
         )
+    threads = torch.get_num_threads()
     _set_threads(run.num_threads, accelerator)
     # The same weights on every process.
     set_seed(run.seed)
     with contextlib.ExitStack() as stack:
+        stack.callback(_give_threads_back, threads)
         problem = None
         if accelerator.is_main_process:
             try:
@@ -383,6 +385,12 @@ def _set_threads(num_threads: int | None, accelerator: Accelerator):
     several = f"{accelerator.num_processes} processes with " if accelerator.num_processes > 1 else ""
     threads = torch.get_num_threads()
     accelerator.print(f"on {accelerator.device}: {several}{threads} thread{'s' if threads > 1 else ''}")
+
+
+def _give_threads_back(num_threads: int):
+    """A sweep does its runs in one process: a number that one of them asked for is not the next one's."""
+    if torch.get_num_threads() != num_threads:  # to set a number also changes how MKL takes it
+        torch.set_num_threads(num_threads)
 
 
 def _threads_given() -> bool:

@@ -1,6 +1,7 @@
 """A recipe over values of its flags and seeds: a folder for each run, means with standard errors, a table, bars."""
 
 import contextlib
+import hashlib
 import io
 import itertools
 import json
@@ -32,6 +33,7 @@ OWN |= dict.fromkeys(("overwrite_output_dir", "resume_from_checkpoint"), "the sw
 OWN |= dict.fromkeys(("push_to_hub", "hub_model_id"), "push the run that you choose")
 AGAIN = "the same command goes on"  # where a run alone would need --resume_from_checkpoint
 MOST_PANELS = 6
+MOST_BYTES = 255  # of a folder's name
 MOST_DECIMALS = 6
 
 
@@ -76,7 +78,7 @@ def expand(spec: str) -> list[dict[str, str]]:
         The flags of each combination of values, the last flag's changing fastest.
 
     Raises:
-        UsageError: for what is not name=value, a name that stands twice, a flag that a sweep gives itself.
+        UsageError: for what is not name=value, a name or value that stands twice, a flag that a sweep gives itself.
     """
     values_of: dict[str, list[str]] = {}
     for token in spec.split():
@@ -87,7 +89,12 @@ def expand(spec: str) -> list[dict[str, str]]:
             raise UsageError(f"--runs {spec!r} has {name} twice; several values have commas between them")
         if name in OWN:
             raise UsageError(f"--runs {token!r}: {name} is no flag of a run here; {OWN[name]}")
-        values_of[name] = values.split(",")
+        values_of[name] = every = values.split(",")
+        if twice := [value for value in every if every.count(value) > 1]:
+            raise UsageError(
+                f"--runs {token!r} has {twice[0]} twice; each value is a run of its own, and a list of several stands "
+                "in a preset, config=FILE"
+            )
     return [dict(zip(values_of, values, strict=True)) for values in itertools.product(*values_of.values())]
 
 
@@ -111,6 +118,8 @@ def plan(types: list[type], asked: SweepArguments) -> list[tuple[dict[str, str],
         name = _name(flags)
         # One folder each, whatever stands in a path among the values.
         part = name.replace(" ", ",").replace("%", "%25").replace("/", "%2F")
+        if len(whole := part.encode()) > MOST_BYTES:
+            part = f"{whole[: MOST_BYTES - 9].decode(errors='ignore')}-{hashlib.sha256(whole).hexdigest()[:8]}"
         arguments = []
         for seed in asked.seeds:
             folder = Path(asked.output_dir) / "runs" / part / f"seed={seed}"
