@@ -20,7 +20,7 @@ from hwzoo.training import parse_arguments
 
 # The same examples in every run: one that fails is found again, and no run fails by chance.
 repeatable = settings(
-    max_examples=40, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=20, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
 )
 thorough = settings(repeatable, max_examples=1000)
 families = pytest.mark.parametrize(
