@@ -69,7 +69,7 @@ class Labelled(nn.Module):
 
 
 @models
-@pytest.mark.parametrize("strict", [False, pytest.param(True, marks=pytest.mark.long)], ids=["", "strict"])
+@pytest.mark.parametrize("strict", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["", "strict"])
 def test_forward_exports_with_a_batch_of_any_size(name, strict):
     model = build(name)
     inputs = inputs_of(model, SIZES[0])

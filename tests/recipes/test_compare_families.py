@@ -107,10 +107,13 @@ def test_rows_are_what_the_runs_and_their_scores_say(recipe, here, tmp_path, cap
 
 
 @pytest.mark.long
-def test_a_run_in_a_process_is_the_recipe_and_tells_why_it_failed(tmp_path):
-    (run,) = comparison.plan([f"{RUNS[0]} learning_rate=1e30"], [3], tmp_path, None, "digits")
-    with pytest.raises(HwzooError, match=r"^train_vae into .* ended with status 1: error: .* the run stops"):
-        sweep.result_of(run.main, run.arguments)
+def test_a_run_in_a_process_is_the_recipe_and_tells_why_it_failed(tmp_path, monkeypatch):
+    (run,) = comparison.plan(RUNS[:1], [3], tmp_path / "failed", None, "digits")
+    (tmp_path / "train_vae.py").write_text("import sys\nprint('told', file=sys.stderr)\nsys.exit('error: it stops')\n")
+    with monkeypatch.context() as patched:
+        patched.setattr(packaged, "folder", lambda name: tmp_path)
+        with pytest.raises(HwzooError, match=r"^train_vae into .* ended with status 1: error: it stops$"):
+            sweep.result_of(run.main, run.arguments)
 
     # A signal is passed on and waited for; then the same call goes on.
     longer = RUNS[0].replace("steps=2", "steps=1000")

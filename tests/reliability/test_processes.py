@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import warm
 from accelerate.commands.config.config_args import load_config_from_file
 from every_recipe import FLAGS, weights_of
 from recipe_runs import RECIPES, TORCHRUN, end_all, finish, results_but_times, start
@@ -93,8 +94,7 @@ def test_machines_that_find_different_checkpoints_are_refused(tmp_path):
         "--num_importance_samples=2",
     ]
     script = str(RECIPES / "train_vae.py")
-    begun = [sys.executable, script, f"--output_dir={tmp_path / '0'}", "--train_batch_size=20", *flags]
-    finished(start(begun))
+    warm.run([script, f"--output_dir={tmp_path / '0'}", "--train_batch_size=20", *flags], check=True)
     before = results_but_times(tmp_path / "0")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
