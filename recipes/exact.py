@@ -58,10 +58,10 @@ class Settings(training.Flags):
         bigram.strings(self.num_symbols, self.length)  # so many can be listed, or not
 
 
+@training.on_one_thread
 def main(settings: Settings) -> dict:
     folder = training.make_output_dir(settings.output_dir, settings.overwrite_output_dir)
     started = time.monotonic()
-    torch.set_num_threads(1)  # matrices as small as these gain nothing from a second one
     generator = torch.Generator().manual_seed(settings.seed)
     results = {"ring": of_ring, "bigram": of_bigram}[settings.system](settings, generator, folder)
     results["train_runtime"] = time.monotonic() - started

@@ -50,11 +50,11 @@ class Settings(training.Flags):
     num_eval_samples: int = flag(10_000, "samples of each P and Q for the divergences", "[2, inf)")
 
 
+@training.on_one_thread
 def main(settings: Settings) -> dict:
     # 1. output folder, seed
     folder = training.make_output_dir(settings.output_dir, settings.overwrite_output_dir)
     started = time.monotonic()
-    torch.set_num_threads(1)  # matrices as small as these gain nothing from a second one
     torch.manual_seed(settings.seed)
     generator = torch.Generator().manual_seed(settings.seed)
 

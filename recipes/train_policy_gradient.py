@@ -59,9 +59,9 @@ class Settings(training.ImageData):
                 raise UsageError(f"--{name} is {' '.join(map(str, values))}; each may be given once, and one must be")
 
 
+@training.on_one_thread
 def main(settings: Settings) -> dict:
     # 1. output folder, data
-    torch.set_num_threads(1)  # matrices as small as these gain nothing from a second one
     folder = training.make_output_dir(settings.output_dir, settings.overwrite_output_dir)
     task, described = load_task(settings)
     started = time.monotonic()

@@ -15,7 +15,7 @@ from loopback_hub import LoopbackHub
 from PIL import Image
 
 from hwzoo import diffusion, hub
-from hwzoo.diffusion.pipeline_class_conditional import ClassConditionalPipeline
+from hwzoo.diffusion.pipeline_class_conditional import ClassConditionalPipeline, most_steps
 from hwzoo.errors import HwzooError, UsageError
 
 INDEX = "model_index.json"
@@ -165,11 +165,19 @@ def test_no_step_without_width_is_taken(name, spacing, tiny_unet):
         ({"labels": [0], "num_inference_steps": 31}, "num_inference_steps is 31; it must be from 1 to 30"),
         ({"labels": [0], "num_inference_steps": 0}, "num_inference_steps is 0; it must be from 1 to 30"),
         ({"labels": [0], "output_type": "latent"}, "output_type is 'latent'; it must be pil, np or pt"),
+        ({"labels": [True, False]}, "labels must be one integer for each image, not \\[True, False\\]"),
+        ({"batch_size": 0}, "batch_size is 0; it must be at least 1"),
+        ({"batch_size": -1}, "batch_size is -1; it must be at least 1"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(arguments, named, conditional):
     with pytest.raises(ValueError, match=named):
         conditional(**arguments)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+def test_labels_of_any_integers_draw_the_same(dtype, conditional):
+    assert torch.equal(draw(conditional, torch.tensor([1, 2], dtype=dtype)), draw(conditional, [1, 2]))
 
 
 def test_an_unconditional_model_has_no_labels(unconditional):
@@ -178,6 +186,28 @@ def test_an_unconditional_model_has_no_labels(unconditional):
 
 
 # Schedulers
+
+
+PAIRS = [(name, spacing) for name, spacings in diffusion.SPACINGS.items() for spacing in spacings]
+
+
+def test_a_scheduler_has_its_steps_whatever_it_was_made_from():
+    """The other's settings stay in its configuration, also those that it does not know."""
+    base = diffusion.train_scheduler(60).config
+    own = {pair: most_steps(diffusion.make_scheduler(pair[0], base, pair[1])) for pair in PAIRS}
+    assert set(own.values()) == {59, 60}
+    for name, spacing in PAIRS:
+        first = diffusion.make_scheduler(name, base, spacing).config
+        found = {pair: most_steps(diffusion.make_scheduler(pair[0], first, pair[1])) for pair in PAIRS}
+        assert found == own, (name, spacing)
+
+
+def test_unipc_after_lu_draws_with_its_default_steps(unconditional):
+    """A setting that the first knows and the second does not once let a step without width pass: NaN."""
+    first = diffusion.make_scheduler("dpm_solver", unconditional.scheduler.config, "lu")
+    unconditional.scheduler = diffusion.make_scheduler("unipc", first.config, "leading")
+    images = draw(unconditional, batch_size=2, num_inference_steps=None)
+    assert images.isfinite().all() and images.std() > 0.05
 
 
 class Gaussian(torch.nn.Module):

@@ -217,6 +217,21 @@ def test_without_tasks_all_heads_compete():
         assert torch.equal(output.logits, expected.logits) and torch.equal(output.loss, expected.loss)
 
 
+@pytest.mark.parametrize(
+    ("task_ids", "told"),
+    [
+        ([2, 0, 1, 1, 0, 3], "task_ids holds 3; it must be one of 0 to 2 for each of the 6 images"),
+        ([2, 0, 1, 1, 0, -1], "task_ids holds -1; it must be one of 0 to 2"),
+        ([2, 0], r"task_ids has shape \(2,\); it must be one of 0 to 2 for each of the 6 images"),
+    ],
+)
+def test_tasks_that_are_none_of_the_models_are_refused(task_ids, told):
+    """Without a head all classes would be as likely."""
+    model = tiny_model(**HEADS)
+    with pytest.raises(ValueError, match=told):
+        model(*some_batch(model.config), torch.tensor(task_ids))
+
+
 def test_the_last_layer_is_no_base_model():
     model = tiny_model(**HEADS)  # what `base_model_prefix` names, where the model has it, is what transformers saves
     assert model.base_model is model

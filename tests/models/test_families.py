@@ -440,6 +440,26 @@ def test_pixels_that_are_not_in_0_to_1_are_refused_with_the_range(family, name):
                 getattr(model, call)(spoil(some_images(model.config)), *MORE.get(call, ()))
 
 
+WRONG_SHAPES = {
+    "channels last": lambda images: images.movedim(1, -1),
+    "no channels": lambda images: images[:, 0],
+    "one image": lambda images: images[0],
+    "another size": lambda images: images[..., 1:],
+}
+
+
+@of_images
+@pytest.mark.parametrize("name", WRONG_SHAPES)
+def test_images_of_another_shape_are_refused(family, name):
+    """A flattening layer takes them, and a likelihood broadcasts them: wrong numbers without an error."""
+    settings = [{}] + [{"likelihood": "gaussian"}] * (family.name == "vae")
+    for model in (family.model_class(tiny_config(family, **each)).eval() for each in settings):
+        images = WRONG_SHAPES[name](some_images(model.config))
+        for call in (call for call in TAKES_PIXELS if hasattr(model, call)):
+            with pytest.raises(ValueError, match=r"pixel_values has shape \("):
+                getattr(model, call)(images, *MORE.get(call, ()))
+
+
 @pytest.mark.parametrize("name", ["vae", "classifier"])
 def test_gradients_of_single_images_by_vmap(name):
     """Where no value can be looked at, none is."""
@@ -572,6 +592,12 @@ def test_what_is_no_path_is_refused(family):
         model.interpolate(start, end[:2], 3)
     with pytest.raises(ValueError, match="unconditional"):
         model.interpolate(start, end, 3, labels=torch.zeros(3, dtype=torch.long))
+    if family.name != "textvae":
+        model = family.model_class(tiny_config(family, num_classes=3)).eval()
+        start, end = some_latents(model.config, 2, 1), some_latents(model.config, 2, 2)
+        for labels in (None, torch.tensor([0, 3]), torch.tensor([0, 1, 2])):
+            with pytest.raises(ValueError, match="one of 0 to 2 for each of the 2 images"):
+                model.interpolate(start, end, 3, labels=labels)
 
 
 @families

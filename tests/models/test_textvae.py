@@ -289,9 +289,10 @@ TEXT = torch.tensor([[3, 4, END]])
 WRONG = {
     "token above the vocabulary": (torch.tensor([[3, 5, END]]), "holds 5; it must be one of 0 to 4"),
     "token below 0": (torch.tensor([[3, -1, END]]), "holds -1; it must be one of 0 to 4"),
-    "no end": (torch.tensor([[3, 4, 3]]), "no text: each must be tokens, then the end token, 1,"),
+    "no end": (torch.tensor([[3, 4, 3]]), "no text: each must be tokens, then the end token once, 1,"),
     "padding alone": (torch.tensor([[3, END], [PAD, PAD]]), "no text"),
     "padding on the left": (torch.tensor([[PAD, 3, END]]), "no text"),
+    "an end inside": (torch.tensor([[3, END, END]]), "then the end token once, 1,"),
     "too long": (torch.tensor([[3, 3, 3, 3, END]]), "has 5 tokens a text; it must be 1 to 4"),
     "floats": (TEXT.float(), "torch.float32 of shape .*it must be int64"),
     "one text": (TEXT[0], "it must be int64, .batch, length"),
@@ -304,6 +305,26 @@ def test_what_is_no_batch_of_texts_is_refused(name):
     for call in (small_model(), small_model().encode, small_model().negative_bound, small_model().reconstruct):
         with pytest.raises(ValueError, match=told):
             call(ids)
+
+
+def test_what_is_taken_for_a_text_is_one():
+    """Of all rows of tokens, whatever the mask says of them, those that pass are the texts, each once."""
+    model = small_model()
+    rows = torch.tensor(list(itertools.product(range(model.config.vocab_size), repeat=model.config.max_tokens)))
+    texts = all_texts(model.config).tolist()
+    latent = torch.zeros(1, 2, dtype=torch.double)
+    for mask_of in (lambda row: None, lambda row: torch.ones_like(row), lambda row: (row != PAD).long()):
+        taken = []
+        for row in rows[:, None]:
+            try:
+                model.negative_bound(row, mask_of(row))
+            except ValueError as error:
+                assert "no text" in str(error)
+            else:
+                taken.append(row[0].tolist())
+        full = [text for text in texts if PAD not in text]
+        assert sorted(taken) == sorted(full if mask_of(rows[:1]) is not None and mask_of(rows[:1]).all() else texts)
+    assert model.log_prob(torch.tensor(texts), latent.expand(len(texts), -1)).exp().sum().item() == pytest.approx(1)
 
 
 def test_other_wrong_values_are_refused():

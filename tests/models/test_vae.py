@@ -1,5 +1,6 @@
 """The mathematics of VAEModel, against torch.distributions and against models whose likelihood is known exactly."""
 
+import copy
 import math
 
 import pytest
@@ -167,6 +168,18 @@ def test_the_mixture_density_is_that_of_torch_in_double_precision():
     density = prior.log_prob(latents)
     assert density.dtype == torch.float64
     torch.testing.assert_close(density, mixture(prior).log_prob(latents), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("prior_std", [1.0, 30.0, 1e3, 1e6])
+def test_the_mixture_density_in_single_precision(prior_std):
+    """Also of narrow components at means far from 0, whose terms nearly cancel."""
+    torch.manual_seed(0)
+    prior = VAEModel(VAEConfig(prior="mixture", prior_std=prior_std)).mixture_prior
+    latents = prior.sample(50, seeded())
+    expected = copy.deepcopy(prior).double().log_prob(latents.double())
+    density = prior.log_prob(latents)
+    assert density.dtype == torch.float32
+    torch.testing.assert_close(density.double(), expected, rtol=1e-4, atol=1e-2)
 
 
 def test_mixture_samples_have_the_moments_of_the_mixture():

@@ -120,6 +120,23 @@ def test_what_a_trained_model_keeps_stands_in_the_preset(train_vae, tmp_path):
         assert all(torch.equal(again[each], expected[each]) for each in expected)
 
 
+def test_a_run_goes_on_from_the_model_that_it_began_from(train_vae, tmp_path):
+    """Else its protocol, card and preset would tell another beginning."""
+    run(train_vae, tmp_path / "a", max_train_steps=1)
+    steps = {"max_train_steps": 2, "checkpointing_steps": 1}
+    base = {"model_name_or_path": str(tmp_path / "a")}
+    for place, given, other, told in (
+        ("from a", base, {}, "model_name_or_path 'a', this one has None"),
+        ("from nothing", {}, base, "model_name_or_path None, this one has 'a'"),
+    ):
+        results = run(train_vae, tmp_path / place, **steps, **given)
+        again = {"max_train_steps": 3, "resume_from_checkpoint": "latest"}
+        with pytest.raises(UsageError, match=f"is of a run with {told}"):
+            run(train_vae, tmp_path / place, **steps | again, **other)
+        protocol = run(train_vae, tmp_path / place, **steps | again, **given)["protocol"]
+        assert ("trained further from a" in protocol) == (place == "from a") and protocol == results["protocol"]
+
+
 def test_a_sweep_from_a_trained_model_is_not_done_twice(train_vae, tmp_path):
     run(train_vae, tmp_path / "a", {"beta": 4.0}, max_train_steps=1)
     one = f"model_name_or_path={tmp_path / 'a'} max_train_steps=2 num_importance_samples=2 num_test_samples=8"

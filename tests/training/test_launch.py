@@ -8,7 +8,8 @@ import sys
 import pytest
 import torch
 
-from hwzoo.training import RunArguments, launch, start
+from hwzoo import packaged
+from hwzoo.training import RunArguments, launch, on_one_thread, start
 
 # As a launcher does: its child gets the one thread that its own environment may not have asked for.
 LAUNCHER = """
@@ -53,6 +54,26 @@ def test_a_number_of_threads_is_set(tmp_path, capsys):
     with pytest.raises(ZeroDivisionError), start(RunArguments(output_dir=str(tmp_path / "third"), num_threads=2)):
         1 / 0  # noqa: B018
     assert torch.get_num_threads() == before
+
+
+def test_a_recipe_on_one_thread_gives_the_others_back():
+    @on_one_thread
+    def main(number: int) -> tuple[int, float]:
+        return torch.get_num_threads(), 1 / number
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert main(4) == (1, 0.25) and torch.get_num_threads() == 2
+        with pytest.raises(ZeroDivisionError):
+            main(0)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    for name in ("fit_kl", "exact", "train_policy_gradient"):
+        recipe = packaged.load_recipe(name)
+        assert recipe.main.__code__ is main.__code__
+        assert recipe.main.__annotations__["settings"] is recipe.Settings
 
 
 class Broken(io.StringIO):

@@ -5,6 +5,7 @@ import json
 import math
 import signal
 import sys
+import weakref
 from datetime import timedelta
 from pathlib import Path
 
@@ -384,6 +385,16 @@ def test_an_average_follows_the_weights_and_holds_buffers():
     assert torch.allclose(average.module.running_mean, torch.full((2,), -expected))
     assert average.module.num_batches_tracked == 199
     assert torch.equal(model.weight, torch.full((2,), 199.0))
+
+
+def test_an_average_goes_with_its_last_name():
+    """Not when the collector finds it: those of earlier runs would fill a sweep's memory."""
+    gc.disable()
+    try:
+        reference = weakref.ref(averaged_model(torch.nn.Linear(1, 1), decay=0.9))
+        assert reference() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("power", [1, 2, 3])

@@ -410,6 +410,20 @@ def test_batches_by_length_hold_similar_lengths():
     assert [batch[0] for batch in batches] != sorted(batch[0] for batch in batches)
 
 
+def test_only_a_short_batch_has_its_place_at_the_end():
+    """A whole one of the longest texts would be the last of each epoch."""
+    ends = []
+    for epoch in range(20):
+        sampler = EpochSampler(400, 0, range(400), 8)
+        sampler.set_epoch(epoch)
+        order = list(sampler)
+        assert sorted(order) == list(range(400))
+        ends.append(max(order[-8:]))
+    assert len(set(ends)) > 10
+    order = list(EpochSampler(403, 0, range(403), 8))
+    assert sorted(order) == list(range(403)) and sorted(order[-3:]) == order[-3:]
+
+
 def test_imports_are_not_searched_for_garbage_while_it_trains(unfrozen, tmp_path):
     seen = []
 

@@ -27,10 +27,12 @@ def most_steps(scheduler: Any) -> int:
         The timesteps of its training; of the multistep solvers one less where evenly spaced ones do not end at 0: with
         all of them a step would have no width, and give images that are black or not finite.
     """
-    config = scheduler.config
+    # Made from another's configuration it keeps what it does not know, and does not do.
+    known = inspect.signature(type(scheduler).__init__).parameters
+    config = {name: value for name, value in scheduler.config.items() if name in known}
     levels = config.get("use_karras_sigmas") or config.get("use_lu_lambdas")
     even = config.get("timestep_spacing", "trailing") != "trailing" and not levels
-    return config.num_train_timesteps - ("solver_order" in config and even)
+    return config["num_train_timesteps"] - ("solver_order" in config and even)
 
 
 class ClassConditionalPipeline(DiffusionPipeline):
@@ -95,7 +97,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
 
         Raises:
             ValueError: for labels that are no classes of the network, of an unconditional network, or beside another
-                `batch_size`; for guidance without labels, or more steps than `most_steps`.
+                `batch_size`; for a `batch_size` below 1, for guidance without labels, or more steps than `most_steps`.
         """
         # 0. what is asked for
         config, device = self.unet.config, self._execution_device
@@ -105,13 +107,16 @@ class ClassConditionalPipeline(DiffusionPipeline):
             raise ValueError(f"num_inference_steps is {steps}; it must be from 1 to {most}")
         if output_type not in ("pil", "np", "pt"):
             raise ValueError(f"output_type is {output_type!r}; it must be pil, np or pt")
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
         none = self.num_classes  # the label of no class
         if labels is not None:
             if not self.num_classes:
                 raise ValueError("labels are given, but this model is unconditional")
             labels = torch.as_tensor(labels, device=device)
-            if labels.ndim != 1 or labels.is_floating_point() or not len(labels):
+            if labels.ndim != 1 or labels.is_floating_point() or labels.dtype == torch.bool or not len(labels):
                 raise ValueError(f"labels must be one integer for each image, not {labels.tolist()}")
+            labels = labels.long()
             if labels.min() < 0 or labels.max() >= none:
                 raise ValueError(f"labels are from {labels.min()} to {labels.max()}; there are 0 to {none - 1}")
             if batch_size not in (None, len(labels)):

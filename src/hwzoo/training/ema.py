@@ -1,5 +1,7 @@
 """The exponential moving average of a network's weights."""
 
+import weakref
+
 import torch
 from torch.optim.swa_utils import AveragedModel
 
@@ -27,8 +29,9 @@ def averaged_model(model: torch.nn.Module, decay: float) -> AveragedModel:
             torch._foreach_copy_(averages, currents)
             return
         # The module's own count is on the CPU, unlike the one that is passed in: no waiting for the device.
-        num = int(average.n_averaged)
+        num = int(reference().n_averaged)
         torch._foreach_lerp_(averages, currents, 1 - min(decay, (1 + num) / (10 + num)))
 
     average = AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+    reference = weakref.ref(average)  # else it would hold itself, through a later run of a sweep too
     return average

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import errno
+import functools
 import json
 import logging
 import os
@@ -385,6 +386,29 @@ def _set_threads(num_threads: int | None, accelerator: Accelerator):
     several = f"{accelerator.num_processes} processes with " if accelerator.num_processes > 1 else ""
     threads = torch.get_num_threads()
     accelerator.print(f"on {accelerator.device}: {several}{threads} thread{'s' if threads > 1 else ''}")
+
+
+def on_one_thread(main: Callable[..., Any]) -> Callable[..., Any]:
+    """
+    A recipe whose matrices are too small for a second thread.
+
+    Args:
+        main: of the recipe.
+
+    Returns:
+        The same, on one thread; afterwards the process has as many as before.
+    """
+
+    @functools.wraps(main)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        num_threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return main(*args, **kwargs)
+        finally:
+            _give_threads_back(num_threads)
+
+    return run
 
 
 def _give_threads_back(num_threads: int):

@@ -20,7 +20,7 @@ from accelerate.utils import broadcast_object_list, gather_object, set_seed
 from torch import Tensor
 
 from ..errors import HwzooError, UsageError
-from ..files import MADE, append_jsonl, read_jsonl, record_made, size_of
+from ..files import MADE, append_jsonl, public_name, read_jsonl, record_made, size_of
 from .arguments import RunArguments, deciding
 from .checkpoint import Checkpoints, random_state, set_random_state
 from .journal import Journal
@@ -159,6 +159,8 @@ class _Loop:
         self.train_step = train_step
         self.state = {**state, "batches": batches}
         self.identity = {**identity, **deciding(run), "examples_per_step": batches.global_batch_size}
+        base = getattr(run, "model_name_or_path", None)  # protocol and card tell it, and the preset begins from it
+        self.identity["model_name_or_path"] = None if base is None else public_name(base)
         if run.lr_scheduler not in FIXED_RATES:
             self.identity["total_steps"] = total_steps
         self.evaluate = evaluate

@@ -449,11 +449,9 @@ class EpochSampler(Sampler):
         pools = [sorted(order[i : i + pool], key=self.lengths.__getitem__) for i in range(0, self.num, pool)]
         ordered = [index for each in pools for index in each]
         batches = [ordered[i : i + self.batch_size] for i in range(0, self.num, self.batch_size)]
-        *whole, last = batches  # the short one stays last
-        return iter(
-            [index for place in torch.randperm(len(whole), generator=generator).tolist() for index in whole[place]]
-            + last
-        )
+        short = batches[self.num // self.batch_size :]  # none or one; it stays last
+        places = torch.randperm(len(batches) - len(short), generator=generator).tolist()
+        return iter([index for batch in [*(batches[place] for place in places), *short] for index in batch])
 
 
 class _Frame(ProgressCallback):

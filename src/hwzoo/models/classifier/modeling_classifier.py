@@ -10,7 +10,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClass
 from transformers.utils import can_return_tuple
 
 from .configuration_classifier import ClassifierConfig
-from .pixels import check_pixels
+from .pixels import check_pixels, check_shape
 
 
 class CNN(nn.Sequential):
@@ -109,6 +109,7 @@ class ClassifierPreTrainedModel(PreTrainedModel):
     def _hidden_states(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
         """The normalised pixels and what each layer of the backbone gives; the last are the features."""
         check_pixels(pixel_values, self.training)
+        check_shape(pixel_values, self.config.num_channels, self.config.image_size)
         states = [self.normalization(pixel_values).to(self.dtype)]
         for layer in self.backbone:
             states.append(layer(states[-1]))
@@ -144,7 +145,7 @@ class ClassifierModel(ClassifierPreTrainedModel):
             output_hidden_states: also what each layer gives; as the config says when not given.
 
         Raises:
-            ValueError: for pixels that are no floating-point numbers in [0, 1].
+            ValueError: for pixels that are no floating-point numbers in [0, 1], or images of another size.
         """
         states = self._hidden_states(pixel_values)
         features = _wide(states[-1])
@@ -193,8 +194,11 @@ class ClassifierForImageClassification(ClassifierPreTrainedModel):
                 says when not given.
 
         Raises:
-            ValueError: for pixels that are no floating-point numbers in [0, 1].
+            ValueError: for pixels that are no floating-point numbers in [0, 1], or images of another size; for
+                `task_ids` that are none of the model's.
         """
+        if task_ids is not None and self.config.num_heads > 1:
+            self._check_tasks(task_ids, len(pixel_values))
         states = self._hidden_states(pixel_values)
         logits = _wide(self.classifier(states[-1].to(self.classifier.weight.dtype)))
         if task_ids is not None and self.config.num_heads > 1:
@@ -206,12 +210,26 @@ class ClassifierForImageClassification(ClassifierPreTrainedModel):
         hidden_states = self._asked(states, output_hidden_states)
         return ImageClassifierOutput(loss=loss, logits=logits, hidden_states=hidden_states)
 
+    def _check_tasks(self, task_ids: Tensor, num: int):
+        """An id of no task would leave no head: all classes as likely. Looked at where pixels are, `check_pixels`."""
+        allowed = f"one of 0 to {self.config.num_heads - 1} for each of the {num} images"
+        if task_ids.shape != (num,):
+            raise ValueError(f"task_ids has shape {tuple(task_ids.shape)}; it must be {allowed}")
+        if torch.compiler.is_compiling() or (self.training and task_ids.device.type != "cpu") or not num:
+            return
+        try:
+            low, high = (bound.item() for bound in task_ids.aminmax())
+        except (RuntimeError, NotImplementedError):  # of vmap, of the meta device: there is no value to look at
+            return
+        if low < 0 or high >= self.config.num_heads:
+            raise ValueError(f"task_ids holds {low if low < 0 else high}; it must be {allowed}")
+
     def features(self, pixel_values: Tensor) -> Tensor:
         """
         What the classifier sees: (batch, channels, height, width) in [0, 1] -> (batch, feature_size).
 
         Raises:
-            ValueError: for pixels that are no floating-point numbers in [0, 1].
+            ValueError: for pixels that are no floating-point numbers in [0, 1], or images of another size.
         """
         return _wide(self._hidden_states(pixel_values)[-1])
 

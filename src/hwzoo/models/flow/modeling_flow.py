@@ -13,7 +13,7 @@ from .configuration_flow import FlowConfig
 from .labels import check_labels, drawn_by, drawn_labels
 from .latents import between, checked_latents
 from .layers_flow import NETWORKS, ActNorm, Coupling, InvertibleConv1x1, ZeroConv2d
-from .pixels import check_floating
+from .pixels import check_floating, check_shape
 
 LAST_LEVEL = 255  # of pixels of 8 bits, from 0
 LOG_LEVELS = math.log(LAST_LEVEL + 1)
@@ -345,8 +345,8 @@ class FlowModel(FlowPreTrainedModel):
             ValueError: for fewer than 2 steps, another mode or ends of different numbers; for labels to an
                 unconditional model, or none, or wrong ones, to a conditional one; and as of `to_latents`.
         """
-        if labels is not None:
-            labels = drawn_labels(labels, len(start), self.config.num_classes, None, self.device)
+        check_labels(labels, len(start), self.config.num_classes)
+        labels = None if labels is None else labels.to(self.device)
         first, last = (
             each.to(self.device) if each.ndim == 2 else self.to_latents(each, labels)[0] for each in (start, end)
         )
@@ -382,12 +382,7 @@ class FlowModel(FlowPreTrainedModel):
     def _check_levels(self, pixel_values: Tensor) -> Tensor:
         """The levels of pixels, whole numbers from 0 to 255."""
         check_floating(pixel_values)
-        shape = (self.config.num_channels, self.config.image_size, self.config.image_size)
-        if pixel_values.shape[1:] != shape:
-            raise ValueError(
-                f"pixel_values has shape {tuple(pixel_values.shape)}; this model takes (batch, "
-                f"{', '.join(map(str, shape))})"
-            )
+        check_shape(pixel_values, self.config.num_channels, self.config.image_size)
         scaled = pixel_values * LAST_LEVEL
         levels = scaled.round()
         # In training on an accelerator each look at a value would wait for the device.

@@ -14,7 +14,7 @@ from .configuration_gan import GANConfig
 from .labels import check_labels, drawn_by, drawn_labels
 from .latents import between, checked_latents
 from .losses_gan import cross_entropy, non_saturating
-from .pixels import check_floating, check_pixels
+from .pixels import check_floating, check_pixels, check_shape
 
 ACTIVATIONS = {"leaky_relu": (nn.LeakyReLU, 0.1), "relu": (nn.ReLU,)}
 # Inside of the networks a pixel is scale * p + shift, where p in [0, 1] is the pixel outside of them.
@@ -217,10 +217,11 @@ class GANModel(GANPreTrainedModel):
 
         Raises:
             ValueError: for labels to an unconditional model, or none, or wrong ones, to a conditional one; for pixels
-                that are no floating-point numbers in [0, 1].
+                that are no floating-point numbers in [0, 1], or images of another size.
         """
         check_labels(labels, pixel_values.shape[0], self.config.num_classes)
         check_pixels(pixel_values, self.training)
+        check_shape(pixel_values, self.config.num_channels, self.config.image_size)
         if noise is None:
             noise = self.sample_latents(pixel_values.shape[0])
         fake = self.generator(noise, labels)
@@ -247,10 +248,11 @@ class GANModel(GANPreTrainedModel):
 
         Raises:
             ValueError: for labels to an unconditional model, or none, or wrong ones, to a conditional one; for pixels
-                that are no floating-point numbers in [0, 1].
+                that are no floating-point numbers in [0, 1], or images of another size.
         """
         check_labels(labels, pixel_values.shape[0], self.config.num_classes)
         check_pixels(pixel_values, self.training)
+        check_shape(pixel_values, self.config.num_channels, self.config.image_size)
         return self.discriminator(pixel_values, labels)
 
     @torch.no_grad()

@@ -12,7 +12,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_simclr import SimCLRConfig
 from .losses_simclr import BatchNorm, negative_cosine, nt_xent, relative_std, wide
-from .pixels import check_pixels
+from .pixels import check_pixels, check_shape
 
 
 @dataclass
@@ -146,9 +146,10 @@ class SimCLRModel(SimCLRPreTrainedModel):
         What the encoder makes of images: (batch, channels, height, width) in [0, 1] -> (batch, feature_size).
 
         Raises:
-            ValueError: for pixels that are no floating-point numbers in [0, 1].
+            ValueError: for pixels that are no floating-point numbers in [0, 1], or images of another size.
         """
         check_pixels(pixel_values, self.training)
+        check_shape(pixel_values, self.config.num_channels, self.config.image_size)
         return wide(self.backbone(self.normalization(pixel_values).to(self.dtype)))
 
 
@@ -181,7 +182,7 @@ class SimCLRForImageClassification(SimCLRPreTrainedModel):
             labels: int64, (batch,), from 0 to num_labels - 1.
 
         Raises:
-            ValueError: for pixels that are no floating-point numbers in [0, 1].
+            ValueError: for pixels that are no floating-point numbers in [0, 1], or images of another size.
         """
         features = self.features(pixel_values)
         logits = wide(self.classifier(features.to(self.classifier.weight.dtype)))
@@ -192,7 +193,7 @@ class SimCLRForImageClassification(SimCLRPreTrainedModel):
         What the classifier sees: (batch, channels, height, width) in [0, 1] -> (batch, feature_size).
 
         Raises:
-            ValueError: for pixels that are no floating-point numbers in [0, 1].
+            ValueError: for pixels that are no floating-point numbers in [0, 1], or images of another size.
         """
         return self.simclr.features(pixel_values)
 

@@ -500,9 +500,14 @@ class TextVAEModel(TextVAEPreTrainedModel):
             wrong = low if low < 0 else high
             raise ValueError(f"input_ids holds {wrong}; it must be one of 0 to {self.config.vocab_size - 1}")
         last = input_ids.gather(1, (real.sum(1, keepdim=True) - 1).clamp(min=0))
-        if not (real[:, 0].all() and (real[:, 1:] <= real[:, :-1]).all() and (last == self.config.eos_token_id).all()):
+        one_end = ((input_ids == self.config.eos_token_id) & real).sum(1) == 1
+        inside = (input_ids == self.config.pad_token_id) & real  # by a mask that does not know it
+        in_order = (
+            real[:, 0].all() and (real[:, 1:] <= real[:, :-1]).all() and (last == self.config.eos_token_id).all()
+        )
+        if not (in_order and one_end.all()) or inside.any():
             raise ValueError(
-                f"input_ids has a row that is no text: each must be tokens, then the end token, "
+                f"input_ids has a row that is no text: each must be tokens, then the end token once, "
                 f"{self.config.eos_token_id}, then padding alone"
             )
         return real

@@ -13,7 +13,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 from .configuration_vae import VAEConfig
 from .labels import check_labels, drawn_by, drawn_labels
 from .latents import between, checked_latents
-from .pixels import check_pixels
+from .pixels import check_pixels, check_shape
 
 ACTIVATIONS = {
     "elu": nn.ELU,
@@ -167,14 +167,16 @@ class MixturePrior(nn.Module):
 
     def log_prob(self, latents: Tensor) -> Tensor:
         """log p(z) in nats: (..., latent_size) -> (...)."""
-        mean, variance = self.mean.to(latents.dtype), self.variance().to(latents.dtype)
+        # In float64: means that are large beside their variances leave little of the terms' difference in float32, and
+        # nothing in bfloat16. A Mac's device has none.
+        wide = latents.dtype if latents.device.type == "mps" else torch.float64
+        mean, variance, points = self.mean.to(wide), self.variance().to(wide), latents.to(wide)
         precision = variance.reciprocal()
         constant = (mean.square() * precision + variance.log() + LOG_2PI).sum(-1)
         # The quadratic forms of all pairs (sample, component) as two matrix products: no (..., k, latent_size) tensor.
-        # In float32 also under mixed precision: bfloat16 would lose the difference of the two.
         with torch.autocast(latents.device.type, enabled=False):
-            quadratic = latents.square() @ precision.T - 2 * latents @ (mean * precision).T
-        log_components = -0.5 * (quadratic + constant)  # (..., k)
+            quadratic = points.square() @ precision.T - 2 * points @ (mean * precision).T
+        log_components = -0.5 * (quadratic + constant).to(latents.dtype)  # (..., k)
         return log_components.logsumexp(-1) - math.log(len(self.mean))
 
     def variance(self) -> Tensor:
@@ -266,8 +268,8 @@ class VAEModel(VAEPreTrainedModel):
 
         Raises:
             TypeError: for another keyword.
-            ValueError: for pixels that are no floating-point numbers in [0, 1]; for none or wrong labels to a
-                conditional model.
+            ValueError: for pixels that are no floating-point numbers in [0, 1], or images of another size; for none or
+                wrong labels to a conditional model.
         """
         if unknown := [name for name in kwargs if name != "labels"]:
             raise TypeError(f"VAEModel.forward takes no {', '.join(sorted(unknown))}")
@@ -319,12 +321,14 @@ class VAEModel(VAEPreTrainedModel):
             The three scalars, the first the sum of the others.
 
         Raises:
-            ValueError: for pixels that are no floating-point numbers in [0, 1]; for none or wrong labels to a
-                conditional model.
+            ValueError: for pixels that are no floating-point numbers in [0, 1], or images of another size; for none or
+                wrong labels to a conditional model.
         """
         mean, variance = self.encode(pixel_values, labels)
         if noise is None:
             noise = _standard_normal(mean.shape, mean, generator)
+        elif noise.shape != mean.shape:
+            raise ValueError(f"noise has shape {tuple(noise.shape)}; it must be {tuple(mean.shape)}")
         latents = mean + variance.sqrt() * noise
         reconstruction_loss = -self._log_likelihood(pixel_values, self._decoder_output(latents, labels)).mean()
         if self.mixture_prior is None:
@@ -402,10 +406,11 @@ class VAEModel(VAEPreTrainedModel):
             (batch, latent_size) each.
 
         Raises:
-            ValueError: for pixels that are no floating-point numbers in [0, 1]; for none or wrong labels to a
-                conditional model.
+            ValueError: for pixels that are no floating-point numbers in [0, 1], or images of another size; for none or
+                wrong labels to a conditional model.
         """
         check_pixels(pixel_values, self.training)
+        check_shape(pixel_values, self.config.num_channels, self.config.image_size)
         mean, hidden = self._run(self.encoder, self._with_classes(pixel_values, labels)).chunk(2, dim=-1)
         if self.config.variance_parametrization == "exp":
             return mean, hidden.exp()
@@ -498,8 +503,8 @@ class VAEModel(VAEPreTrainedModel):
             In [0, 1], of the same shape.
 
         Raises:
-            ValueError: for pixels that are no floating-point numbers in [0, 1]; for none or wrong labels to a
-                conditional model.
+            ValueError: for pixels that are no floating-point numbers in [0, 1], or images of another size; for none or
+                wrong labels to a conditional model.
         """
         mean, variance = self.encode(pixel_values, labels)
         return self.decode(mean if generator is None else sample_gaussian(mean, variance, generator), labels)

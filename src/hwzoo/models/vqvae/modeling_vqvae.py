@@ -10,7 +10,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 from .configuration_vqvae import VQVAEConfig
 from .labels import check_labels, drawn_by, drawn_labels
 from .networks_vqvae import Autoencoder, Codebook, Prior, binary_log_prob, uniform_log_prob
-from .pixels import check_pixels
+from .pixels import check_pixels, check_shape
 
 SEARCH_CHUNK = 2048  # codes that the search decodes at once
 TOLERANCE = 1e-3  # what 255 / 255 or bfloat16 of 0 and 1 may be off
@@ -338,12 +338,7 @@ class VQVAEModel(VQVAEPreTrainedModel):
         return self.autoencoder.logits(self.autoencoder.embedded(codes))
 
     def _check_pixels(self, pixel_values: Tensor):
-        shape = (self.config.num_channels, self.config.image_size, self.config.image_size)
-        if pixel_values.shape[1:] != shape:
-            raise ValueError(
-                f"pixel_values has shape {tuple(pixel_values.shape)}; this model takes (batch, "
-                f"{', '.join(map(str, shape))})"
-            )
+        check_shape(pixel_values, self.config.num_channels, self.config.image_size)
         check_pixels(pixel_values, self.training)
         # In training on an accelerator each look at a value would wait for the device.
         if not (torch.compiler.is_compiling() or (self.training and pixel_values.device.type != "cpu")):

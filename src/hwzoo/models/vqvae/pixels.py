@@ -39,3 +39,23 @@ def check_pixels(pixel_values: Tensor, training: bool):
         return
     if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # so that NaN is refused too
         raise ValueError(f"pixel_values goes from {low:.4g} to {high:.4g}; it must be in [0, 1]")
+
+
+def check_shape(pixel_values: Tensor, num_channels: int, image_size: int):
+    """
+    Refuses images of another shape, as those with their channels last: some layers would take them, as what they are
+    not.
+
+    Args:
+        pixel_values: a batch of images.
+        num_channels: of the model.
+        image_size: height and width of the model's.
+
+    Raises:
+        ValueError: for all that is not (batch, num_channels, image_size, image_size).
+    """
+    if pixel_values.shape[1:] != (num_channels, image_size, image_size):
+        raise ValueError(
+            f"pixel_values has shape {tuple(pixel_values.shape)}; this model takes (batch, {num_channels}, "
+            f"{image_size}, {image_size})"
+        )
