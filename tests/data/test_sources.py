@@ -355,6 +355,25 @@ def test_splits_by_other_words_are_no_classes(train, test, tmp_path):
         load_images(str(tmp_path))
 
 
+@pytest.mark.parametrize("other", ["Test/", "testing/", "eval/", "bus/", "loose.png"])
+def test_images_beside_the_splits_are_not_dropped(other, tmp_path):
+    images = {f"train/{kind}/{index}.png": pixels(index, 4, 4) for kind in "ab" for index in range(5)}
+    image_folder(tmp_path, images | {other.replace("/", "/a/1.png"): pixels(0, 4, 4)})
+    with pytest.raises(UsageError) as error:
+        load_images(str(tmp_path))
+    message = message_of(error, UsageError, f"--dataset_name {tmp_path}: {other} ", "beside train/")
+    assert message.endswith("splits are called train, test, validation, valid, val")
+
+
+def test_what_holds_no_images_may_lie_beside_the_splits(tmp_path):
+    folder = image_folder(tmp_path / "pets", TWO_BY_TWO)
+    image_folder(folder, {name: pixels(9, 4, 4) for name in (".old/a/1.png", "__MACOSX/1.png", "docs/._1.png")})
+    for name in ("docs/readme.txt", "readme.txt", "._1.png"):
+        (folder / name).write_text("pets")
+    data = load_images(str(folder))
+    assert data.train.class_names == ("cat", "dog") and len(data.train) == len(data.test) == 2
+
+
 @pytest.mark.parametrize("linked", ["dog", "train/dog"])
 def test_a_link_to_a_folder_of_images_is_told(tmp_path, linked):
     data = tmp_path / "data"

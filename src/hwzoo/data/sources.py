@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from ..errors import HwzooError, UsageError, first_line
 from ..retry import retried
 from .images import ImageSet
-from .pictures import WAYS, ImageOptions, image_files, is_hidden, read_picture, resized, stacked
+from .pictures import IMAGE_SUFFIXES, WAYS, ImageOptions, image_files, is_hidden, read_picture, resized, stacked
 from .raw import idx_files, pixel_array, read_amat_set, read_at_random, read_idx_set, read_npz_set
 
 # Data sets known by a short name: the folder of their idx files in the data folder is that name.
@@ -237,8 +237,9 @@ def load_images(
         Training and test images, uint8 on the CPU, and the data set's name.
 
     Raises:
-        UsageError: for a name that is none of these, a folder that is missing or empty, a column that is not there or
-            not said, an image without a label or with one that is no class, images of different sizes.
+        UsageError: for a name that is none of these, a folder that is missing or empty, or holds several data sets or
+            images beside its splits, a column that is not there or not said, an image without a label or with one that
+            is no class, images of different sizes.
         HwzooError: for a file that is cut off or no idx file, images and labels of different number, a Hub that fails.
     """
     options = options or ImageOptions()
@@ -340,14 +341,23 @@ def _raw(name: str, path: Path, options: ImageOptions, class_names: tuple[str, .
 def _image_folder(path: Path, options: ImageOptions) -> ImageSplits:
     """
     A folder of pictures: with train/ its first level alone says which file is of which split, whatever the classes are
-    called; without it all is of one split. The folder that an image lies in is its class.
+    called, and images beside the splits are refused; without it all is of one split. The folder that an image lies in
+    is its class.
     """
     what = f"--dataset_name {path}"
     if not any(path.iterdir()):
         raise UsageError(f"{what}: the folder is empty")
-    splits = [split for split in ("train", *TEST_SPLITS) if (path / split).is_dir()]
-    if "train" not in splits:
-        names = sorted(each.name for each in path.iterdir() if each.is_dir())
+    # By the names as they are listed: `Train` is no `train/`, also where the file system would find it as that.
+    names = sorted(each.name for each in path.iterdir() if each.is_dir())
+    splits = [split for split in ("train", *TEST_SPLITS) if split in names]
+    if "train" in splits:
+        for each in sorted(path.iterdir()):
+            if each.name in splits or is_hidden(Path(each.name)):
+                continue
+            if image_files(each) if each.is_dir() else each.suffix.lower() in IMAGE_SUFFIXES:
+                other = f"{each.name}/ holds images" if each.is_dir() else f"{each.name} is an image"
+                raise UsageError(f"{what}: {other} beside train/; splits are called train, {', '.join(TEST_SPLITS)}")
+    else:
         kinds = {kind: [name for name in names if re.fullmatch(kind, name, re.IGNORECASE)] for kind in OTHER_SPLITS}
         if all(kinds.values()):
             taken = " and ".join(f"{found[0]}/" for found in kinds.values())
