@@ -979,6 +979,26 @@ def test_idx_files_have_many_names(tmp_path):
     assert load_images("mnist", str(tmp_path / "torchvision")).digest() == expected
 
 
+@pytest.mark.parametrize("missing", [None, "train_labels", "t10k_images"])
+def test_idx_files_of_two_folders_are_never_joined(tmp_path, missing):
+    """Nor is one of them taken unasked; by its name or its own folder each is read as it is."""
+    second = some_arrays() | {"train-labels": (np.arange(7) + 1) % 5}
+    parts = {"FashionMNIST": some_arrays(), "MNIST": second}
+    for name, arrays in parts.items():
+        left_out = {missing: None} if missing and name == "FashionMNIST" else {}
+        idx_folder(tmp_path / name / "raw", arrays, **left_out)
+    with pytest.raises(UsageError) as error:
+        load_images(str(tmp_path))
+    both = ", ".join(str(tmp_path / name / "raw") for name in parts)
+    message = message_of(error, UsageError)
+    assert message == f"{tmp_path} holds idx files of several data sets: give one of {both}"
+    for data in (load_images("mnist", str(tmp_path)), load_images(str(tmp_path / "MNIST"))):
+        assert data.train.labels.tolist() == second["train-labels"].tolist()
+    if missing is None:
+        data = load_images("fashion_mnist", str(tmp_path))
+        assert data.train.labels.tolist() == parts["FashionMNIST"]["train-labels"].tolist()
+
+
 def test_the_labels_of_qmnist_have_eight_columns(tmp_path):
     arrays = some_arrays()
     for split, theirs in (("train", "train"), ("t10k", "test")):

@@ -29,7 +29,7 @@ _IDX_NAME = re.compile(
     r"(?P<set>(?:emnist-\w+|qmnist)-)?(?P<split>train|t10k|test)-(?P<what>images|labels)"
     r"[-.]idx(?P<dimensions>\d)-(?:ubyte|int)(?:\.gz)?"
 )
-_FOLDERS = ("", "raw", "MNIST/raw", "*/raw")  # of torchvision
+_FOLDERS = ("", "raw", "*/raw")  # of torchvision
 _ARRAYS = {"images": {"images", "imgs", "x"}, "labels": {"labels", "y"}}  # words of their names
 _AMAT_NAME = re.compile(r"(?P<set>.*?)_(?P<split>train|valid|test)\.amat")
 
@@ -52,22 +52,34 @@ class RawData:
 
 def idx_files(folder: Path) -> dict[str, dict[tuple[str, str], Path]]:
     """
-    The idx files of a folder, or of those in it where torchvision puts them.
+    The idx files of a folder, or of the one in it where torchvision puts them.
 
     Returns:
         For each data set by name ("" where its files have none) the files by split, train or test, and `images` or
-        `labels`; plain ones before compressed ones.
+        `labels`; plain ones before compressed ones. All lie in one folder.
+
+    Raises:
+        UsageError: for several folders in it with such images.
     """
     for pattern in _FOLDERS:
-        found: dict[str, dict[tuple[str, str], Path]] = {}
-        for path in sorted(each for sub in (folder.glob(pattern) if pattern else [folder]) for each in sub.glob("*")):
-            match = _IDX_NAME.fullmatch(path.name)
-            if match and path.is_file():
-                split = "train" if match["split"] == "train" else "test"
-                name = (match["set"] or "").rstrip("-").removeprefix("emnist-")
-                found.setdefault(name, {}).setdefault((split, match["what"]), path)
-        if any(what == "images" for files in found.values() for _, what in files):
-            return found
+        # By folder: files of two are of two data sets, whatever is missing in one of them.
+        found: dict[Path, dict[str, dict[tuple[str, str], Path]]] = {}
+        for sub in sorted(folder.glob(pattern)) if pattern else [folder]:
+            sets: dict[str, dict[tuple[str, str], Path]] = {}
+            for path in sorted(sub.glob("*")):
+                match = _IDX_NAME.fullmatch(path.name)
+                if match and path.is_file():
+                    split = "train" if match["split"] == "train" else "test"
+                    name = (match["set"] or "").rstrip("-").removeprefix("emnist-")
+                    sets.setdefault(name, {}).setdefault((split, match["what"]), path)
+            if any(what == "images" for files in sets.values() for _, what in files):
+                found[sub] = sets
+        if len(found) > 1:
+            raise UsageError(
+                f"{folder} holds idx files of several data sets: give one of {', '.join(map(str, found))}"
+            )
+        if found:
+            return found.popitem()[1]
     return {}
 
 
@@ -84,7 +96,7 @@ def read_idx_set(folder: Path, what: str, config: str | None) -> RawData | None:
         The data; None for a folder without such files.
 
     Raises:
-        UsageError: for a file that is missing, or several data sets of which none is said.
+        UsageError: for a file that is missing, several data sets of which none is said, or several folders of them.
         HwzooError: for a file that is damaged, images and labels of different number.
     """
     sets = idx_files(folder)
