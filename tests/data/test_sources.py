@@ -1065,6 +1065,25 @@ def test_npz_files(tmp_path, kind):
         assert len(load_images(str(path), options=ImageOptions(validation_share=0.5)).validation) == 4  # its own
 
 
+@pytest.mark.parametrize("kind", ["medmnist", "kmnist"])
+def test_npz_files_of_two_data_sets_are_never_mixed(tmp_path, kind):
+    images, labels = np.zeros((3, 4, 4), np.uint8), np.arange(3)
+    if kind == "medmnist":  # only the first has validation images
+        names = ("bloodmnist.npz", "pathmnist.npz")
+        for name, splits in zip(names, (("train", "test", "val"), ("train", "test")), strict=True):
+            parts = {f"{split}_images": images for split in splits} | {f"{split}_labels": labels for split in splits}
+            np.savez(tmp_path / name, **parts)
+    else:  # an array each, of no name
+        names = ("k49-train-imgs.npz", "kmnist-train-imgs.npz")
+        for split in ("train", "test"):
+            np.savez(tmp_path / f"kmnist-{split}-imgs.npz", images)
+            np.savez(tmp_path / f"kmnist-{split}-labels.npz", labels)
+        np.savez(tmp_path / names[0], images)
+    with pytest.raises(UsageError) as error:
+        load_images(str(tmp_path))
+    message_of(error, UsageError, f"--dataset_name {tmp_path}: {names[0]} and {names[1]} both hold train images")
+
+
 def test_npz_files_that_hold_something_else_are_refused(tmp_path):
     np.savez(tmp_path / "pickled.npz", train_images=np.array([{"a": 1}], dtype=object))
     with pytest.raises(HwzooError, match="pickled.npz cannot be read: .*allow_pickle"):
@@ -1092,3 +1111,12 @@ def test_larochelles_text_files(tmp_path):
     (tmp_path / "binarized_mnist_test.amat").write_text("0 1 2 0 1 0 0 1 0\n")
     with pytest.raises(HwzooError, match="binarized_mnist_test.amat is no text of lines of zeros and ones"):
         load_images(str(tmp_path))
+
+
+def test_text_files_of_two_data_sets_are_never_mixed(tmp_path):
+    names = ("binarized_mnist_train", "binarized_mnist_valid", "binarized_mnist_test", "silhouettes_train")
+    for name in names:
+        (tmp_path / f"{name}.amat").write_text("0 1 1 0\n")
+    with pytest.raises(UsageError) as error:
+        load_images(str(tmp_path))
+    message_of(error, UsageError, f"--dataset_name {tmp_path} has .amat files of binarized_mnist, silhouettes; give")

@@ -247,35 +247,40 @@ def read_npz_set(path: Path, what: str) -> RawData | None:
         The data; None for a folder without such files.
 
     Raises:
-        UsageError: for arrays that are no images with one label each.
+        UsageError: for arrays that are no images with one label each, or files of several data sets.
         HwzooError: for a damaged file, or one that holds pickled objects.
     """
     files = [path] if path.is_file() else sorted(path.glob("*.npz"))
-    arrays: dict[str, np.ndarray] = {}
+    keys: set[str] = set()
+    found: dict[tuple[str, str], np.ndarray] = {}
+    of: dict[tuple[str, str], Path] = {}
     for file in files:
         try:
             with np.load(file, allow_pickle=False) as stored:
-                for key in stored.files:
-                    arrays[file.stem if key == "arr_0" else key] = stored[key]
+                arrays = {file.stem if key == "arr_0" else key: stored[key] for key in stored.files}
         except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise HwzooError(f"{file} cannot be read: {first_line(error)}") from error
-    if not arrays:
+        keys.update(arrays)
+        for key, array in arrays.items():
+            words = re.split(r"[-_]", key.lower())
+            kind = next((kind for kind, names in _ARRAYS.items() if names & {*words}), "")
+            split = next((split for split in ("train", "test", "val", "valid", "validation") if split in words), "")
+            if kind and split:
+                part = ("validation" if split.startswith("val") else split, kind)
+                if of.setdefault(part, file) != file:  # whatever the keys: kmnist-train-imgs and k49-train-imgs
+                    raise UsageError(
+                        f"{what}: {of[part].name} and {file.name} both hold {part[0]} {kind}, of two data sets; give "
+                        "one file, or a folder with those of one"
+                    )
+                found[part] = array
+    if not keys:
         return None
-    found: dict[tuple[str, str], np.ndarray] = {}
-    for key, array in arrays.items():
-        words = re.split(r"[-_]", key.lower())
-        kind = next((kind for kind, names in _ARRAYS.items() if names & {*words}), "")
-        split = next((split for split in ("train", "test", "val", "valid", "validation") if split in words), "")
-        if kind and split:
-            found["validation" if split.startswith("val") else split, kind] = array
     images, labels = {}, {}
     for split in ("train", "test", "validation"):
         if (split, "images") not in found or (split, "labels") not in found:
             if split == "validation":
                 continue
-            raise UsageError(
-                f"{what} has the arrays {sorted(arrays)}; it must have images and labels of train and test"
-            )
+            raise UsageError(f"{what} has the arrays {sorted(keys)}; it must have images and labels of train and test")
         pixels, own = found[split, "images"], found[split, "labels"]
         if (
             pixels.dtype != np.uint8
@@ -314,14 +319,16 @@ def read_amat_set(folder: Path, what: str) -> RawData | None:
         The data; None for a folder without such files.
 
     Raises:
-        UsageError: for a file that is missing.
+        UsageError: for a file that is missing, or files of several data sets.
         HwzooError: for other text than zeros and ones, or lines that are no square images.
     """
-    files = {
-        match["split"]: path for path in sorted(folder.glob("*.amat")) if (match := _AMAT_NAME.fullmatch(path.name))
-    }
-    if not files:
+    matches = [match for path in sorted(folder.glob("*.amat")) if (match := _AMAT_NAME.fullmatch(path.name))]
+    if not matches:
         return None
+    sets = sorted({match["set"] for match in matches})
+    if len(sets) > 1:
+        raise UsageError(f"{what} has .amat files of {', '.join(sets)}; give a folder with those of one data set")
+    files = {match["split"]: folder / match[0] for match in matches}
     images = {}
     for split in ("train", "test", "valid"):
         if split not in files:
