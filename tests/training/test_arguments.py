@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import every_recipe
 import pytest
 import torch
-from recipe_runs import load_recipe
+from recipe_runs import RECIPES, load_recipe
 
 from hwzoo.errors import UsageError
 from hwzoo.training import (
@@ -215,6 +215,52 @@ def test_a_folder_with_the_name_of_a_data_set_stays_a_folder(tmp_path, monkeypat
     assert "dataset_name: ./mnist\n" in (tmp_path / "preset.yaml").read_text()
     (again,) = parse_arguments([RunArguments], ["--config=preset.yaml"])
     assert again.dataset_name == "./mnist"
+
+
+@pytest.mark.parametrize("given", ["other", "./other"])
+def test_paths_in_a_list_are_found_from_any_folder(tmp_path, monkeypatch, given):
+    for folder in ("project/other", "project/outputs"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "project/made=here.jsonl").touch()
+    monkeypatch.chdir(tmp_path / "project")
+    settings = load_recipe("compare_checkpoints").Settings
+    systems = load_recipe("compare_summaries").Systems
+    asked = {"models": [f"mine={given}", "hub=me/t5", f"at={tmp_path}"], "predictions": ["theirs=made=here.jsonl"]}
+    save_settings(Path("outputs/p.yaml"), settings(output_dir="outputs", others=["mnist", given]), systems(**asked))
+    monkeypatch.chdir(tmp_path)
+    read, named = parse_arguments([settings, systems], ["--config=project/outputs/p.yaml"])
+    assert read.others == ["mnist", "project/other"]
+    assert named.models == ["mine=project/other", "hub=me/t5", f"at={tmp_path}"]
+    assert named.predictions == ["theirs=project/made=here.jsonl"]
+
+
+def test_a_path_of_a_list_that_holds_an_equals_sign_needs_no_name(tmp_path):
+    (tmp_path / "p.yaml").write_text("models: [./seed=3, ../seed=4]\n")
+    (page,) = parse_arguments([load_recipe("page").Settings], [f"--config={tmp_path / 'p.yaml'}"])
+    assert page.models == [f"{tmp_path}/seed=3", f"{tmp_path.parent}/seed=4"]
+
+
+WRITE_PRESETS = [
+    each.stem for each in RECIPES.glob("*.py") if re.search("save_settings|save_results", each.read_text())
+]
+
+
+@pytest.mark.parametrize("recipe", sorted(WRITE_PRESETS))
+def test_the_preset_of_a_recipes_defaults_gives_them_again(recipe, tmp_path):
+    types = [kind for kind in load_recipe(recipe).main.__annotations__.values() if kind is not dict]
+    flags = parse_arguments(types, [f"--output_dir={tmp_path}"])
+    save_settings(tmp_path / "preset.yaml", *flags)
+    again = parse_arguments(types, [f"--config={tmp_path / 'preset.yaml'}", f"--output_dir={tmp_path}"])
+    assert [asdict(each) | {"config": None} for each in again] == [asdict(each) | {"config": None} for each in flags]
+
+
+def test_an_empty_list_of_a_preset_is_the_default_where_that_is_empty(tmp_path):
+    (tmp_path / "p.yaml").write_text("others: []\n")
+    (read,) = parse_arguments([load_recipe("compare_checkpoints").Settings], [f"--config={tmp_path / 'p.yaml'}"])
+    assert read.others == []
+    (tmp_path / "p.yaml").write_text("sizes: []\n")
+    with pytest.raises(UsageError, match="p.yaml: --sizes: expected at least one argument"):
+        parse(f"--config={tmp_path / 'p.yaml'}")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import reprlib
 import sys
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Container, Iterator, Mapping, Sequence, Set
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType
@@ -50,6 +50,7 @@ OF_PATHS = (
     "recipe",
     "models",
     "others",
+    "predictions",
     "_dir",
     "_file",
     "_path",
@@ -59,6 +60,7 @@ OF_PATHS = (
     "classifier",
     "config",
 )
+OF_NAMED_PATHS = {"models", "predictions"}  # each may be NAME=PATH
 OF_MODELS = {"model_name_or_path", "classifier"}  # their names stand in results and cards
 LONGEST_NAME = 255  # bytes of a file's or folder's name
 OF_FOLDERS = {"config", "data_dir", "output_dir", "resume_from_checkpoint"}
@@ -412,7 +414,7 @@ def parse_arguments(
     if path is not None:
         _check_words("config", path)
         path = _preset_path(path, types)
-        preset = _read_preset(path, {f.name for cls in types for f in fields(cls)})
+        preset = _read_preset(path, {f.name: _default(f) for cls in types for f in fields(cls)})
         if "--help" not in argv and "-h" not in argv:
             try:
                 _parse(types, preset, description)
@@ -476,14 +478,17 @@ def _in_vain(parsed: Sequence[Flags], given: Set[str]) -> Iterator[str]:
         values = {name: value for name, value in values.items() if name not in own}
     for flags in parsed:
         for each in fields(flags):
-            default = each.default if each.default_factory is MISSING else each.default_factory()
-            if each.name not in given or getattr(flags, each.name) == default:
+            if each.name not in given or getattr(flags, each.name) == _default(each):
                 continue
             for other, allowed in each.metadata.get("only", {}).items():
                 if other in values and values[other] not in allowed:
                     value = values[other]
                     told = str(value).lower() if value is None or isinstance(value, bool) else value
                     yield f"--{each.name} has no effect: --{other} is {told}"
+
+
+def _default(each: Field) -> Any:
+    return each.default if each.default_factory is MISSING else each.default_factory()
 
 
 @cache
@@ -654,22 +659,34 @@ def reproducing(*arguments: Any, config: Any = None) -> dict[str, Any]:
 
 
 def _from_folder(folder: str, name: str, value: Any) -> Any:
-    here = isinstance(value, str) and name.endswith(OF_PATHS) and value not in NAMED_DATA
-    if not here or Path(value).is_absolute() or not Path(value).exists():
+    if isinstance(value, list):
+        return [_from_folder(folder, name, item) for item in value]
+    if not isinstance(value, str) or not name.endswith(OF_PATHS):
+        return value
+    label, given = _split(name, value)
+    if given in NAMED_DATA or Path(given).is_absolute() or not Path(given).exists():
         return value
     try:
-        path = Path(os.path.relpath(value, folder)).as_posix()
+        path = Path(os.path.relpath(given, folder)).as_posix()
     except ValueError:  # on another drive of Windows
-        return str(Path(value).absolute())
-    return path if path.startswith("../") else f"./{path}"
+        return f"{label}{Path(given).absolute()}"
+    return label + (path if path.startswith("../") else f"./{path}")
 
 
 def _from_beside(preset: Path, name: str, value: str) -> str:
     """The value of a flag in a preset; a path that starts with a dot begins at the preset's folder."""
-    if not name.endswith(OF_PATHS) or not value.startswith(("./", "../")):
+    label, given = _split(name, value)
+    if not name.endswith(OF_PATHS) or not given.startswith(("./", "../")):
         return value
-    path = os.path.normpath(preset.parent / value)
-    return f"./{path}" if path in NAMED_DATA else path
+    path = os.path.normpath(preset.parent / given)
+    return label + (f"./{path}" if path in NAMED_DATA else path)
+
+
+def _split(name: str, value: str) -> tuple[str, str]:
+    """`NAME=` and the path after it; of a path without a name nothing and the whole."""
+    label, equals, path = value.partition("=")
+    named = equals and name in OF_NAMED_PATHS and not label.startswith(("./", "../"))
+    return (label + equals, path) if named else ("", value)
 
 
 def weights_of(run: Any) -> str:
@@ -844,8 +861,8 @@ def load_preset(path: Path) -> dict[str, Any]:
     return preset
 
 
-def _read_preset(path: Path, known: set[str]) -> list[str]:
-    """The preset as command-line tokens, so that both go through the same checks."""
+def _read_preset(path: Path, known: Mapping[str, Any]) -> list[str]:
+    """The preset as command-line tokens, so that both go through the same checks; `known`: the defaults by name."""
     preset = load_preset(path)
     tokens = []
     for key, value in preset.items():
@@ -855,6 +872,8 @@ def _read_preset(path: Path, known: set[str]) -> list[str]:
             raise UsageError(f"{path}: {key} is taken from the command line only")
         if key not in known or key == "config":
             raise UsageError(f"{path}: {key} is not a flag of this recipe{_suggestion(key, known)}; --help lists them")
+        if value == [] == known[key]:  # as no words on the command line say it
+            continue
         values = value if isinstance(value, list) else [value]
         values = [_from_beside(path, key, item) if isinstance(item, str) else item for item in values]
         if len(values) > 1 and any(isinstance(item, str) and item.startswith("--") for item in values):
