@@ -382,6 +382,35 @@ def test_a_negative_number_is_a_value(value):
     assert parse("--rate", value)[1].rate == float(value)
 
 
+def test_a_list_may_hold_negative_numbers_anywhere():
+    for sizes in ([-1, 2], [2, -1], [-1, -2]):
+        assert parse("--sizes", *map(str, sizes))[1].sizes == sizes
+
+
+def test_words_of_a_list_may_begin_as_a_negative_number(tmp_path):
+    labels = load_recipe("classify_by_prompt").Settings
+    for given in (["-1=negative", "1=positive"], ["1=positive", "-1=negative"]):
+        (tmp_path / "p.yaml").write_text(f"labels: [{', '.join(given)}]\n")
+        for argv in (["--labels", *given], [f"--config={tmp_path / 'p.yaml'}"]):
+            assert parse_arguments([labels], argv)[0].labels == given
+    rewards = load_recipe("train_policy_gradient").Settings
+    assert parse_arguments([rewards], ["--rewards", "0/-1", "-1/-2"])[0].rewards == ["0/-1", "-1/-2"]
+
+
+def test_a_dash_before_letters_is_a_flag(tmp_path):
+    (tmp_path / "p.yaml").write_text("report_to: [none, -x]\n")
+    for argv in (["-x"], ["--sizes", "1", "-x"], [f"--config={tmp_path / 'p.yaml'}"]):
+        with pytest.raises(UsageError, match="-x is not a flag of this recipe; --help lists them$"):
+            parse(*argv)
+
+
+def test_a_negative_number_is_a_value_of_config_too_and_none_without_a_flag():
+    with pytest.raises(UsageError, match="^--config -1e-3: no such file"):
+        parse("--config", "-1e-3")
+    with pytest.raises(UsageError, match="^-1 is not a flag of this recipe"):
+        parse("-1")
+
+
 @pytest.mark.parametrize(
     ("given", "meant"),
     [

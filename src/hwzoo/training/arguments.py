@@ -71,6 +71,7 @@ LARGEST_INTEGER = 2**63 - 1  # of torch
 RISING = ("constant_with_warmup", "linear", "cosine", "polynomial")  # schedules with a warm-up
 # A preset's wish for it; not every processor is faster by it.
 BFLOAT16 = {"--mixed_precision=bf16", "--bf16=true"}
+VALUE = re.compile(r"-([\d.]|(inf|nan)$)")  # argparse alone takes -1e-3, -inf and -1=words for flags
 DEEPEST_PRESET = 20  # lists and mappings in one another; the presets have three
 # Of these the one that is given displaces the other's default or preset.
 EXCLUSIVE = ("num_train_epochs", "max_train_steps", "max_steps")
@@ -339,12 +340,13 @@ class _HelpFormatter(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter)
 
 
 class _Parser(HfArgumentParser):
-    """Sorts the flags into the groups of `--help`."""
+    """Sorts the flags into the groups of `--help`, and takes for values what begins as a negative number."""
 
     def __init__(self, types: list[type], **kwargs: Any):
         self._of_flag = {each.name: _group(cls, each.name) for cls in types for each in fields(cls)}
         self._groups: dict[str, Any] = {}
         super().__init__(types, **kwargs)
+        self._negative_number_matcher = VALUE
 
     def add_argument(self, *names: str, **kwargs: Any):
         # HfArgumentParser hands on a field's metadata. Its range is shown where argparse shows a metavar.
@@ -397,7 +399,7 @@ def parse_arguments(
             of range, or what the launcher asks for where the recipe cannot do it or is told otherwise; one line that
             names it.
     """
-    argv = _join_negative_numbers(sys.argv[1:] if argv is None else argv)
+    argv = list(sys.argv[1:] if argv is None else argv)
     for token in argv:
         if re.fullmatch(r"--[\w-]+=--", token):  # argparse of Python 3.10 makes an empty list of it
             raise UsageError(f"{token.removesuffix('=--')} is --, which is no value")
@@ -407,6 +409,7 @@ def parse_arguments(
             raise UsageError(f"--{first} is given twice, as {argv[0]} and by its name")
         argv[:1] = [f"--{first}", argv[0]]  # a list takes the words that follow
     finder = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    finder._negative_number_matcher = VALUE
     finder.add_argument("--config", nargs="?", default=None)
     path = finder.parse_known_args(argv)[0].config
     whole: list[str] = []
@@ -883,18 +886,6 @@ def _read_preset(path: Path, known: Mapping[str, Any]) -> list[str]:
         # One token a flag: `--key=value` takes a value that starts with a dash; further values of a list follow.
         tokens += [f"--{key}={values[0]}", *values[1:]] if len(values) == 1 else [f"--{key}", *values]
     return tokens
-
-
-def _join_negative_numbers(argv: list[str]) -> list[str]:
-    # argparse takes -1e-3, -inf and -nan after a flag for another flag.
-    joined = []
-    for token in argv:
-        number = re.fullmatch(r"-(\d+\.?\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|inf|nan)", token)
-        if number and joined and joined[-1].startswith("--") and "=" not in joined[-1]:
-            joined[-1] += f"={token}"
-        else:
-            joined.append(token)
-    return joined
 
 
 def _first(types: list[type]) -> str | None:
