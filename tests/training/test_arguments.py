@@ -485,6 +485,8 @@ def test_a_flag_that_has_no_effect_beside_the_others_is_told_once(caplog, monkey
     arguments._tell_once.cache_clear()
     assert told("--use_ema", "--ema_decay=0.9", "--lr_warmup_steps=5", "--lr_scheduler=linear") == []
     assert told() == [] and told("--ema_decay=0.999", "--lr_warmup_steps=0") == []  # nor is a default
+    assert told("--resize=pad", "--image_size=28") == [] and told("--resize=crop") == []
+    assert told("--resize=pad") == ["--resize has no effect: --image_size is none"]
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert told("--ema_decay=0.9") == []
 
@@ -510,6 +512,12 @@ def test_what_a_trained_model_decides_is_not_said_to_have_no_effect(caplog):
     types = [RunArguments, flags]
     parse_arguments(types, ["--ema_decay=0.9", "--model_name_or_path=somewhere"])
     assert caplog.messages[2:] == ["--ema_decay has no effect: --use_ema is false"]
+    # Images are read as those of its training where no data is given.
+    types = [load_recipe("evaluate_generator").Settings]
+    parse_arguments(types, ["--resize=pad", "--model_name_or_path=somewhere"])
+    assert len(caplog.messages) == 3
+    parse_arguments(types, ["--resize=pad", "--model_name_or_path=somewhere", "--dataset_name=mnist"])
+    assert caplog.messages[3:] == ["--resize has no effect: --image_size is none"]
 
 
 @pytest.mark.parametrize("recipe", sorted(every_recipe.FLAGS))

@@ -205,7 +205,9 @@ class ImageData(Flags):
     image_size: int | None = flag(
         None, "height and width that all images get; as they are when not given", "[1, 4096]"
     )
-    resize: Literal["crop", "pad", "stretch"] = flag("crop", "how --image_size makes squares of other images")
+    resize: Literal["crop", "pad", "stretch"] = flag(
+        "crop", "how --image_size makes squares of other images", only={"image_size": GIVEN}
+    )
     test_share: float = flag(0.2, "share of a data set without test images that becomes them", "(0, 1)")
     validation_share: float = flag(
         0.0, "share of the training images held out, on which evaluations during training are", "[0, 1)"
@@ -478,6 +480,8 @@ def _in_vain(parsed: Sequence[Flags], given: Set[str]) -> Iterator[str]:
     values = {each.name: getattr(flags, each.name) for flags in parsed for each in fields(flags)}
     if values.get("model_name_or_path") is not None:  # a trained model has values of its own
         own = {each.name for flags in parsed if getattr(flags, "OF_TRAINED", False) for each in fields(flags)}
+        if values.get("dataset_name") is None:  # the images may be read as those of its training were
+            own |= OF_IMAGES
         values = {name: value for name, value in values.items() if name not in own}
     for flags in parsed:
         for each in fields(flags):
