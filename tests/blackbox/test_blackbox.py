@@ -263,3 +263,11 @@ def test_batches_do_not_depend_on_what_an_estimator_draws(monkeypatch):
     for (points, right), (others, _) in zip(seen["still"], seen["drawing"], strict=True):
         assert torch.equal(points, others) and not torch.equal(points[0], points[1])
         assert right.flatten().tolist() == [labels[tuple(each)] for each in points.flatten(0, 1).tolist()]
+
+
+def test_answers_to_many_points_come_in_their_order():
+    """In parts of 5,000."""
+    parameters = blackbox.stacked_mlps((3, 4, 3), [torch.Generator().manual_seed(seed) for seed in (0, 1)])
+    points = torch.randn(5_001, 3, generator=torch.Generator().manual_seed(2))
+    expected = blackbox.logits_of(parameters, points.expand(2, -1, -1)).argmax(-1)
+    assert torch.equal(blackbox.answers_of(parameters, points), expected)

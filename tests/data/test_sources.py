@@ -1120,3 +1120,19 @@ def test_text_files_of_two_data_sets_are_never_mixed(tmp_path):
     with pytest.raises(UsageError) as error:
         load_images(str(tmp_path))
     message_of(error, UsageError, f"--dataset_name {tmp_path} has .amat files of binarized_mnist, silhouettes; give")
+
+
+@pytest.mark.parametrize("known", [(1, 2), (2, 3)])
+def test_a_label_that_the_mapping_does_not_know_is_no_class(known, tmp_path):
+    """It became the first one."""
+    labels = np.array([1, 2, 3, 1, 2, 3], np.uint8)
+    for split in ("train", "test"):
+        start = f"{tmp_path}/emnist-letters-{split}"
+        Path(f"{start}-images-idx3-ubyte").write_bytes(idx(np.zeros((6, 3, 3), np.uint8)))
+        Path(f"{start}-labels-idx1-ubyte").write_bytes(idx(labels))
+    (tmp_path / "emnist-letters-mapping.txt").write_text("".join(f"{n} {64 + n}\n" for n in known))
+    with pytest.raises(HwzooError) as error:
+        load_images(str(tmp_path))
+    (wrong,) = {1, 2, 3} - {*known}
+    row = labels.tolist().index(wrong)
+    message_of(error, HwzooError, f"label {wrong} in row {row} is no class; emnist-letters-mapping.txt has {known[0]}")

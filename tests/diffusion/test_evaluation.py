@@ -9,6 +9,7 @@ import torch
 from diffusers import DDPMScheduler
 
 from hwzoo import diffusion, hub
+from hwzoo.diffusion import comparison
 from hwzoo.errors import UsageError
 
 SETTINGS = {"scheduler": "ddpm", "num_inference_steps": 5, "guidance_scale": 2.0, "num_bound_timesteps": 3}
@@ -190,3 +191,13 @@ def test_steps_that_the_training_had_not_are_refused(tiny_unet, changed, told):
     told = f"--{name} is {value}; with 30 timesteps of training it must be in [1, {told}]"
     with pytest.raises(UsageError, match=re.escape(told)):
         evaluation_of(tiny_unet(), **changed)
+
+
+def test_a_row_of_a_sampler_and_its_point():
+    row = {
+        "scheduler": "ddim", "spacing": "s", "num_inference_steps": 1, "network_evaluations": 2, "seconds": 3,
+        "test_fid": 4, "test_fid_standard_error": 5, "test_fid_floor": 1, "test_precision": 0.6, "test_recall": 0.7,
+    }  # fmt: skip
+    line = comparison.sampler_table([row]).splitlines()[2]
+    assert line == "| ddim | s | 1 | 2 | 3.0 | - | 4.00 ± 5.00 | 3.00 | - | 0.600 | 0.700 |"
+    assert comparison.sampler_curves([row], None)["curves"] == {"ddim, s": [(2, 4, 5)]}

@@ -1,10 +1,12 @@
 """Measures of continual learning against matrices worked out by hand."""
 
+import time
 from types import SimpleNamespace
 
 import pytest
 
 from hwzoo import continual
+from hwzoo.continual.scores import Scores
 from hwzoo.metrics import continual_metrics, continual_results, lower_bound
 
 # Tasks of 4; the second is best before the end, the third was known a little before it was learned.
@@ -117,3 +119,13 @@ def results_of(strategy, scenario, last, learned=4):
     for row in ([[0.9] * 4] * (learned - 1)) + [last]:
         scores.add(row)
     return continual_results(scores, strategy)
+
+
+def test_the_seconds_of_a_phase_go_on_after_a_resume():
+    scores, again = Scores([0.1]), Scores([])
+    scores.begin()
+    time.sleep(0.05)
+    again.load_state_dict(scores.state_dict())
+    again.begin()
+    again.add([0.5])
+    assert again.seconds[0] >= 0.05

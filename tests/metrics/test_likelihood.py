@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from hwzoo.metrics import active_units, course100, first_of_each_class
+from hwzoo import metrics
+from hwzoo.metrics import active_units, course100, first_of_each_class, likelihood
 
 
 def with_variances(*variances):
@@ -97,3 +98,26 @@ def test_the_protocol_needs_ten_images_of_each_of_ten_classes(labels):
     model = KnownBounds()
     assert course100(model, indices_as_pixels, labels) == {}
     assert model.images == []
+
+
+def test_scores_of_an_aggregate_posterior_are_the_same_in_parts(monkeypatch):
+    seeded = torch.Generator().manual_seed(0)
+    mean, variance = torch.randn(16, 2, generator=seeded), torch.rand(16, 2, generator=seeded) + 0.1
+    whole = metrics.aggregate_posterior_scores(mean, variance, num_samples=8)
+    monkeypatch.setattr(likelihood, "PAIRS", 16 * 40)  # the last part is short
+    assert metrics.aggregate_posterior_scores(mean, variance, num_samples=8) == pytest.approx(whole)
+
+
+def test_the_active_units_of_a_run_are_those_of_its_means(monkeypatch):
+    class Images(list):
+        labels = torch.zeros(40, dtype=torch.long)
+
+        def pixel_values(self, places):
+            return places[:, None].double()
+
+    class Stub:
+        def encode(self, images, labels):
+            return torch.cat([images, 0 * images, -images], 1), torch.ones(len(images), 3).double()
+
+    monkeypatch.setattr(likelihood, "course100", lambda *args, **kwargs: {})
+    assert likelihood.latent_variable_scores(Stub(), Images(range(40)), 7) == {"active_units": 2}

@@ -257,3 +257,9 @@ def test_accuracies_are_of_the_test_examples():
     features, labels = blobs(90, seed=1)
     scores, _ = metrics.probe_scores(blobs(600), (features, (labels + 1) % 3))
     assert set(scores.values()) == {0}
+
+
+def test_each_panel_shows_its_score():
+    scores = {"x": dict(zip(representation.SCORES, (1.0, 2.0, 3.0, 4.0), strict=True))}
+    panels = representation.accuracy_panels(scores)
+    assert list(panels.values()) == [([1.0], [0.0]), ([2.0], [3.0]), ([4.0], [0.0])]

@@ -9,6 +9,7 @@ from huggingface_hub.errors import StrictDataclassClassValidationError
 from torch.nn import functional as F
 
 from hwzoo import TextVAEConfig, TextVAEModel, metrics
+from hwzoo.models.textvae import modeling_textvae
 from hwzoo.models.textvae.modeling_textvae import gaussian_kl, with_free_bits
 
 PAD, END, UNKNOWN = 0, 1, 2
@@ -394,3 +395,11 @@ def test_the_importance_weighted_bound_by_hand():
     state = torch.get_rng_state()
     model.negative_bound(ids, generator=seeded())
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_bound_is_the_same_in_chunks(monkeypatch):
+    model, ids = small_model(), torch.tensor([[3, 4, END, PAD]]).expand(8, -1)
+    whole = model.negative_iwae_bound(ids, 12, generator=seeded(), reduction="none")
+    monkeypatch.setattr(modeling_textvae, "IWAE_CHUNK", 4 * ids.numel() * model.config.vocab_size)  # four samples
+    parts = model.negative_iwae_bound(ids, 12, generator=seeded(), reduction="none")
+    assert parts.tolist() == pytest.approx(whole.tolist())

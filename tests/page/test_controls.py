@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import math
 import random
 import threading
 import time
@@ -326,6 +327,26 @@ def test_the_classes_of_a_flow_are_scored_with_the_same_noise():
     entry = Entry("x", "x", family_of(model), model)
     _, bars = ask(entry, "Score", picture=digit())
     assert list(bars.values.values()) == pytest.approx([1 / 3] * 3, abs=1e-5)  # new: it heeds no class yet
+    with torch.no_grad():
+        model.mean += torch.tensor([[0.0], [1e-3], [2e-3]])
+    table, bars = ask(entry, "Score", picture=digit())
+    noise = torch.rand(16, 1, 1, 28, 28, generator=seeded(0))
+    with torch.no_grad():
+        each = [
+            model.log_prob(digit()[None], torch.tensor([label]), noise=noise, num_importance_samples=16)
+            for label in range(3)
+        ]
+    each = torch.cat(each)
+    shares = each.softmax(0).tolist()
+    assert len({round(share, 2) for share in shares}) == 3
+    assert list(bars.values.values()) == pytest.approx(shares, abs=1e-2)
+    assert table.rows[0][1] == pytest.approx(each.logsumexp(0).item() - math.log(3), abs=0.05)
+
+
+def test_a_picture_in_colour_becomes_as_bright_as_it_looks():
+    Image.new("RGB", (28, 28), (255, 0, 0)).save(file := io.BytesIO(), "PNG")
+    pixels = Picture("p", "Picture", 1, 28).decode(file.getvalue())
+    assert (255 * pixels).unique().tolist() == [76]  # ITU-R 601-2: 0.299 of red
 
 
 def test_the_way_to_a_latent_and_back(entries):

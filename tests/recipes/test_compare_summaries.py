@@ -98,3 +98,12 @@ def test_a_mistake_is_one_line(changed, words, recipe, given, tmp_path, command_
     status, error = command_line(recipe, *arguments)
     assert status == 2 and words in error and error.startswith("error: ") and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_the_prefix_stands_before_each_document(recipe, given, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        recipe.summaries, "summarize", lambda model, tokenizer, sources, **_: (asked.extend(sources), sources)[1]
+    )
+    run_with(recipe, types_of(recipe), given | {"output_dir": str(tmp_path / "out")})
+    assert asked == ["tl;dr " + row[0] for row in ROWS]

@@ -1,6 +1,8 @@
 """Prompts in words and trained ones, on tiny models of both kinds: what is read, what is trained, what is answered."""
 
+import itertools
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -200,3 +202,57 @@ def test_an_adapter_is_no_base(tmp_path):
     text.add_adapter(model, "lora", tokenizer=tokenizer, **SETTINGS).save_pretrained(tmp_path / "adapter")
     with pytest.raises(UsageError, match="adapter is an adapter; a whole model is needed"):
         text.load_base(str(tmp_path / "adapter"), hub.load)
+
+
+class Square(torch.nn.Module):
+    """Its loss is a multiple of the square of its only weight; `seen` are the first ids of each batch."""
+
+    def __init__(self, scale: float):
+        super().__init__()
+        self.weight, self.scale, self.seen = torch.nn.Parameter(torch.ones(1)), scale, []
+
+    def forward(self, input_ids, labels, **_):
+        self.seen.append(input_ids[:, 0].tolist())
+        return SimpleNamespace(loss=self.scale * self.weight.square().sum())
+
+
+def tuned(seed: int = 0, steps: int = 4, scale: float = 1.0) -> tuple[list, list]:
+    """The batches, and the weight before each step."""
+    model, weights = Square(scale), []
+    rows = [{"input_ids": torch.tensor([first, 1]), "labels": torch.tensor([first, 1])} for first in range(2, 12)]
+    text.tune(
+        model, rows, 0, steps=steps, learning_rate=0.1, batch_size=5, seed=seed, name="x",
+        before_step=lambda step: weights.append(model.weight.item()),
+    )  # fmt: skip
+    return model.seen, weights
+
+
+def test_the_seed_decides_the_order_in_which_rows_are_tuned_on():
+    (first, _), (second, _), (again, _) = tuned(0), tuned(1), tuned(0)
+    assert first == again != second
+    assert sorted(first[0] + first[1]) == list(range(2, 12)) and first[:2] != first[2:]
+
+
+def test_the_rate_of_tuning_rises_and_falls_and_gradients_are_clipped(monkeypatch):
+    _, weights = tuned(steps=20)
+    sizes = [before - after for before, after in itertools.pairwise(weights)]
+    assert sizes[0] == pytest.approx(0.05, rel=0.02) and sizes[-1] < 0.01  # over a tenth of the steps, to 0
+    norms, step = [], torch.optim.AdamW.step
+
+    def watched(self, *args, **kwargs):
+        norms.append(self.param_groups[0]["params"][0].grad.norm().item())
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    tuned(scale=100.0)
+    assert norms == pytest.approx([1.0] * 4, rel=1e-4)
+
+
+def test_a_prompt_has_from_none_to_the_most_examples():
+    pairs = [Example("a", "b", ("b",), "t", "a")]
+    found = {
+        prompt.count("\n")
+        for seed in range(50)
+        for prompt in text.few_shot_prompts(pairs, "{text}", 2, random.Random(seed))
+    }
+    assert found == {0, 1, 2}

@@ -232,3 +232,10 @@ def test_first_tokens_are_those_of_the_logits():
     law = text.prompts.next_token_logits(model, tokenizer, "x").softmax(0)
     (token, share), *_ = text.first_token_probabilities(model, tokenizer, "x", 2)
     assert share == pytest.approx(law.max().item()) and tokenizer.convert_tokens_to_ids(token) == law.argmax()
+
+
+def test_an_answer_is_right_whatever_blanks_its_reference_ends_with(monkeypatch):
+    monkeypatch.setattr(sampling, "generate_answers", lambda *args, **kwargs: ["foxes", "foxs"])
+    asked = [text.Example("fox", "foxes ", ("foxes ",), "", "fox")] * 2
+    (wrong,) = sampling.wrong_answers(None, None, asked, "{text}", {"temperature": 0}, 0)
+    assert wrong["prediction"] == "foxs"

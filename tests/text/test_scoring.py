@@ -7,6 +7,7 @@ from transformers import ByT5Tokenizer, GPT2Config, GPT2LMHeadModel
 
 from hwzoo import text
 from hwzoo.errors import UsageError
+from hwzoo.text import scoring
 from hwzoo.text.scoring import label_words
 
 CONTEXTS = ["a good film", "bad", "it was neither long nor short, and I slept:"]
@@ -227,3 +228,11 @@ def test_a_temperature_beyond_the_border_is_the_border():
     scores, right = torch.tensor([[3.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1])
     assert text.fit_temperature(scores, right) == pytest.approx(1 / 1000)
     assert text.fit_temperature(scores, 1 - right) == pytest.approx(1000)
+
+
+def test_what_a_wrong_row_and_a_curve_say():
+    probabilities = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
+    (row,) = scoring.wrong_labels(["a", "b"], probabilities, torch.tensor([1, 1]), ["x", "y"])
+    assert row == {"source": "a", "prediction": "x", "label": "y", "confidence": pytest.approx(0.9)}
+    scores = {"0_shot_raw": {"reliability": [{"confidence": 0.9, "accuracy": 0.4}]}}
+    assert scoring.reliability_curves(scores, [0])["accuracy, 0 shots"]["raw"][:2] == ([0.9], [0.4])

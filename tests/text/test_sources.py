@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from hwzoo import text
 from hwzoo.errors import HwzooError, UsageError
 from hwzoo.text import COURSE_WORDS, Columns, Example, hash_split, limited, load_tasks, load_text, load_texts
 from hwzoo.text.sources import TextSplits, add_compounds
+from hwzoo.text.words import word_rows
 
 ROWS = [{"document": f"Text {i}. More.", "summary": f"short {i}", "year": i} for i in range(3)]
 
@@ -460,3 +462,17 @@ def test_a_folder_without_files_is_told_what_it_holds(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(UsageError, match=r"it holds no train\.jsonl, .* but notes\.txt"):
         load_text(str(tmp_path))
+
+
+def test_a_plural_is_irregular_where_no_rule_gives_it():
+    foot, sheep = (Example(f"plural: {a}", b, (b,), "plural", a) for a, b in (("foot", "feet"), ("sheep", "sheep")))
+    assert text.is_irregular_plural(foot, {}) and text.is_irregular_plural(sheep, {"suffix_rules": "sheeps"})
+    assert not text.is_irregular_plural(sheep, {})
+
+
+def test_a_word_and_its_inflections_are_of_one_split():
+    splits = load_texts()
+    of = {each.target: name for name in ("train", "validation", "test") for each in getattr(splits, name)}
+    rows = [row for row in word_rows() if row["task"] in ("plural", "participle")]
+    assert all(of[row["source"]] == hash_split(row["source"]) for row in rows)
+    assert [row["target"] for row in rows if of[row["target"]] != of[row["source"]]] == ["dying"]  # of die and of dye

@@ -154,3 +154,11 @@ def test_the_table():
     scores = {"a": {"r": 1.0}, "b": {"r": 2.5}}
     told = summaries.table(scores, ["r"], {"b": {"r": {"mean": 1.5, "low": 1, "high": 2}}}, "r", "a")
     assert told.split("\n")[-2:] == ["| a | 1.00 |  |", "| b | 2.50 | 1.50 [1.00, 2.00] |"]
+
+
+def test_a_model_reads_what_the_limit_leaves():
+    model, tokenizer = text.new_base("seq2seq", 16, 1)
+    asked = []
+    model.generate = lambda input_ids, **_: (asked.append(input_ids), input_ids[:, :1])[1]
+    summaries.summarize(model, tokenizer, ["abcdefgh"], batch_size=1, max_source_length=5, name="x")
+    assert asked[0].tolist() == [tokenizer("abcd")["input_ids"]]

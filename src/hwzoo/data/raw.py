@@ -97,7 +97,7 @@ def read_idx_set(folder: Path, what: str, config: str | None) -> RawData | None:
 
     Raises:
         UsageError: for a file that is missing, several data sets of which none is said, or several folders of them.
-        HwzooError: for a file that is damaged, images and labels of different number.
+        HwzooError: for a file that is damaged, images and labels of different number, a label that is no class.
     """
     sets = idx_files(folder)
     if not sets:
@@ -140,9 +140,15 @@ def read_idx_set(folder: Path, what: str, config: str | None) -> RawData | None:
     used = sorted(names) or list(range(largest + 1))
     if name == "letters":  # labels from 1
         used = [label for label in used if label > 0]
-    places = np.zeros(max(used[-1], largest) + 1, np.int64)
+    places = np.full(max(used[-1], largest) + 1, -1)
     places[used] = np.arange(len(used))
     data = {split: places[array] for split, array in labels.items()}
+    for split, array in data.items():
+        if len(rows := np.flatnonzero(array < 0)):
+            raise HwzooError(
+                f"{files[split, 'labels']}: label {labels[split][rows[0]]} in row {rows[0]} is no class; "
+                f"{mapping.name if names else 'letters'} has {used[0]} to {used[-1]}"
+            )
     shaped = {split: array[:, None] for split, array in images.items()}
     return RawData(shaped, data, tuple(names.get(label, str(label)) for label in used), notes)
 

@@ -310,7 +310,7 @@ def wrong_answers(
     return [
         {"source": context, "prediction": answer, "references": each.references}
         for context, answer, each in zip(contexts, answers, asked, strict=True)
-        if answer not in each.references
+        if answer not in {right.strip() for right in each.references}
     ]
 
 
