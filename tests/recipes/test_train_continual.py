@@ -411,3 +411,16 @@ def test_a_run_from_a_trained_model_is_not_resumed_under_another_standardisation
     train_continual, no_pictures, tmp_path
 ):
     standardisation_is_compared(functools.partial(run, train_continual), tmp_path)
+
+
+def test_the_schedule_goes_over_all_tasks(train_continual, no_pictures, tmp_path):
+    run(train_continual, tmp_path, lr_scheduler="linear", learning_rate=1e-3, checkpointing_steps=4)
+    for step, rate in ((4, 5e-4), (8, 0.0)):
+        (group,) = state_of(checkpoint(tmp_path, step))["objects"]["optimizer"]["param_groups"]
+        assert group["lr"] == pytest.approx(rate)
+
+
+def test_the_momentum_is_the_one_asked_for(train_continual, no_pictures, tmp_path):
+    run(train_continual, tmp_path, optimizer="sgd", momentum=0.5)
+    (group,) = state_of(checkpoint(tmp_path, 8))["objects"]["optimizer"]["param_groups"]
+    assert group["momentum"] == 0.5

@@ -36,6 +36,7 @@ from hwzoo import training
 from hwzoo.data import load_images
 from hwzoo.errors import UsageError
 from hwzoo.models.gan.losses_gan import LOSSES
+from hwzoo.models.gan.modeling_gan import Discriminator, Generator
 from hwzoo.training import Checkpoint, NonFiniteLoss, parse_arguments
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "train_gan.py"
@@ -282,6 +283,8 @@ def test_several_discriminator_steps_are_counted(train_gan, no_curves, tmp_path)
     objects = state_of(tmp_path, 6)["objects"]
     steps = {name: objects[f"{name}_optimizer"]["state"][0]["step"].item() for name in ("generator", "discriminator")}
     assert steps == {"generator": 6, "discriminator": 18}
+    for name in steps:  # of the run's steps, however often the discriminator is trained in one
+        assert objects[f"{name}_lr_scheduler"]["last_epoch"] == 6
     assert objects["batches"]["epoch"] * 25 + objects["batches"]["batch"] == 6  # of 60 images each
 
 
@@ -451,3 +454,31 @@ def test_two_processes_train_one_model(train_gan, settings, tmp_path):
     records = [history(tmp_path / name)[0] for name in ("one", "two")]
     assert records[0] == pytest.approx(records[1], rel=0.1, abs=0.1)
     assert Image.open(tmp_path / "two" / "training.gif").n_frames == 2
+
+
+def test_generated_images_are_made_and_judged_with_the_classes_of_the_real_ones(
+    train_gan, no_curves, tmp_path, monkeypatch
+):
+    judged, made, judge, make = [], [], Discriminator.forward, Generator.forward
+
+    def noted(self, latents, labels=None, **more):
+        made.extend([] if more else [labels])  # not those of `sample`
+        return make(self, latents, labels, **more)
+
+    monkeypatch.setattr(
+        Discriminator,
+        "forward",
+        lambda self, images, labels=None: judged.append(labels) or judge(self, images, labels),
+    )
+    monkeypatch.setattr(Generator, "forward", noted)
+    run(train_gan, tmp_path, conditional=True, max_train_steps=1)
+    real, fake = judged[0].chunk(2)
+    assert torch.equal(real, fake) and torch.equal(fake, made[0]) and len(real.unique()) > 1
+    assert torch.equal(judged[1], made[1])
+
+
+def test_the_penalty_has_the_weight_asked_for(train_gan, no_curves, tmp_path):
+    run(train_gan, tmp_path, loss="wasserstein_gp", gradient_penalty_weight=3.0, max_train_steps=1, logging_steps=1)
+    record = history(tmp_path)[0]
+    expected = -record["wasserstein_estimate"] + 3 * record["gradient_penalty"]
+    assert record["discriminator_loss"] == pytest.approx(expected, rel=1e-4)

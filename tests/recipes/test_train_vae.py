@@ -32,6 +32,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel
 
 from hwzoo import VAEModel
+from hwzoo.data import load_images
 from hwzoo.errors import UsageError
 from hwzoo.training import (
     Checkpoint,
@@ -89,9 +90,10 @@ def test_what_a_run_leaves(train_vae, tmp_path):
 
 
 def test_its_samples_are_scored_as_evaluate_generator_does(train_vae, tmp_path):
-    results = run(train_vae, tmp_path / "vae", protocol={"num_test_samples": 30}, eval_batch_size=20)
+    results = run(train_vae, tmp_path / "vae", protocol={"num_test_samples": 30}, eval_batch_size=20, seed=3)
     recipe = load_recipe("evaluate_generator")
     settings = {"dataset_name": "digits", "num_samples": 30, "eval_batch_size": 20, "output_dir": str(tmp_path / "s")}
+    settings["seed"] = 3
     scores = recipe.main(recipe.Settings(model_name_or_path=str(tmp_path / "vae"), **settings))
     for name in ("test_fid", "test_fid_floor", "test_precision", "test_recall", "test_class_histogram"):
         assert results[name] == scores[name], name
@@ -482,3 +484,22 @@ def test_a_checkpoint_of_the_first_version_resumes(train_vae, tmp_path):
     run(train_vae, tmp_path / "old", max_train_steps=20, resume_from_checkpoint="latest")
     same_weights(tmp_path / "straight", tmp_path / "old")
     assert [record["step"] for record in history(tmp_path / "old")] == [10, 20]
+
+
+def test_the_weight_of_the_divergence_rises_to_beta(train_vae, tmp_path):
+    run(train_vae, tmp_path, {"beta": 2.0}, {"kl_warmup_steps": 4}, max_train_steps=6, logging_steps=1)
+    records = [record for record in history(tmp_path) if "loss" in record]
+    assert len(records) == 6
+    for record in records:
+        weight = 2 * min(1, record["step"] / 4)
+        expected = record["reconstruction_loss"] + weight * record["kl_divergence"]
+        assert record["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_importance_weighted_bound_is_of_the_samples_and_images_asked_for(train_vae, tmp_path):
+    results = run(train_vae, tmp_path, protocol={"num_importance_samples": 20, "num_iwae_images": 50})
+    images = load_images("digits").test.binarized(0).pixel_values(torch.arange(50) * 297 // 50)
+    with torch.no_grad():
+        model = VAEModel.from_pretrained(tmp_path)
+        bound = model.negative_iwae_bound(images, 20, generator=torch.Generator().manual_seed(0))
+    assert results["test_iwae_20"] == pytest.approx(bound.item(), rel=1e-5)

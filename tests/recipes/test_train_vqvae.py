@@ -16,6 +16,7 @@ from recipe_runs import (
     results_but_times,
     run_with,
     same_run,
+    state_of,
     stopped_at,
     tiles_of,
 )
@@ -252,3 +253,10 @@ def test_a_trained_model_is_tested_without_training(train_vqvae, no_pictures, tm
     after = run(train_vqvae, tmp_path / "b", max_train_steps=0, model_name_or_path=str(tmp_path / "a"))
     assert after["test_negative_bound"] == before["test_negative_bound"]
     assert "without further training" in " ".join((tmp_path / "b" / "README.md").read_text().split())
+
+
+def test_each_part_ends_its_own_schedule(train_vqvae, no_pictures, tmp_path):
+    run(train_vqvae, tmp_path, lr_scheduler="linear", lr_warmup_steps=0)
+    for part in ("autoencoder", "prior"):
+        (group,) = state_of(tmp_path, 8)["objects"][f"{part}_optimizer"]["param_groups"]
+        assert group["lr"] == pytest.approx(0)

@@ -5,6 +5,7 @@ import json
 import math
 import signal
 import sys
+import time
 import weakref
 from datetime import timedelta
 from pathlib import Path
@@ -445,3 +446,15 @@ def test_imports_are_not_searched_for_garbage_while_it_trains(unfrozen, tmp_path
 def test_of_an_exit_only_signals_have_a_number(error, number):
     """255 is no signal, though it lies above 128."""
     assert signal_of(error) == number
+
+
+def test_times_are_summed_over_resumes_and_speed_is_of_examples(tmp_path):
+    def wait():
+        time.sleep(0.5)
+        return {"score": 0.0}
+
+    train(tmp_path, max_train_steps=5, eval_steps=5, evaluate=wait)
+    _, result = train(tmp_path, max_train_steps=6, resume_from_checkpoint="latest")
+    runtime = result.results["train_runtime"]
+    assert runtime >= 0.5
+    assert result.results["train_samples_per_second"] == pytest.approx(6 * 4 / runtime, rel=0.05)
