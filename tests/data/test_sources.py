@@ -840,6 +840,49 @@ def test_parquet_files_say_their_split(tmp_path, names):
     assert (len(data.train), len(data.test)) == (12, 6)
 
 
+def shard(file, names, labels):
+    """A parquet file whose class labels have these names."""
+    from datasets import ClassLabel
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    table(len(labels), label=labels).cast_column("label", ClassLabel(names=names)).to_parquet(file)
+
+
+def test_parquet_files_of_one_split_number_the_classes_alike(tmp_path):
+    same, other = tmp_path / "same", tmp_path / "other"
+    for index, labels in enumerate(([0, 1] * 3, [1, 0] * 3)):
+        shard(same / f"train-{index}.parquet", ["cat", "dog"], labels)
+    shard(same / "test.parquet", ["dog", "cat"], [0, 1])  # another split may number them as it likes
+    data = load_images(str(same))
+    assert data.train.class_names == ("cat", "dog")
+    assert data.train.labels.tolist() == [0, 1] * 3 + [1, 0] * 3 and data.test.labels.tolist() == [1, 0]
+    for index, names in enumerate((["cat", "dog"], ["dog", "cat"])):
+        shard(other / f"train-{index}.parquet", names, [0, 1] * 3)
+    with pytest.raises(UsageError) as error:
+        load_images(str(other))
+    first, second = (f"{other / f'train-{index}.parquet'}" for index in range(2))
+    message_of(error, UsageError, f"{first} are {{'label': ['cat', 'dog']}}, of {second} {{'label': ['dog', 'cat']}}")
+    assert len(load_images(str(other), options=ImageOptions(label_column="none")).train) == 9  # 3 of 12 are held out
+
+
+def test_two_data_sets_of_parquet_files_are_never_joined(tmp_path):
+    for folder in ("fine", "other"):
+        for split in ("train", "test"):
+            shard(tmp_path / folder / f"{split}.parquet", ["cat", "dog"], [0, 1] * 3)
+    with pytest.raises(UsageError) as error:
+        load_images(str(tmp_path))
+    message_of(error, UsageError, f"{tmp_path / 'fine'} and {tmp_path / 'other'} both hold files of the split")
+    assert len(load_images(str(tmp_path / "fine")).train) == 6
+
+
+def test_a_damaged_parquet_file_is_named(tmp_path):
+    shard(tmp_path / "train-0.parquet", ["cat", "dog"], [0, 1])
+    (tmp_path / "train-1.parquet").write_bytes(b"PAR1")
+    with pytest.raises(HwzooError) as error:
+        load_images(str(tmp_path))
+    message_of(error, HwzooError, f"{tmp_path / 'train-1.parquet'} cannot be read")
+
+
 @pytest.mark.parametrize("name", ["testing", "dev-0"])
 def test_parquet_files_of_an_unknown_split_are_no_training_images(tmp_path, name):
     for each, size in (("train", 12), (name, 6)):

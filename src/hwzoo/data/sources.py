@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -393,7 +394,7 @@ def _stored_folder(path: Path, options: ImageOptions) -> ImageSplits | None:
     if not files:
         return None
     _tell_unread(_name_of(path), options, "dataset_config")
-    given: dict[str, list[str]] = {}
+    given: dict[str, list[Path]] = {}
     for file in files:
         # Of `default/test/0000.parquet` and `mnist_Test-00000-of-00001.parquet` the words between other characters.
         words = re.findall("[a-z]+", str(file.relative_to(path).with_suffix("")).lower())
@@ -403,12 +404,46 @@ def _stored_folder(path: Path, options: ImageOptions) -> ImageSplits | None:
                 f"{what}: {file.name} is of no split that is known, for all its {min(other)!r}; files are called "
                 f"train and one of {', '.join(TEST_SPLITS)}"
             )
-        given.setdefault(split, []).append(glob.escape(str(file)))
+        given.setdefault(split, []).append(file)
+    for split, files in given.items():
+        _check_shards(what, split, files, options.label_column)
     # Each by itself: in one call all would have the class names of the first.
     splits = {
-        split: _call_datasets(what, "parquet", data_files={split: files})[split] for split, files in given.items()
+        split: _call_datasets(what, "parquet", data_files={split: [glob.escape(str(file)) for file in files]})[split]
+        for split, files in given.items()
     }
     return _from_datasets(_name_of(path), what, splits, options)
+
+
+def _check_shards(what: str, split: str, files: Sequence[Path], label_column: str | None):
+    """Refuses parquet files of one split that are not parts of one table."""
+    import pyarrow.parquet
+    from datasets import ClassLabel, Features
+
+    first, *others = files
+    for file in others:
+        if file.parent != first.parent:
+            raise UsageError(
+                f"{what}: {first.parent} and {file.parent} both hold files of the split {split}; give one of several "
+                "data sets, or put the files of a split into one folder"
+            )
+
+    def class_names(file: Path) -> dict[str, list[str]]:
+        try:
+            features = Features.from_arrow_schema(pyarrow.parquet.read_schema(file))
+        except (OSError, ValueError) as error:
+            raise HwzooError(f"{what}: {file} cannot be read: {first_line(error)}") from error
+        classes = {key: kind for key, kind in features.items() if isinstance(kind, ClassLabel)}
+        return {key: kind.names for key, kind in classes.items() if label_column in (None, key)}
+
+    # Read as one they would all have the names of the first, and the numbers of the others mean something else.
+    expected = class_names(first) if others else {}
+    for file in others:
+        if (names := class_names(file)) != expected:
+            raise UsageError(
+                f"{what}: the class names of {first} are {reprlib.repr(expected)}, of {file} {reprlib.repr(names)}; "
+                "files of one split must have the same in the same order"
+            )
 
 
 def _hub(name: str, repo_id: str, options: ImageOptions, hint: str = "") -> ImageSplits:
