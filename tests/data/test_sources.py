@@ -747,7 +747,7 @@ def table(size=12, **columns):
     from datasets import Dataset
     from datasets import Image as ImageColumn
 
-    pictures = [Image.fromarray(np.full((4, 4), 20 * index, np.uint8)) for index in range(size)]
+    pictures = [Image.fromarray(np.full((4, 4), 20 * index % 256, np.uint8)) for index in range(size)]
     return Dataset.from_dict({"image": pictures, **columns}).cast_column("image", ImageColumn())
 
 
@@ -881,6 +881,22 @@ def test_a_damaged_parquet_file_is_named(tmp_path):
     with pytest.raises(HwzooError) as error:
         load_images(str(tmp_path))
     message_of(error, HwzooError, f"{tmp_path / 'train-1.parquet'} cannot be read")
+
+
+@pytest.mark.parametrize("folder", ["train_test", "val_study", "Train/mnist"])
+def test_the_name_of_a_parquet_file_goes_before_those_of_its_folders(tmp_path, folder):
+    for split, size in (("train", 20), ("test", 10)):
+        shard(tmp_path / "pq" / folder / f"{split}.parquet", ["cat", "dog"], [0, 1] * (size // 2))
+    data = load_images(str(tmp_path / "pq"))
+    assert (len(data.train), len(data.test)) == (20, 10)
+
+
+def test_parquet_files_of_two_splits_at_once_are_refused(tmp_path):
+    for index in range(2):
+        shard(tmp_path / "train_test" / f"{index}.parquet", ["cat", "dog"], [0, 1])
+    with pytest.raises(UsageError) as error:
+        load_images(str(tmp_path))
+    message_of(error, UsageError, "train_test/0.parquet is said to be of the splits train and test; it must be of one")
 
 
 @pytest.mark.parametrize("name", ["testing", "dev-0"])

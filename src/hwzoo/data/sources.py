@@ -396,14 +396,7 @@ def _stored_folder(path: Path, options: ImageOptions) -> ImageSplits | None:
     _tell_unread(_name_of(path), options, "dataset_config")
     given: dict[str, list[Path]] = {}
     for file in files:
-        # Of `default/test/0000.parquet` and `mnist_Test-00000-of-00001.parquet` the words between other characters.
-        words = re.findall("[a-z]+", str(file.relative_to(path).with_suffix("")).lower())
-        split = next((word for word in words if word in ("train", *TEST_SPLITS)), "train")
-        if len(files) > 1 and split not in words and (other := NO_SPLITS.intersection(words)):
-            raise UsageError(
-                f"{what}: {file.name} is of no split that is known, for all its {min(other)!r}; files are called "
-                f"train and one of {', '.join(TEST_SPLITS)}"
-            )
+        split = _split_of(what, file.relative_to(path)) if len(files) > 1 else "train"
         given.setdefault(split, []).append(file)
     for split, files in given.items():
         _check_shards(what, split, files, options.label_column)
@@ -413,6 +406,24 @@ def _stored_folder(path: Path, options: ImageOptions) -> ImageSplits | None:
         for split, files in given.items()
     }
     return _from_datasets(_name_of(path), what, splits, options)
+
+
+def _split_of(what: str, file: Path) -> str:
+    """What its name says a parquet file, relative to the data set's folder, is of; else the nearest of its folders."""
+    # Of `default/test/0000.parquet` and `mnist_Test-00000-of-00001.parquet` the words between other characters.
+    parts = [re.findall("[a-z]+", part.lower()) for part in (file.stem, *(each.name for each in file.parents))]
+    for words in parts:
+        found = [split for split in ("train", *TEST_SPLITS) if split in words]
+        if len(found) > 1:
+            raise UsageError(f"{what}: {file} is said to be of the splits {' and '.join(found)}; it must be of one")
+        if found:
+            return found[0]
+    if other := NO_SPLITS.intersection(word for words in parts for word in words):
+        raise UsageError(
+            f"{what}: {file.name} is of no split that is known, for all its {min(other)!r}; files are called "
+            f"train and one of {', '.join(TEST_SPLITS)}"
+        )
+    return "train"
 
 
 def _check_shards(what: str, split: str, files: Sequence[Path], label_column: str | None):
