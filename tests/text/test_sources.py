@@ -122,6 +122,24 @@ def test_texts_have_the_name_of_their_folder(given, tmp_path, monkeypatch):
     assert load_text(given).name == "pairs"
 
 
+@pytest.mark.parametrize(
+    "names", [("train.csv", "train.jsonl"), ("Train.csv", "train.csv.gz"), ("dev.csv", "val.csv")]
+)
+def test_two_files_of_a_split_are_refused(names, tmp_path):
+    written(tmp_path, "test.csv", comma_separated(ROWS))
+    for name in names:
+        written(tmp_path, name, json_lines(ROWS) if name.endswith(".jsonl") else comma_separated(ROWS))
+    split = "train" if "train" in names[0].lower() else "validation"
+    with pytest.raises(UsageError, match=f": {', '.join(names)} are all of the split {split}; it must be one file"):
+        load_text(str(tmp_path))
+
+
+def test_a_file_may_lie_beside_its_gz(tmp_path):
+    for name, rows in (("test.jsonl", ROWS), ("test.jsonl.gz", ROWS[:1])):
+        written(tmp_path, name, json_lines(rows))
+    assert len(load_text(str(tmp_path)).test) == len(ROWS)
+
+
 def test_columns_prefix_and_tasks(tmp_path):
     rows = [{"task": task, "question": "cat", "answer": task[0], "lang": "en"} for task in ("plural", "past")]
     both = {"text_column": "question", "summary_column": "answer"}

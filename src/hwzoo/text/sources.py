@@ -274,7 +274,7 @@ def _named(name: str, data_dir: str | None, config: str | None) -> tuple[str, di
     for folder in (Path(name), *([Path(root) / name] if root is not None else [])):
         if name and folder.is_dir():
             _tell_unread(f"the folder {folder}", dataset_config_name=config)
-            found = {split: _file_of(folder, split) for split in SPLITS}
+            found = {split: _file_of(what, folder, split) for split in SPLITS}
             rows = {
                 split: (str(file), read_rows(f"{split}_file", file))
                 for split, file in found.items()
@@ -297,11 +297,17 @@ def _tell_unread(what: str, **given: str | None):
             logger.warning("--%s is not read for %s", name, what)
 
 
-def _file_of(folder: Path, split: str) -> Path | None:
-    called = (split, *ALSO.get(split, ()))
-    names = [f"{each}{suffix}{packed}" for each in called for suffix in SUFFIXES for packed in ("", ".gz")]
-    there = {path.name.lower(): path for path in sorted(folder.iterdir(), reverse=True) if path.is_file()}
-    return next((there[name] for name in names if name in there), None)
+def _file_of(what: str, folder: Path, split: str) -> Path | None:
+    names = {f"{each}{suffix}" for each in (split, *ALSO.get(split, ())) for suffix in SUFFIXES}
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir(), reverse=True):  # a file comes after its own .gz, and is taken
+        unpacked = re.sub(r"\.gz$", "", path.name, flags=re.IGNORECASE)
+        if unpacked.lower() in names and path.is_file():
+            found[unpacked] = path
+    if len(found) > 1:
+        there = ", ".join(sorted(path.name for path in found.values()))
+        raise UsageError(f"{what}: {there} are all of the split {split}; it must be one file")
+    return next(iter(found.values()), None)
 
 
 def _from_hub(what: str, repo_id: str, config: str | None) -> dict[str, tuple[str, list[dict]]]:
