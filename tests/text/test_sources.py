@@ -455,6 +455,19 @@ def test_what_is_not_there_is_told_with_what_is(columns, message, tmp_path):
         loaded(tmp_path, ROWS, **columns)
 
 
+def test_one_column_is_source_and_target_only_where_both_flags_say_so(tmp_path):
+    rows = [{"summary": "short", "text": "long"}]
+    for given, missing in (
+        ({"text_column": "summary"}, "summary_column"),
+        ({"summary_column": "text"}, "text_column"),
+    ):
+        message = f"^--{missing} is needed: {next(iter(given.values()))} would be source and target; .* summary, text$"
+        with pytest.raises(UsageError, match=message):
+            loaded(tmp_path, rows, **given)
+    (example,) = loaded(tmp_path, rows, text_column="text", summary_column="text")
+    assert (example.source, example.target) == ("long", "long")
+
+
 def test_references_must_be_lists(tmp_path):
     with pytest.raises(UsageError, match="row 1: year must be a list of texts"):
         loaded(tmp_path, ROWS, references_column="year")

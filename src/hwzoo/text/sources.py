@@ -438,6 +438,11 @@ def _examples(what: str, rows: Iterable[Mapping[str, Any]], columns: Columns) ->
     first, there = list(rows[0]), list(dict.fromkeys(name for row in rows for name in row))
     text = _column(what, there, "text_column", columns.text_column, TEXT_COLUMNS, first)
     summary = _column(what, there, "summary_column", columns.summary_column, SUMMARY_COLUMNS, first)
+    if text == summary and None in (columns.text_column, columns.summary_column):  # a default fell on the one given
+        missing = "text_column" if columns.text_column is None else "summary_column"
+        raise UsageError(
+            f"--{missing} is needed: {text} would be source and target; {what} has the columns {', '.join(there)}"
+        )
     usual = what, there, "references_column", columns.references_column, REFERENCES_COLUMNS, first
     references = _column(*usual, needed=False)
     needed = columns.references_column is not None or all(references in row for row in rows)
