@@ -753,6 +753,7 @@ def table(size=12, **columns):
 
 LABELS = {
     "strings": (["b", "a", "c"] * 4, ("a", "b", "c"), [1, 0, 2]),
+    "strings with blanks": (["b ", "a", "b"] * 4, ("a", "b"), [1, 0, 1]),
     "integers with gaps": ([10, 2, 300] * 4, ("2", "10", "300"), [1, 0, 2]),
     "whole floats": ([1.0, 0.0, 2.0] * 4, ("0", "1", "2"), [1, 0, 2]),
 }

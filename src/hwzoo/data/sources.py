@@ -578,6 +578,8 @@ def _labels(what: str, parts: dict[str, Any], whats: dict[str, str], column: str
         for row, value in enumerate(own, 1):
             if isinstance(value, float) and value.is_integer():
                 value = own[row - 1] = int(value)  # what a CSV file's missing values make of integers
+            if isinstance(value, str):
+                value = own[row - 1] = value.strip()  # "cat " of a table is no other class than "cat"
             missing = value is None or value in (-1, "") or value != value
             if missing or not isinstance(value, str | int):
                 raise UsageError(f"{whats[part]}, row {row}: {column} is {value!r}; each image needs a class")
