@@ -120,6 +120,21 @@ def test_generation_is_stated_and_saved(num_beams, length_penalty, words, tmp_pa
     assert not recwarn.list
 
 
+def test_a_model_that_asks_for_draws_is_greedy_all_the_same(tmp_path, recwarn):
+    torch.manual_seed(0)
+    model, inputs = build_t5(BYTES, **SIZES).eval(), BYTES("abc", return_tensors="pt")
+    greedy = model.generate(**inputs, max_new_tokens=5)
+    model.generation_config.update(do_sample=True, temperature=9.0, top_k=0, top_p=0.99)
+    config = generation_config(model, 5)
+    config.save_pretrained(tmp_path)
+    assert "do_sample" not in describe(config) and describe(config) == "at most 5 new tokens, greedy"
+    for seed in range(3):
+        torch.manual_seed(seed)
+        for way in ({}, {"generation_config": config}):
+            assert torch.equal(model.generate(**inputs, **way), greedy)
+    assert not recwarn.list
+
+
 def test_generated_ids_are_decoded_and_counted():
     ids = np.array([[0, 100, 101, 1, 0, -100], [0, 102, 103, 104, 105, 1]])
     assert decode(ids, BYTES) == ["ab", "cdef"]

@@ -253,7 +253,8 @@ def generation_config(
     How a model generates, stated in full: also set on the model, so that `generate()` without arguments does the same.
 
     Args:
-        model: or adapter; what its own configuration says beyond these arguments stays (forbidden repetitions, say).
+        model: or adapter; what its own configuration says beyond these arguments stays (forbidden repetitions, say),
+            but for draws.
         generation_max_new_tokens: at most so many tokens, the start token not counted.
         num_beams: 1 for greedy decoding.
         length_penalty: exponent of the length by which the score of a beam is divided.
@@ -269,6 +270,8 @@ def generation_config(
     config.length_penalty = length_penalty if num_beams > 1 else None
     if num_beams == 1:
         config.early_stopping = None
+    # Evaluations draw nothing: False is stated, as `generate` takes what is None from the model's own.
+    config.do_sample, config.temperature, config.top_k, config.top_p = False, None, None, None
     config._from_model_config = False
     base.generation_config = config
     return copy.deepcopy(config)
