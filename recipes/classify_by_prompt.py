@@ -87,7 +87,7 @@ def main(settings: Settings, prompts: Prompts, base: Base) -> dict:
     pairs = labelled(settings) if given else singular_or_plural()
     test = pairs.test[: settings.max_predict_samples]
     validation = [] if pairs.validation is pairs.test else pairs.validation  # where there is no test split
-    values = sorted({each.target for each in [*pairs.train, *validation, *test]})
+    values = sorted({each.target for each in [*pairs.train, *pairs.validation, *pairs.test]})
     words = label_words(values, settings.labels)
     if len(labels := list(words.values())) < 2:
         raise UsageError(f"{pairs.name}: all texts have the label {values[0]}; two or more are needed")

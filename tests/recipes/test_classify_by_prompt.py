@@ -113,6 +113,15 @@ def test_own_texts_with_labels_in_words(recipe, given, no_pictures, tmp_path):
         assert len(shots) == int(row["prompt"][0]) and {each.split()[-1] for each in shots} <= {"bad", "good"}
 
 
+def test_a_label_that_only_later_test_texts_have_competes_too(recipe, given, no_pictures, tmp_path):
+    labels = ["neg", "pos"] * 6 + ["neutral"] * 3
+    (tmp_path / "test.csv").write_text("text,label\n" + "".join(f"film {each},{each}\n" for each in labels))
+    own = given | {"train_file": None, "shots": [0]}
+    results = run(recipe, tmp_path / "out", **own)
+    assert results["content_free_0_shot"].keys() == {"neg", "neutral", "pos"}
+    assert "12 test texts, labels neg, neutral, pos" in results["protocol"]
+
+
 def test_the_order_in_which_labels_are_given_is_all_one(recipe, given, no_pictures, tmp_path):
     """Also of more than ten, whose names do not sort as numbers."""
     lines = "".join(f"text {'abcdefghijk'[each]},{each}\n" for each in range(11))
