@@ -122,6 +122,13 @@ def test_a_label_that_only_later_test_texts_have_competes_too(recipe, given, no_
     assert "12 test texts, labels neg, neutral, pos" in results["protocol"]
 
 
+def test_white_space_around_a_label_makes_no_other_one(recipe, given, no_pictures, tmp_path):
+    lines = "fine,positive\nnice,positive \ndull, negative\nno,negative\n"
+    (tmp_path / "test.csv").write_text(f"text,label\n{lines}")
+    results = run(recipe, tmp_path / "out", **given | {"train_file": None, "shots": [0]})
+    assert results["content_free_0_shot"].keys() == {"negative", "positive"}
+
+
 def test_the_order_in_which_labels_are_given_is_all_one(recipe, given, no_pictures, tmp_path):
     """Also of more than ten, whose names do not sort as numbers."""
     lines = "".join(f"text {'abcdefghijk'[each]},{each}\n" for each in range(11))

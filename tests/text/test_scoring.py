@@ -171,6 +171,10 @@ def test_words_come_in_the_order_of_the_values():
     assert list(label_words(["b", "a"], None).items()) == [("b", "b"), ("a", "a")]
 
 
+def test_white_space_around_words_is_none_of_theirs():
+    assert label_words(["0", "1"], ["0= negative", "1=positive "]) == {"0": "negative", "1": "positive"}
+
+
 def test_confidence_when_right_and_when_wrong():
     probabilities = torch.tensor([[0.9, 0.1], [0.85, 0.15], [0.35, 0.65], [1.0, 0.0]])
     scores = text.confidence_scores(probabilities, torch.tensor([0, 1, 1, 0]))

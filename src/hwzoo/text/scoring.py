@@ -210,7 +210,7 @@ def label_words(values: Sequence[str], given: Sequence[str] | None) -> dict[str,
         given: what the flag `--labels` holds.
 
     Returns:
-        The words by value, in the order of `values`.
+        The words by value, in the order of `values`, without white space around them.
 
     Raises:
         UsageError: when not every value, and no other, is given words of its own once.
@@ -222,7 +222,7 @@ def label_words(values: Sequence[str], given: Sequence[str] | None) -> dict[str,
         raise UsageError(f"--labels is {' '.join(given)}; it must be value=words for each of {', '.join(values)}")
     if len(set(map(str.strip, words.values()))) < len(words):
         raise UsageError(f"--labels is {' '.join(given)}; each value must have words of its own")
-    return {value: words[value] for value in values}
+    return {value: words[value].strip() for value in values}
 
 
 def reliability_curves(scores: Mapping[str, dict], shots: Sequence[int]) -> dict[str, dict[str, tuple]]:

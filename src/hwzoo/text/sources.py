@@ -117,7 +117,8 @@ class Columns:
         source_prefix: put before each source; `{task}` and so on stand for the columns of a row. When None it is
             "{task}: " for rows that have a task, else empty.
         tasks: rows of these tasks only, by their column `task`.
-        numbered: whether targets may be whole numbers from 0 on, as of classes; they become texts.
+        numbered: whether targets are names of classes: they may be whole numbers from 0 on, which become texts, and
+            white space around them does not count.
     """
 
     text_column: str | None = None
@@ -462,6 +463,7 @@ def _examples(what: str, rows: Iterable[Mapping[str, Any]], columns: Columns) ->
         if columns.numbered and type(target) is int and target >= 0:
             target = str(target)
         target = _text_of(what, number, summary, target)
+        target = target.strip() if columns.numbered else target
         right = [target]
         if references is not None and (needed or row.get(references) is not None):
             given = row.get(references)
