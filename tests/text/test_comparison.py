@@ -54,6 +54,32 @@ def test_the_prompts_in_words():
     }
 
 
+def answered(*targets: str) -> list[text.Example]:
+    return [text.Example(name, target, (target,), text=name) for name, target in zip("abcd", targets, strict=False)]
+
+
+@pytest.mark.parametrize(
+    ("shots", "wrong"),
+    [
+        (answered("yes", "yes", "no", "no"), ["a no", "b no", "c yes"]),
+        ([text.Example("a", "x", ("x", "y"), text="a"), *answered("y", "y", "z")[1:]], ["a z", "b z"]),
+    ],
+)
+def test_no_wrong_answer_is_a_right_one(shots, wrong):
+    ways = {"template": "{text}", "bare": "{text}", "instruction": "i"}
+    found = prompts_in_words([example("q")], shots, [len(wrong)], **ways)
+    assert found[f"{len(wrong)}_shot_wrong"] == ["\n".join([*wrong, "q"])]
+
+
+def test_examples_of_one_answer_have_no_wrong_one():
+    ways = {"template": "{text}", "bare": "{text}", "instruction": "i"}
+    with pytest.raises(
+        UsageError, match="--shots is 1: none of the examples drawn has a wrong answer for 'a'"
+    ) as caught:
+        prompts_in_words([example("q")], answered("yes", "yes"), [1], **ways)
+    assert "\n" not in str(caught.value)
+
+
 def test_the_pairs_of_a_task():
     train, test = pairs_of_task(PAIRS, "plural", 1)
     assert [each.text for each in train] == ["fox"] and [each.text for each in test] == ["cat"]
