@@ -87,6 +87,8 @@ def test_answers_in_order_and_by_number(tmp_path):
         ([{"answer": "x"}], "row 1: prediction is None; it must be a text"),
         ([{"index": 3, "prediction": "x"}], "row 1: index 3 must be a number from 0 to 2"),
         ([{"index": "b", "prediction": "x"}], "index b must be a number from 0 to 2"),
+        ([{"index": 0.9, "prediction": "x"}], "row 1: index 0.9 must be a number from 0 to 2"),
+        ([{"index": True, "prediction": "x"}], "row 1: index True must be a number from 0 to 2"),
         ([{"index": 1, "prediction": "x"}] * 2, "row 2: index 1 is there twice"),
         ([{"prediction": "x"}] * 4, "row 4: index 3 must be"),
     ],

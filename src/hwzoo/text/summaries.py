@@ -151,9 +151,9 @@ def read_predictions(path: str, flag: str, num: int) -> dict[int, str]:
         text, index = row.get("prediction"), row.get("index", line - 1)
         if not isinstance(text, str):
             raise UsageError(f"--{flag} {path}, row {line}: prediction is {text!r}; it must be a text")
-        try:
-            index = int(index)
-        except (TypeError, ValueError):
+        try:  # int() would take 0.9 for 0 and true for 1
+            index = -1 if isinstance(index, bool) or int(index) != float(index) else int(index)
+        except (TypeError, ValueError, OverflowError):
             index = -1
         if not 0 <= index < num or index in found:
             why = "is there twice" if index in found else f"must be a number from 0 to {num - 1}"
