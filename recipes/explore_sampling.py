@@ -70,6 +70,8 @@ def main(settings: Settings, base: Base) -> dict:
     if own and settings.num_digits > most:
         told = f"of the {text.MOST_BYTES} bytes of a line the prompt leaves {most} to digits"
         raise UsageError(f"--num_digits is {settings.num_digits}; {told}")
+    if not settings.temperatures:
+        raise UsageError("--temperatures is []; it must not be empty")
     folder = training.make_output_dir(settings.output_dir, settings.overwrite_output_dir)
     set_seed(settings.seed)
 
@@ -125,13 +127,10 @@ def main(settings: Settings, base: Base) -> dict:
     training.save_results(folder, results, failures, settings, base)
     shown = {name: laws[name] for name in plain}
     training.save_functions(sampling.token_curves(shown), folder / "next_token.png", xlabel="token by rank")
-    named = {"entropy": "entropy of the next token (nats)", "test_accuracy": "plurals that are right"}
+    named = {"entropy": "entropy of the next token (nats)"}
+    named |= {"test_accuracy": "plurals that are right"} if asked else {}
     x = [ways[name]["temperature"] for name in plain]
-    panels = {
-        label: {"all tokens": (x, [rows[name][key] for name in plain], "o-")}
-        for key, label in named.items()
-        if key in row
-    }
+    panels = {label: {"all tokens": (x, [rows[name][key] for name in plain], "o-")} for key, label in named.items()}
     training.save_functions(panels, folder / "temperature.png", xlabel="temperature")
     training.save_functions(sampling.digit_curves(digits), folder / "digits.png", xlabel="digit")
     return results

@@ -8,6 +8,7 @@ from PIL import Image
 from recipe_runs import load_recipe, run_with
 
 from hwzoo import hub, text, training
+from hwzoo.errors import UsageError
 from hwzoo.text import sampling
 from hwzoo.training import parse_arguments
 
@@ -68,6 +69,12 @@ def test_a_model_that_is_given(recipe, tmp_path, monkeypatch):
     assert "learned_from" not in results["digits"] and not (tmp_path / "out" / "base").exists()
     scores = text.score_labels(model, tokenizer, ["Digits:"], list("0123456789")).log_probs[0]
     assert results["digits"]["first_token"] == pytest.approx(scores.softmax(0).tolist(), rel=1e-4)
+
+
+def test_without_temperatures_nothing_is_begun(recipe, tmp_path):
+    with pytest.raises(UsageError, match=r"--temperatures is \[\]; it must not be empty"):
+        run_with(recipe, types_of(recipe), TINY | {"output_dir": str(tmp_path / "out"), "temperatures": []})
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
