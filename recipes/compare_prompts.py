@@ -127,7 +127,7 @@ def main(settings: Settings, base: Base, prompts: Prompts) -> dict:
     model.requires_grad_(False)
 
     # 4. prompts in words
-    examples, told = draw.sample(train, max(prompts.shots, default=0) + 1), prompts.instruction
+    examples, told = [*draw.sample(train, max(prompts.shots, default=0) + 1), *train], prompts.instruction
     asked = comparison.prompts_in_words(test, examples, prompts.shots, template=template, bare=bare, instruction=told)
     for name, contexts in asked.items():
         compared.test(name, model, contexts)

@@ -47,13 +47,15 @@ def recipe():
 
 @pytest.fixture
 def data(tmp_path) -> Path:
-    """Two tasks, whose answers are one letter."""
+    """Two tasks, whose answers are one of two letters."""
     folder = tmp_path / "pairs"
     folder.mkdir()
     for split in ("train", "test"):
         words = WORDS if split == "train" else [word + "x" for word in WORDS[:4]]
         rows = [
-            {"task": task, "source": w, "target": a} for w in words for task, a in (("plural", "s"), ("past", "d"))
+            {"task": task, "source": word, "target": letters[place % 2]}
+            for place, word in enumerate(words)
+            for task, letters in (("plural", "sz"), ("past", "dt"))
         ]
         (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return folder
@@ -96,7 +98,7 @@ def test_what_a_run_leaves(recipe, data, tmp_path, capsys):
     for name in [*PROMPTS, *TUNED]:
         wrong = [row for row in failures if row["prompt"] == name]
         assert results[f"test_accuracy_{name}"] == pytest.approx(1 - len(wrong) / 4)
-        assert all(row["prediction"] != "s" and row["references"] == ["s"] for row in wrong)
+        assert all(row["prediction"] not in row["references"] and row["references"][0] in ("s", "z") for row in wrong)
     watched = results["soft_prompt_first_tokens"]
     assert [row["step"] for row in watched] == [step for step in (0, 1, 2, 3) for _ in range(3)]
     assert {row["source"] for row in watched} == {"foxx", "catx", "dogx"}

@@ -1,6 +1,7 @@
 """Prompts in words, and what is trained in their place, compared on the same test pairs."""
 
 import copy
+import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -255,29 +256,24 @@ def prompts_in_words(
 
     Returns:
         `no_prompt`; `<k>_shot` and `<k>_shot_wrong`, whose examples have the answer of the next one for which it is
-        wrong (Min et al., arXiv:2202.12837); `instruction`.
-
-    Raises:
-        UsageError: for an example for which no other one has a wrong answer.
+        wrong (Min et al., arXiv:2202.12837), left out where one has none; `instruction`.
     """
     ways: dict[str, tuple[str, list[tuple[Example, str]], str]] = {"no_prompt": (bare, [], "")}
     for num in sorted(set(shots)):
         ways[f"{num}_shot"] = template, [(shot, shot.target) for shot in examples[:num]], ""
         if num:
             wrong = [(shot, _wrong_answer(examples, at)) for at, shot in enumerate(examples[:num])]
-            ways[f"{num}_shot_wrong"] = template, wrong, ""
+            if all(answer is not None for _, answer in wrong):
+                ways[f"{num}_shot_wrong"] = template, wrong, ""
     ways["instruction"] = template, [], instruction
     return {name: [hard_prompt(each, *way) for each in questions] for name, way in ways.items()}
 
 
-def _wrong_answer(examples: Sequence[Example], at: int) -> str:
-    """The target of the first example after that one, from the last on to the first, that is wrong for it."""
+def _wrong_answer(examples: Sequence[Example], at: int) -> str | None:
+    """The target of the first example after that one, and after the last from the first on, that is wrong for it."""
     right = {each.strip() for each in examples[at].references}
-    for other in [*examples[at + 1 :], *examples[:at]]:
-        if other.target.strip() not in right:
-            return other.target
-    what = f"none of the examples drawn has a wrong answer for {examples[at].text!r}"
-    raise UsageError(f"--shots is {len(examples) - 1}: {what}; more, or those of another --seed, may have one")
+    others = itertools.chain(examples[at + 1 :], examples[:at])
+    return next((each.target for each in others if each.target.strip() not in right), None)
 
 
 def pairs_of_task(pairs: TextSplits, task: str, max_test: int | None = None) -> tuple[list[Example], list[Example]]:

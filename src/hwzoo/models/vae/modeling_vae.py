@@ -96,6 +96,13 @@ def gaussian_kl(mean: Tensor, variance: Tensor, prior_variance: float = 1.0) -> 
     return 0.5 * (ratio + mean.square() / prior_variance - 1.0 - ratio.log()).sum(-1)
 
 
+def _as_precise_as_can_be(values: Tensor) -> Tensor:
+    try:
+        return values.double()
+    except (TypeError, RuntimeError):  # of a Mac's device, which has no float64
+        return values
+
+
 def _standard_normal(shape, like: Tensor, generator: torch.Generator | None) -> Tensor:
     return torch.randn(shape, dtype=like.dtype, **drawn_by(generator, like.device)).to(like.device)
 
@@ -167,10 +174,10 @@ class MixturePrior(nn.Module):
 
     def log_prob(self, latents: Tensor) -> Tensor:
         """log p(z) in nats: (..., latent_size) -> (...)."""
-        # In float64: means that are large beside their variances leave little of the terms' difference in float32, and
-        # nothing in bfloat16. A Mac's device has none.
-        wide = latents.dtype if latents.device.type == "mps" else torch.float64
-        mean, variance, points = self.mean.to(wide), self.variance().to(wide), latents.to(wide)
+        # Means that are large beside their variances leave little of the terms' difference in float32, and nothing in
+        # bfloat16.
+        points = _as_precise_as_can_be(latents)
+        mean, variance = self.mean.to(points.dtype), self.variance().to(points.dtype)
         precision = variance.reciprocal()
         constant = (mean.square() * precision + variance.log() + LOG_2PI).sum(-1)
         # The quadratic forms of all pairs (sample, component) as two matrix products: no (..., k, latent_size) tensor.
