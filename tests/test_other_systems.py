@@ -45,8 +45,9 @@ MORE = {
 }
 # Recipe, flags, and whether the run is resumed too: the frame's and that of transformers' trainer.
 RESUMED = ("train_vae", "train_t5")
+MARKS = {"train_vae": ()} | dict.fromkeys(("train_t5", "train_ddpm", "train_gan", "train_continual"), pytest.mark.long)
 CASES = [
-    pytest.param(recipe, flags, recipe in RESUMED, id=recipe, marks=() if recipe == "train_vae" else pytest.mark.long)
+    pytest.param(recipe, flags, recipe in RESUMED, id=recipe, marks=MARKS.get(recipe, pytest.mark.slow))
     for recipe, flags in FLAGS.items()
 ]
 FURTHER = {f"{recipe}-resumed": (recipe, FLAGS[recipe], True) for recipe in FLAGS if recipe not in RESUMED}

@@ -120,9 +120,17 @@ def test_training_learns(train_autoregressive, no_pictures, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"network": "pixelcnn", **CONVOLUTIONS}, ["a 3 x 3 convolution of type A", "blind spot"]),
+        pytest.param(
+            {"network": "pixelcnn", **CONVOLUTIONS},
+            ["a 3 x 3 convolution of type A", "blind spot"],
+            marks=pytest.mark.slow,
+        ),
         ({"network": "gated_pixelcnn", **CONVOLUTIONS, "binarization": "static"}, ["gated PixelCNN", "static"]),
-        ({"binarization": "threshold", "patch_context": "previous"}, ["binarisation threshold (pixels above 127"]),
+        pytest.param(
+            {"binarization": "threshold", "patch_context": "previous"},
+            ["binarisation threshold (pixels above 127"],
+            marks=pytest.mark.slow,
+        ),
         (
             {"dataset_name": "digits", "image_size": 8, "patch_size": 1, "patch_context": "previous"},
             ["patches of 1 x 1 pixels in the order of reading, and a linear layer for the value of each"],

@@ -153,7 +153,7 @@ def command(recipe: str, folder: Path) -> list[str]:
         ("gone", "train_vae"),
         ("full", "train_vae"),
         ("ascii", "train_vae"),
-        ("gone", "train_t5"),
+        pytest.param("gone", "train_t5", marks=pytest.mark.slow),
         pytest.param("full", "train_t5", marks=pytest.mark.slow),
         pytest.param("ascii", "train_t5", marks=pytest.mark.slow),
     ],
