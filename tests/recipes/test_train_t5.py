@@ -420,9 +420,13 @@ def test_the_model_or_the_adapter_alone_is_pushed(method, train_t5, base, words,
         folder = tmp_path / "run"
         run(train_t5, folder, dataset_name=words, model_name_or_path=str(base), peft_method=method)
         environment = server.environment(tmp_path / "cache") | {"HF_TOKEN": TOKEN}
-        program = "import sys; from hwzoo.hub import main; sys.exit(main(['push', sys.argv[1], 'me/t5']))"
-        done = python(environment, program, str(folder))
-        assert done.returncode == 0, done.stderr
+        program = "import sys; from hwzoo.hub import main; sys.exit(main(['push', *sys.argv[1:]]))"
+        pushes = [(folder, "me/t5")]
+        if method != "none":  # others need its base too
+            pushes = [(base, "me/base"), (folder, "me/t5", "--base_model_id", "me/base")]
+        for arguments in pushes:
+            done = python(environment, program, *map(str, arguments))
+            assert done.returncode == 0, done.stderr
         pushed = server.repos["me/t5"].files
         weights = "model.safetensors" if method == "none" else "adapter_model.safetensors"
         assert {name for name in pushed if name.endswith(".safetensors")} == {weights}
