@@ -241,7 +241,7 @@ def test_processes_are_started_and_give_their_status(tmp_path):
     assert results[1]["test_negative_elbo"] == pytest.approx(results[0]["test_negative_elbo"], rel=1e-4)
     assert two.stdout.count("train_steps") == 1
     wrong = hwzoo(tmp_path, "train", "vae", "--latent_sise=3")
-    assert wrong.returncode == 2 and wrong.stderr.startswith("error: --latent_sise is not a flag of this recipe; did")
+    assert wrong.returncode == 2 and wrong.stderr.startswith("error: --latent_sise is not a flag of this recipe (did")
     wrong = hwzoo(tmp_path, "train", "vae", "--nproc=2", "--latent_size=0", ACCELERATE_USE_CPU="1")
     assert (wrong.returncode, wrong.stderr) == (2, "error: --latent_size is 0; it must be in [1, inf)\n")
     failed = hwzoo(tmp_path, "train", "vae", "--nproc=2", "--output_dir=two", *halves, ACCELERATE_USE_CPU="1")
