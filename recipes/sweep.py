@@ -13,7 +13,6 @@ comparison.md and comparison.json (mean and standard error over the seeds), comp
 was interrupted and repeats none that is done; a run whose settings have changed since is begun anew.
 """
 
-import hashlib
 import inspect
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from types import ModuleType
 
 from hwzoo import packaged, training
 from hwzoo.errors import UsageError
+from hwzoo.files import sha256
 from hwzoo.training import flag, sweep
 
 
@@ -99,7 +99,7 @@ def apart(asked: Sweep, file: Path) -> Sweep:
     """With a folder for the runs of this version of a recipe of one's own: the numbers of another are not its."""
     if file.parent == packaged.folder("recipes").resolve():
         return asked
-    version = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
+    version = sha256(file.read_bytes())[:8]
     return replace(asked, output_dir=str(Path(asked.output_dir) / f"{file.stem}-{version}"))
 
 

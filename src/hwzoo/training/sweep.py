@@ -1,7 +1,6 @@
 """A recipe over values of its flags and seeds: a folder for each run, means with standard errors, a table, bars."""
 
 import contextlib
-import hashlib
 import io
 import itertools
 import json
@@ -20,8 +19,8 @@ import yaml
 from huggingface_hub.errors import StrictDataclassError
 
 from ..errors import HwzooError, UsageError, first_line
-from ..files import NOT_FINITE, settled, write_bytes, write_json
-from .arguments import Flags, flag, parse_arguments, reproducing, save_settings
+from ..files import NOT_FINITE, settled, sha256, write_bytes, write_json
+from .arguments import LONGEST_NAME, Flags, flag, parse_arguments, reproducing, save_settings
 from .launch import locked, make_output_dir
 from .loop import Stopped
 from .pictures import save_bar_panels, save_functions
@@ -33,7 +32,6 @@ OWN |= dict.fromkeys(("overwrite_output_dir", "resume_from_checkpoint"), "the sw
 OWN |= dict.fromkeys(("push_to_hub", "hub_model_id"), "push the run that you choose")
 AGAIN = "the same command goes on"  # where a run alone would need --resume_from_checkpoint
 MOST_PANELS = 6
-MOST_BYTES = 255  # of a folder's name
 MOST_DECIMALS = 6
 
 
@@ -118,8 +116,8 @@ def plan(types: list[type], asked: SweepArguments) -> list[tuple[dict[str, str],
         name = _name(flags)
         # One folder each, whatever stands in a path among the values.
         part = name.replace(" ", ",").replace("%", "%25").replace("/", "%2F")
-        if len(whole := part.encode()) > MOST_BYTES:
-            part = f"{whole[: MOST_BYTES - 9].decode(errors='ignore')}-{hashlib.sha256(whole).hexdigest()[:8]}"
+        if len(whole := part.encode()) > LONGEST_NAME:
+            part = f"{whole[: LONGEST_NAME - 9].decode(errors='ignore')}-{sha256(whole)[:8]}"
         arguments = []
         for seed in asked.seeds:
             folder = Path(asked.output_dir) / "runs" / part / f"seed={seed}"

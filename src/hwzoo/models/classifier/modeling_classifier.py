@@ -10,7 +10,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClass
 from transformers.utils import can_return_tuple
 
 from .configuration_classifier import ClassifierConfig
-from .pixels import check_pixels, check_shape
+from .pixels import check_pixels, check_shape, extremes
 
 
 class CNN(nn.Sequential):
@@ -211,16 +211,13 @@ class ClassifierForImageClassification(ClassifierPreTrainedModel):
         return ImageClassifierOutput(loss=loss, logits=logits, hidden_states=hidden_states)
 
     def _check_tasks(self, task_ids: Tensor, num: int):
-        """An id of no task would leave no head: all classes as likely. Looked at where pixels are, `check_pixels`."""
+        """An id of no task would leave no head: all classes would be as likely."""
         allowed = f"one of 0 to {self.config.num_heads - 1} for each of the {num} images"
         if task_ids.shape != (num,):
             raise ValueError(f"task_ids has shape {tuple(task_ids.shape)}; it must be {allowed}")
-        if torch.compiler.is_compiling() or (self.training and task_ids.device.type != "cpu") or not num:
+        if (seen := extremes(task_ids, self.training)) is None:
             return
-        try:
-            low, high = (bound.item() for bound in task_ids.aminmax())
-        except (RuntimeError, NotImplementedError):  # of vmap, of the meta device: there is no value to look at
-            return
+        low, high = seen
         if low < 0 or high >= self.config.num_heads:
             raise ValueError(f"task_ids holds {low if low < 0 else high}; it must be {allowed}")
 

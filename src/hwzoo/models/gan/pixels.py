@@ -17,10 +17,29 @@ def check_floating(pixel_values: Tensor):
         )
 
 
+def extremes(values: Tensor, training: bool) -> tuple[float, float] | None:
+    """
+    Args:
+        values: of any shape.
+        training: whether they are for a step of training.
+
+    Returns:
+        The lowest and the highest; None where values are not looked at: there are none, as in a traced graph, or it is
+        training on an accelerator, where each look would wait for the device.
+    """
+    unseen = torch.compiler.is_compiling() or (training and values.device.type != "cpu")
+    if unseen or not values.numel():
+        return None
+    try:
+        low, high = (bound.item() for bound in values.aminmax())
+    except (RuntimeError, NotImplementedError):  # of vmap, of the meta device: there is no value to look at
+        return None
+    return low, high
+
+
 def check_pixels(pixel_values: Tensor, training: bool):
     """
-    Refuses what is no batch of images as the models take them. Values are not looked at in a traced graph, which has
-    none, and in training on an accelerator, where each look would wait for the device.
+    Refuses what is no batch of images as the models take them; values where `extremes` looks at them.
 
     Args:
         pixel_values: images of any shape.
@@ -30,13 +49,9 @@ def check_pixels(pixel_values: Tensor, training: bool):
         ValueError: for integers or booleans, and for values outside of [0, 1].
     """
     check_floating(pixel_values)
-    unseen = torch.compiler.is_compiling() or (training and pixel_values.device.type != "cpu")
-    if unseen or not pixel_values.numel():
+    if (seen := extremes(pixel_values, training)) is None:
         return
-    try:
-        low, high = (bound.item() for bound in pixel_values.aminmax())
-    except (RuntimeError, NotImplementedError):  # of vmap, of the meta device: there is no value to look at
-        return
+    low, high = seen
     if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # so that NaN is refused too
         raise ValueError(f"pixel_values goes from {low:.4g} to {high:.4g}; it must be in [0, 1]")
 
