@@ -184,25 +184,25 @@ def start(run: RunArguments) -> Iterator[Accelerator]:
     set_seed(run.seed)
     with contextlib.ExitStack() as stack:
         stack.callback(_give_threads_back, threads)
-        problem = None
-        if accelerator.is_main_process:
-            try:
-                asked = folder, run.overwrite_output_dir, run.resume_from_checkpoint
-                check_output_dir(*asked)
-                stack.enter_context(locked(folder))
-                check_output_dir(*asked)  # once more: another run may have used it meanwhile
-                remove_unfinished(folder)
-                finish(folder)
-                _tell_of_other_data(run)
-            except HwzooError as error:
-                problem = error
-        # Whatever keeps one process from starting keeps all from it, with the same line.
-        (problem,) = broadcast_object_list([problem])
-        if problem is not None:
-            raise problem
-        if trackers and accelerator.is_main_process:
-            _start_trackers(accelerator, run)
         try:
+            problem = None
+            if accelerator.is_main_process:
+                try:
+                    asked = folder, run.overwrite_output_dir, run.resume_from_checkpoint
+                    check_output_dir(*asked)
+                    stack.enter_context(locked(folder))
+                    check_output_dir(*asked)  # once more: another run may have used it meanwhile
+                    remove_unfinished(folder)
+                    finish(folder)
+                    _tell_of_other_data(run)
+                except HwzooError as error:
+                    problem = error
+            # Whatever keeps one process from starting keeps all from it, with the same line.
+            (problem,) = broadcast_object_list([problem])
+            if problem is not None:
+                raise problem
+            if trackers and accelerator.is_main_process:
+                _start_trackers(accelerator, run)
             yield accelerator
             # Together out of it: torch may hang where a group of processes is taken down while its last exchange is
             # still being tidied up, as it can be in a process that has nothing to save.
