@@ -248,7 +248,7 @@ def prompts_in_words(
 
     Args:
         questions: to be answered.
-        examples: of which a prompt shows the first, one more than the largest of `shots`.
+        examples: of which a prompt shows the first; the answers of all may stand as wrong ones.
         shots: numbers of examples.
         template: of a question, as of `hard_prompt`.
         bare: the template of a question without prompt.
