@@ -152,13 +152,15 @@ NEEDS_NEWEST_TORCH = "flow", "autoregressive", "VQ-VAE", "text VAE"
 OLD_TORCH = Version(torch.__version__) < Version("2.13")
 
 
+def mark_of(call: str, column: str):
+    if "export" not in call or column == "VAE":
+        return ()
+    return pytest.mark.slow if column == "autoregressive" else pytest.mark.long
+
+
 @pytest.mark.parametrize(
     ("call", "column", "cell"),
-    [
-        pytest.param(*each, marks=pytest.mark.long if "export" in each[0] and each[1] != "VAE" else ())
-        for each in CELLS
-        if each[0] in CALLS
-    ],
+    [pytest.param(*each, marks=mark_of(*each[:2])) for each in CELLS if each[0] in CALLS],
 )
 def test_a_cell_says_what_the_call_does(call, column, cell, tmp_path):
     if OLD_TORCH and "torch.export" in call and column in NEEDS_NEWEST_TORCH:
@@ -173,9 +175,9 @@ def test_a_cell_says_what_the_call_does(call, column, cell, tmp_path):
         assert words in str(error.value)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.skipif(OLD_TORCH, reason="docs/clients.md is of the newest torch")
-@pytest.mark.parametrize("column", ["flow", pytest.param("autoregressive", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("column", ["flow", "autoregressive"])
 def test_flow_and_autoregressive_are_traced(column):
     """By torch.compile and torch.export; of the autoregressive model `forward` only, as its `sample` is a loop."""
     model = small(column)

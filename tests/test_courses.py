@@ -103,9 +103,13 @@ NAMES = [command.split()[0] for command in COMMANDS]
 DEFAULT = ("train_vae", "train_continual", "train_policy_gradient", "estimate_divergence")
 
 
+# Each is trained at this size by tests of its own.
+COSTLY = "compare_prompts explore_sampling fit_kl train_autoregressive train_ddpm train_simclr train_textvae".split()
+
+
 def mark_of(index: int):
-    """By default few recipes, in the long tests each recipe once, among the slow ones each command."""
-    if NAMES[index] in NAMES[:index]:
+    """By default few recipes, in the long tests each recipe once that is not costly, among the slow each command."""
+    if NAMES[index] in NAMES[:index] or NAMES[index] in COSTLY:
         return pytest.mark.slow
     return () if NAMES[index] in DEFAULT else pytest.mark.long
 

@@ -57,7 +57,7 @@ def test_the_tour_is_run_as_it_stands(tmp_path):
     torch.testing.assert_close(samples, torch.tensor(told["samples"]))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_tour_goes_to_a_hub_of_ones_own(tmp_path):
     """Without the first and the last code cell, as it says."""
     cells = json.loads((NOTEBOOKS / "tour.ipynb").read_text(encoding="utf-8"))["cells"]

@@ -45,7 +45,7 @@ MORE = {
 }
 # Recipe, flags, and whether the run is resumed too: the frame's and that of transformers' trainer.
 RESUMED = ("train_vae", "train_t5")
-MARKS = {"train_vae": ()} | dict.fromkeys(("train_t5", "train_ddpm", "train_gan", "train_continual"), pytest.mark.long)
+MARKS = {"train_vae": ()} | dict.fromkeys(("train_t5", "train_gan", "train_continual"), pytest.mark.long)
 CASES = [
     pytest.param(recipe, flags, recipe in RESUMED, id=recipe, marks=MARKS.get(recipe, pytest.mark.slow))
     for recipe, flags in FLAGS.items()

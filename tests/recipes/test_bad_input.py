@@ -1077,7 +1077,13 @@ def test_a_classifier_is_not_taken_by_the_name_of_a_folder(command_line, tmp_pat
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("recipe", "size"), [("train_vae", 2**63 - 1), ("train_gan", 10**12), ("train_ddpm", 10**12), ("train_t5", 10**12)]
+    ("recipe", "size"),
+    [
+        ("train_vae", 2**63 - 1),
+        ("train_gan", 10**12),
+        ("train_ddpm", 10**12),
+        pytest.param("train_t5", 10**12, marks=pytest.mark.slow),
+    ],
 )
 def test_a_batch_larger_than_the_test_set_is_all_of_it(recipe, size, request, command_line, tmp_path):
     """The test numbers are those of a batch that holds the set."""

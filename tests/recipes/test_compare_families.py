@@ -106,7 +106,7 @@ def test_rows_are_what_the_runs_and_their_scores_say(recipe, here, tmp_path, cap
         recipe.main(recipe.Compare(**asked | {"num_samples": 61}, output_dir=str(tmp_path / "out")))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_run_in_a_process_is_the_recipe_and_tells_why_it_failed(tmp_path, monkeypatch):
     (run,) = comparison.plan(RUNS[:1], [3], tmp_path / "failed", None, "digits")
     (tmp_path / "train_vae.py").write_text("import sys\nprint('told', file=sys.stderr)\nsys.exit('error: it stops')\n")

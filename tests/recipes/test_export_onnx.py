@@ -37,6 +37,7 @@ MODELS = {
         {"classifier"},
     ),
 }
+QUICK = dict.fromkeys(("vae", "gan", "classifier"), ())  # a family's second model is among the slow tests
 
 
 def saved(name, folder):
@@ -78,7 +79,7 @@ def inputs_and_outputs(model, part, num):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [pytest.param(each, marks=QUICK.get(each, pytest.mark.slow)) for each in MODELS])
 def test_each_part_gives_the_numbers_of_the_model(name, recipe, tmp_path):
     model, names = saved(name, tmp_path / "model"), MODELS[name][1]
     results = export(recipe, tmp_path / "model", tmp_path / "onnx")

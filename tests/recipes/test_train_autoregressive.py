@@ -182,7 +182,7 @@ def test_stopped_and_resumed_equals_uninterrupted(train_autoregressive, no_pictu
     same_run(tmp_path / "straight", folder, 12)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_two_processes_equal_one(train_autoregressive, no_pictures, tmp_path):
     settings = SMALL | {"max_train_steps": 20, "logging_steps": 1, "eval_batch_size": 40, "conditional": True}
     one, two = by_one_and_by_two(train_autoregressive, types_of(train_autoregressive), tmp_path, settings)

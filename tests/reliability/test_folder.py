@@ -173,8 +173,8 @@ def test_the_console_is_not_the_run(where, recipe, straight, tmp_path):
     assert (rb"l\xe4ufe" in said) == (where == "ascii")
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("recipe", ["train_vae", pytest.param("train_t5", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["train_vae", "train_t5"])
 def test_no_console_is_needed(recipe, straight, tmp_path):
     line = subprocess.list2cmdline([sys.executable, *command(recipe, tmp_path / "run")])
     done = subprocess.run(["bash", "-c", f"{line} >&- 2>&-"])

@@ -84,7 +84,7 @@ def test_two_nodes_train_as_one_process(tmp_path):
         assert two[name] == pytest.approx(one[name], rel=1e-3), name
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_machines_that_find_different_checkpoints_are_refused(tmp_path):
     """They would train apart, one from the checkpoint and one from new weights."""
     flags = [

@@ -30,7 +30,11 @@ with start(RunArguments(output_dir=sys.argv[1], num_threads=int(sys.argv[2]) if 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a launcher's environment cannot be read")
 @pytest.mark.parametrize(
     ("given", "flag", "expected"),
-    [(None, [], "cores"), ("1", [], "1"), pytest.param("1", ["3"], "3", marks=pytest.mark.slow)],
+    [
+        (None, [], "cores"),
+        pytest.param("1", [], "1", marks=pytest.mark.slow),
+        pytest.param("1", ["3"], "3", marks=pytest.mark.slow),
+    ],
 )
 def test_threads_of_a_launched_run_are_those_that_were_asked_for(given, flag, expected, tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}

@@ -116,18 +116,15 @@ use_cpu: true
 """
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("launcher", "arguments", "expected"),
     [
         (["--cpu", "--mixed_precision=bf16", "--gradient-accumulation-steps", "3"], [], ["bf16", 3]),
-        pytest.param(["--config_file", "bf16"], ["text"], ["bf16", 1], marks=pytest.mark.slow),
-        pytest.param(
-            ["--config_file", "fp16"], [], "error: accelerate launch asks for mixed_precision fp16: --mixed_precision",
-            marks=pytest.mark.slow,
-        ),
+        (["--config_file", "bf16"], ["text"], ["bf16", 1]),
+        (["--config_file", "fp16"], [], "error: accelerate launch asks for mixed_precision fp16: --mixed_precision"),
     ],
-)  # fmt: skip
+)
 def test_of_accelerate_launch_itself(launcher, arguments, expected, tmp_path):
     if sys.platform != "linux" and "--gradient-accumulation-steps" in launcher:
         pytest.skip("elsewhere the command line of the launcher cannot be read")
