@@ -1,5 +1,7 @@
 """EWC and SI: penalties, gradients and importances against formulas, the step on a penalty against explicit ones."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from accelerate import Accelerator
@@ -101,6 +103,22 @@ def test_fisher_samples_are_of_the_task_and_by_the_seed(make_stream, make_model,
     assert torch.equal(penalty(0, 5), penalty(0, 5))
     assert not torch.equal(penalty(0, 5), penalty(1, 5))
     assert torch.equal(penalty(0, None), penalty(1, 12))  # all twelve images of the task
+
+
+@pytest.mark.parametrize("num", [None, 11])
+def test_the_batches_of_a_fisher_are_of_all_classes(num, make_stream, make_model, make_strategy):
+    """Images that lie class by class, as in folders, would else make batches of one class: larger gradients."""
+    stream = make_stream(num_tasks=1, num=12, num_classes=2)
+    model = make_model(stream)
+    order = stream.train.labels.argsort(stable=True)
+
+    def total(examples):
+        of = {"fisher_estimator": "minibatch", "fisher_samples": num, "fisher_batch_size": 6}
+        strategy = make_strategy("ewc", replace(stream, train=examples), model, **of)
+        strategy.end_task()
+        return strategy.penalty.curvature[0].sum().item()
+
+    assert total(stream.train.select(order)) == pytest.approx(total(stream.train), rel=0.5)
 
 
 def test_a_fisher_in_train_mode_has_the_dropout_of_the_seed(make_stream, make_model, make_strategy):

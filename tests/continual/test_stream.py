@@ -192,14 +192,20 @@ def test_the_device_of_a_stream(make_stream):
 
 @pytest.mark.parametrize("kind", ["split", "permuted"])
 def test_training_images_in_place_of_test_images(kind, image_set):
-    """The first of each task, as many as there are test images or training images, whichever are fewer."""
+    """Evenly spaced in each task, as many as there are test images or training images, whichever are fewer."""
     train, test = image_set(12, 4), image_set(8 if kind == "split" else 20, 4, seed=1)
     stream = split(train, test, 2, "class") if kind == "split" else permuted(train, test, 2, "class", seed=1)
     seen = stream.seen()
     for task in range(2):
         where, theirs = seen.test_indices(task), stream.train_indices(task, task)
-        num = 4 if kind == "split" else 12
-        assert where.stop - where.start == num
-        assert torch.equal(seen.test.images[where], stream.train.images[theirs][:num])
-        assert torch.equal(seen.test.labels[where], stream.train.labels[theirs][:num])
+        chosen = [0, 1, 3, 4] if kind == "split" else list(range(12))  # of 6, and of 12 in each permutation
+        assert where.stop - where.start == len(chosen)
+        assert torch.equal(seen.test.images[where], stream.train.images[theirs][chosen])
+        assert torch.equal(seen.test.labels[where], stream.train.labels[theirs][chosen])
     assert seen.train is stream.train
+
+
+def test_training_images_that_lie_class_by_class_are_of_each_class(image_set):
+    train, test = (replace(image_set(2 * num, 4), labels=torch.arange(2).repeat_interleave(num)) for num in (12, 4))
+    seen = split(train, test, 1, "class").seen()
+    assert seen.test.labels.bincount().tolist() == [4, 4]

@@ -57,9 +57,11 @@ class EWC(Strategy):
     def _fisher(self) -> dict[str, torch.Tensor]:
         train_mode, generator = self.settings.fisher_mode == "train", self.noise.generator
         examples = self.stream.train.select(self.stream.train_indices(self.task, self.task))
-        if self.settings.fisher_samples is not None and self.settings.fisher_samples < len(examples):
+        num = min(self.settings.fisher_samples or len(examples), len(examples))
+        # The squared gradient of a batch is what the batch is of: images may lie class by class.
+        if num < len(examples) or self.settings.fisher_estimator == "minibatch":
             chosen = torch.randperm(len(examples), generator=generator, device=generator.device)
-            examples = examples.select(chosen[: self.settings.fisher_samples].to(examples.labels.device))
+            examples = examples.select(chosen[:num].to(examples.labels.device))
 
         def log_probs(batch):
             logits = self.model(batch["pixel_values"], task_ids=batch["task_ids"]).logits

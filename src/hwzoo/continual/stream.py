@@ -64,11 +64,12 @@ class Stream:
         return _indices(self.test.task_ids, task, task)
 
     def seen(self) -> "Stream":
-        """The stream with training images, the first of each task, in place of its test images, at most as many."""
+        """The stream with training images, evenly spaced in each task, in place of its test images, as many."""
         parts = []
         for task in range(self.num_tasks):
             train, test = self.train_indices(task, task), self.test_indices(task)
-            parts.append(torch.arange(train.start, min(train.stop, train.start + test.stop - test.start)))
+            here, num = train.stop - train.start, min(train.stop - train.start, test.stop - test.start)
+            parts.append(train.start + torch.arange(num) * here // max(num, 1))
         return replace(self, test=self.train.select(torch.cat(parts)))
 
     def to(self, device: torch.device | str) -> "Stream":
