@@ -526,8 +526,8 @@ def test_bad_input_is_told():
                 call(wrong)
     with pytest.raises(ValueError, match=r"shape \(4, 1, 4, 5\); this model takes \(batch, 1, 4, 4\)"):
         model(torch.zeros(4, 1, 4, 5))
-    for temperature in (0.0, -1.0, math.nan):
-        with pytest.raises(ValueError, match=f"temperature is {temperature}; it must be above 0"):
+    for temperature in (0.0, -1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match=f"temperature is {temperature}; it must be above 0 and finite"):
             model.sample(2, temperature=temperature)
     with pytest.raises(ValueError, match="num_importance_samples is 0; it must be at least 1"):
         model.log_prob(images, num_importance_samples=0)

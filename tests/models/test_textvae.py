@@ -177,6 +177,11 @@ def test_without_temperature_each_token_is_the_most_likely():
         if length == model.config.max_tokens:
             expected[-1] = END
         assert torch.equal(ids[:length], expected) and not ids[length:].any()
+    # And where it is nearly none: in float32 a quotient by the first is infinite, and the last two are 0.
+    model, latents = model.float(), latents.float()
+    texts = model.sample(20, latents=latents, temperature=0.0)
+    for temperature in (1e-38, 1e-45, 1e-300):
+        assert torch.equal(model.sample(20, latents=latents, generator=seeded(), temperature=temperature), texts)
 
 
 # Padding, and the noise of training
@@ -336,8 +341,9 @@ def test_other_wrong_values_are_refused():
         model.negative_iwae_bound(TEXT, 0)
     with pytest.raises(ValueError, match="reduction is 'sum'"):
         model.negative_iwae_bound(TEXT, 1, reduction="sum")
-    with pytest.raises(ValueError, match="temperature is -1"):
-        model.sample(1, temperature=-1)
+    for temperature in (-1, math.inf, math.nan):
+        with pytest.raises(ValueError, match=f"temperature is {temperature}; it must be at least 0 and finite"):
+            model.sample(1, temperature=temperature)
     with pytest.raises(TypeError, match="kl_wieght"):
         model(TEXT, kl_wieght=1.0)
 

@@ -291,6 +291,8 @@ class AutoregressiveModel(AutoregressivePreTrainedModel):
         uniform = torch.rand(pixel_values.shape, **drawn_by(generator, self.device)).to(self.device)
         pixel_values, known = pixel_values.to(self.device, copy=True), known.to(self.device)
         last = self.config.num_levels - 1
+        # In the precision of the logits a lower one would be 0.
+        temperature = max(temperature, torch.finfo(torch.promote_types(self.dtype, torch.float32)).tiny)
         pixels = (2 * pixel_values - 1).to(self.dtype)  # as the network takes them
 
         def draw(logits: Tensor, channel: int, row: int, column: int) -> Tensor:

@@ -294,11 +294,11 @@ class FlowModel(FlowPreTrainedModel):
             (num_samples, channels, height, width), on the levels in [0, 1].
 
         Raises:
-            ValueError: for a temperature that is not above 0; labels to an unconditional model, or wrong ones to a
-                conditional one; latents of another shape.
+            ValueError: for a temperature that is not above 0 or not finite; labels to an unconditional model, or wrong
+                ones to a conditional one; latents of another shape.
         """
-        if not temperature > 0:
-            raise ValueError(f"temperature is {temperature}; it must be above 0")
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"temperature is {temperature}; it must be above 0 and finite")
         labels = drawn_labels(labels, num_samples, self.config.num_classes, generator, self.device)
         if latents is None:
             latents = self.sample_latents(num_samples, generator=generator)

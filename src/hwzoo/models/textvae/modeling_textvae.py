@@ -360,12 +360,12 @@ class TextVAEModel(TextVAEPreTrainedModel):
 
         Raises:
             ValueError: when labels are given, as the model is unconditional; for latents of another shape, or a
-                temperature below 0.
+                temperature below 0 or infinite.
         """
         if labels is not None:
             raise ValueError("labels were given, but this model is unconditional: leave labels at None")
-        if not temperature >= 0:
-            raise ValueError(f"temperature is {temperature}; it must be at least 0")
+        if not 0 <= temperature < math.inf:
+            raise ValueError(f"temperature is {temperature}; it must be at least 0 and finite")
         like = self.decoder.head.weight
         if latents is None:
             latents = _standard_normal((num_samples, self.config.latent_size), like, generator)
@@ -467,7 +467,10 @@ class TextVAEModel(TextVAEPreTrainedModel):
             if uniform is None:
                 tokens = log_probs.argmax(-1, keepdim=True)
             else:
-                cumulative = (log_probs / temperature).softmax(-1).cumsum(-1)
+                # A quotient above the largest float would be NaN.
+                log_probs = log_probs - log_probs.amax(-1, keepdim=True)
+                log_probs = log_probs / max(temperature, torch.finfo(log_probs.dtype).tiny)
+                cumulative = log_probs.softmax(-1).cumsum(-1)
                 # As many as the cumulative probabilities passed; rounding may leave the last of these below 1.
                 passed = uniform[:, place, None] * cumulative[:, -1:] >= cumulative[:, :-1]
                 tokens = passed.sum(1, keepdim=True)

@@ -291,7 +291,11 @@ class Prior(nn.Module):
         return (self.codebook_size + first)[:, None]
 
     def _log_probs(self, hidden: Tensor, temperature: float = 1.0) -> Tensor:
-        return (_full(self.head(hidden)) / temperature).log_softmax(-1)
+        logits = _full(self.head(hidden))
+        if temperature != 1:  # by the differences to the likeliest: a quotient above the largest float would be NaN
+            logits = logits - logits.amax(-1, keepdim=True)
+            logits = logits / max(temperature, torch.finfo(logits.dtype).tiny)
+        return logits.log_softmax(-1)
 
 
 def _full(tensor: Tensor) -> Tensor:
