@@ -95,7 +95,7 @@ def of_ring(settings: Settings, generator: torch.Generator, folder: Path) -> dic
     finite = {name: found[found.isfinite()] for name, found in both.items()}
     estimates = {name: {"mean": found.mean().item(), "std": found.std().item()} for name, found in finite.items()}
     for name, each in estimates.items():
-        each["num_finite"] = len(finite[name])  # where all rings are constant, say, J is infinite
+        each["num_finite"] = len(finite[name])  # where all labels of each ring agree, say, J is infinite
         told = f"{each['mean']:.4f}, standard deviation {each['std']:.4f}, {each['num_finite']} finite ones"
         print(f"J by maximum {name.replace('_', '-')}: {told}")
     return {

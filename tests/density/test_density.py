@@ -40,8 +40,22 @@ def test_the_divergence_of_gaussians_is_the_closed_form(other):
     assert density.kl_divergence(density.normal(0.3, 1.5), density.normal(mean, std)) == pytest.approx(expected, 1e-4)
 
 
+def test_a_point_without_mass_makes_no_divergence_infinite():
+    """Where Q's density is 0, or has a pole: at 0, which the quadrature looks at."""
+    exponential = lambda x: torch.where(x >= 0, -x, -math.inf)  # noqa: E731
+    gamma = lambda k: lambda x: torch.where(x >= 0, (k - 1) * x.log() - x - math.lgamma(k), -math.inf)  # noqa: E731
+    for k in (2, 0.5):  # E log x is minus Euler's constant
+        expected = math.lgamma(k) + (k - 1) * 0.577216
+        assert density.kl_divergence(exponential, gamma(k)) == pytest.approx(expected, abs=5e-3)
+    twice = lambda x: density.normal()(x) + 2 * x.abs().log()  # noqa: E731
+    expected = 0.577216 + math.log(2)  # minus the mean of log x^2
+    assert density.kl_divergence(density.normal(), twice) == pytest.approx(expected, abs=5e-3)
+    assert density.window_kl(density.normal(), twice, 10) == pytest.approx(expected, abs=5e-3)
+
+
 def test_what_is_infinite_is_told_as_infinite():
     narrow, wide = density.uniform(0, 1), density.uniform(0, 2)
+    assert density.uniform(0, 3)(torch.tensor(1.0)).item() == -math.log(3)
     assert density.kl_divergence(narrow, wide) == pytest.approx(math.log(2), abs=1e-3)
     assert density.kl_divergence(wide, narrow) == math.inf
     normal, cauchy = density.normal(), density.cauchy()

@@ -92,6 +92,26 @@ def test_long_rings_do_not_overflow():
     assert ring.log_partition(100_000, 3.0).item() == pytest.approx(300_762.5172, abs=1e-3)
 
 
+def test_the_variation_by_chance_is_the_mean_of_binomial_deviations():
+    even = torch.full((125,), 1 / 125)
+    assert exact.variation_by_chance(even, 1) == pytest.approx(124 / 125)
+    assert exact.variation_by_chance(torch.tensor([0.5, 0.5]), 1) == pytest.approx(0.5)
+    probabilities = torch.tensor([0.05, 0.25, 0.7, 0.0], dtype=torch.double)
+    counts = torch.arange(8.0, dtype=torch.double)
+    ways = torch.tensor([math.comb(7, each) for each in range(8)])
+    p = probabilities[:, None]
+    deviations = ways * p**counts * (1 - p) ** (7 - counts) * (counts / 7 - p).abs()
+    assert exact.variation_by_chance(probabilities, 7) == pytest.approx(deviations.sum().item() / 2)
+    assert exact.variation_by_chance(torch.tensor([0.0, 1.0]), 3) == 0
+
+
+def test_rings_of_which_no_finite_coupling_is_the_likeliest():
+    zeros, ones = torch.zeros(10, 8, dtype=torch.long), torch.ones(10, 8, dtype=torch.long)
+    assert [ring.maximum_likelihood(each).item() for each in (zeros, ones)] == [0, math.inf]
+    both = torch.cat([zeros, ones])
+    assert [ring.maximum_pseudo_likelihood(each).item() for each in (zeros, both)] == [0, math.inf]
+
+
 @pytest.mark.long
 def test_gibbs_sampling_reaches_the_law():
     truth = ring.log_prob(ring.rings(5)).exp()

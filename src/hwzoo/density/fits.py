@@ -62,7 +62,7 @@ def fit_flows(
             points, log_q = flow.transform(latents)
             weight = min(1.0, 0.01 + 2 * step / steps) if annealed else 1.0
             loss = log_q - weight * log_densities(targets, points)
-        loss = loss.mean(1).sum()  # of independent flows: each has the gradient of its own
+        loss = loss.mean(1).sum()  # of independent flows: each has the gradient of its own, up to the clip of all
         if step % 100 == 0 and not loss.isfinite():
             raise HwzooError(
                 f"the {direction} loss of {kind} is {loss.item()} at step {step}; a smaller rate may help"

@@ -91,7 +91,7 @@ def uniform(low: float, high: float) -> LogDensity:
 
     def log_density(points: Tensor) -> Tensor:
         inside = (points >= low) & (points <= high)
-        return torch.where(inside, -math.log(high - low), -math.inf).double()
+        return torch.where(inside, points.new_tensor(-math.log(high - low), dtype=torch.float64), -math.inf)
 
     return log_density
 
@@ -186,9 +186,17 @@ def _integral(function: Callable[[Tensor], Tensor], decade: int) -> float:
 
 
 def _integrand(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """p (log p - log q): 0 where p is 0, whatever q is, and not the NaN of 0 * inf."""
+    """
+    p (log p - log q) at a row of points: 0 where p is 0, whatever q is, and not the NaN of 0 * inf; and 0 where it is
+    infinite at a single point, which has no mass.
+    """
     p = log_p.exp()
-    return torch.where(p == 0, 0.0, p * (log_p - log_q))
+    terms = torch.where(p == 0, 0.0, p * (log_p - log_q))
+    infinite = terms.isinf()
+    alone = infinite.clone()
+    alone[1:] &= ~infinite[:-1]
+    alone[:-1] &= ~infinite[1:]
+    return torch.where(alone, 0.0, terms)
 
 
 def monte_carlo_kl(log_p: LogDensity, log_q: LogDensity, samples: Tensor) -> tuple[float, float]:

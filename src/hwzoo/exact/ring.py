@@ -228,7 +228,7 @@ def maximum_likelihood(labels: Tensor) -> Tensor:
         labels: int64, (..., num_rings, num_labels).
 
     Returns:
-        (...); infinite where the rings allow no finite one, as where all of them are constant.
+        (...); infinite where the rings allow no finite one, as where the labels of each agree and none is 0.
     """
     mean_score = score(labels).mean(-1)
     num_labels = labels.shape[-1]
@@ -243,7 +243,8 @@ def maximum_pseudo_likelihood(labels: Tensor) -> Tensor:
         labels: int64, (..., num_rings, num_labels).
 
     Returns:
-        (...); infinite where the rings allow no finite one, as where all of them are constant.
+        (...); infinite where the rings allow no finite one, as where the labels of each agree and some are not 0; 0
+        where all labels are 0, as any J is a maximum.
     """
     # A label's conditional knows the size of its neighbours' sum alone: counts of 0, 1 and 2 hold all that is needed.
     sizes = (labels.roll(1, -1) + labels.roll(-1, -1)).abs()

@@ -1,7 +1,6 @@
 """Total variation between shares of samples and the probabilities that they are of."""
 
-import math
-
+import torch
 from torch import Tensor
 
 
@@ -21,7 +20,8 @@ def total_variation(first: Tensor, second: Tensor) -> float:
 
 def variation_by_chance(probabilities: Tensor, num: int) -> float:
     """
-    The total variation that the shares of independent samples have on average, each share taken as normal.
+    The total variation that the shares of independent samples have on average: half the sum of the mean deviations of
+    binomial counts, 2 (k + 1) C(n, k + 1) p^(k + 1) (1 - p)^(n - k) with k = floor(np) (de Moivre), over n.
 
     Args:
         probabilities: of all states, (states,).
@@ -30,4 +30,8 @@ def variation_by_chance(probabilities: Tensor, num: int) -> float:
     Returns:
         In [0, 1].
     """
-    return (2 * probabilities * (1 - probabilities) / (math.pi * num)).sqrt().sum().item() / 2
+    p = probabilities.double()
+    p = p[(p > 0) & (p < 1)]
+    k, n = (num * p).floor(), torch.tensor(float(num), dtype=torch.float64)
+    logs = torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k) + (k + 1) * p.log() + (n - k) * (-p).log1p()
+    return logs.exp().sum().item() / num
