@@ -47,7 +47,7 @@ class Method(scoring.ScoreFlags):
     loss_weighting: Literal[diffusion.WEIGHTINGS] = flag("uniform", "of the timesteps in the loss")
     snr_gamma: float = flag(5.0, "largest weight of min_snr", "(0, inf)", only={"loss_weighting": ("min_snr",)})
     conditional: bool = flag(False, "condition the UNet on the class of an image")
-    label_dropout: float = flag(0.1, "share of labels hidden, for guidance", "[0, 1]", only={"conditional": (True,)})
+    label_dropout: float = flag(0.1, "share of labels hidden, for guidance", "[0, 1)", only={"conditional": (True,)})
     compile: bool = flag(False, "train with torch.compile")
     scheduler: Literal[diffusion.SCHEDULERS] = flag("sde_dpm_solver", "sampler of the pictures and of the scores")
     num_inference_steps: int = flag(25, "steps of that sampler", "[1, inf)")
@@ -59,6 +59,8 @@ class Method(scoring.ScoreFlags):
         super().__post_init__()
         if self.guidance_scale != 1 and not self.conditional:
             raise UsageError(f"--guidance_scale is {self.guidance_scale}; without --conditional it must be 1")
+        if self.guidance_scale != 1 and not self.label_dropout:
+            raise UsageError(f"--guidance_scale is {self.guidance_scale}; with --label_dropout 0 it must be 1")
 
 
 def main(run: Run, architecture: Model, method: Method) -> dict:

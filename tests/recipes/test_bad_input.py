@@ -569,6 +569,10 @@ DDPM_CASES = {
     "guidance without classes": (
         2, "--guidance_scale is 2.0; without --conditional it must be 1", lambda tmp: ["--guidance_scale=2"],
     ),
+    "guidance by labels that are never hidden": (
+        2, "--guidance_scale is 2.0; with --label_dropout 0 it must be 1",
+        lambda tmp: ["--guidance_scale=2", "--conditional", "--label_dropout=0"],
+    ),
     "size not divisible": (
         2, "images of 28 pixels cannot be halved 3 times; give fewer, or --padded_size 32",
         lambda tmp: ["--block_out_channels", "8", "8", "8", "8"],
@@ -589,7 +593,7 @@ DDPM_CASES = {
         2, "--padded_size is 24; the images of digits have 28 pixels", lambda tmp: ["--padded_size=24"],
     ),
     "no pipeline": (2, "is no pipeline of diffusers", lambda tmp: ["--model_name_or_path", str(tmp)]),
-    "label dropout above 1": (2, "--label_dropout is 1.5; it must be in [0, 1]", lambda tmp: ["--label_dropout=1.5"]),
+    "all labels hidden": (2, "--label_dropout is 1.0; it must be in [0, 1)", lambda tmp: ["--label_dropout=1"]),
     "NaN dropout": (2, "--dropout is nan", lambda tmp: ["--dropout=nan"]),
     "unknown flag": (2, "--bloc_out_channels is not a flag", lambda tmp: ["--bloc_out_channels=8"]),
 }  # fmt: skip
