@@ -25,7 +25,7 @@ from hwzoo.errors import HwzooError
 from hwzoo.files import write_bytes, write_json
 from hwzoo.training import flag, sweep
 
-# The second classifier: another architecture than those that come with the package, and fewer features.
+# The second classifier: another architecture than those that come with the package, with 400 features.
 SECOND = "continual/digits scenario=class strategy=joint num_tasks=1 backbone=mlp num_train_epochs=12"
 SHOWN = 20  # samples of each run
 

@@ -298,6 +298,8 @@ def measure(
     row = likelihood(results, settings) | scores
     row |= {"smallest_class": 100 * min(scores["test_class_histogram"])}
     row |= {"second_fid": second["test_fid"], "second_fid_floor": second["test_fid_floor"]}
+    if scoring.SINGULAR in second["protocol"] and scoring.SINGULAR not in scores["protocol"]:
+        row["protocol"] += f"; second classifier: {scoring.SINGULAR}"
     row |= {"parameters": sum(each.numel() for each in network.parameters()) / 1e6}
     row |= {"train_minutes": results["train_cpu_seconds"] / 60, "sample_seconds": 1000 * seconds / num_samples}
     return row | ({"peak_memory": results["peak_memory"]} if "peak_memory" in results else {})

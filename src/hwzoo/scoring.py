@@ -20,6 +20,7 @@ from .training import Flags, flag, record_of
 
 UNKNOWN_DATA = "mnist"  # what a model without a record is compared with
 FLOOR_SEED = 0  # of the choice of the floor's training images: the same for every model
+SINGULAR = "no more images than features: the covariances are singular, FID says little beside its floor"
 
 
 @dataclass
@@ -184,7 +185,7 @@ def score(
         "classes: the classifier's most likely one; covered: by 1 % of the samples or more; entropy in nats",
     ]
     if min(num_samples, len(data.test)) <= num_features:
-        protocol.append("no more images than features: the covariances are singular, FID says little beside its floor")
+        protocol.append(SINGULAR)
     if every_score:
         protocol.append(f"density and coverage: k = {metrics.DENSITY_NEIGHBORS}, on the same features")
     if inception is not None:

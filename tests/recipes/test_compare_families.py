@@ -96,12 +96,14 @@ def test_rows_are_what_the_runs_and_their_scores_say(recipe, here, tmp_path, cap
     assert len(here) == 5 and len(json.loads((tmp_path / "out" / "families.json").read_text())["rows"]) == 5
     for name in ("quality.png", "samples.png"):
         assert (tmp_path / "out" / name).stat().st_size > 1000
-    # By other weights of the second classifier all is measured anew, and nothing trained.
-    save_classifier(tmp_path / "second", num_labels=10, hidden_sizes=[9])
+    # By other weights of the second classifier all is measured anew, and nothing trained; too many features are told.
+    save_classifier(tmp_path / "second", num_labels=10, hidden_sizes=[64])
     other = recipe.main(recipe.Compare(**asked, output_dir=str(tmp_path / "out")))["rows"]
     assert len(here) == 5 and [row["test_fid"] for row in other] == [row["test_fid"] for row in means]
     for row, before in zip(other, means, strict=True):
         assert row["second_fid"]["mean"] != before["second_fid"]["mean"]
+    said = "; second classifier: no more images than features"
+    assert said in (tmp_path / "out" / "families.md").read_text() and said not in page
     with pytest.raises(UsageError, match="holds results with num_samples 60, these have 61"):
         recipe.main(recipe.Compare(**asked | {"num_samples": 61}, output_dir=str(tmp_path / "out")))
 
