@@ -69,7 +69,12 @@ def spelled(kind: type, value: str) -> str:
         (Sampling, {MIXED: "bf16"}, [], "mixed_precision bf16; this recipe has no --mixed_precision"),
         (RunArguments, {"ACCELERATE_USE_DEEPSPEED": "true"}, [], "asks for DeepSpeed;"),
         (RunArguments, {"ACCELERATE_USE_FSDP": "true"}, [], "asks for FSDP;"),
-        (Sampling, {"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR"}, [], "asks for dynamo_backend inductor;"),
+        (
+            Sampling,
+            {"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR"},
+            [],
+            "asks for dynamo_backend inductor: it must be no; train_ddpm.py compiles by --compile",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(kind, environment, argv, message):

@@ -38,7 +38,9 @@ def launcher_settings(environment: Mapping[str, str]) -> dict[str, str]:
             raise UsageError(f"accelerate launch asks for {name}; recipes train on one device a process, without it")
     backend = environment.get("ACCELERATE_DYNAMO_BACKEND", "no").lower()
     if backend != "no":
-        raise UsageError(f"accelerate launch asks for dynamo_backend {backend}; recipes do not compile: it must be no")
+        raise UsageError(
+            f"accelerate launch asks for dynamo_backend {backend}: it must be no; train_ddpm.py compiles by --compile"
+        )
     asked = {name: environment.get(f"ACCELERATE_{name.upper()}") for name in NOTHING_ASKED}
     # But for DeepSpeed the launcher tells its processes nothing of the steps that it was given.
     if asked["gradient_accumulation_steps"] is None and "ACCELERATE_MIXED_PRECISION" in environment:
