@@ -139,6 +139,13 @@ def test_commands_of_one_page_write_into_folders_of_their_own(page, monkeypatch)
     assert len(folders) == len(set(folders)), folders
 
 
+def test_the_list_of_commands_has_every_recipe():
+    page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    cells = re.findall(r"^\| (`.+?) \|", page, re.MULTILINE)
+    told = {name for cell in cells for name in re.findall(r"`(\w+)\.py", cell)}
+    assert told == {path.stem for path in (ROOT / "recipes").glob("[!_]*.py")}
+
+
 def test_every_recipe_is_told_of():
     told = {match[2] for command in COMMANDS if (match := SCRIPT.search(command))}
     assert told >= {path.stem for path in (ROOT / "recipes").glob("[!_]*.py")}

@@ -392,6 +392,8 @@ def test_density_and_coverage_by_counting():
     assert density_coverage(outlier, normal(500, 3, seed=2) + 20, num_neighbors=k)[0] <= 1 / k + 1e-9
     with pytest.raises(UsageError, match="4 images have no 5-th nearest"):
         density_coverage(real[:4], made)
+    with pytest.raises(UsageError, match="^0 generated images have no density and coverage$"):
+        density_coverage(real, made[:0])
 
 
 def test_every_score():

@@ -135,8 +135,10 @@ def density_coverage(
         coverage: the fraction of the real balls that hold a generated point, in [0, 1].
 
     Raises:
-        UsageError: for k or fewer real points.
+        UsageError: for k or fewer real points, or no generated ones.
     """
+    if not len(generated):
+        raise UsageError("0 generated images have no density and coverage")
     if len(real) <= num_neighbors:
         raise UsageError(f"{len(real)} images have no {num_neighbors}-th nearest neighbours for density and coverage")
     real, generated = real.cpu().double(), generated.cpu().double()

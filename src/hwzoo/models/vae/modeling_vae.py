@@ -36,7 +36,9 @@ class VAEOutput(ModelOutput):
     the batch.
 
     Args:
-        loss: reconstruction_loss + beta * kl_weight * kl_divergence, what training minimises.
+        loss: reconstruction_loss + beta * kl_weight * kl_divergence, what training minimises; with
+            `train_importance_samples` more than 1 the negative importance-weighted bound, and the other three are
+            averages over its samples, the KL an estimate.
         negative_elbo: reconstruction_loss + kl_divergence, the one-sample negative evidence lower bound.
         reconstruction_loss: -log p(x|z) at one sample z of q(z|x), summed over pixels.
         kl_divergence: KL(q(z|x) || p(z)).

@@ -22,7 +22,8 @@ class VQVAEOutput(ModelOutput):
     What `VQVAEModel.forward` returns: scalars, averaged over the batch.
 
     Args:
-        loss: distortion + commitment_weight * commitment_loss + codebook_loss + rate: what training minimises.
+        loss: distortion + commitment_weight * commitment_loss + codebook_loss + rate: what training minimises. Without
+            quantizing there is no commitment in it.
         distortion: -log p(x | codes), nats per image.
         rate: -log p(codes), nats per image; codes carry no gradient, so that it trains the prior alone.
         commitment_loss: squared distance of the encoder's outputs to their codes, which are held fixed, summed over an
