@@ -16,6 +16,7 @@ from huggingface_hub import HfApi, close_session, constants
 from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 from loopback_hub import LoopbackHub
 from recipe_runs import finish, start
+from safetensors.torch import load, load_file
 
 import hwzoo_cli
 from hwzoo import ClassifierConfig, ClassifierForImageClassification, VAEConfig, VAEModel, hub, page, retry, training
@@ -748,9 +749,18 @@ for family in filter(lambda family: family.model_class, hwzoo.FAMILIES):
     if family.image_processor_class is not None:
         family.image_processor_class().push_to_hub(f"me/{family.name}")
 """
+LOADS = """
+import sys
+sys.modules["hwzoo"] = None
+import transformers
+for argument in sys.argv[1:]:
+    name, auto = argument.split("=")
+    model = getattr(transformers, auto).from_pretrained(f"me/{name}", trust_remote_code=True)
+    model.save_pretrained(name)
+"""
 
 
-def test_push_to_hub_of_transformers_takes_the_code_along(tmp_path_factory):
+def test_push_to_hub_of_transformers_takes_the_code_along(tmp_path, tmp_path_factory):
     """In a process of its own: the libraries keep the address of the Hub."""
     with LoopbackHub(token=TOKEN) as server:
         environment = os.environ | server.environment(tmp_path_factory.mktemp("cache")) | {"HF_HUB_DISABLE_XET": "1"}
@@ -766,6 +776,13 @@ def test_push_to_hub_of_transformers_takes_the_code_along(tmp_path_factory):
             auto_map = json.loads(files["config.json"])["auto_map"]
             assert auto_map[family.auto_class.__name__].split(".")[1] == family.model_class.__name__
             assert {f"{named.split('.')[0]}.py" for named in auto_map.values()} <= files.keys()
+        # And each comes back where hwzoo is not.
+        named = [f"{family.name}={family.auto_class.__name__}" for family in FAMILIES if family.model_class]
+        warm.run(["-c", LOADS, *named], env=environment | {"HF_HUB_OFFLINE": "0"}, cwd=tmp_path, check=True)
+        for family in filter(lambda family: family.model_class, FAMILIES):
+            sent = load(server.repos[f"me/{family.name}"].files["model.safetensors"])
+            back = load_file(tmp_path / family.name / "model.safetensors")
+            assert sent.keys() == back.keys() and all(torch.equal(sent[name], back[name]) for name in sent)
 
 
 def test_what_a_trained_model_keeps_of_its_own_is_told(tmp_path, caplog):
