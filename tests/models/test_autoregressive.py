@@ -251,6 +251,20 @@ def test_the_transformer_sees_all_and_no_network_more_than_all_before(network):
     assert not model.receptive_field(0, 0).any() and not seen[0, 5, 5]
 
 
+@pytest.mark.parametrize(("network", "first"), [("pixelcnn", 0), ("gated_pixelcnn", 1)])
+def test_a_layer_that_finds_nothing_passes_on_what_it_was_given(network, first):
+    """But for the first of all, which would pass on the value itself."""
+    model = small_model(network=network)
+    images, layers = some_images(model), model.network.layers
+    for layer in layers[first:]:
+        for parameter in list(layer.children())[-1].parameters():
+            torch.nn.init.zeros_(parameter)
+    whole = model.logits(images)
+    model.network.layers = layers[:first]
+    torch.testing.assert_close(whole, model.logits(images))
+    assert len(layers) == first + 2 and not torch.allclose(whole[0], whole[1])
+
+
 # Probabilities
 
 

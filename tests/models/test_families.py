@@ -187,6 +187,35 @@ def test_a_few_steps_on_a_batch_lower_its_loss(family):
         assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0], name
 
 
+# Model, its fields, and how many modules of a class one part of it then has.
+DEPTHS = {
+    "patch_transformer": (
+        AutoregressiveModel, {"network": "patch_transformer", "num_layers": 3}, {("network", "GPT2Block"): 3},
+    ),
+    "vqvae": (
+        VQVAEModel, {"num_residual_layers": 3, "prior_num_layers": 2},
+        {("autoencoder.encoder", "Residual"): 3, ("autoencoder.decoder", "Residual"): 3, ("prior", "GPT2Block"): 2},
+    ),
+    "glow": (
+        FlowModel, {"network": "glow", "num_scales": 2, "num_steps": 3, "num_hidden_layers": 4},
+        {("network", "HalfCoupling"): 3 + 3, ("network", "Split"): 1, ("network.scales.1.3.network", "Conv2d"): 4},
+    ),
+    "realnvp": (
+        FlowModel, {"network": "realnvp", "num_scales": 3, "num_steps": 2},
+        {("network", "Squeeze"): 2, ("network", "Split"): 2, ("network", "CheckerboardCoupling"): 2 + 2 + 3,
+         ("network", "HalfCoupling"): 2 + 2},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("model_class", "changes", "expected"), DEPTHS.values(), ids=DEPTHS)
+def test_a_model_is_as_deep_as_it_is_asked_to_be(model_class, changes, expected):
+    model = model_class(model_class.config_class(**changes))
+    for (part, kind), num in expected.items():
+        found = [each for each in model.get_submodule(part).modules() if type(each).__name__ == kind]
+        assert len(found) == num, (part, kind)
+
+
 # Saving and loading
 
 

@@ -514,6 +514,14 @@ def test_latents_of_a_logistic_prior_are_joined_by_straight_lines():
     assert not torch.equal(model.interpolate(start, end, 3, mode="spherical"), straight)
 
 
+def test_latents_of_a_normal_prior_are_joined_on_the_sphere():
+    model = tiny_model(by=0.05)
+    start, end = torch.randn(2, 16, generator=seeded(3)), torch.randn(2, 16, generator=seeded(4))
+    curved = model.interpolate(start, end, 3, mode="spherical")
+    assert torch.equal(model.interpolate(start, end, 3), curved)
+    assert not torch.equal(model.interpolate(start, end, 3, mode="linear"), curved)
+
+
 # What is asked of it
 
 
@@ -611,12 +619,20 @@ def test_draws_stay_with_their_image_and_class():
     torch.testing.assert_close(log_prob(slice(None)), torch.cat(alone))
 
 
-@pytest.mark.parametrize("network", ["nice", "realnvp", "glow"])
-def test_no_value_passes_the_couplings_unchanged(network):
+@pytest.mark.parametrize(
+    ("network", "num_scales", "kind"),
+    [
+        ("nice", 2, HalfCoupling),
+        ("realnvp", 2, HalfCoupling),
+        ("realnvp", 1, CheckerboardCoupling),
+        ("glow", 2, HalfCoupling),
+    ],
+)
+def test_no_value_passes_the_couplings_unchanged(network, num_scales, kind):
     torch.manual_seed(0)
-    model = FlowModel(FlowConfig(**TINY | {"network": network})).double()
+    model = FlowModel(FlowConfig(**TINY | {"network": network, "num_scales": num_scales})).double()
     for layer in model.modules():  # only these move: all others begin as what they are
-        if isinstance(layer, HalfCoupling):
+        if isinstance(layer, kind):
             moved(layer, by=0.4)
         if isinstance(layer, InvertibleConv1x1):
             one = torch.eye(len(layer.weight), dtype=torch.double)

@@ -10,7 +10,7 @@ from huggingface_hub.errors import StrictDataclassClassValidationError
 from hwzoo.models.vqvae import modeling_vqvae
 from hwzoo.models.vqvae.configuration_vqvae import VQVAEConfig
 from hwzoo.models.vqvae.modeling_vqvae import VQVAEModel
-from hwzoo.models.vqvae.networks_vqvae import Codebook, perplexity
+from hwzoo.models.vqvae.networks_vqvae import Codebook, Residual, perplexity
 
 # For the shared suite: a small unconditional model with its optional parts switched on.
 SUITE = {
@@ -268,6 +268,27 @@ def test_dead_codes_begin_anew_at_outputs_of_the_encoder(update):
     if update == "ema":  # it stays there until it is assigned something
         codebook = model.autoencoder.codebook
         torch.testing.assert_close(codebook.sums / codebook.counts[:, None], codebook.embeddings)
+
+
+@updates
+@pytest.mark.parametrize("scale", [1, 1000])
+def test_dead_is_what_is_below_a_share_of_the_mean_use(scale, update):
+    codebook = Codebook(VQVAEConfig(codebook_size=4, code_size=2, codebook_update=update))
+    with torch.no_grad():
+        codebook.embeddings.copy_(torch.arange(8).view(4, 2))
+    codebook.counts.copy_(scale * torch.tensor([10.0, 10.0, 0.6, 0.4]))  # 5.25 on average
+    assert codebook.restart(torch.full((3, 2), 9.0), 0.1, seeded()) == 1
+    assert codebook.embeddings.tolist() == [[0, 1], [2, 3], [4, 5], [9, 9]]
+    torch.testing.assert_close(codebook.counts, scale * torch.tensor([10.0, 10.0, 0.6, 5.25]))
+
+
+def test_a_residual_block_adds_to_its_inputs():
+    block, inputs = Residual(3), torch.randn(2, 3, 4, 4, generator=seeded())
+    for parameter in block.parameters():
+        torch.nn.init.zeros_(parameter)
+    assert torch.equal(block(inputs), inputs)
+    torch.nn.init.ones_(block[-1].bias)
+    assert torch.equal(block(inputs), inputs + 1)
 
 
 # The bound
