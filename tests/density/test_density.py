@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch.distributions import Categorical, Cauchy, MixtureSameFamily, MultivariateNormal, Normal
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from hwzoo import density
 from hwzoo.density.targets import TARGETS
@@ -209,6 +210,16 @@ def test_flows_have_the_log_determinant_of_autograd_and_an_inverse(make):
     assert (images - points).abs().max() > 0.3
 
 
+@pytest.mark.parametrize("kind", ["affine", "spline"])
+def test_couplings_change_one_coordinate_after_the_other(kind):
+    torch.manual_seed(0)
+    point = torch.tensor([[[0.3, -0.8]]], dtype=torch.float64)
+    for num_layers, dependent in ((1, [[True, False], [True, True]]), (2, [[True, True], [True, True]])):
+        layers = moved(density.Couplings(1, num_layers, kind, 8), by=0.1).double()
+        jacobian = torch.autograd.functional.jacobian(lambda each, layers=layers: layers(each)[0], point).view(2, 2)
+        assert (jacobian != 0).tolist() == dependent
+
+
 def test_planar_layers_are_invertible_whatever_their_parameters():
     layers = density.Planar(1, 1)
     for scale in (0.1, 1.0, 30.0):
@@ -328,6 +339,17 @@ def test_both_directions_find_a_gaussian(direction, monkeypatch):
         assert scores.forward_kl[0] < 0.02 and scores.reverse_kl[0] < 0.02
         assert scores.negative_log_prob == pytest.approx(targets[0].entropy, abs=0.05)
         assert scores.effective_sample_size > 0.95 and scores.missed == 0
+
+
+def test_the_rate_falls_over_the_second_half(monkeypatch):
+    monkeypatch.setitem(density.FLOWS, "small", lambda num: density.Couplings(num, 2, hidden_size=8))
+    rates, settings = [], {"batch_size": 4, "learning_rate": 1e-2, "generator": seeded()}
+    hook = register_optimizer_step_pre_hook(lambda adam, *_: rates.append(adam.param_groups[0]["lr"]))
+    try:
+        density.fit_flows("small", "forward", [gaussian_target()], steps=10, **settings)
+    finally:
+        hook.remove()
+    assert rates == pytest.approx([1e-2] * 6 + [8e-3, 6e-3, 4e-3, 2e-3])
 
 
 def test_scores_are_those_of_two_gaussians():

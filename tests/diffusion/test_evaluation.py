@@ -201,3 +201,7 @@ def test_a_row_of_a_sampler_and_its_point():
     line = comparison.sampler_table([row]).splitlines()[2]
     assert line == "| ddim | s | 1 | 2 | 3.0 | - | 4.00 ± 5.00 | 3.00 | - | 0.600 | 0.700 |"
     assert comparison.sampler_curves([row], None)["curves"] == {"ddim, s": [(2, 4, 5)]}
+    reference = row | {"scheduler": "ddpm", "num_inference_steps": 30, "test_fid": 3, "test_fid_standard_error": 6}
+    drawn = comparison.sampler_curves([reference, row], reference)
+    assert drawn["curves"] == {"ddim, s": [(2, 4, 5)]}
+    assert drawn["levels"] == {"floor": (1, 0.0), "ddpm, 30 steps, ± 2 standard errors": (3, 6)}

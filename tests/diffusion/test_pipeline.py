@@ -244,6 +244,32 @@ def test_the_schedulers_keep_the_variance(name):
     assert drawn_std(name, "linear") == pytest.approx(0.2, abs=allowed)
 
 
+@pytest.mark.parametrize("name", diffusion.SCHEDULERS)
+def test_which_samplers_add_noise(name):
+    scheduler = diffusion.train_scheduler(1000)
+    network, ends = Gaussian(scheduler, std=0.2), []
+    for seed in (0, 1):
+        made, x = diffusion.make_scheduler(name, scheduler.config), torch.randn(1, 1, 8, 8, generator=seeded())
+        made.set_timesteps(10)
+        torch.manual_seed(seed)
+        for t in made.timesteps:
+            x = made.step(network(x, t), t, x).prev_sample
+        ends.append(x)
+    assert torch.equal(*ends) == (name not in ("ddpm", "sde_dpm_solver"))
+
+
+@pytest.mark.parametrize("clip", [True, False])
+@pytest.mark.parametrize("name", diffusion.SCHEDULERS)
+def test_the_predicted_image_is_clipped_where_the_config_says_so(name, clip):
+    """One step ends in it."""
+    trained = diffusion.train_scheduler(1000, prediction_type="sample").config
+    config = diffusers.DDPMScheduler.from_config(trained, clip_sample=clip).config
+    made, x = diffusion.make_scheduler(name, config, "trailing"), torch.zeros(1, 1, 4, 4)
+    made.set_timesteps(1)
+    last = made.step(torch.full_like(x, 7.0), made.timesteps[0], x).prev_sample
+    torch.testing.assert_close(last, torch.full_like(x, 1.0 if clip else 7.0), rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize(("T", "steps"), [(1000, 20), (1000, 300), (40, 25), (100, 60)])
 @pytest.mark.parametrize("spacing", diffusion.SPACINGS["ddim"])
 def test_ddim_steps_from_each_timestep_to_the_next(T, steps, spacing):

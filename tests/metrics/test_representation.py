@@ -218,6 +218,14 @@ def test_pixels_and_their_components_always_stand_beside():
     assert len({len(line) for line in table}) == 1
 
 
+def test_the_seed_and_the_number_of_draws_reach_every_probe(monkeypatch):
+    told, (features, labels) = [], blobs(12)
+    monkeypatch.setattr(representation, "probe_scores", lambda *given, **each: told.append(each) or ({}, None))
+    images = Images(features.view(-1, 1, 2, 2), labels)
+    metrics.compare_features({"own": lambda pixels: pixels.flatten(1)}, images, images, 6, seed=7, num_draws=2)
+    assert told == [{"seed": 7, "num_draws": 2, "num_classes": 3}] * 3
+
+
 # On the sphere
 
 
