@@ -13,7 +13,7 @@ import pytest
 import torch
 from recipe_runs import load_recipe, save_classifier
 
-from hwzoo import VAEConfig, VAEModel, comparison, diffusion, hub, packaged
+from hwzoo import VAEConfig, VAEModel, comparison, diffusion, hub, packaged, training
 from hwzoo.errors import HwzooError, UsageError
 from hwzoo.training import Stopped, sweep
 
@@ -42,8 +42,16 @@ def here(monkeypatch) -> list[str]:
     return begun
 
 
+def last_cells(page: str) -> list[str]:
+    """What the last line of the table says, without its empty cells."""
+    line = [line for line in page.splitlines() if line.startswith("|")][-1]
+    return [cell for cell in map(str.strip, line.split("|")) if cell]
+
+
 @pytest.mark.long
-def test_rows_are_what_the_runs_and_their_scores_say(recipe, here, tmp_path, capsys):
+def test_rows_are_what_the_runs_and_their_scores_say(recipe, here, tmp_path, capsys, monkeypatch):
+    drawn, save = [], training.save_error_curves
+    monkeypatch.setattr(training, "save_error_curves", lambda **given: drawn.append(given) or save(**given))
     second = save_classifier(tmp_path / "second", num_labels=10)
     asked = {"runs": RUNS, "seeds": [0, 1], "num_samples": 60, "second_classifier": second}
     means = recipe.main(recipe.Compare(**asked, output_dir=str(tmp_path / "out")))["rows"]
@@ -81,6 +89,9 @@ def test_rows_are_what_the_runs_and_their_scores_say(recipe, here, tmp_path, cap
         and RUNS[1] in page
         and "Kendall's tau" in page
     )
+    floors = rows[0]["test_fid_floor"], rows[0]["second_fid_floor"]
+    assert last_cells(page) == ["floor: training images", *(f"{floor:.2f}" for floor in floors)]
+    assert drawn[0]["levels"] == {"floor: training images": (floors[0], 0.0)} and floors[0] != floors[1]
     for row in rows[::2]:
         assert f"| {sweep.written({'mean': row['parameters'], 'standard_error': None}, 3)} |" in page
     told = capsys.readouterr().out.splitlines()
@@ -264,6 +275,43 @@ def test_pairs_that_another_classifier_orders_otherwise_are_told():
     assert comparison.agreement(rows) == told
     assert comparison.agreement(rows[:2]).endswith("0 of 1 pairs the other way (Kendall's tau 1.00).")
     assert comparison.quality_curves(rows[:1], 0.5)["curves"] == {"a": [(2.0, 1, 0.5)]}
+
+
+def test_each_floor_stands_below_its_classifier():
+    table = comparison.family_table([row("a", 1, 10)], (0.5, 0.6)).splitlines()
+    floors = dict(zip(table[0].split(" | "), table[3].split(" | "), strict=True))
+    assert (floors["FID"], floors["FID, second classifier"]) == ("0.50", "0.60")
+    assert last_cells("\n".join(table)) == ["floor: training images", "0.50", "0.60"]
+    assert comparison.quality_curves([row("a", 1, 10)], 0.5)["levels"] == {"floor: training images": (0.5, 0.0)}
+
+
+def test_a_fid_of_one_seed_has_the_error_over_its_samples():
+    first = {"run": "a", "seed": 3, "test_fid": 4.0, "test_fid_standard_error": 0.5, "second_fid": 6.0}
+    first |= {"parameters": 8e-6}
+    other, second = first | {"run": "b", "likelihood_of": "given the class"}, first | {"seed": 4, "test_fid": 6.0}
+    both, alone = comparison.averaged([first, other, second])
+    assert (both["run"], both["seeds"], both["likelihood_of"]) == ("a", [3, 4], "")
+    assert both["test_fid"] == {"mean": 5.0, "standard_error": pytest.approx(1.0)}
+    assert both["second_fid"] == {"mean": 6.0, "standard_error": 0.0}
+    assert (alone["run"], alone["seeds"], alone["likelihood_of"]) == ("b", [3], "given the class")
+    assert alone["test_fid"] == {"mean": 4.0, "standard_error": 0.5}
+    assert alone["second_fid"] == {"mean": 6.0, "standard_error": None}
+    assert both["parameters"] == alone["parameters"] == {"mean": 8e-6, "standard_error": None}
+
+
+def test_the_numbers_of_a_row_have_the_units_of_the_headings(monkeypatch):
+    def score(images, data, classifier, made_by, every_score=False):
+        scores = {"test_fid": classifier, "test_fid_floor": classifier / 10, "test_class_histogram": [0.75, 0.25]}
+        return scores | {"protocol": ""}
+
+    monkeypatch.setattr(comparison, "draw", lambda *given: (torch.zeros(60, 1, 2, 2), 3.0))
+    monkeypatch.setattr(comparison.scoring, "score", score)
+    monkeypatch.setattr(comparison.generators, "load_generator", lambda *given: (None, torch.nn.Linear(3, 2)))
+    results = {"train_cpu_seconds": 120.0, "peak_memory": 300}
+    measured = comparison.measure({"output_dir": "out"}, results, None, [10, 20], 60, 60)
+    expected = {"sample_seconds": 50, "train_minutes": 2, "smallest_class": 25, "parameters": 8e-6, "test_fid": 10}
+    expected |= {"test_fid_floor": 1, "second_fid": 20, "second_fid_floor": 2, "peak_memory": 300}
+    assert {name: measured[name] for name in expected} == expected
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,18 @@ def test_the_seed_decides(recipe, no_pictures, tmp_path):
     assert all(first[name] != other[name] for name in ("jsd", "wasserstein", "density_jsd", "value_optimal"))
 
 
+def test_the_densities_have_eight_times_the_samples(recipe, no_pictures, monkeypatch, tmp_path):
+    asked, train = [], metrics.train_discriminators
+
+    def watched(*args, name, batch_size, **kwargs):
+        asked.append((name, batch_size))
+        return train(*args, name=name, batch_size=batch_size, **kwargs)
+
+    monkeypatch.setattr(metrics, "train_discriminators", watched)
+    run(recipe, tmp_path)
+    assert asked == [("minimax", 8), ("wasserstein_gp", 8), ("minimax", 64)]
+
+
 @pytest.mark.long
 def test_a_few_seconds_reach_the_truth(recipe, no_pictures, monkeypatch, tmp_path):
     """Three phi in place of 21, and smaller batches; the bands are those of the full run."""

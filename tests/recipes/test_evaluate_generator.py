@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from hashlib import sha256
 
@@ -108,6 +108,13 @@ def test_a_model_of_the_zoo(evaluate, tmp_path, capsys):
     assert evaluate(vae, "again", num_samples=60, seed=3, eval_batch_size=25) == results
     other = evaluate(vae, "other", num_samples=60, seed=4, eval_batch_size=25)
     assert other["test_fid"] != results["test_fid"] and other["test_fid_floor"] == results["test_fid_floor"]
+
+
+def test_without_a_number_of_samples_there_are_as_many_as_the_help_says(recipe, evaluate, monkeypatch, tmp_path):
+    (told,) = (each.metadata["help"] for each in fields(recipe.Settings) if each.name == "num_samples")
+    assert told.startswith("samples; 10,000, or as many") and recipe.MOST_SAMPLES == 10_000
+    monkeypatch.setattr(recipe, "MOST_SAMPLES", 40)
+    assert evaluate(save_vae(tmp_path / "vae"))["num_samples"] == 40
 
 
 def test_the_training_images_of_the_floor_score_as_the_floor(recipe, evaluate, tmp_path):

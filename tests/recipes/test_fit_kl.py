@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from recipe_runs import load_recipe, results_but_times
 
-from hwzoo import training
+from hwzoo import density, training
 from hwzoo.files import with_words
 from hwzoo.training import parse_arguments
 
@@ -81,6 +81,19 @@ def test_the_seed_decides(recipe, no_pictures, tmp_path):
     first, second, other = (results_but_times(tmp_path / name) for name in "abc")
     assert first["plane"] == second["plane"] and first["line"] == second["line"]
     assert first["plane"] != other["plane"]
+
+
+def test_each_kind_is_fitted_forward_reverse_and_annealed(recipe, no_pictures, monkeypatch, tmp_path):
+    asked = []
+
+    def fit_flows(kind, direction, targets, *, annealed, **kwargs):
+        asked.append((direction, annealed))
+        return density.PlaneFlow(density.Couplings(len(targets), 2)).requires_grad_(False)
+
+    monkeypatch.setattr(density, "fit_flows", fit_flows)
+    monkeypatch.setattr(recipe, "MIXTURES", {})
+    run(recipe, tmp_path, flows=["realnvp"], targets=["eight"])
+    assert asked == [("forward", False), ("reverse", False), ("reverse", True)]
 
 
 @pytest.mark.long
