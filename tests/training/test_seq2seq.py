@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.data_loader import BatchSamplerShard
 from recipe_runs import same
 from safetensors.torch import load_file
 from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils.data import BatchSampler
 from transformers import Seq2SeqTrainingArguments, TrainerCallback
 
 from hwzoo import text
@@ -422,6 +424,39 @@ def test_only_a_short_batch_has_its_place_at_the_end():
     assert len(set(ends)) > 10
     order = list(EpochSampler(403, 0, range(403), 8))
     assert sorted(order) == list(range(403)) and sorted(order[-3:]) == order[-3:]
+
+
+def test_several_processes_take_only_whole_steps_of_an_epoch(monkeypatch, tmp_path):
+    """accelerate fills up the others with the epoch's first pairs."""
+    order = torch.randperm(18, generator=torch.Generator().manual_seed(3)).tolist()
+    batches = BatchSampler(EpochSampler(18, 3, None, 8, whole=8), 4, drop_last=False)
+    own = [list(BatchSamplerShard(batches, 2, process)) for process in (0, 1)]
+    assert own == [[order[0:4], order[8:12]], [order[4:8], order[12:16]]]
+    assert list(EpochSampler(18, 3, None, 8)) == order
+    with pytest.raises(UsageError, match="^--per_device_train_batch_size: a step takes 8 pairs .*, the .* set has 7$"):
+        EpochSampler(7, 3, None, 8, whole=8)
+
+    trainer = trainer_of(tmp_path)
+    order = torch.randperm(6, generator=torch.Generator().manual_seed(0)).tolist()
+    assert list(trainer._get_train_sampler()) == order
+    monkeypatch.setattr(Seq2SeqTrainingArguments, "world_size", property(lambda self: 2))
+    assert list(trainer._get_train_sampler()) == order[:4] and len(trainer._get_train_sampler()) == 4
+    trainer.args.gradient_accumulation_steps = 2
+    with pytest.raises(UsageError, match="a step takes 8 pairs"):
+        trainer._get_train_sampler()
+
+
+def test_what_fills_no_step_is_left_out_whatever_its_length():
+    """The longest texts are last in a pool of batches by length, and would never be seen."""
+    left_out = set()
+    for epoch in range(20):
+        sampler = EpochSampler(30, 0, range(30), 4, whole=8)
+        sampler.set_epoch(epoch)
+        order = list(sampler)
+        assert len(order) == len(set(order)) == len(sampler) == 24
+        assert all(sorted(order[i : i + 4]) == order[i : i + 4] for i in range(0, 24, 4))
+        left_out |= set(range(30)) - set(order)
+    assert left_out == set(range(30))
 
 
 def test_imports_are_not_searched_for_garbage_while_it_trains(unfrozen, tmp_path):

@@ -282,7 +282,9 @@ class ZooSeq2SeqTrainer(Seq2SeqTrainer):
         dataset = self.train_dataset if train_dataset is None else train_dataset
         batch_size = self.args.train_batch_size * self.args.world_size
         lengths = [len(ids) for ids in dataset.input_ids] if self.run.group_by_length else None
-        return EpochSampler(len(dataset), self.run.seed, lengths, batch_size)
+        # accelerate would fill what several processes have no equal shares of with the first pairs of the epoch.
+        step = self.get_total_train_batch_size(self.args) if self.args.world_size > 1 else 1
+        return EpochSampler(len(dataset), self.run.seed, lengths, batch_size, step)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """
@@ -426,30 +428,41 @@ class EpochSampler(Sampler):
         seed: of the run.
         lengths: of the examples, to put those of similar length into one batch: within 50 batches drawn at random the
             examples are sorted, and the batches then drawn in random order. None leaves the order random.
-        batch_size: of the whole step, over the processes.
+        batch_size: over the processes.
+        whole: examples of a step, over the processes and accumulated batches: what fills none at the end of an epoch
+            is left out, drawn at random whatever its length. 1 leaves none out.
+
+    Raises:
+        UsageError: when there are fewer examples than a step takes.
     """
 
-    def __init__(self, num: int, seed: int, lengths: Sequence[int] | None, batch_size: int):
+    def __init__(self, num: int, seed: int, lengths: Sequence[int] | None, batch_size: int, whole: int = 1):
         self.num, self.seed, self.lengths, self.batch_size = num, seed, lengths, batch_size
+        self.kept = num - num % whole
         self.epoch = 0
+        if num < whole:
+            raise UsageError(
+                f"--per_device_train_batch_size: a step takes {whole} pairs (over all processes and accumulated "
+                f"batches), the training set has {num}"
+            )
 
     def set_epoch(self, epoch: int):
         """The epoch whose order is given next, from 0."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.num
+        return self.kept
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        order = torch.randperm(self.num, generator=generator).tolist()
+        order = torch.randperm(self.num, generator=generator).tolist()[: self.kept]
         if self.lengths is None:
             return iter(order)
         pool = 50 * self.batch_size
-        pools = [sorted(order[i : i + pool], key=self.lengths.__getitem__) for i in range(0, self.num, pool)]
+        pools = [sorted(order[i : i + pool], key=self.lengths.__getitem__) for i in range(0, self.kept, pool)]
         ordered = [index for each in pools for index in each]
-        batches = [ordered[i : i + self.batch_size] for i in range(0, self.num, self.batch_size)]
-        short = batches[self.num // self.batch_size :]  # none or one; it stays last
+        batches = [ordered[i : i + self.batch_size] for i in range(0, self.kept, self.batch_size)]
+        short = batches[self.kept // self.batch_size :]  # none or one; it stays last
         places = torch.randperm(len(batches) - len(short), generator=generator).tolist()
         return iter([index for batch in [*(batches[place] for place in places), *short] for index in batch])
 
