@@ -76,10 +76,9 @@ def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, m
 
         # 6. training; after the last step of a phase the strategy keeps what it needs, and all tasks are tested
         def accuracy_on(task, of):
-            eval_model = state.eval_model.eval()
             means = training.TestMeans(accelerator, of.test.select(of.test_indices(task)), run.eval_batch_size)
-            mean = means(lambda batch, generator: {"accuracy": strategy.accuracy(eval_model, batch)})
-            eval_model.train()
+            with state.testing() as eval_model:
+                mean = means(lambda batch, generator: {"accuracy": strategy.accuracy(eval_model, batch)})
             return round(mean["accuracy"], 6)  # float32 gives no more digits
 
         def accuracies(num_tasks=stream.num_tasks, of=stream):

@@ -62,7 +62,7 @@ def main(run: Run, architecture: Model, views: Views, protocol: Protocol) -> dic
 
         # 4. optimiser, schedule and average
         optimizer = training.make_optimizer("adam", model, run.learning_rate)
-        state = training.TrainState(run, accelerator, model, optimizer, run.total_steps(len(batches)))
+        state = training.TrainState(run, accelerator, model, optimizer, run.total_steps(len(batches)), autocast=True)
         probed.simclr = state.eval_model
 
         # 5. one step: two views of each image, in one pass

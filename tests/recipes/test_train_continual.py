@@ -30,7 +30,7 @@ from recipe_runs import (
 from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification
 
-from hwzoo import continual, training
+from hwzoo import continual, hub, training
 from hwzoo.continual import settings as stream_settings
 from hwzoo.data import ImageOptions, load_images
 from hwzoo.errors import UsageError
@@ -276,6 +276,22 @@ def test_mixed_precision_trains(backbone, train_continual, no_pictures, tmp_path
     settings = {"strategy": "ewc", "backbone": backbone, "max_train_steps": 8, "mixed_precision": "bf16"}
     results = run(train_continual, tmp_path / "bf16", **settings, fisher_samples=40)
     assert results["average_accuracy"] > 0
+
+
+def test_tests_are_in_float32_after_training_in_bfloat16(train_continual, no_pictures, tmp_path, monkeypatch):
+    accuracy, tested = continual.Strategy.accuracy, []
+
+    def watched(strategy, model, batch):
+        tested.append((batch, model(batch["pixel_values"], task_ids=batch["task_ids"]).logits))
+        return accuracy(strategy, model, batch)
+
+    monkeypatch.setattr(continual.Strategy, "accuracy", watched)
+    run(train_continual, tmp_path, mixed_precision="bf16", max_train_steps=8)
+    batch, logits = tested[-1]
+    with torch.inference_mode():
+        model = hub.load(AutoModelForImageClassification, str(tmp_path)).eval()
+        expected = model(batch["pixel_values"], task_ids=batch["task_ids"]).logits
+    torch.testing.assert_close(logits, expected, atol=1e-6, rtol=0)
 
 
 def test_no_steps_only_test_a_model(train_continual, no_pictures, tmp_path):

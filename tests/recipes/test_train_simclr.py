@@ -150,6 +150,14 @@ def test_simsiam_collapses_without_its_stop_gradient(train_simclr, quick, tmp_pa
     assert ("SimSiam" in card) and (f"{'with' if stop_gradient else 'without'} its stop-gradient" in card)
 
 
+def test_tests_are_in_float32_after_training_in_bfloat16(train_simclr, quick, tmp_path):
+    trained = run(train_simclr, tmp_path / "a", mixed_precision="bf16", supervised_steps=0)
+    given = {"model_name_or_path": str(tmp_path / "a"), "max_train_steps": 0, "supervised_steps": 0}
+    tested = run(train_simclr, tmp_path / "b", **given)
+    for name in ("test_alignment", "test_uniformity", "test_projection_std", "test_effective_rank"):
+        assert trained[name] == pytest.approx(tested[name], rel=1e-5), name
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("loss", ["nt_xent", "simsiam"])
 def test_stopped_and_resumed_equals_uninterrupted(train_simclr, quick, tmp_path, loss):

@@ -283,6 +283,20 @@ def test_the_gradient_is_scaled_down_to_the_norm(tmp_path):
     torch.testing.assert_close(before - model.weight, torch.tensor([[0.06, 0.08]]))
 
 
+def test_a_test_is_in_float32_and_training_then_goes_on_in_bfloat16(tmp_path):
+    run = RunArguments(output_dir=str(tmp_path), mixed_precision="bf16")
+    model = torch.nn.Linear(2, 1)
+    rows = torch.tensor([[0.1, 0.3]])
+    exact = model(rows).detach()
+    with start(run) as accelerator:
+        state = TrainState(run, accelerator, model, torch.optim.SGD(model.parameters(), lr=1.0), 10)
+        half = state.wrapped(rows)
+        with pytest.raises(ZeroDivisionError), state.testing() as tested:
+            assert torch.equal(tested(rows), exact) and not model.training
+            1 / 0  # noqa: B018
+        assert torch.equal(state.wrapped(rows), half) and not torch.equal(half, exact) and model.training
+
+
 @pytest.mark.parametrize(("steps", "warmup", "rate"), [(6, 6, 0.1), (6, 2, 0.1), (6, 2, 1e-8), (0, 0, 0.1)])
 def test_the_polynomial_schedule_takes_every_length_and_rate(steps, warmup, rate, tmp_path):
     model = torch.nn.Linear(2, 1)

@@ -118,6 +118,18 @@ class TrainState:
                 self.ema.update_parameters(self.model)
         return logged
 
+    @contextlib.contextmanager
+    def testing(self) -> Iterator[torch.nn.Module]:
+        """`eval_model` in eval mode and, whatever the training has, in float32 as for whoever loads it; then training
+        goes on as before."""
+        forward = vars(self.eval_model).pop("forward", None)  # accelerate's, in the run's precision
+        try:
+            yield self.eval_model.eval()
+        finally:
+            self.eval_model.train()
+            if forward is not None:
+                self.eval_model.forward = forward
+
     def entries(self, prefix: str = "") -> dict[str, Any]:
         """What belongs into the state of `fit` besides the model, by name."""
         own = {f"{prefix}optimizer": self.optimizer, f"{prefix}lr_scheduler": self.lr_scheduler}
