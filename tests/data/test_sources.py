@@ -500,6 +500,21 @@ def test_an_image_in_no_folder_of_a_class_is_named(tmp_path, split):
     message_of(error, UsageError, f"--dataset_name {folder}", f"{folder}/{split}/loose.png is in no folder of a class")
 
 
+def test_splits_of_images_in_no_folder_of_a_class_are_of_one_class(tmp_path):
+    names = [f"{split}/{index}.png" for split, num in (("train", 8), ("test", 4)) for index in range(num)]
+    folder = image_folder(tmp_path / "pets", {name: pixels(0, 4, 4) for name in names})
+    data = load_images(str(folder))
+    assert (len(data.train), len(data.test)) == (8, 4) and data.train.class_names == ("all",)
+    image_folder(folder, {"test/cat/0.png": pixels(0, 4, 4)})  # beside the loose ones, or with loose ones in train/
+    for _ in range(2):
+        with pytest.raises(
+            UsageError, match=r"pets/(train|test)/0.png is in no folder of a class; images are in \w+/C"
+        ):
+            load_images(str(folder))
+        for loose in (folder / "test").glob("*.png"):
+            loose.unlink()
+
+
 def test_one_class_is_a_data_set_and_none_to_tell_apart(tmp_path):
     folder = image_folder(tmp_path / "pets", {name: array for name, array in TWO_BY_TWO.items() if "cat" in name})
     data = load_images(str(folder))

@@ -373,12 +373,12 @@ def _image_folder(path: Path, options: ImageOptions) -> ImageSplits:
     metadata = any((folder / name).is_file() for folder in folders.values() for name in METADATA)
     given["drop_labels"] = True if metadata else False
     if not metadata:
-        for split, folder in folders.items():
-            loose = next((file for file in found[split] if file.parent == folder), None)
-            if loose is not None and any(file.parent != folder for files in found.values() for file in files):
-                shape = f"{split}/CLASS/" if "train" in splits else "CLASS/"
-                raise UsageError(f"{what}: {loose} is in no folder of a class; images are in {shape}")
-            given["drop_labels"] = loose is not None  # no classes at all
+        loose = {split: [file for file in files if file.parent == folders[split]] for split, files in found.items()}
+        split = next((split for split, files in loose.items() if files), None)
+        if split is not None and any(len(files) < len(found[each]) for each, files in loose.items()):
+            shape = f"{split}/CLASS/" if "train" in splits else "CLASS/"
+            raise UsageError(f"{what}: {loose[split][0]} is in no folder of a class; images are in {shape}")
+        given["drop_labels"] = split is not None  # no classes at all
     _tell_unread(_name_of(path), options, "dataset_config")
     return _from_datasets(_name_of(path), what, _call_datasets(what, "imagefolder", **given), options)
 
