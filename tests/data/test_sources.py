@@ -1032,6 +1032,25 @@ def test_metadata_gives_the_labels(tmp_path, kind):
     ]
 
 
+@pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.csv"])
+def test_metadata_that_is_not_of_each_split_is_refused(tmp_path, name):
+    """Beside the splits it would be passed over; of some of them alone datasets finds other columns."""
+    folder = image_folder(tmp_path / "pets", TWO_BY_TWO)
+    row = (
+        "file_name,label\ncat/0.png,big\n" if name.endswith("csv") else '{"file_name": "cat/0.png", "label": "big"}\n'
+    )
+    for place, told in (
+        ("", f"{name} is beside train/; each split has its own, as train/{name}"),
+        ("train", f"{folder}/train/{name} is of one split, test/ has none; all splits have metadata, or none"),
+        ("test", f"{folder}/test/{name} is of one split, train/ has none; all splits have metadata, or none"),
+    ):
+        (folder / place / name).write_text(row)
+        with pytest.raises(UsageError) as error:
+            load_images(str(folder))
+        assert str(error.value) == f"--dataset_name {folder}: {told}"
+        (folder / place / name).unlink()
+
+
 def test_what_holds_no_images_is_told_by_its_name(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "mnist.pkl.gz").write_bytes(b"pickled")

@@ -214,6 +214,14 @@ CASES = {
         2, "is in no folder of a class",
         lambda tmp: [small_pictures(tmp), *loose_picture(tmp)],
     ),
+    "metadata beside the splits": (
+        2, "metadata.csv is beside train/; each split has its own, as train/metadata.csv",
+        lambda tmp: [small_pictures(tmp), *metadata(tmp, "")],
+    ),
+    "metadata of one split": (
+        2, "test/metadata.csv is of one split, train/ has none; all splits",
+        lambda tmp: [small_pictures(tmp), *metadata(tmp, "test")],
+    ),
 }  # fmt: skip
 
 
@@ -232,6 +240,12 @@ def small_pictures(
 def loose_picture(folder: Path) -> list[str]:
     """Puts one beside the folders of the classes; no further arguments."""
     Image.new("L", (8, 8)).save(folder / "pictures" / "test" / "loose.png")
+    return []
+
+
+def metadata(folder: Path, split: str) -> list[str]:
+    """Puts a table of one image into the folder of a split, or beside them; no further arguments."""
+    (folder / "pictures" / split / "metadata.csv").write_text("file_name,label\n0/0.png,cat\n")
     return []
 
 

@@ -355,6 +355,8 @@ def _image_folder(path: Path, options: ImageOptions) -> ImageSplits:
         for each in sorted(path.iterdir()):
             if each.name in splits or is_hidden(Path(each.name)):
                 continue
+            if each.name in METADATA and each.is_file():
+                raise UsageError(f"{what}: {each.name} is beside train/; each split has its own, as train/{each.name}")
             if image_files(each) if each.is_dir() else each.suffix.lower() in IMAGE_SUFFIXES:
                 other = f"{each.name}/ holds images" if each.is_dir() else f"{each.name} is an image"
                 raise UsageError(f"{what}: {other} beside train/; splits are called train, {', '.join(TEST_SPLITS)}")
@@ -369,16 +371,20 @@ def _image_folder(path: Path, options: ImageOptions) -> ImageSplits:
         others = [str(file.relative_to(path)) for file in sorted(path.rglob("*")) if file.is_file()][:3]
         raise HwzooError(f"{what}: none of its files is an image" + (f": {', '.join(others)}" if others else ""))
     given = {"data_files": {split: f"{glob.escape(str(folder))}/**" for split, folder in folders.items()}}
-    # Of one class, too; where there is metadata, its columns are the labels.
-    metadata = any((folder / name).is_file() for folder in folders.values() for name in METADATA)
-    given["drop_labels"] = True if metadata else False
-    if not metadata:
+    given["drop_labels"] = True  # where there is metadata, its columns are the labels
+    metadata = {
+        split: next((folder / name for name in METADATA if (folder / name).is_file()), None)
+        for split, folder in folders.items()
+    }
+    if bare := [split for split, file in metadata.items() if file is None]:
+        if file := next(filter(None, metadata.values()), None):
+            raise UsageError(f"{what}: {file} is of one split, {bare[0]}/ has none; all splits have metadata, or none")
         loose = {split: [file for file in files if file.parent == folders[split]] for split, files in found.items()}
         split = next((split for split, files in loose.items() if files), None)
         if split is not None and any(len(files) < len(found[each]) for each, files in loose.items()):
             shape = f"{split}/CLASS/" if "train" in splits else "CLASS/"
             raise UsageError(f"{what}: {loose[split][0]} is in no folder of a class; images are in {shape}")
-        given["drop_labels"] = split is not None  # no classes at all
+        given["drop_labels"] = split is not None  # no classes at all; of one class, too
     _tell_unread(_name_of(path), options, "dataset_config")
     return _from_datasets(_name_of(path), what, _call_datasets(what, "imagefolder", **given), options)
 
