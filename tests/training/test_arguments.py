@@ -176,6 +176,18 @@ OF_A_TRY = {"resume_from_checkpoint": "latest", "push_to_hub": True, "hub_model_
             "overwrite_output_dir": True, "report_to": ["tensorboard"]}  # fmt: skip
 
 
+def test_the_name_of_a_configuration_is_no_path(tmp_path, monkeypatch):
+    """Also where a folder is called so."""
+    (tmp_path / "letters").mkdir(), (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path)
+    save_settings(Path("run/preset.yaml"), RunArguments(output_dir="run", dataset_config="letters"))
+    assert "dataset_config: letters\n" in Path("run/preset.yaml").read_text()
+    monkeypatch.chdir(tmp_path.parent)
+    path = tmp_path / "run" / "preset.yaml"
+    (again,) = parse_arguments([RunArguments], [f"--config={path}"])
+    assert again.dataset_config == recorded(path)["dataset_config"] == "letters"
+
+
 def test_a_preset_finds_what_its_run_found_from_any_folder(tmp_path, monkeypatch):
     for folder in ("project/data/mine", "project/idx", "project/outputs/vae", "project/outputs/run", "project/mnist"):
         (tmp_path / folder).mkdir(parents=True)

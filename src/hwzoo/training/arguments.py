@@ -665,10 +665,15 @@ def reproducing(*arguments: Any, config: Any = None) -> dict[str, Any]:
     return {name: _from_folder(flags["output_dir"], name, value) for name, value in values.items()}
 
 
+def _is_path(name: str) -> bool:
+    """Whether the value of a flag may be a path; a data set's configuration has a name."""
+    return name.endswith(OF_PATHS) and name != "dataset_config"
+
+
 def _from_folder(folder: str, name: str, value: Any) -> Any:
     if isinstance(value, list):
         return [_from_folder(folder, name, item) for item in value]
-    if not isinstance(value, str) or not name.endswith(OF_PATHS):
+    if not isinstance(value, str) or not _is_path(name):
         return value
     label, given = _split(name, value)
     if given in NAMED_DATA or Path(given).is_absolute() or not Path(given).exists():
@@ -683,7 +688,7 @@ def _from_folder(folder: str, name: str, value: Any) -> Any:
 def _from_beside(preset: Path, name: str, value: str) -> str:
     """The value of a flag in a preset; a path that starts with a dot begins at the preset's folder."""
     label, given = _split(name, value)
-    if not name.endswith(OF_PATHS) or not given.startswith(("./", "../")):
+    if not _is_path(name) or not given.startswith(("./", "../")):
         return value
     path = os.path.normpath(preset.parent / given)
     return label + (f"./{path}" if path in NAMED_DATA else path)
