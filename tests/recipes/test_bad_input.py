@@ -114,7 +114,7 @@ CASES = {
     "grey likelihood of drawn pixels": (2, "--likelihood gaussian", lambda tmp: ["--likelihood", "gaussian"]),
     "unknown key in YAML": (2, "preset.yaml: latent_sise", lambda tmp: [preset(tmp, "latent_sise: 3")]),
     "wrong type in YAML": (2, "preset.yaml: --latent_size", lambda tmp: [preset(tmp, "latent_size: ten")]),
-    "value out of range in YAML": (2, "preset.yaml: --latent_size is 0", lambda tmp: [preset(tmp, "latent_size: 0")]),
+    "value out of range in YAML": (2, "preset.yaml: --ema_decay is 2.0", lambda tmp: [preset(tmp, "ema_decay: 2")]),
     "mapping in YAML": (2, "preset.yaml: beta", lambda tmp: [preset(tmp, "beta: {a: 1}")]),
     "list as YAML": (2, "preset.yaml", lambda tmp: [preset(tmp, "- latent_size")]),
     "broken YAML": (2, "preset.yaml", lambda tmp: [preset(tmp, "a: [1, 2")]),

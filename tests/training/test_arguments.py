@@ -340,6 +340,33 @@ def test_a_name_is_no_longer_than_a_file_system_takes():
                 RunArguments(**{name: value})
 
 
+@pytest.mark.parametrize(
+    ("text", "given", "expected", "alone"),
+    [
+        ("max_train_steps: 0", "--model_name_or_path=out", 0, "--max_train_steps is 0 without --model_name_or_path"),
+        ("guidance_scale: 2.0", "--conditional", 2.0, "--guidance_scale is 2.0; without --conditional it must be 1"),
+        ("push_to_hub: true", "--hub_model_id=me/it", True, "--push_to_hub is given without --hub_model_id"),
+        ("train_batch_size: 0", "--train_batch_size=7", 7, "--train_batch_size is 0; it must be in [1, inf)"),
+    ],
+)
+def test_what_a_preset_lacks_may_be_given_beside_it(text, given, expected, alone, tmp_path):
+    """It is blamed for what the command line does not mend, and for nothing else."""
+    types = [kind for kind in load_recipe("train_ddpm").main.__annotations__.values() if kind is not dict]
+    (tmp_path / "p.yaml").write_text(f"{text}\n")
+    config = f"--config={tmp_path / 'p.yaml'}"
+    values = {name: value for each in parse_arguments(types, [config, given]) for name, value in vars(each).items()}
+    assert values[text.split(":")[0]] == expected
+    for argv, told in (
+        ([], f"{tmp_path / 'p.yaml'}: {alone}"),
+        (["--eval_batch_size=3"], f"{tmp_path / 'p.yaml'}: {alone}"),
+        ([given, "--learning_rate=-1"], "--learning_rate is -1.0; it must be in (0, inf)"),
+        ([given, "--sead=1"], "--sead is not a flag of this recipe"),
+    ):
+        with pytest.raises(UsageError) as error:
+            parse_arguments(types, [config, *argv])
+        assert str(error.value).startswith(told)
+
+
 def test_a_list_of_a_preset_holds_no_flags(tmp_path):
     (tmp_path / "p.yaml").write_text("report_to: [none, --push_to_hub, --hub_model_id=me/it]\n")
     with pytest.raises(UsageError, match=r"p.yaml: report_to is \[.*; none of a list of values may start with --"):

@@ -131,6 +131,7 @@ def test_a_seed_twice_is_refused():
         (["size=2", "sise=3"], None, "--runs 'sise=3': --sise is not a flag of this recipe (did you mean --size?)"),
         ([], "size: 0", "{folder}/preset.yaml: --size is 0; it must be in [1, 99]"),
         (["kind=a"], "size: 0", "{folder}/preset.yaml: --size is 0; it must be in [1, 99]"),
+        (["kind=a size=100"], "size: 0", "--runs 'kind=a size=100': --size is 100; it must be in [1, 99]"),
         ([], None, "--preset {folder}/preset.yaml: No such file"),
     ],
 )

@@ -419,16 +419,16 @@ def parse_arguments(
     if path is not None:
         _check_words("config", path)
         path = _preset_path(path, types)
-        preset = _read_preset(path, {f.name: _default(f) for cls in types for f in fields(cls)})
-        if "--help" not in argv and "-h" not in argv:
-            try:
-                _parse(types, preset, description)
-            except UsageError as error:
-                raise UsageError(f"{path}: {error}") from None
+        preset = read = _read_preset(path, {f.name: _default(f) for cls in types for f in fields(cls)})
         whole = preset = _for_processor(preset, argv)
         if _names(argv) & set(EXCLUSIVE):
             preset = [token for token in preset if not _names([token]) & set(EXCLUSIVE)]
-    parsed = _parse(types, preset + argv, description)
+    try:
+        parsed = _parse(types, preset + argv, description)
+    except UsageError as error:
+        if path is not None and str(error) == _wrong_with(types, read):  # else it is the command line's
+            raise UsageError(f"{path}: {error}") from None
+        raise
     parsed = _as_launched(types, preset + argv, launcher or {}) or parsed
     for each in parsed:
         each.asked = _names(preset + argv) & {field.name for field in fields(each)}
@@ -445,6 +445,15 @@ def parse_arguments(
     if path is not None and not as_it_stands:
         parsed[0].changed = True
     return parsed
+
+
+def _wrong_with(types: list[type], tokens: list[str]) -> str | None:
+    """What is told of a command line of these words alone; None where nothing is wrong."""
+    try:
+        _parse(types, tokens, None)
+    except UsageError as error:
+        return str(error)
+    return None
 
 
 def _differing(parsed: list[Any], preset: list[str]) -> set[str]:

@@ -128,7 +128,8 @@ def plan(types: list[type], asked: SweepArguments) -> list[tuple[dict[str, str],
                 try:
                     parse_arguments(types, start)
                 except UsageError as of_preset:
-                    raise UsageError(re.sub("^--config ", "--preset ", str(of_preset))) from None
+                    if str(of_preset) == str(error):  # else the run gives what the preset lacks, and is wrong itself
+                        raise UsageError(re.sub("^--config ", "--preset ", str(of_preset))) from None
                 raise UsageError(f"--runs {name!r}: {error}" if name else str(error)) from None
             if getattr(arguments[-1][0], "push_to_hub", False):
                 raise UsageError(f"--preset {asked.preset}: push_to_hub is not for a run here; {OWN['push_to_hub']}")
