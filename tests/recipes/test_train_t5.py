@@ -401,6 +401,18 @@ def test_a_finished_run_is_only_tested_again(train_t5, base, words, drawn, tmp_p
     assert results_but_times(base) == results_but_times(tmp_path / "run")
 
 
+def test_the_model_of_a_run_may_be_spelled_otherwise(train_t5, base, words, drawn, tmp_path, monkeypatch):
+    monkeypatch.chdir(base.parent)
+    settings = {"dataset_name": words, "max_steps": 2, "eval_steps": None}
+    run(train_t5, tmp_path / "run", **settings, model_name_or_path=base.name, tokenizer_name=base.name)
+    again = {"model_name_or_path": str(base), "tokenizer_name": f"./{base.name}", "resume_from_checkpoint": "latest"}
+    assert run(train_t5, tmp_path / "run", **settings, **again)["train_steps"] == 2
+    shutil.copytree(base, tmp_path / "other")
+    again["model_name_or_path"] = str(tmp_path / "other")
+    with pytest.raises(UsageError, match="of a run with model_name_or_path 'model', this one has 'other'"):
+        run(train_t5, tmp_path / "run", **settings, **again)
+
+
 @pytest.mark.slow  # the suite over all recipes does it at every moment of a run
 def test_sigterm_saves_and_the_run_can_go_on(train_t5, words, drawn, tmp_path):
     settings = {"dataset_name": words, "max_steps": 400, "eval_steps": 400, "save_steps": 2}

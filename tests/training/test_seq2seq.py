@@ -230,6 +230,30 @@ def test_another_run_is_not_resumed(changed, message, straight, tmp_path):
         trainer.fit()
 
 
+def test_a_model_is_the_same_however_its_folder_is_spelled(tmp_path, monkeypatch):
+    """Also for a checkpoint of an earlier version, which has it as it was given."""
+    (tmp_path / "base").mkdir()
+    monkeypatch.chdir(tmp_path)
+    first = trainer_of(tmp_path / "run", max_steps=1)
+    first.identity |= {"model_name_or_path": "./base", "tokenizer_name": "base"}
+    first.fit()
+
+    def resumed(model: str, tokenizer: str | None) -> ZooSeq2SeqTrainer:
+        trainer = trainer_of(tmp_path / "run", max_steps=1, resume_from_checkpoint="latest")
+        identity = {"recipe": "test", "model_name_or_path": model, "tokenizer_name": tokenizer}
+        return ZooSeq2SeqTrainer(trainer.run, trainer.trackers, identity, model=trainer.model)
+
+    for model in ("base", "./base", str(tmp_path / "base")):
+        trainer = resumed(model, model)
+        assert trainer.identity["model_name_or_path"] == trainer.identity["tokenizer_name"] == "base"
+        assert trainer._checkpoint().step == 1
+    for wrong in (("owner/base", "base"), ("base", None)):
+        with pytest.raises(
+            UsageError, match="it is of a run with (model_name_or_path './base'|tokenizer_name 'base')"
+        ):
+            resumed(*wrong)._checkpoint()
+
+
 def test_the_best_checkpoint_by_rouge_l_stays_and_is_taken(tmp_path):
     scores = iter([1.0, 5.0, 3.0, 2.0, 4.0])  # the last one at the end
     trainer = trainer_of(

@@ -21,6 +21,7 @@ from ..files import (
     cut_back,
     has_ended,
     made,
+    public_name,
     remove_made,
     size_of,
 )
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 HISTORY = "history.jsonl"
 LOCK = ".lock"
+MODELS = ("model_name_or_path", "tokenizer_name")  # compared by their public names, however a folder is spelled
 # In an output folder, what is neither a user's nor a sign of a run that got somewhere.
 OURS = (LOCK, MADE, ENDED, PUSHED, IGNORE, "logs")
 
@@ -118,10 +120,10 @@ def _found(run: Any, checkpoints: Checkpoints, identity: dict[str, Any]) -> Chec
             checkpoint = Checkpoint(Path(where))
         except CorruptCheckpoint as error:
             raise UsageError(f"--resume_from_checkpoint {where} is not a whole checkpoint: {error}") from None
-    # A checkpoint of an earlier version may lack a name that is compared today.
+    # A checkpoint of an earlier version may lack a name that is compared today, or have a model's as it was spelled.
     for name, saved in checkpoint.identity.items():
         given = identity.get(name)
-        if saved != given:
+        if saved != given and not (name in MODELS and saved and public_name(saved) == given):
             raise UsageError(
                 f"--resume_from_checkpoint {checkpoint.path}: it is of a run with {name} {saved!r}, this one has "
                 f"{given!r}"

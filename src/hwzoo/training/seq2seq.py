@@ -30,12 +30,12 @@ from transformers import (
 )
 
 from ..errors import HwzooError, UsageError
-from ..files import MADE, append_jsonl, read_jsonl, record_made, replacing, sha256, size_of, writing
+from ..files import MADE, append_jsonl, public_name, read_jsonl, record_made, replacing, sha256, size_of, writing
 from .arguments import OF_ONE_TRY, Flags, check_destinations, deciding, flag, one_length
 from .checkpoint import Checkpoint, Checkpoints, CorruptCheckpoint
 from .journal import Journal
 from .loop import FitResult, NonFiniteLoss, Stopped, _Signals, imports_frozen
-from .resume import CHECKPOINTS, HISTORY, begin_anew, checkpoint_to_resume, cut_back_to
+from .resume import CHECKPOINTS, HISTORY, MODELS, begin_anew, checkpoint_to_resume, cut_back_to
 
 logger = logging.getLogger(__name__)
 
@@ -168,6 +168,7 @@ class ZooSeq2SeqTrainer(Seq2SeqTrainer):
         words = {"loss": ("loss", "nats a token")}
         self.journal = Journal(Path(run.output_dir), accelerator, shown=("loss", "eval_rougeL"), words=words)
         self.identity = identity | deciding(run) | {"processes": self.args.world_size}
+        self.identity |= {name: public_name(self.identity[name]) for name in MODELS if self.identity.get(name)}
         if frozen := _digest_of_frozen(self.model):
             self.identity["frozen weights"] = frozen
         self.checkpoints = Checkpoints(Path(run.output_dir) / CHECKPOINTS, run.save_total_limit)
