@@ -10,6 +10,7 @@ import torch
 
 from hwzoo import packaged
 from hwzoo.training import RunArguments, launch, on_one_thread, start
+from hwzoo.training.launch import _threads_given
 
 # As a launcher does: its child gets the one thread that its own environment may not have asked for.
 LAUNCHER = """
@@ -44,6 +45,27 @@ def test_threads_of_a_launched_run_are_those_that_were_asked_for(given, flag, ex
     said, number = done.stdout.split("\n")[-3:-1]
     assert number == (str(len(os.sched_getaffinity(0))) if expected == "cores" else expected), done.stderr
     assert said == f"on cpu: {number} thread{'s' if number != '1' else ''}"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a launcher's command line cannot be read")
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ([], False),
+        (["--cpu"], False),
+        (["--num_cpu_threads_per_process", "1"], True),
+        (["--num-cpu-threads-per-process=1", "--cpu"], True),
+    ],
+)
+def test_one_thread_that_the_launcher_was_asked_for_is_not_more(flags, expected, monkeypatch):
+    """It gives one by itself as well."""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    command = ["sh", "-c", "read line", "launch", *flags, "program.py", "--num_cpu_threads_per_process=1"]
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE) as launcher:  # it waits, as one does
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        monkeypatch.setattr(os, "getppid", lambda: launcher.pid)
+        assert _threads_given() == expected
+        launcher.stdin.close()
 
 
 def test_a_number_of_threads_is_set(tmp_path, capsys):
