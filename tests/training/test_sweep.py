@@ -145,6 +145,16 @@ def test_a_wrong_run_is_told_before_the_first(runs, preset, message, recipe, tmp
     assert recipe.steps == [] and not (tmp_path / "out").exists()
 
 
+def test_several_processes_are_refused_before_the_first_run(recipe, tmp_path, monkeypatch):
+    """The second run of a group of processes would fail, after hours of the first."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="^2 processes were started; the runs are done one after the other in one: "):
+        run_all(recipe, tmp_path / "out", "size=2")
+    assert recipe.steps == [] and not (tmp_path / "out").exists()
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert len(run_all(recipe, tmp_path / "out", "size=2")) == 1
+
+
 def test_paths_in_a_sweeps_file_begin_at_its_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "exp").mkdir()

@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import math
+import os
 import re
 import shutil
 import statistics
@@ -108,8 +109,13 @@ def plan(types: list[type], asked: SweepArguments) -> list[tuple[dict[str, str],
         For each combination of values its flags, and the dataclasses of its run with each seed.
 
     Raises:
-        UsageError: for a preset or run that the recipe does not take.
+        UsageError: for a preset or run that the recipe does not take, or where several processes were started.
     """
+    if (processes := int(os.environ.get("WORLD_SIZE", 1))) > 1:  # a group of processes does one run
+        raise UsageError(
+            f"{processes} processes were started; the runs are done one after the other in one: python RECIPE ..., "
+            "without a launcher of several"
+        )
     start = [] if asked.preset is None else [f"--config={asked.preset}"]
     planned = []
     for flags in [flags for spec in asked.runs for flags in expand(spec)] or [{}]:
@@ -158,7 +164,7 @@ def run_all(
         One cell for each combination of flags, with the results of its runs in the order of the seeds.
 
     Raises:
-        UsageError: before the first run, when the flags of one are wrong.
+        UsageError: before the first run, when the flags of one are wrong or several processes were started.
         HwzooError: after the others, when some failed, as one whose loss is not finite; when all did, a UsageError if
             the first was told so.
     """
