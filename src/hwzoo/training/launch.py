@@ -26,7 +26,7 @@ from transformers.utils.logging import disable_progress_bar
 from ..errors import HwzooError, UsageError
 from ..files import ENTRIES, finish, remove_unfinished, settled, with_words, write_json, write_jsonl
 from .arguments import Flags, RunArguments, parse_arguments, record_of, save_settings
-from .launcher import _given_to_launcher, launcher_settings
+from .launcher import given_to_launcher, launcher_settings
 from .loop import HANGUP, LAUNCHER_ENDED, signal_of
 from .numbers import lines_of, next_commands
 from .resume import CHECKPOINTS, LOCK, check_output_dir
@@ -421,7 +421,7 @@ def _threads_given() -> bool:
     """Whether OMP_NUM_THREADS is the user's own and not the launcher's, whose flags and environment tell."""
     if os.environ.get("OMP_NUM_THREADS") != "1":
         return "OMP_NUM_THREADS" in os.environ
-    if _given_to_launcher("num_cpu_threads_per_process") is not None:
+    if given_to_launcher("num_cpu_threads_per_process") is not None:
         return True
     try:
         return b"OMP_NUM_THREADS=" in Path(f"/proc/{os.getppid()}/environ").read_bytes()

@@ -44,11 +44,11 @@ def launcher_settings(environment: Mapping[str, str]) -> dict[str, str]:
     asked = {name: environment.get(f"ACCELERATE_{name.upper()}") for name in NOTHING_ASKED}
     # But for DeepSpeed the launcher tells its processes nothing of the steps that it was given.
     if asked["gradient_accumulation_steps"] is None and "ACCELERATE_MIXED_PRECISION" in environment:
-        asked["gradient_accumulation_steps"] = _given_to_launcher("gradient_accumulation_steps")
+        asked["gradient_accumulation_steps"] = given_to_launcher("gradient_accumulation_steps")
     return {name: value for name, value in asked.items() if value not in (None, NOTHING_ASKED[name])}
 
 
-def _given_to_launcher(flag: str) -> str | None:
+def given_to_launcher(flag: str) -> str | None:
     """The value of a flag of the `accelerate launch` that started this process; None where there is none (or no
     Linux, which alone shows the command line of another process)."""
     try:
