@@ -56,6 +56,9 @@ def loaded(folder: Path, rows: list, name: str = "test.jsonl", **columns) -> lis
         ("bom.csv", b"\xef\xbb\xbf" + comma_separated(ROWS)),
         ("bom.json", b"\xef\xbb\xbf" + json.dumps(ROWS).encode()),
         ("bom.jsonl", b"\xef\xbb\xbf" + json_lines(ROWS) + b"\n\n"),
+        ("reviews.v1.jsonl", json_lines(ROWS)),
+        ("reviews.csv.jsonl", json_lines(ROWS)),
+        ("reviews.jsonl.csv.gz", comma_separated(ROWS)),
     ],
 )
 def test_every_kind_of_file_gives_the_same_pairs(name, data, tmp_path):
@@ -63,6 +66,14 @@ def test_every_kind_of_file_gives_the_same_pairs(name, data, tmp_path):
     assert splits.name == name.split(".")[0] and splits.train == [] and splits.validation == splits.test
     assert splits.test[1] == Example("Text 1. More.", "short 1", ("short 1",), "", "Text 1. More.")
     assert splits.tasks == []
+
+
+@pytest.mark.parametrize("name", ["rows.json.bak", "rows.csv.txt.gz", "rows.jsonl.gz.gz", "rows.gz", "rows"])
+def test_a_file_of_another_kind_is_refused_by_its_name(name, tmp_path):
+    with pytest.raises(
+        UsageError, match=f"^--test_file {tmp_path}/{name}: its name must end in .jsonl, .json, .csv, "
+    ):
+        load_text(files={"test": written(tmp_path, name, json_lines(ROWS))})
 
 
 def test_a_line_separator_inside_a_text_ends_no_line(tmp_path):

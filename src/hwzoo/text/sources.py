@@ -358,13 +358,14 @@ def read_rows(flag: str, name: str | Path) -> list[dict[str, Any]]:
         HwzooError: for one that is damaged or empty.
     """
     path = Path(name)
-    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
-    kind = next((suffix for suffix in suffixes if suffix in SUFFIXES), None)
-    if kind is None:
+    packed = path.suffix.lower() == ".gz"
+    # The last one alone: reviews.csv.jsonl is what was made of a CSV file, rows.json.bak is none of ours.
+    kind = Path(path.stem if packed else path.name).suffix.lower()
+    if kind not in SUFFIXES:
         raise UsageError(f"--{flag} {path}: its name must end in {', '.join(SUFFIXES)}, or one of these and .gz")
     try:
         data = path.read_bytes()
-        text = (gzip.decompress(data) if suffixes[-1] == ".gz" else data).decode("utf-8-sig")
+        text = (gzip.decompress(data) if packed else data).decode("utf-8-sig")
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise HwzooError(f"{path} is cut off or no gzip file: {first_line(error)}") from None
     except UnicodeDecodeError as error:
