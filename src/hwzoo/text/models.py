@@ -27,6 +27,13 @@ from ..retry import has_file, retried
 from .cache_names import follow_cache_name
 
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"  # ids 0, 1, 2 as in every T5
+# What a generation configuration may ask for that is no part of one text by greedy decoding or beams: draws, ways to
+# generate that transformers 5 takes from the Hub as code, more texts than one, and more than the ids of them.
+NOT_OF_ONE_TEXT = (
+    "temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff",
+    "penalty_alpha", "dola_layers", "num_beam_groups", "diversity_penalty",
+    "num_return_sequences", "return_dict_in_generate", *GenerationConfig.extra_output_flags,
+)  # fmt: skip
 
 
 def build_t5(tokenizer: PreTrainedTokenizerBase, **sizes: Any) -> T5ForConditionalGeneration:
@@ -254,7 +261,7 @@ def generation_config(
 
     Args:
         model: or adapter; what its own configuration says beyond these arguments stays (forbidden repetitions, say),
-            but for draws.
+            but for draws, several texts for one source, and outputs beside the ids.
         generation_max_new_tokens: at most so many tokens, the start token not counted.
         num_beams: 1 for greedy decoding.
         length_penalty: exponent of the length by which the score of a beam is divided.
@@ -271,7 +278,9 @@ def generation_config(
     if num_beams == 1:
         config.early_stopping = None
     # Evaluations draw nothing: False is stated, as `generate` takes what is None from the model's own.
-    config.do_sample, config.temperature, config.top_k, config.top_p = False, None, None, None
+    config.do_sample = False
+    for name in NOT_OF_ONE_TEXT:
+        setattr(config, name, None)
     config._from_model_config = False
     base.generation_config = config
     return copy.deepcopy(config)
