@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from recipe_runs import load_recipe
+from transformers import ProphetNetConfig, ProphetNetForConditionalGeneration
 
 from hwzoo import (
     AutoregressiveConfig,
@@ -442,6 +443,15 @@ def t5_model(folder: Path) -> str:
     return f"--model_name_or_path={folder / 'model'}"
 
 
+def model_of_other_layers(folder: Path) -> str:
+    """A saved ProphetNet, whose queries are called query_proj, with a tokenizer."""
+    sizes = {"hidden_size": 4, "encoder_ffn_dim": 4, "decoder_ffn_dim": 4, "max_position_embeddings": 8}
+    sizes |= {f"num_{part}_{what}": 1 for part in ("encoder", "decoder") for what in ("layers", "attention_heads")}
+    model = ProphetNetForConditionalGeneration(ProphetNetConfig(vocab_size=384, **sizes))
+    hub.save(model, folder / "model", also=[text.new_tokenizer(None, None, [])])
+    return f"--model_name_or_path={folder / 'model'}"
+
+
 def adapter_without_base(folder: Path) -> str:
     (folder / "adapter").mkdir()
     (folder / "adapter" / "adapter_config.json").write_text(
@@ -479,6 +489,10 @@ T5_CASES = {
     "adapter of a new model": (
         2, "--peft_method lora needs --model_name_or_path of a model that is no adapter",
         lambda tmp: ["--peft_method", "lora"],
+    ),
+    "adapter of low rank for layers of no known name": (
+        2, "--peft_method is lora; which layers of a prophetnet give its queries and values is not known",
+        lambda tmp: [model_of_other_layers(tmp), "--peft_method=lora"],
     ),
     "prompt of a text that is not given": (
         2, "--prompt_tuning_init text needs --prompt_tuning_init_text",

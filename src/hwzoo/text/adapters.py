@@ -13,6 +13,8 @@ from .cache_names import follow_cache_name
 
 PEFT_METHODS = ("prompt_tuning", "prefix_tuning", "p_tuning", "lora")
 PROMPT_INITS = ("random", "text", "vocab")
+# What layers of queries and values are called in transformers, or of both and the keys in one.
+QUERIES_AND_VALUES = (("q_proj", "v_proj"), ("q", "v"), ("query", "value"), ("qkv_proj",))
 
 
 def add_adapter(
@@ -46,7 +48,8 @@ def add_adapter(
         A `peft.PeftModel`.
 
     Raises:
-        UsageError: for an unknown method or initialisation, or `text` without a text or tokenizer.
+        UsageError: for an unknown method or initialisation, `text` without a text or tokenizer, or `lora` for a kind
+            of model whose queries and values are not known.
     """
     import peft
 
@@ -57,7 +60,8 @@ def add_adapter(
     # One set of embeddings, for the encoder: PEFT's second one, for the decoder, never gets a gradient.
     embeddings = prompt | {"num_transformer_submodules": 1}
     if method == "lora":
-        adapter = peft.LoraConfig(**task, r=lora_rank, lora_alpha=2 * lora_rank)
+        modules = _queries_and_values(model)
+        adapter = peft.LoraConfig(**task, r=lora_rank, lora_alpha=2 * lora_rank, target_modules=modules)
     elif method == "prompt_tuning":
         ids = _initial_tokens(prompt_tuning_init, prompt_tuning_init_text, tokenizer, num_virtual_tokens, model)
         adapter = peft.PromptTuningConfig(**embeddings)
@@ -135,6 +139,23 @@ def check_adapter_acts(model: nn.Module):
 def count_trainable(model: nn.Module) -> int:
     """Numbers that training changes."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def _queries_and_values(model: PreTrainedModel) -> list[str] | None:
+    """The names of the layers that LoRA changes; None where PEFT knows them itself, as it does for few kinds."""
+    from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as KNOWN
+
+    kind = model.config.model_type
+    if kind in KNOWN:
+        return None
+    layers = {name.split(".")[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    names = next((names for names in QUERIES_AND_VALUES if layers.issuperset(names)), None)
+    if names is None:
+        raise UsageError(
+            f"--peft_method is lora; which layers of a {kind} give its queries and values is not known: another "
+            "--peft_method may do"
+        )
+    return list(names)
 
 
 def _initial_tokens(init: str, text: str | None, tokenizer, num: int, model: PreTrainedModel) -> torch.Tensor | None:
