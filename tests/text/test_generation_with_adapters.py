@@ -19,6 +19,8 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
     PegasusConfig,
     PegasusForConditionalGeneration,
     Phi3Config,
@@ -185,6 +187,20 @@ def test_lora_changes_the_queries_and_values_of_a_kind_that_peft_does_not_know()
     # Phi-3 has one layer for 4 heads of queries, 2 of keys and 2 of values.
     model = text.add_adapter(BASES["phi3"](), "lora", lora_rank=rank)
     assert text.count_trainable(model) == 2 * rank * (width + (4 + 2 + 2) * 4)
+
+
+@pytest.mark.parametrize("settings", [{}, {"prompt_tuning_init": "vocab"}], ids=["random", "vocab"])
+@pytest.mark.parametrize("method", ["prompt_tuning", "p_tuning"])
+def test_a_prompt_is_as_wide_as_the_embeddings_of_words(method, settings):
+    """Which in an OPT may be narrower than the model."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "word_embed_proj_dim": 8, "ffn_dim": 16, "num_hidden_layers": 2}
+    config = OPTConfig(**IDS, **sizes, num_attention_heads=2, max_position_embeddings=32, dropout=0.0)
+    model = text.add_adapter(OPTForCausalLM(config), method, num_virtual_tokens=3, **settings)
+    text.check_adapter_acts(model)
+    network = 8 * 16 + 16 + 16 * 16 + 16 + 16 * 8 + 8 if method == "p_tuning" else 0
+    assert text.count_trainable(model) == 3 * 8 + network
+    assert generated(model.eval()).shape == (len(SOURCES), STEPS)
 
 
 def test_lora_for_layers_of_no_known_name_is_refused():

@@ -57,8 +57,9 @@ def add_adapter(
     kind = peft.TaskType.SEQ_2_SEQ_LM if config.is_encoder_decoder else peft.TaskType.CAUSAL_LM
     task: dict[str, Any] = {"task_type": kind}
     prompt = task | {"num_virtual_tokens": num_virtual_tokens}
-    # One set of embeddings, for the encoder: PEFT's second one, for the decoder, never gets a gradient.
-    embeddings = prompt | {"num_transformer_submodules": 1}
+    # One set of embeddings, for the encoder: PEFT's second one, for the decoder, never gets a gradient. As wide as
+    # those of words, which some OPTs widen only behind them; PEFT would take the model's width.
+    embeddings = prompt | {"num_transformer_submodules": 1, "token_dim": model.get_input_embeddings().weight.shape[1]}
     if method == "lora":
         modules = _queries_and_values(model)
         adapter = peft.LoraConfig(**task, r=lora_rank, lora_alpha=2 * lora_rank, target_modules=modules)
