@@ -61,6 +61,24 @@ def test_long_texts_are_cut_and_still_end():
     assert batch["input_ids"].tolist() == [[100, 101, 102, 1]] and batch["labels"].tolist() == [[123, 124, 1]]
 
 
+@pytest.mark.parametrize("tokenizer", [BYTES, new_tokenizer(None, 300, ["x y"])], ids=["bytes", "pieces"])
+@pytest.mark.parametrize("words", ["x </s> y", "x</s>", "</s>", "<pad>x <unk>", "<pad></s> <pad>"])
+def test_the_end_token_that_a_text_spells_is_letters(words, tokenizer):
+    pairs = TokenizedPairs([pair("a", "b"), pair(words, words), pair("c", words)], tokenizer, 64, 64)
+    for ids in (pairs[1]["input_ids"], pairs[1]["labels"], pairs[2]["labels"]):
+        assert decode(ids[None].numpy(), tokenizer) == [words]
+        assert ids[-1] == tokenizer.eos_token_id and not set(ids[:-1].tolist()) & {0, 1, 2}
+    assert pairs[0]["labels"].tolist() == tokenizer("b").input_ids
+    cut = TokenizedPairs([pair("a", words)], tokenizer, 64, 4)[0]["labels"].tolist()
+    assert len(cut) == 4 and cut[-1] == tokenizer.eos_token_id
+
+
+def test_other_special_tokens_are_tokens():
+    ids = TokenizedPairs([pair("a <extra_id_0>", "<extra_id_0>b")], BYTES, 64, 64)[0]
+    blank = BYTES.convert_tokens_to_ids("<extra_id_0>")
+    assert ids["input_ids"].tolist() == [100, 35, blank, 1] and ids["labels"].tolist() == [blank, 101, 1]
+
+
 def test_the_digest_tells_other_pairs_apart():
     digests = {
         TokenizedPairs(examples, BYTES, 128, 64).digest()

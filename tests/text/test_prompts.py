@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import ByT5Tokenizer
 
 from hwzoo import hub, text
 from hwzoo.errors import HwzooError, UsageError
@@ -83,6 +84,20 @@ def test_rows_of_training_end_with_the_end_token(kind):
     else:
         assert row["input_ids"].tolist() == [a, b, space, c, d, end]
         assert row["labels"].tolist() == [-100, -100, space, c, d, end]
+
+
+@pytest.mark.parametrize("kind", text.ARCHITECTURES)
+def test_the_end_token_that_an_answer_spells_is_letters(kind):
+    tokenizer = ByT5Tokenizer()
+    row = text.encode(tokenizer, ["a</s>"], ["</s>b"], kind == "seq2seq")[0]
+    a, b, end, letters = 100, 101, 1, [byte + 3 for byte in b"</s>"]
+    if kind == "seq2seq":
+        assert row["input_ids"].tolist() == [a, *letters, end] and row["labels"].tolist() == [*letters, b, end]
+    else:  # whose question may be the turns of a chat
+        assert row["input_ids"].tolist() == [a, 35, *letters, b, end]
+        assert row["labels"].tolist() == [-100, 35, *letters, b, end]
+    row = text.encode(tokenizer, ["a</s>a"], ["b"], kind == "seq2seq")[0]["input_ids"].tolist()
+    assert row == ([a, *letters, a, end] if kind == "seq2seq" else [a, end, a, 35, b, end])
 
 
 # What is generated

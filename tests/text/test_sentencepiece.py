@@ -6,6 +6,7 @@ import pytest
 import sentencepiece
 
 from hwzoo.errors import HwzooError
+from hwzoo.text import Example, TokenizedPairs
 from hwzoo.text.models import load_tokenizer
 
 TEXTS = [f"the cat number {number} sat on the mat and looked at {7 * number} dogs" for number in range(300)]
@@ -18,7 +19,7 @@ def trained(tmp_path_factory):
     with open(folder / "spiece.model", "wb") as file:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(TEXTS), model_writer=file, vocab_size=60, hard_vocab_limit=False, minloglevel=2,
-            pad_id=0, eos_id=1, unk_id=2, bos_id=-1,
+            pad_id=0, eos_id=1, unk_id=2, bos_id=-1, required_chars="</p>",
         )  # fmt: skip
     config = {"tokenizer_class": "T5Tokenizer", "extra_ids": 0}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
@@ -34,6 +35,18 @@ def test_a_sentencepiece_model_alone_is_a_tokenizer(trained):
         assert ids == [*pieces.encode(text), 1]
         assert tokenizer.decode(ids, skip_special_tokens=True) == text
     assert (tokenizer.pad_token_id, tokenizer.eos_token_id) == (0, 1)
+
+
+def test_an_end_that_a_text_spells_is_letters_although_it_is_a_piece(trained):
+    tokenizer = load_tokenizer(str(trained))
+    for words, letters in (
+        ("the cat </s> sat", "the cat < /s> sat"),
+        ("cat</s>", "cat< /s>"),
+        ("<pad> a <unk>", "< pad> a < unk>"),
+    ):
+        (ids,) = TokenizedPairs([Example("a", words, (words,))], tokenizer, 64, 64).labels
+        assert ids[-1] == 1 and not set(ids[:-1].tolist()) & {0, 1, 2}
+        assert tokenizer.decode(ids[:-1]) == letters
 
 
 def test_it_comes_back_as_it_was_saved(trained, tmp_path):

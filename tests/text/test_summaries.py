@@ -164,3 +164,13 @@ def test_a_model_reads_what_the_limit_leaves():
     model.generate = lambda input_ids, **_: (asked.append(input_ids), input_ids[:, :1])[1]
     summaries.summarize(model, tokenizer, ["abcdefgh"], batch_size=1, max_source_length=5, name="x")
     assert asked[0].tolist() == [tokenizer("abcd")["input_ids"]]
+
+
+def test_a_model_reads_the_letters_of_an_end_token():
+    model, tokenizer = text.new_base("seq2seq", 16, 1)
+    asked = []
+    model.generate = lambda input_ids, attention_mask: (asked.append((input_ids, attention_mask)), input_ids[:, :1])[1]
+    summaries.summarize(model, tokenizer, ["a</s>", "b"], batch_size=2, max_source_length=9, name="x")
+    (ids, mask) = asked[0]
+    assert ids.tolist() == [[101, 1, 0, 0, 0, 0], [100, *(byte + 3 for byte in b"</s>"), 1]]
+    assert mask.tolist() == [[1, 1, 0, 0, 0, 0], [1] * 6]

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -39,8 +39,9 @@ class TokenizedPairs(Dataset):
         sources, targets = [each.source for each in examples], [each.target for each in examples]
         self.input_ids, self.labels = [], []
         if examples:
-            self.input_ids = _ids(tokenizer(sources, max_length=max_source_length, truncation=True))
-            self.labels = _ids(tokenizer(text_target=targets, max_length=max_target_length, truncation=True))
+            self.input_ids = _ids(token_ids(tokenizer, sources, max_length=max_source_length, truncation=True))
+            limits = {"max_length": max_target_length, "truncation": True}
+            self.labels = _ids(token_ids(tokenizer, targets, target=True, **limits))
 
     def digest(self) -> str:
         """SHA-256 of all ids, with which a resumed run is told from one on other data."""
@@ -84,19 +85,61 @@ class PadBatch:
         self.pad_token_id = pad_token_id
 
     def __call__(self, rows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-        sources = [row["input_ids"] for row in rows]
-        lengths = torch.tensor([len(source) for source in sources])
-        input_ids = pad_sequence(sources, batch_first=True, padding_value=self.pad_token_id).long()
-        return {
-            "input_ids": input_ids,
-            # By length, not by value: a pad token in the middle of a text is text.
-            "attention_mask": (torch.arange(input_ids.shape[1]) < lengths[:, None]).long(),
-            "labels": pad_sequence([row["labels"] for row in rows], True, IGNORED_LABEL).long(),
-        }
+        inputs = padded([row["input_ids"] for row in rows], self.pad_token_id)
+        return inputs | {"labels": pad_sequence([row["labels"] for row in rows], True, IGNORED_LABEL).long()}
 
 
-def _ids(encoded) -> list[Tensor]:
-    return [torch.tensor(ids, dtype=torch.int32) for ids in encoded["input_ids"]]
+def padded(rows: Sequence[Tensor], pad_token_id: int) -> dict[str, Tensor]:
+    """
+    Texts of different length as one batch.
+
+    Args:
+        rows: ids, (length,) each.
+        pad_token_id: that fills them up.
+
+    Returns:
+        `input_ids` and `attention_mask`, 1 where there is text: int64, (rows, longest length) each.
+    """
+    input_ids = pad_sequence(list(rows), batch_first=True, padding_value=pad_token_id).long()
+    # By length, not by value: a pad token in the middle of a text is text.
+    lengths = torch.tensor([len(row) for row in rows])
+    return {"input_ids": input_ids, "attention_mask": (torch.arange(input_ids.shape[1]) < lengths[:, None]).long()}
+
+
+def _ids(rows: Sequence[Sequence[int]]) -> list[Tensor]:
+    return [torch.tensor(row, dtype=torch.int32) for row in rows]
+
+
+def token_ids(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], target: bool = False, **settings: Any
+) -> list[list[int]]:
+    """
+    Ids of texts; one that spells the token with which texts begin or end, that pads them or stands for what is not
+    known, such as </s>, has its letters in it. Other special tokens, as T5's <extra_id_0>, are tokens in a text that
+    spells none of these four.
+
+    Args:
+        tokenizer: of the model.
+        texts: any number.
+        target: whether they are what a sequence-to-sequence model writes, for which some tokenizers differ.
+        settings: more of what the tokenizer takes when it is called.
+
+    Returns:
+        The ids of each text.
+    """
+    name = "text_target" if target else "text"
+    named = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, tokenizer.unk_token)
+    rows = tokenizer(**{name: list(texts)}, **settings)["input_ids"] if texts else []
+    for index, text in enumerate(texts):
+        if spelled := {token for token in named if token and token in text}:
+            plain = {"split_special_tokens": True}
+            inside = tokenizer(**{name: text}, add_special_tokens=False, **plain)["input_ids"]
+            if not set(inside).isdisjoint(tokenizer.convert_tokens_to_ids(list(spelled))):
+                # A unigram model, as T5's, has them among its pieces, which a space tears.
+                for token in spelled:
+                    text = text.replace(token, f"{token[0]} {token[1:]}")
+            rows[index] = tokenizer(**{name: text}, **settings | plain)["input_ids"]
+    return rows
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from transformers import (
 
 from ..errors import HwzooError, UsageError
 from ..loading import OwnCode
-from .batches import IGNORED_LABEL, PadBatch, check_batch_size
+from .batches import IGNORED_LABEL, PadBatch, check_batch_size, token_ids
 from .models import build_t5, load_seq2seq, load_tokenizer, plain_generation
 from .sources import Example
 
@@ -206,7 +206,9 @@ def encode(
 
     A sequence-to-sequence model reads the context and writes the answer, both with the special tokens of its
     tokenizer. For a causal model the answer follows the context, after a space unless the context ends in white
-    space; the tokens of the context, which loses the end token that some tokenizers give it, have the label -100.
+    space; the tokens of the context, which loses the end token that some tokenizers give it, have the label -100. What
+    spells an end token, say, in an answer or in what a sequence-to-sequence model reads, has its letters; a causal
+    model's context may hold special tokens, as the turns of a chat do.
 
     Args:
         tokenizer: of the model.
@@ -226,9 +228,11 @@ def encode(
     for context, answer in zip(contexts, answers, strict=True):
         source = source_ids(tokenizer, context, is_encoder_decoder, max_source_length)
         if is_encoder_decoder:
-            target = tokenizer(text_target=answer)["input_ids"]
+            (target,) = token_ids(tokenizer, [answer], target=True)
+        elif answer:
+            (target,) = token_ids(tokenizer, [_gap(context) + answer], add_special_tokens=False)
         else:
-            target = tokenizer(_gap(context) + answer, add_special_tokens=False)["input_ids"] if answer else []
+            target = []
         if not answer.strip() or not target:
             raise UsageError(f"the answer {answer!r} has no tokens")
         if not is_encoder_decoder:
@@ -253,7 +257,7 @@ def source_ids(
     Returns:
         The ids.
     """
-    ids = tokenizer(context)["input_ids"]
+    ids = token_ids(tokenizer, [context])[0] if is_encoder_decoder else tokenizer(context)["input_ids"]
     if not is_encoder_decoder and ids[-1:] == [tokenizer.eos_token_id]:
         ids = ids[:-1]
     return ids[-max_source_length:] if ids and max_source_length else ids or [tokenizer.eos_token_id]

@@ -12,6 +12,7 @@ from transformers.utils import GENERATION_CONFIG_NAME
 from ..errors import HwzooError, UsageError
 from ..files import settled
 from ..retry import has_file, retried
+from .batches import padded, token_ids
 from .models import describe, generation_config
 from .sources import Example, read_rows
 
@@ -121,9 +122,9 @@ def summarize(
     starts = range(0, len(order), batch_size)
     for chosen in tqdm([order[start : start + batch_size] for start in starts], desc=name, unit="batch", disable=None):
         asked = [sources[index] for index in chosen]
-        limits = {"truncation": True, "max_length": max_source_length, "padding": True, "return_tensors": "pt"}
-        batch = tokenizer(asked, **limits).to(device)
-        inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
+        ids = token_ids(tokenizer, asked, truncation=True, max_length=max_source_length)
+        batch = padded([torch.tensor(each) for each in ids], tokenizer.pad_token_id)
+        inputs = {name: value.to(device) for name, value in batch.items()}
         written = tokenizer.batch_decode(model.generate(**inputs), skip_special_tokens=True)
         for index, text in zip(chosen, written, strict=True):
             texts[index] = text.strip()
