@@ -91,7 +91,8 @@ def main(settings: Settings, asked: Systems) -> dict:
     found["oracle_sentence"] = text.oracle_sentence(test, split_sentences, partial(rouge_1, tokenizer=words))
     for name, path in models.items():
         model = text.load_seq2seq(path, hub.load, trainable=False, trust_remote_code=asked.trust_remote_code)
-        tokenizer = text.load_tokenizer(text.tokenizer_of(path, model), trust_remote_code=asked.trust_remote_code)
+        more = {"flag": "models", "trust_remote_code": asked.trust_remote_code}
+        tokenizer = text.load_tokenizer(text.tokenizer_of(path, model), **more)
         how = summaries.settle_generation(model, path, asked.generation_max_new_tokens, asked.num_beams)
         said.append(f"{name} {path} ({how})")
         found[name] = summaries.summarize(

@@ -435,11 +435,11 @@ def text_file(folder: Path, content: str = '{"text": "a", "target": "b"}\n', nam
     return f"--test_file={folder / name}"
 
 
-def t5_model(folder: Path) -> str:
-    """A saved T5 with its tokenizer."""
+def t5_model(folder: Path, complete: bool = True) -> str:
+    """A saved T5, with its tokenizer if it is to be complete."""
     tokenizer = text.new_tokenizer(None, None, [])
     sizes = {"d_model": 4, "d_ff": 4, "num_layers": 1, "num_decoder_layers": 1, "num_heads": 1}
-    hub.save(text.build_t5(tokenizer, **sizes), folder / "model", also=[tokenizer])
+    hub.save(text.build_t5(tokenizer, **sizes), folder / "model", also=[tokenizer] if complete else [])
     return f"--model_name_or_path={folder / 'model'}"
 
 
@@ -505,6 +505,7 @@ T5_CASES = {
     "a model that is not there": (
         1, "nothere cannot be loaded", lambda tmp: ["--model_name_or_path", str(tmp / "nothere")],
     ),
+    "a model without its tokenizer": (1, "has no tokenizer", lambda tmp: [t5_model(tmp, complete=False)]),
     "steps 0 without a model": (2, "--max_steps is 0 without --model_name_or_path", lambda tmp: ["--max_steps=0"]),
     "steps and epochs": (2, "--max_steps", lambda tmp: ["--max_steps=2", "--num_train_epochs=2"]),
     "test file alone": (2, "there are no training pairs: give --train_file", lambda tmp: [text_file(tmp)]),

@@ -1,5 +1,7 @@
 """Texts as ids and back: lengths, padding, tokenizers, how a model generates, and the baselines."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -105,6 +107,32 @@ def test_a_tokenizer_is_learned_saved_and_loaded(tmp_path):
 def test_a_tokenizer_that_is_not_there_is_named(tmp_path):
     with pytest.raises(HwzooError, match=f"--tokenizer_name {tmp_path}: its tokenizer cannot be loaded"):
         load_tokenizer(str(tmp_path))
+
+
+def test_a_model_without_a_tokenizer_has_none(tmp_path):
+    """Although transformers makes one up."""
+    for kind in ("t5", "gpt2", "bart", "gemma"):
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / "config.json").write_text(json.dumps({"model_type": kind}))
+        with pytest.raises(HwzooError, match=f"^--tokenizer_name {tmp_path}/{kind} has no tokenizer$"):
+            load_tokenizer(str(tmp_path / kind))
+    build_t5(BYTES, **SIZES).save_pretrained(tmp_path / "model")
+    with pytest.raises(HwzooError, match=f"^--model_name_or_path {tmp_path}/model has no tokenizer$"):
+        load_tokenizer(str(tmp_path / "model"), "model_name_or_path")
+
+
+def test_a_tokenizer_of_one_file_and_one_of_none_are_there(tmp_path):
+    new_tokenizer(None, 300, ["x y"]).save_pretrained(tmp_path / "pieces")
+    BYTES.save_pretrained(tmp_path / "bytes")
+    for kind in ("t5", "gpt2"):  # as on the Hub, where a tokenizer.json may be all that there is
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / "config.json").write_text(json.dumps({"model_type": kind}))
+        named = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<pad>", "eos_token": "</s>"}
+        (tmp_path / kind / "tokenizer_config.json").write_text(json.dumps(named))
+        (tmp_path / kind / "tokenizer.json").write_bytes((tmp_path / "pieces" / "tokenizer.json").read_bytes())
+    pieces, *others = (load_tokenizer(str(tmp_path / kind))("x y").input_ids for kind in ("pieces", "t5", "gpt2"))
+    assert others == [pieces, pieces] and len(pieces) > 1 and 2 not in pieces
+    assert load_tokenizer(str(tmp_path / "bytes"))("ab").input_ids == [100, 101, 1]
 
 
 def test_a_new_model_has_the_sizes_and_ids_asked_for():

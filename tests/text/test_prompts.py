@@ -210,6 +210,13 @@ def test_a_base_of_either_kind_comes_back(kind, tmp_path):
     assert answers[0] == answers[1]
 
 
+@pytest.mark.parametrize("kind", text.ARCHITECTURES)
+def test_a_base_without_a_tokenizer_is_told(kind, tmp_path):
+    tiny(kind)[0].save_pretrained(tmp_path)
+    with pytest.raises(HwzooError, match=f"^--model_name_or_path {tmp_path} has no tokenizer$"):
+        text.load_base(str(tmp_path), hub.load)
+
+
 def test_an_adapter_is_no_base(tmp_path):
     model, tokenizer = tiny("seq2seq")
     hub.save(model, tmp_path / "base", also=(tokenizer,))

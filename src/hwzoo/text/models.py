@@ -27,6 +27,8 @@ from ..retry import has_file, retried
 from .cache_names import follow_cache_name
 
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"  # ids 0, 1, 2 as in every T5
+# What transformers reads a vocabulary from beside the files that a class of tokenizers names itself.
+VOCABULARIES = ("tokenizer.json", "tokenizer.model", "tekken.json", "tiktoken.model")
 # What a generation configuration may ask for that is no part of one text by greedy decoding or beams: draws, ways to
 # generate that transformers 5 takes from the Hub as code, more texts than one, and more than the ids of them.
 NOT_OF_ONE_TEXT = (
@@ -166,6 +168,11 @@ def load_tokenizer(
             )
     except (OSError, ValueError) as error:
         raise HwzooError(f"--{flag} {name_or_path}: its tokenizer cannot be loaded: {first_line(error)}") from error
+    # Of no file transformers makes a T5's or GPT-2's tokenizer of special tokens alone, which reads every word as
+    # unknown: findings/t5_tokenizer_of_nothing.sh. ByT5's needs no file, and names none.
+    own = tuple(getattr(tokenizer, "vocab_files_names", {}).values())
+    if own and not any(has_file(name_or_path, name) for name in dict.fromkeys(VOCABULARIES + own)):
+        raise HwzooError(f"--{flag} {name_or_path} has no tokenizer")
     tokenizer.name_or_path = name_or_path  # wherever it was read from
     if tokenizer.pad_token_id is None and end_may_pad:
         tokenizer.pad_token = tokenizer.eos_token

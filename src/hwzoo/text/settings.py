@@ -158,7 +158,8 @@ def load_or_build_t5(
         model = load_seq2seq(model_name_or_path, load, train, trust_remote_code)
         _tell_of_own_sizes(settings, model, model_name_or_path)
         where = settings.tokenizer_name or tokenizer_of(model_name_or_path, model)
-        return model, load_tokenizer(where, trust_remote_code=trust_remote_code)
+        flag = "tokenizer_name" if settings.tokenizer_name else "model_name_or_path"
+        return model, load_tokenizer(where, flag, trust_remote_code=trust_remote_code)
     texts = (each for pair in pairs.train for each in (pair.source, pair.target))
     tokenizer = new_tokenizer(settings.tokenizer_name, settings.config_vocab_size, texts, trust_remote_code)
     return build_t5(tokenizer, **{name: getattr(settings, f"config_{name}") for name in SIZES}), tokenizer
