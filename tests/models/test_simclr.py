@@ -329,6 +329,32 @@ def test_the_encoder_loads_alone_and_serves_the_pipelines(tmp_path):
         assert given[name] == pytest.approx(expected[label].item(), abs=1e-5)
 
 
+def test_a_fixed_predictor_stays_fixed_however_it_is_loaded(tmp_path):
+    """transformers loads parameters that are trained, whatever they were before."""
+    settings = SMALL | dict(loss="simsiam", predictor="fixed", num_labels=3)
+    torch.manual_seed(0)
+    model = SimCLRForImageClassification(SimCLRConfig(**settings))
+    hub.save(model, tmp_path)
+    expected = {name: each.clone() for name, each in model.simclr.predictor.named_parameters()}
+    views = [some_images(seed=each).float() for each in (1, 3)]
+    for loaded in (
+        SimCLRModel.from_pretrained(tmp_path),
+        SimCLRForImageClassification.from_pretrained(tmp_path).simclr,
+        hub.load(SimCLRForImageClassification, str(tmp_path)).simclr,
+        hub.load_or_build(SimCLRForImageClassification, str(tmp_path), settings).simclr,
+    ):
+        optimizer = torch.optim.Adam(loaded.parameters(), lr=0.1)
+        loaded.train()(*views).loss.backward()
+        optimizer.step()
+        assert not torch.equal(loaded.projector[0].weight, model.simclr.projector[0].weight)
+        torch.testing.assert_close(dict(loaded.predictor.named_parameters()), expected, rtol=0, atol=0)
+
+
+def test_a_trained_predictor_is_trained_after_a_load(tmp_path):
+    small_model(loss="simsiam").float().save_pretrained(tmp_path)
+    assert all(each.requires_grad for each in SimCLRModel.from_pretrained(tmp_path).train().parameters())
+
+
 def test_the_classifier_is_linear_in_the_features():
     model = small_model(SimCLRForImageClassification, num_labels=3).eval()
     images, labels = some_images(), torch.arange(6) % 3

@@ -108,6 +108,13 @@ class SimCLRModel(SimCLRPreTrainedModel):
             self.predictor.requires_grad_(config.predictor == "trained")
         self.post_init()
 
+    def train(self, mode: bool = True) -> "SimCLRModel":
+        super().train(mode)
+        # Loading puts new parameters, which are trained, in the place of those of `__init__`; it ends here, by `eval`.
+        if self.predictor is not None and self.config.predictor == "fixed":
+            self.predictor.requires_grad_(False)
+        return self
+
     @can_return_tuple
     def forward(self, pixel_values: Tensor, other_pixel_values: Tensor | None = None) -> SimCLROutput:
         """
