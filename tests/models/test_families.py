@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 import torch
 import warm
-from huggingface_hub.errors import StrictDataclassFieldValidationError
+from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassFieldValidationError
 from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoImageProcessor
@@ -554,6 +554,27 @@ def test_a_file_of_several_families_is_the_same_in_each():
         assert len(set(texts)) == 1, name
 
 
+# Loading for another task
+
+
+@pytest.mark.parametrize(
+    "family", [family for family in ZOO if SUITE[family.name].get("labelled")], ids=lambda family: family.name
+)
+@pytest.mark.parametrize("given", ["both", "id2label"])
+def test_a_model_is_loaded_with_other_labels_as_transformers_users_write_them(family, given, tmp_path):
+    own = SUITE[family.name]["config"] | {"num_labels": 4}
+    own |= {"num_heads": 1} if "num_heads" in own else {}  # it divides 3 too
+    family.model_class(family.config_class(**own)).save_pretrained(tmp_path / "old")
+    names = {"num_labels": 3, "id2label": {"0": "cat", "1": "dog", "2": "cow"}}
+    if given == "both":
+        names["label2id"] = {"cat": "0", "dog": "1", "cow": "2"}
+    loaded = family.model_class.from_pretrained(tmp_path / "old", **names, ignore_mismatched_sizes=True)
+    loaded.save_pretrained(tmp_path / "new")
+    for config in (loaded.config, family.model_class.from_pretrained(tmp_path / "new").config):
+        assert config.id2label == {0: "cat", 1: "dog", 2: "cow"}
+        assert config.label2id == {"cat": 0, "dog": 1, "cow": 2}
+
+
 # Latents
 
 LATENT = [family for family in ZOO if hasattr(family.model_class, "interpolate")]
@@ -627,6 +648,17 @@ def test_what_is_no_path_is_refused(family):
         for labels in (None, torch.tensor([0, 3]), torch.tensor([0, 1, 2])):
             with pytest.raises(ValueError, match="one of 0 to 2 for each of the 2 images"):
                 model.interpolate(start, end, 3, labels=labels)
+
+
+@families
+def test_a_value_that_is_given_while_loading_is_checked(family, tmp_path):
+    tiny_model(family).save_pretrained(tmp_path)
+    name = "vocab_size" if family.name == "textvae" else "image_size"
+    for load in (family.model_class, family.config_class):
+        with pytest.raises(StrictDataclassClassValidationError, match=f"{name} is 0"):
+            load.from_pretrained(tmp_path, **{name: 0})
+    config, unused = family.config_class.from_pretrained(tmp_path, return_unused_kwargs=True, other=3)
+    assert architecture(config) == architecture(tiny_config(family)) and unused == {"other": 3}
 
 
 @families

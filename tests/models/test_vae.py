@@ -705,6 +705,13 @@ def test_latents_that_are_given_are_decoded():
         model.interpolate(start, end, 3, labels=torch.arange(4))
 
 
+def test_a_beta_that_is_given_while_loading_is_checked(tmp_path):
+    tiny_model().save_pretrained(tmp_path)
+    assert VAEModel.from_pretrained(tmp_path, beta=0.5).config.beta == 0.5
+    with pytest.raises(StrictDataclassClassValidationError, match="beta is -1.0; it must be finite and at least 0"):
+        VAEModel.from_pretrained(tmp_path, beta=-1.0)
+
+
 def test_pictures_carry_no_gradient():
     model = tiny_model()
     pixel_values = some_images(model.config)

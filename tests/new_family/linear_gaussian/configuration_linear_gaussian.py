@@ -1,6 +1,7 @@
 """Configuration of the linear-Gaussian model."""
 
 from dataclasses import field, fields
+from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -32,6 +33,13 @@ class LinearGaussianConfig(PreTrainedConfig):
             known = sorted(each.name for each in fields(self))
             raise ValueError(f"LinearGaussianConfig has no field {sorted(unknown)}; it has {known}")
         super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        made = super().from_dict(config_dict, **kwargs)
+        # transformers sets the keywords of `from_pretrained` in a config that is already checked.
+        (made[0] if isinstance(made, tuple) else made).validate()
+        return made
 
     def validate_architecture(self):
         for name in ("image_size", "num_channels", "latent_size"):

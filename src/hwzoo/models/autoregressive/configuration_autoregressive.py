@@ -1,7 +1,7 @@
 """Configuration of the autoregressive image models."""
 
 from dataclasses import field, fields
-from typing import Literal
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -83,6 +83,13 @@ class AutoregressiveConfig(PreTrainedConfig):
         # JSON has no tuples: with lists a saved and reloaded config equals the first.
         self.dilations = list(self.dilations)
         super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        made = super().from_dict(config_dict, **kwargs)
+        # transformers sets the keywords of `from_pretrained` in a config that is already checked.
+        (made[0] if isinstance(made, tuple) else made).validate()
+        return made
 
     @property
     def rows_at_once(self) -> int:

@@ -1,7 +1,7 @@
 """Configuration of the generative adversarial networks."""
 
 from dataclasses import field, fields
-from typing import Literal
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -69,6 +69,13 @@ class GANConfig(PreTrainedConfig):
         self.generator_channels = list(self.generator_channels)
         self.discriminator_channels = list(self.discriminator_channels)
         super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        made = super().from_dict(config_dict, **kwargs)
+        # transformers sets the keywords of `from_pretrained` in a config that is already checked.
+        (made[0] if isinstance(made, tuple) else made).validate()
+        return made
 
     def validate_architecture(self):
         """

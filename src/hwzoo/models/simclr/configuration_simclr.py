@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import field, fields
-from typing import Literal
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -94,6 +94,19 @@ class SimCLRConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         if self.label2id is None:
             self.label2id = {name: label for label, name in self.id2label.items()}
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        # transformers sets the keywords of `from_pretrained` in a config that is already checked, as they are.
+        if kwargs.get("id2label") is not None:
+            kwargs["id2label"] = {int(label): name for label, name in kwargs["id2label"].items()}
+            if kwargs.get("label2id") is None:
+                kwargs["label2id"] = {name: label for label, name in kwargs["id2label"].items()}
+        if kwargs.get("label2id") is not None:
+            kwargs["label2id"] = {name: int(label) for name, label in kwargs["label2id"].items()}
+        made = super().from_dict(config_dict, **kwargs)
+        (made[0] if isinstance(made, tuple) else made).validate()
+        return made
 
     @property
     def map_size(self) -> int:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import field, fields
+from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -62,6 +63,13 @@ class TextVAEConfig(PreTrainedConfig):
             known = sorted(field.name for field in fields(self))
             raise ValueError(f"{type(self).__name__} has no field {sorted(unknown)}; it has {known}")
         super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        made = super().from_dict(config_dict, **kwargs)
+        # transformers sets the keywords of `from_pretrained` in a config that is already checked.
+        (made[0] if isinstance(made, tuple) else made).validate()
+        return made
 
     def validate_architecture(self):
         """

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import field, fields
-from typing import Literal
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -79,6 +79,13 @@ class VAEConfig(PreTrainedConfig):
         self.encoder_hidden_sizes = list(self.encoder_hidden_sizes)
         self.decoder_hidden_sizes = list(self.decoder_hidden_sizes)
         super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        made = super().from_dict(config_dict, **kwargs)
+        # transformers sets the keywords of `from_pretrained` in a config that is already checked.
+        (made[0] if isinstance(made, tuple) else made).validate()
+        return made
 
     def validate_architecture(self):
         """
