@@ -126,6 +126,13 @@ def test_numbers_from_0_to_255_stay_without_rescaling():
         (lambda: processor()(PIXELS, do_center_crop=True), "do_center_crop is not known"),
         (lambda: processor(size={"height": 8, "width": 9}), "size is .*; it must be one number"),
         (lambda: processor(size={"shortest_edge": 8}), "size is .*; it must be one number"),
+        *(
+            (lambda size=size, call=call: call(size), r"^size is .*; it must be one number")
+            for size in ((20, 20), [20, 20], 20.0, True, {"height": 20.0, "width": 20.0})
+            for call in (lambda size: processor(size=size), lambda size: processor()(PIXELS, size=size))
+        ),
+        (lambda: processor(size=0), "^size is 0; it must be at least 1"),
+        (lambda: ClassifierImageProcessor(image_size=20.0), "^image_size is 20.0; it must be one number"),
         (lambda: processor()(FLOATS * 255), r"floats from .* they must be in \[0, 1\]"),
         (lambda: processor()(FLOATS - 0.5), r"floats from -0.5.* they must be in \[0, 1\]"),
         (lambda: processor()(np.full((8, 8), np.nan)), r"floats from nan .* they must be in \[0, 1\]"),
@@ -148,6 +155,55 @@ def test_its_settings_come_back(tmp_path):
     stored = json.loads((tmp_path / "preprocessor_config.json").read_text())
     assert stored["size"] == {"height": 8, "width": 8} and stored["do_rescale"] is True
     np.testing.assert_array_equal(loaded(PIXELS)["pixel_values"], own(PIXELS)["pixel_values"])
+
+
+def test_its_size_is_kept_once(tmp_path):
+    """However it was changed, the pictures are of it, before and after it is saved."""
+    processor().save_pretrained(tmp_path / "old")
+    assigned, assigned_too = processor(), processor()
+    assigned.size = {"height": 5, "width": 5}
+    assigned_too.image_size = 5
+    loaded = (
+        kind.from_pretrained(tmp_path / "old", **{name: 5})
+        for kind in (AutoImageProcessor, ClassifierImageProcessor)
+        for name in ("image_size", "size")
+    )
+    for made in (assigned, assigned_too, *loaded):
+        assert made.image_size == 5 and made(PIXELS, return_tensors="pt")["pixel_values"].shape == (1, 3, 5, 5)
+        made.save_pretrained(tmp_path / "new")
+        again = AutoImageProcessor.from_pretrained(tmp_path / "new")
+        assert again(PIXELS, return_tensors="pt")["pixel_values"].shape == (1, 3, 5, 5)
+        stored = json.loads((tmp_path / "new/preprocessor_config.json").read_text())
+        assert stored["size"] == {"height": 5, "width": 5} and "image_size" not in stored
+
+
+def test_a_file_of_before_has_its_size_twice_or_by_our_name_alone(tmp_path):
+    processor().save_pretrained(tmp_path)
+    path = tmp_path / "preprocessor_config.json"
+    stored = json.loads(path.read_text()) | {"image_size": 8}
+    for each in (stored, {name: value for name, value in stored.items() if name != "size"}):
+        path.write_text(json.dumps(each))
+        assert AutoImageProcessor.from_pretrained(tmp_path).image_size == 8
+        assert AutoImageProcessor.from_pretrained(tmp_path, image_size=5).size == {"height": 5, "width": 5}
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"resize": "bogus"}, "resize is 'bogus'; it must be one of stretch, crop, pad"),
+        ({"background": "redd"}, "background is 'redd'; it must be white or black"),
+        ({"num_channels": 5}, "num_channels is 5; it must be one of"),
+        ({"image_size": 0}, "size is 0; it must be at least 1"),
+        ({"crop_size": 4}, "crop_size is not known"),
+    ],
+)
+def test_a_setting_that_is_given_while_loading_is_checked(given, message, tmp_path):
+    processor().save_pretrained(tmp_path)
+    for kind in (AutoImageProcessor, ClassifierImageProcessor):
+        with pytest.raises(ValueError, match=message):
+            kind.from_pretrained(tmp_path, **given)
+        loaded = kind.from_pretrained(tmp_path, resize="pad", background="black", num_channels=1)
+        assert (loaded.resize, loaded.background, loaded.num_channels) == ("pad", "black", 1)
 
 
 @pytest.fixture(scope="module")

@@ -136,7 +136,7 @@ def test_what_a_run_leaves(train_continual, tmp_path, capsys):
     assert model.config.hidden_sizes == [16] and model.config.num_labels == 10
     mean, std = load_images("digits").train.mean_and_std()
     assert (model.config.image_mean, model.config.image_std) == (mean, std)
-    assert json.loads((tmp_path / "preprocessor_config.json").read_text())["image_size"] == 28
+    assert json.loads((tmp_path / "preprocessor_config.json").read_text())["size"] == {"height": 28, "width": 28}
     assert (tmp_path / "modeling_classifier.py").exists() and (tmp_path / "README.md").exists()
     assert Image.open(tmp_path / "accuracy_matrix.png").width > 100
     assert Image.open(tmp_path / "curves.png").width > 500

@@ -89,8 +89,6 @@ class ClassifierImageProcessor(BaseImageProcessor):
         _refuse(kwargs.keys() - OURS)
         super().__init__(**kwargs)
         self.image_size = image_size if size is None else _side(size)
-        if self.image_size < 1:
-            raise ValueError(f"image_size is {self.image_size}; it must be at least 1")
         if num_channels not in MODES:
             raise ValueError(f"num_channels is {num_channels}; it must be one of {list(MODES)}")
         if background not in ("white", "black"):
@@ -99,12 +97,29 @@ class ClassifierImageProcessor(BaseImageProcessor):
             raise ValueError(f"resize is {resize!r}; it must be one of {', '.join(RESIZES)}")
         self.background, self.resize = background, resize
         self.num_channels = num_channels
-        self.size = {"height": self.image_size, "width": self.image_size}
         self.do_resize, self.do_rescale, self.do_normalize = do_resize, do_rescale, do_normalize
         self.image_mean, self.image_std = image_mean, image_std
         # Every pipeline also looks for a video processor; without a name it takes one for part of this code, and asks
         # whether to run it, also where hwzoo is installed. A name that is none ends the search.
         self.video_processor_type = "none"
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of the result, in pixels: those of `size`, which alone is stored."""
+        return _side(self.size)
+
+    @image_size.setter
+    def image_size(self, image_size: int):
+        side = _side(image_size, "image_size")
+        self.size = {"height": side, "width": side}
+
+    @classmethod
+    def from_dict(cls, image_processor_dict: dict[str, Any], **kwargs: Any) -> Any:
+        # transformers sets the keywords of `from_pretrained` that are ours alone afterwards, unchecked.
+        own = {name: kwargs.pop(name) for name in ("num_channels", "background", "resize") if name in kwargs}
+        if "image_size" in kwargs:
+            kwargs = {"size": kwargs.pop("image_size")} | kwargs
+        return super().from_dict(image_processor_dict | own, **kwargs)
 
     @classmethod
     def from_config(cls, config: ClassifierConfig, read: Any = None) -> "ClassifierImageProcessor":
@@ -257,10 +272,13 @@ def _array(picture: Any, layout: str | None) -> np.ndarray:
     return np.ascontiguousarray(picture)
 
 
-def _side(size: Any) -> int:
-    sides = [size] if isinstance(size, int) else [size.get(name) for name in ("height", "width")]
-    if len(set(sides)) != 1 or sides[0] is None:
-        raise ValueError(f'size is {size}; it must be one number or {{"height": n, "width": n}}')
+def _side(size: Any, name: str = "size") -> int:
+    """Of a size as users give it, under the name that they give it by."""
+    sides = [size.get(side) for side in ("height", "width")] if hasattr(size, "get") else [size, size]
+    if any(type(side) is not int for side in sides) or sides[0] != sides[1]:
+        raise ValueError(f'{name} is {size}; it must be one number or {{"height": n, "width": n}}')
+    if sides[0] < 1:
+        raise ValueError(f"{name} is {size}; it must be at least 1")
     return sides[0]
 
 
