@@ -554,12 +554,14 @@ def test_a_file_of_several_families_is_the_same_in_each():
         assert len(set(texts)) == 1, name
 
 
-# Loading for another task
+# Labels
 
-
-@pytest.mark.parametrize(
+labelled = pytest.mark.parametrize(
     "family", [family for family in ZOO if SUITE[family.name].get("labelled")], ids=lambda family: family.name
 )
+
+
+@labelled
 @pytest.mark.parametrize("given", ["both", "id2label"])
 def test_a_model_is_loaded_with_other_labels_as_transformers_users_write_them(family, given, tmp_path):
     own = SUITE[family.name]["config"] | {"num_labels": 4}
@@ -573,6 +575,19 @@ def test_a_model_is_loaded_with_other_labels_as_transformers_users_write_them(fa
     for config in (loaded.config, family.model_class.from_pretrained(tmp_path / "new").config):
         assert config.id2label == {0: "cat", 1: "dog", 2: "cow"}
         assert config.label2id == {"cat": 0, "dog": 1, "cow": 2}
+
+
+@labelled
+@pytest.mark.parametrize("problem", ["multi_label_classification", "regression"])
+def test_a_problem_that_the_loss_is_not_of_is_refused(family, problem, tmp_path):
+    told = f"problem_type is '{problem}'; it must be single_label_classification or None"
+    with pytest.raises(StrictDataclassClassValidationError, match=told):
+        tiny_config(family, problem_type=problem)
+    tiny_model(family).save_pretrained(tmp_path)
+    with pytest.raises(StrictDataclassClassValidationError, match=told):
+        family.model_class.from_pretrained(tmp_path, problem_type=problem)
+    config = family.model_class.from_pretrained(tmp_path, problem_type="single_label_classification").config
+    assert config.problem_type == "single_label_classification"
 
 
 # Latents

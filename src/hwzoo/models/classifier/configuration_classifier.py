@@ -117,6 +117,8 @@ class ClassifierConfig(PreTrainedConfig):
             raise ValueError(f"hidden_sizes is {self.hidden_sizes}; each width must be at least 1")
         if self.num_labels % self.num_heads:
             raise ValueError(f"num_heads is {self.num_heads}; it must divide num_labels, {self.num_labels}")
+        if self.problem_type not in (None, "single_label_classification"):  # by it a pipeline chooses its scores
+            raise ValueError(f"problem_type is {self.problem_type!r}; it must be single_label_classification or None")
         if sorted(self.id2label) != list(range(self.num_labels)):
             raise ValueError(f"id2label names {sorted(self.id2label)}; it must name 0 to {self.num_labels - 1}")
         if not 0 <= self.dropout < 1:

@@ -140,6 +140,8 @@ class SimCLRConfig(PreTrainedConfig):
             )
         if not (math.isfinite(self.temperature) and self.temperature > 0):
             raise ValueError(f"temperature is {self.temperature}; it must be finite and above 0")
+        if self.problem_type not in (None, "single_label_classification"):  # by it a pipeline chooses its scores
+            raise ValueError(f"problem_type is {self.problem_type!r}; it must be single_label_classification or None")
         if sorted(self.id2label) != list(range(self.num_labels)):
             raise ValueError(f"id2label names {sorted(self.id2label)}; it must name 0 to {self.num_labels - 1}")
         for name in ("image_mean", "image_std"):
