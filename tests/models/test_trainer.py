@@ -170,6 +170,26 @@ class WithoutNoise(VAEModel):
         return super().negative_elbo_bound(pixel_values, labels, noise=torch.zeros(len(pixel_values), 3))
 
 
+@pytest.mark.parametrize("column, more", [("label", {}), ("labels", {"remove_unused_columns": False}), ("labels", {})])
+def test_the_trainer_gives_a_conditional_vae_its_labels(column, more, tmp_path):
+    """It leaves a column `labels` out, as `forward` takes it among its keywords."""
+    torch.manual_seed(0)
+    model, data = WithoutNoise(VAEConfig(**SMALL["vae"], num_classes=4)), Images(**{column: 3})
+    trainer = Trainer(model, arguments(tmp_path, **more), train_dataset=data, eval_dataset=data)
+    if column == "labels" and not more:
+        for call in (trainer.evaluate, trainer.train):
+            with pytest.raises(ValueError, match="labels is None, but this model is conditional"):
+                call()
+        return
+    of_its_labels, of_others = (
+        outputs(model, pixel_values=data.images, labels=torch.full((16,), each))["loss"].item() for each in (3, 0)
+    )
+    before = trainer.evaluate()["eval_loss"]
+    assert before == pytest.approx(of_its_labels, rel=1e-5) and before != pytest.approx(of_others, rel=1e-5)
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] < before
+
+
 def test_accumulation_does_not_scale_the_trainers_loss(tmp_path):
     def trained(**batches):
         torch.manual_seed(0)
