@@ -646,6 +646,24 @@ def test_a_path_begins_and_ends_with_its_ends(family, mode):
 
 
 @latent
+def test_the_ends_of_a_path_may_be_of_another_precision_than_the_model(family):
+    """A user's latents, or what the model draws, and its encodings of inputs."""
+    model = tiny_model(family)
+    latents, end = some_latents(model.config, 3, 1), some_latents(model.config, 3, 2)
+    if hasattr(model, "encode") or hasattr(model, "to_latents"):
+        end = some_inputs(family, model.config, 3)[model.main_input_name]
+    expected = model.interpolate(latents, end, 3)
+    torch.testing.assert_close(model.interpolate(latents.double(), end, 3), expected)
+    model.bfloat16()
+    for start in (latents, latents.bfloat16(), latents.double()):
+        path = model.interpolate(start, end, 3)
+        if not expected.is_floating_point():  # the likeliest token may be another one
+            assert path.shape == expected.shape
+        else:
+            torch.testing.assert_close(path, expected, rtol=0, atol=0.05)
+
+
+@latent
 def test_what_is_no_path_is_refused(family):
     model = tiny_model(family)
     start, end = some_latents(model.config, 3, 1), some_latents(model.config, 3, 2)

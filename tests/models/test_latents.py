@@ -1,5 +1,6 @@
 """Paths between latents, against closed forms; the families share the file."""
 
+import itertools
 import math
 
 import pytest
@@ -41,3 +42,14 @@ def test_latents_on_one_line_are_joined_by_it(factor):
     if factor:  # the origin has no direction
         torch.testing.assert_close(path, between(start, factor * start, 5, "linear"), rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(path[:, -1], factor * start)
+
+
+@pytest.mark.parametrize("mode", ["spherical", "linear"])
+@pytest.mark.parametrize(
+    "dtypes", [*itertools.product([torch.float64, torch.float32, torch.bfloat16], repeat=2)], ids=str
+)
+def test_ends_may_be_of_different_precision(dtypes, mode):
+    ends = torch.randn(2, 4, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).bfloat16()
+    path = between(*(end.to(dtype) for end, dtype in zip(ends, dtypes, strict=True)), 5, mode)
+    assert path.dtype == (torch.float64 if torch.float64 in dtypes else torch.float32)
+    torch.testing.assert_close(path.double(), between(*ends.double(), 5, mode), rtol=1e-5, atol=1e-5)

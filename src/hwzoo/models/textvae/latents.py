@@ -39,7 +39,7 @@ def between(start: Tensor, end: Tensor, num_steps: int, mode: str) -> Tensor:
         mode: `spherical` or `linear`.
 
     Returns:
-        (batch, num_steps, size).
+        (batch, num_steps, size), float32, or float64 where an end is.
 
     Raises:
         ValueError: for fewer than 2 steps, another mode, or ends of different shapes.
@@ -50,7 +50,9 @@ def between(start: Tensor, end: Tensor, num_steps: int, mode: str) -> Tensor:
         raise ValueError(f"mode is {mode!r}; it must be one of {', '.join(MODES)}")
     if start.shape != end.shape:
         raise ValueError(f"start and end are of the shapes {tuple(start.shape)} and {tuple(end.shape)}; give as many")
-    start, end = start[:, None], end[:, None]
+    # A latent of a user and the encoding of an image may differ; in half precision the angle would lose its digits.
+    dtype = torch.promote_types(torch.promote_types(start.dtype, end.dtype), torch.float32)
+    start, end = start[:, None].to(dtype), end[:, None].to(dtype)
     weight = torch.linspace(0, 1, num_steps, device=start.device, dtype=start.dtype)[:, None]
     straight = torch.lerp(start, end, weight)
     if mode == "linear":
