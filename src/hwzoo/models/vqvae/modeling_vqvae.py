@@ -253,7 +253,8 @@ class VQVAEModel(VQVAEPreTrainedModel):
         temperature: float = 1.0,
     ) -> Tensor:
         """
-        Codes drawn from the prior, one after the other.
+        Codes drawn from the prior, one after the other. In training mode its dropout, `prior_dropout`, acts here too,
+        by torch's global state: draw in eval mode.
 
         Args:
             num_samples: how many images.
