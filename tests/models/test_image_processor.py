@@ -160,15 +160,16 @@ def test_its_settings_come_back(tmp_path):
 def test_its_size_is_kept_once(tmp_path):
     """However it was changed, the pictures are of it, before and after it is saved."""
     processor().save_pretrained(tmp_path / "old")
-    assigned, assigned_too = processor(), processor()
+    assigned, assigned_too, of_numpy = processor(), processor(), processor()
     assigned.size = {"height": 5, "width": 5}
     assigned_too.image_size = 5
+    of_numpy.image_size = np.int64(5)
     loaded = (
         kind.from_pretrained(tmp_path / "old", **{name: 5})
         for kind in (AutoImageProcessor, ClassifierImageProcessor)
         for name in ("image_size", "size")
     )
-    for made in (assigned, assigned_too, *loaded):
+    for made in (assigned, assigned_too, of_numpy, *loaded):
         assert made.image_size == 5 and made(PIXELS, return_tensors="pt")["pixel_values"].shape == (1, 3, 5, 5)
         made.save_pretrained(tmp_path / "new")
         again = AutoImageProcessor.from_pretrained(tmp_path / "new")

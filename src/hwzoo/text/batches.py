@@ -129,14 +129,17 @@ def token_ids(
     """
     name = "text_target" if target else "text"
     named = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, tokenizer.unk_token)
-    rows = tokenizer(**{name: list(texts)}, **settings)["input_ids"] if texts else []
-    for index, text in enumerate(texts):
-        if spelled := {token for token in named if token and token in text}:
-            plain = {"split_special_tokens": True}
+    spelled = [{token for token in named if token and token in text} for text in texts]
+    others = ["" if tokens else text for text, tokens in zip(texts, spelled, strict=True)]
+    rows = tokenizer(**{name: others}, **settings)["input_ids"] if texts else []
+    plain = {"split_special_tokens": True}
+    for index, tokens in enumerate(spelled):
+        if tokens:
+            text = texts[index]
             inside = tokenizer(**{name: text}, add_special_tokens=False, **plain)["input_ids"]
-            if not set(inside).isdisjoint(tokenizer.convert_tokens_to_ids(list(spelled))):
+            if not set(inside).isdisjoint(tokenizer.convert_tokens_to_ids(list(tokens))):
                 # A unigram model, as T5's, has them among its pieces, which a space tears.
-                for token in spelled:
+                for token in tokens:
                     text = text.replace(token, f"{token[0]} {token[1:]}")
             rows[index] = tokenizer(**{name: text}, **settings | plain)["input_ids"]
     return rows

@@ -1,5 +1,6 @@
 """From pictures to the pixels that the classifiers take."""
 
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -275,11 +276,11 @@ def _array(picture: Any, layout: str | None) -> np.ndarray:
 def _side(size: Any, name: str = "size") -> int:
     """Of a size as users give it, under the name that they give it by."""
     sides = [size.get(side) for side in ("height", "width")] if hasattr(size, "get") else [size, size]
-    if any(type(side) is not int for side in sides) or sides[0] != sides[1]:
+    if any(isinstance(side, bool) or not isinstance(side, Integral) for side in sides) or sides[0] != sides[1]:
         raise ValueError(f'{name} is {size}; it must be one number or {{"height": n, "width": n}}')
     if sides[0] < 1:
         raise ValueError(f"{name} is {size}; it must be at least 1")
-    return sides[0]
+    return int(sides[0])
 
 
 def _check_resize(resize: bool, size: Any, side: int):
