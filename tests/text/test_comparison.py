@@ -100,6 +100,20 @@ def test_the_template_of_an_architecture(seq2seq, template):
     assert comparison.question_templates("Now {text}, please", seq2seq) == ("Now {text}, please", "{text}, please")
 
 
+@pytest.mark.parametrize(
+    "template, answer",
+    [
+        ("{{text}} {text}", "ox"),
+        ("{{{text}}} {{{task}}}", "ox} {plural}"),
+        ("{task:>9}, {{{{{text}: {task!r:_>9} {{text}}", "ox: _'plural' {text}"),
+        ("{text:>9} {text} and {text}", "ox and ox"),
+    ],
+)
+def test_braces_that_stand_for_themselves_are_no_field(template, answer):
+    whole, bare = comparison.question_templates(template, True)
+    assert whole == template and bare.format(text="ox", task="plural") == answer
+
+
 def test_the_curves():
     compared = empty()
     assert compared.shot_curves() == compared.token_curves() == {}

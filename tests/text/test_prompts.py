@@ -69,9 +69,10 @@ def test_examples_before_a_question_are_of_its_task_and_right():
 def test_a_template_with_what_does_not_belong_there_is_refused():
     for right in ("{task}: {text}", "{{{text}}}"):
         text.check_template("template", right, "hold {text}", needed="{text}", text="", task="")
-    for wrong in ("{text} {label}", "{text", "{0} {text}", "{text.upper.x}", "no text", "{{text}} is"):
+    width = "{task:{text}<1}"
+    for wrong in ("{text} {label}", "{text", "{0} {text}", "{text.upper.x}", "no text", "{{text}} is", width):
         with pytest.raises(UsageError, match="^--template is .* it must hold {text} and nothing else in braces$"):
-            text.check_template("template", wrong, "hold {text}", needed="{text}", text="")
+            text.check_template("template", wrong, "hold {text}", needed="{text}", text="", task="")
 
 
 @pytest.mark.parametrize("kind", text.ARCHITECTURES)

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from string import Formatter
 
 import torch
 from torch import Tensor, nn
@@ -340,7 +341,15 @@ def question_templates(template: str | None, is_encoder_decoder: bool) -> tuple[
     """
     template = template or TEMPLATES[is_encoder_decoder]
     check_template("template", template, "hold {text}, and may hold {task},", needed="{text}", text="", task="")
-    return template, template[template.index("{text}") :]
+    # Not where "{text}" is found first: within doubled braces it is a word.
+    parts = list(Formatter().parse(template))
+    start = next(place for place, (_, *field) in enumerate(parts) if field == ["text", "", None])
+    bare = "{text}"
+    for words, name, spec, conversion in parts[start + 1 :]:
+        bare += words.replace("{", "{{").replace("}", "}}")
+        if name is not None:
+            bare += "{" + name + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "") + "}"
+    return template, bare
 
 
 def tunable_copy(model: PreTrainedModel, method: str, **adapter) -> nn.Module:

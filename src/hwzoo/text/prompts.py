@@ -4,6 +4,7 @@ import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
+from string import Formatter
 
 import torch
 from torch import Tensor, nn
@@ -186,7 +187,7 @@ def check_template(name: str, value: str, allowed: str, needed: str = "", **colu
     """
     try:
         value.format(**columns)
-        fits = needed in value.replace("{{", "").replace("}}", "")  # doubled braces stand for themselves
+        fits = not needed or [needed.strip("{}"), "", None] in [field for _, *field in Formatter().parse(value)]
     except (KeyError, IndexError, ValueError, AttributeError, TypeError, MemoryError):
         fits = False
     if not fits:
