@@ -89,10 +89,10 @@ def main(settings: Settings, asked: Systems) -> dict:
     }  # fmt: skip
     said, found = [], {f"lead_{num}": text.lead(test, num, split_sentences) for num in (1, 3)}
     found["oracle_sentence"] = text.oracle_sentence(test, split_sentences, partial(rouge_1, tokenizer=words))
+    given = {"flag": "models", "trust_remote_code": asked.trust_remote_code}
     for name, path in models.items():
-        model = text.load_seq2seq(path, hub.load, trainable=False, trust_remote_code=asked.trust_remote_code)
-        more = {"flag": "models", "trust_remote_code": asked.trust_remote_code}
-        tokenizer = text.load_tokenizer(text.tokenizer_of(path, model), **more)
+        model = text.load_seq2seq(path, hub.load, trainable=False, **given)
+        tokenizer = text.load_tokenizer(text.tokenizer_of(path, model), **given)
         how = summaries.settle_generation(model, path, asked.generation_max_new_tokens, asked.num_beams)
         said.append(f"{name} {path} ({how})")
         found[name] = summaries.summarize(

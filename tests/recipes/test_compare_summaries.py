@@ -1,11 +1,13 @@
 """What compare_summaries.py leaves, and what it refuses."""
 
 import json
+import shutil
 
 import pytest
 import torch
 from PIL import Image
 from recipe_runs import load_recipe, run_with
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from hwzoo import hub, text
 from hwzoo.training import parse_arguments
@@ -98,6 +100,23 @@ def test_a_mistake_is_one_line(changed, words, recipe, given, tmp_path, command_
     status, error = command_line(recipe, *arguments)
     assert status == 2 and words in error and error.startswith("error: ") and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_will_not_do_is_told_by_the_flag_that_named_it(recipe, given, tmp_path, command_line):
+    shutil.copytree(tmp_path / "model", tmp_path / "odd")
+    (tmp_path / "odd" / "tokenizer_config.json").write_text('{"tokenizer_class": "OddTokenizer"}')
+    GPT2LMHeadModel(GPT2Config(vocab_size=8, n_positions=4, n_embd=4, n_layer=1, n_head=1)).save_pretrained(
+        tmp_path / "causal"
+    )
+    for name, expected, words in (
+        ("causal", 2, "is no sequence-to-sequence model"),
+        ("odd", 1, "its tokenizer cannot be loaded"),
+    ):
+        flags = [f"--test_file={given['test_file']}", f"--models=small={tmp_path / name}"]
+        status, error = command_line(recipe, *flags, f"--output_dir={tmp_path / 'out'}")
+        assert status == expected and error.count("\n") == 1, error
+        assert error.startswith(f"error: --models {tmp_path / name}") and words in error
+        assert "--model_name_or_path" not in error and "--tokenizer_name" not in error
 
 
 def test_the_prefix_stands_before_each_document(recipe, given, tmp_path, monkeypatch):

@@ -74,7 +74,11 @@ def build_t5(tokenizer: PreTrainedTokenizerBase, **sizes: Any) -> T5ForCondition
 
 
 def load_seq2seq(
-    model_name_or_path: str, load: Callable[..., PreTrainedModel], trainable: bool, trust_remote_code: bool = False
+    model_name_or_path: str,
+    load: Callable[..., PreTrainedModel],
+    trainable: bool,
+    trust_remote_code: bool = False,
+    flag: str = "model_name_or_path",
 ) -> PreTrainedModel:
     """
     A trained sequence-to-sequence model in float32, or a PEFT adapter on its base.
@@ -84,6 +88,7 @@ def load_seq2seq(
         load: gives a model of a class and a name, and refuses missing weights (`hwzoo.hub.load`).
         trainable: whether an adapter is to be trained further.
         trust_remote_code: whether code that comes with the model, or with an adapter's base, is run.
+        flag: that gave it, for the errors.
 
     Returns:
         The model, or a `peft.PeftModel` on its base.
@@ -94,7 +99,7 @@ def load_seq2seq(
     """
     from transformers import AutoModelForSeq2SeqLM
 
-    what = f"--model_name_or_path {model_name_or_path}"
+    what = f"--{flag} {model_name_or_path}"
     if not has_file(model_name_or_path, "adapter_config.json"):
         try:
             return load(AutoModelForSeq2SeqLM, model_name_or_path, trust_remote_code=trust_remote_code)
