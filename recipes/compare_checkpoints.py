@@ -37,7 +37,7 @@ class Settings(training.ImageData):
     dataset_name: str | None = flag(None, "what the GAN was trained on; what its preset.yaml says when not given")
     data_dir: str | None = flag(None, "folder that holds mnist/ or fashion_mnist/; HWZOO_DATA_DIR when not given")
     others: list[str] = flag([], "data sets of images of that size, which the discriminator has never seen")
-    num_samples: int = flag(2000, "samples, and test images of each data set, at most", "[4, inf)")
+    num_samples: int = flag(2000, "samples, and images of each other set, at most", "[4, inf)")
     seed: int = flag(0, "of samples and noise", "[0, 4294967295]")
     classifier: str | None = flag(None, "folder or Hub id of the classifier; the data set's own when not given")
     eval_batch_size: int = flag(500, "images a batch", "[1, inf)")
@@ -114,10 +114,12 @@ def main(settings: Settings) -> dict:
 
     # 3. save
     folder = training.make_output_dir(settings.output_dir)
+    sizes = {"own samples": len(drawn), **{name: len(images) for name, (images, _) in sets.items()}}
+    sizes = ", ".join(f"{name}: {num}" for name, num in sizes.items())
     protocol = [
         f"model: {run}, the weights of each checkpoint as they were trained, without averages, in eval mode",
         f"separation: area under the ROC curve of the discriminator's logits, {len(real)} test images above the "
-        "others (at most as many), standard error by Hanley and McNeil; own samples not clamped, as in training",
+        f"others ({sizes}), standard error by Hanley and McNeil; own samples not clamped, as in training",
         "losses: the log line before the checkpoint",
         scores["protocol"],
     ]

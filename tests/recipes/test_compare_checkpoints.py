@@ -65,6 +65,13 @@ def test_other_data_and_another_classifier(recipe, trained, tmp_path):
     assert results["checkpoints"][0]["separation"]["digits"]["auroc"] == pytest.approx(0.5)
 
 
+def test_the_protocol_counts_what_is_compared(recipe, trained, tmp_path):
+    given = {"classifier": save_classifier(tmp_path / "classifier"), "output_dir": str(tmp_path / "out")}
+    protocol = recipe.main(recipe.Settings(model_name_or_path=str(trained), **given))["protocol"]
+    counts = "own samples: 297, training images: 1500, black and white exchanged: 297, noise: 297"
+    assert f"297 test images above the others ({counts})" in protocol
+
+
 def test_mistakes_are_one_line(recipe, trained, tmp_path, command_line):
     colour = tmp_path / "colour"
     for split in ("train", "test"):
