@@ -159,7 +159,7 @@ def check_sampler(family: Family, name: str, **asked: Any):
             raise UsageError(f"--{flag} is {value}; {name} is no pipeline of diffusers, leave it out")
 
 
-def check_steps(steps: int, scheduler: Any, name: str):
+def check_steps(steps: int, scheduler: Any, name: str, asked: str = "--num_inference_steps"):
     """
     Checks that a scheduler has as many steps.
 
@@ -167,20 +167,21 @@ def check_steps(steps: int, scheduler: Any, name: str):
         steps: of sampling.
         scheduler: of a pipeline, with which it samples.
         name: of the pipeline, for the error.
+        asked: what the steps are called where they are asked for, for the error.
 
     Raises:
         UsageError: for more steps than the training had timesteps; for as many where diffusers' solvers have one
             fewer, and would take steps of no width to images that are not finite; for too few, as 3 of PNDM.
     """
     if steps > (timesteps := scheduler.config.num_train_timesteps):
-        raise UsageError(f"--num_inference_steps is {steps}; {name} was trained with {timesteps} timesteps")
+        raise UsageError(f"{asked} is {steps}; {name} was trained with {timesteps} timesteps")
     if steps > (most := most_steps(scheduler)):
         spacing = scheduler.config.timestep_spacing
-        raise UsageError(f"--num_inference_steps is {steps}; by {spacing} spacing {name} has at most {most}")
+        raise UsageError(f"{asked} is {steps}; by {spacing} spacing {name} has at most {most}")
     if not _takes(steps, scheduler) and _takes(most, scheduler):  # else it needs more than a number of steps
         least = next(each for each in range(steps, most + 1) if _takes(each, scheduler))
         kind = type(scheduler).__name__
-        raise UsageError(f"--num_inference_steps is {steps}; the {kind} of {name} takes at least {least}")
+        raise UsageError(f"{asked} is {steps}; the {kind} of {name} takes at least {least}")
 
 
 def _takes(steps: int, scheduler: Any) -> bool:

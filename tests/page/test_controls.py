@@ -174,6 +174,23 @@ def test_a_pipeline_draws_with_its_sampler_and_is_left_as_it_was(name, scheduler
     assert told[0] == (0.2, "step 1 of 5")
 
 
+def test_steps_that_a_scheduler_as_saved_has_not_are_told(entries):
+    from diffusers import DPMSolverMultistepScheduler, PNDMScheduler
+
+    model, given = entries("ddpm").model, {"num": 1, "scheduler": "as saved"}
+    for kind, steps, words in (
+        (DPMSolverMultistepScheduler, 50, "Steps is 50; by leading spacing mine has at most 49"),
+        (PNDMScheduler, 1, "Steps is 1; the PNDMScheduler of mine takes at least 4"),
+    ):
+        scheduler = kind(num_train_timesteps=50, timestep_spacing="leading")
+        pipeline = diffusion.make_pipeline(model.unet, scheduler, 28)
+        entry = Entry("mine", "mine", family_of(pipeline), pipeline)
+        for title in ("Draw", "Reverse process"):
+            assert ask(entry, title, **given, steps=steps) == [Note(words, wrong=True)]
+        (drawn,) = ask(entry, "Draw", **given, steps=5)
+        assert drawn.images.isfinite().all()
+
+
 def test_a_path_is_interpolate_between_two_seeds(entries):
     model = entries("vae").model
     film, ends = ask(entries("vae"), "Path", seed=3, other=4)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModelForImageClassification
 
-from .. import diffusion
+from .. import diffusion, generators
 from ..errors import HwzooError
 from ..training.sweep import protocols
 from .answers import Answer, Bars, Film, Note, Pictures, Table, Text
@@ -144,6 +144,7 @@ def _pipeline(entry: Entry, given: dict[str, Any]) -> Any:
         scheduler = type(entry.model.scheduler).from_config(config)
     else:
         scheduler = diffusion.make_scheduler(given["scheduler"], config)
+    generators.check_steps(given["steps"], scheduler, entry.title, "Steps")  # as saved it may have fewer
     own = entry.model.config
     return diffusion.make_pipeline(entry.model.unet, scheduler, own.image_size, own.patch_size)
 
