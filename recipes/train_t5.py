@@ -173,7 +173,7 @@ def card(run: Run, network, pairs: text.TextSplits, rows: list[dict]) -> dict:
     local = run.model_name_or_path is None or Path(run.model_name_or_path).exists()
     return {
         "config": network.config, "adapter": adapter, "peft": getattr(network, "active_peft_config", None),
-        "base": run.model_name_or_path, "base_model": None if local else run.model_name_or_path,
+        "base_model": None if local else run.model_name_or_path,
         "tasks": sorted({each.task for each in pairs.train or pairs.test} - {""}),
         "pipeline_tag": "summarization" if pairs.are_summaries else "text2text-generation",
         "irregular": [row for row, each in zip(rows, pairs.test, strict=False) if text.is_irregular_plural(each, row)],
