@@ -503,7 +503,9 @@ def test_the_data_of_the_training_is_known_or_asked_for(server, tmp_path, monkey
     assert "me/one was trained on digits; it is tested on mnist, --dataset_name" in caplog.messages
 
 
-@pytest.mark.parametrize("words", ["data_dir: [", "- data_dir", "data_dir: x\n---\ny: 1"])
+@pytest.mark.parametrize(
+    "words", ["data_dir: [", "- data_dir", "data_dir: x\n---\ny: 1", "x: 2001-99-99", "x: " + 1000 * "["]
+)
 def test_a_preset_of_a_users_own_goes_as_it_is(words, server, tmp_path):
     folder = a_model(tmp_path / "run", **{"preset.yaml": words})
     hub.push(folder, "me/model")

@@ -532,7 +532,7 @@ def _without_places(folder: Path) -> dict[str, bytes]:
 
 def _settings(folder: Path) -> dict[str, Any]:
     """Those that a run left; none where the file is no such: one of a user's own goes as it is."""
-    with suppress(OSError, ValueError, yaml.YAMLError):
+    with suppress(Exception):  # of a date that is none, of lists within lists: not all are YAML's own
         settings = yaml.safe_load((folder / PRESET).read_bytes())
         return settings if isinstance(settings, dict) else {}
     return {}

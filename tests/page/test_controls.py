@@ -446,6 +446,15 @@ def test_a_preset_from_the_hub_opens_no_folder_of_the_host(entries, tmp_path, mo
     assert entry.training_images[0].shape == (1500, 1, 28, 28)
 
 
+@pytest.mark.parametrize("words", ["dataset_name: 2001-99-99", "x: " + 1000 * "[", "dataset_name: !!timestamp x"])
+def test_a_preset_that_cannot_be_read_costs_its_images_alone(words, tmp_path):
+    make("vae", tmp_path / "run")
+    (tmp_path / "run" / "preset.yaml").write_text(words)
+    entry = load_entry(str(tmp_path / "run"), "odd")
+    assert entry.error is None and entry.settings == {}
+    assert [each.title for each in controls_of(entry)] == [each for each in OFFERED["vae"] if each != "Nearest"]
+
+
 # Words
 
 

@@ -156,7 +156,7 @@ class Entry:
 
         try:
             content = yaml.safe_load(self.read("preset.yaml") or "")
-        except yaml.YAMLError:
+        except Exception:  # of a date that is none, of lists within lists: not all are YAML's own
             return {}
         return content if isinstance(content, dict) else {}
 
