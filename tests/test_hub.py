@@ -1,8 +1,10 @@
 """What `push` sends to a loopback Hub, what stays, what it changes in a card, and how it says that it cannot."""
 
+import functools
 import inspect
 import json
 import os
+import re
 import shlex
 import signal
 import sys
@@ -19,9 +21,20 @@ from recipe_runs import finish, start
 from safetensors.torch import load, load_file
 
 import hwzoo_cli
-from hwzoo import ClassifierConfig, ClassifierForImageClassification, VAEConfig, VAEModel, hub, page, retry, training
+from hwzoo import (
+    ClassifierConfig,
+    ClassifierForImageClassification,
+    VAEConfig,
+    VAEModel,
+    diffusion,
+    hub,
+    page,
+    retry,
+    training,
+)
 from hwzoo.errors import HwzooError, UsageError
 from hwzoo.files import FINAL, MADE, begin_record, record_made, renewing, sha256
+from hwzoo.loading import loading
 from hwzoo.models import FAMILIES
 from hwzoo.training.resume import check_output_dir
 
@@ -248,7 +261,9 @@ TRANSFORMERS = (
     "adapter_config.json", "added_tokens.json", "chat_template.jinja", "generation_config.json", "merges.txt",
     "model-00001-of-00002.safetensors", "model.safetensors.index.json", "preprocessor_config.json",
     "sentencepiece.bpe.model", "special_tokens_map.json", "spiece.model", "tokenizer.json", "tokenizer_config.json",
-    "vocab.json", "vocab.txt", "all_results.json", "preset.yaml", "predictions.jsonl", "history.jsonl", "README.md",
+    "model.safetensors.index.fp16.json", "source.spm", "target.spm", "target_vocab.json", "prophetnet.tokenizer",
+    "vocab-src.json", "vocab-tgt.json", "vocab.json", "vocab.txt", "all_results.json", "preset.yaml",
+    "predictions.jsonl", "history.jsonl", "README.md",
 )  # fmt: skip
 NEVER_KNOWN = (
     "optimizer.pt", "training_args.bin", "data.json", "train.jsonl", "dump.pkl", "a/config.json", "a/vocab.txt",
@@ -277,6 +292,7 @@ def test_a_pipeline_without_a_record_goes_by_its_index(server, tmp_path):
         "my_pipeline.py", "my_steps.py", "scheduler/scheduler_config.json", "unet/config.json", "unet/my_unet.py",
         "unet/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.safetensors.index.json",
         "tokenizer/vocab.txt", "tokenizer/tokenizer_config.json",
+        "unet/diffusion_pytorch_model.safetensors.index.fp16.json",
     )  # fmt: skip
     strays = (
         "unet/notes.txt",
@@ -291,6 +307,33 @@ def test_a_pipeline_without_a_record_goes_by_its_index(server, tmp_path):
     write(folder, {"unet/config.json": '{"auto_map": {"AutoModel": "XModel"}}'})
     hub.push(folder, "me/model")
     assert sent(server) == {*known, "model_index.json"}
+
+
+@pytest.mark.parametrize("kind", ["model", "pipeline"])
+def test_the_parts_of_a_variant_go_with_their_index(kind, tmp_path):
+    how = {"variant": "fp16", "max_shard_size": "10KB"}
+    if kind == "model":
+        model = VAEModel(VAEConfig(encoder_hidden_sizes=[8], decoder_hidden_sizes=[8]))
+        index, load = "model.safetensors.index.fp16.json", lambda folder: hub.load(VAEModel, folder, variant="fp16")
+    else:
+        from diffusers import DDPMPipeline
+
+        unet = diffusion.build_unet(8, 1, block_out_channels=[8, 8], norm_num_groups=4, attention=False)
+        model = DDPMPipeline(unet, diffusion.train_scheduler(30))
+        index = "unet/diffusion_pytorch_model.safetensors.index.fp16.json"
+        load = functools.partial(DDPMPipeline.from_pretrained, variant="fp16")
+    model.save_pretrained(tmp_path / "run", **how)
+    names, _ = hub._chosen(tmp_path / "run", [])
+    assert index in names and sum(name.endswith(".safetensors") for name in names) > 1
+    pushed = write(tmp_path / "pushed", {name: (tmp_path / "run" / name).read_bytes() for name in names})
+    weights, loaded = (getattr(each, "unet", each).state_dict() for each in (model, load(str(pushed))))
+    assert weights.keys() == loaded.keys() and all(torch.equal(weights[name], loaded[name]) for name in weights)
+    (pushed / index).write_text("[]")
+    with (
+        pytest.raises(HwzooError, match=f"^{re.escape(str(pushed / index))} holds a JSON list; it must be an object$"),
+        loading(str(pushed), "unet"),
+    ):
+        pass
 
 
 def test_code_goes_with_what_it_imports_beside_it(server, tmp_path):

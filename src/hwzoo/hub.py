@@ -46,7 +46,7 @@ from .files import (
     write_json,
     write_jsonl,
 )
-from .loading import check_all_loaded, check_finite, loading, refuse_code
+from .loading import INDEXES, WEIGHTS, check_all_loaded, check_finite, loading, refuse_code
 from .models import FAMILIES, FORMER_MODEL_TYPES, ClassifierForImageClassification, Family, TextFamily, family_of
 from .packaged import preset_of
 from .retry import has_file, reason, retried, status_of
@@ -332,9 +332,9 @@ MODEL_FILES = (
     "config.json", "model_index.json", "adapter_config.json", "generation_config.json", "scheduler_config.json",
     "preprocessor_config.json", "processor_config.json", "tokenizer_config.json", "tokenizer.json", "tokenizer.model",
     "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "spiece.model",
-    "sentencepiece.bpe.model", "chat_template.jinja",
+    "sentencepiece.bpe.model", "chat_template.jinja", "source.spm", "target.spm", "target_vocab.json",
+    "prophetnet.tokenizer", "vocab-src.json", "vocab-tgt.json", WEIGHTS, INDEXES,
 )  # fmt: skip
-WEIGHTS = (".safetensors", ".safetensors.index.json")
 # ... and at its top alone.
 PRESET = "preset.yaml"
 RUN_FILES = ("README.md", "all_results.json", PRESET, "predictions.jsonl", "history.jsonl")
@@ -625,7 +625,7 @@ def _files_of_a_model(folder: Path, files: Collection[str]) -> set[str]:
     found |= {name for name in files if fnmatchcase(name, f"{EVAL_RESULTS}/*.yaml")}
     for name in files:
         place, _, last = name.rpartition("/")
-        if (not place or place in parts) and (last in MODEL_FILES or last.endswith(WEIGHTS)):
+        if (not place or place in parts) and any(fnmatchcase(last, each) for each in MODEL_FILES):
             found.add(name)
             modules |= {_beside(name, module) for module in _modules(_json(folder, name, files).get("auto_map"))}
     modules |= {f"{kind[0]}.py" for kind in [index.get("_class_name")] if isinstance(kind, list) and kind}

@@ -21,7 +21,7 @@ SETTINGS = (
     *("generation_config.json", "preprocessor_config.json", "processor_config.json", "scheduler_config.json"),
     *("tokenizer_config.json", "tokenizer.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
 )
-WEIGHTS, INDEXES = "*.safetensors", "*.safetensors.index.json"
+WEIGHTS, INDEXES = "*.safetensors", "*.safetensors.index*.json"  # of a variant, index.fp16.json
 HALF = {"F16": "float16", "BF16": "bfloat16"}
 TRUST = "runs the code that comes with the model: only for people you trust"
 
