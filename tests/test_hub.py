@@ -30,6 +30,7 @@ from hwzoo import (
     hub,
     page,
     retry,
+    text,
     training,
 )
 from hwzoo.errors import HwzooError, UsageError
@@ -782,6 +783,80 @@ def test_wrong_ids_of_bases_are_told(server, tmp_path, capsys):
     assert hub.main(["push", str(folder), "me/model", "--base_model_id", "t5"]) == 2
     assert "--base_model_id is t5; it must be owner/name" in capsys.readouterr().err
     assert not server.repos
+
+
+# Loading
+
+LOADED = """
+import json, sys
+from types import SimpleNamespace
+from huggingface_hub import constants
+from transformers import AutoModelForSeq2SeqLM
+from hwzoo import VAEModel, hub, text
+
+token, old, broken, cache = sys.argv[1:]
+
+def told(name, kind=VAEModel, **place):
+    try:
+        return sum(each.double().sum().item() for each in hub.load(kind, name, **place).parameters())
+    except hub.HwzooError as error:
+        return str(error)
+
+def tokenizers():
+    adapter = SimpleNamespace(active_peft_config=SimpleNamespace(base_model_name_or_path="me/t5"))
+    return [text.tokenizer_of(name, adapter) for name in ("me/lora", "me/whole")]
+
+found = {
+    "without a token": told("me/model"),
+    "of today": told("me/model", token=token),
+    "code": told("me/model", AutoModelForSeq2SeqLM, token=token),
+    "older": told("me/model", token=token, revision=old, cache_dir=cache),
+    "broken": told("me/model", token=token, revision=broken, cache_dir=cache),
+    "part": told("me/parts", subfolder="vae"),
+    "tokenizers": tokenizers(),
+}
+constants.HF_HUB_OFFLINE = True
+found |= {
+    "older, offline": told("me/model", revision=old, cache_dir=cache),
+    "broken, offline": told("me/model", revision=broken, cache_dir=cache),
+    "in no cache": told("me/model", revision=old),
+    "tokenizers, offline": tokenizers(),
+}
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.long
+def test_a_model_is_looked_for_where_from_pretrained_looks(tmp_path):
+    """Its configuration, its code and its damages too; and the tokenizer of an adapter without one is its base's."""
+    torch.manual_seed(0)
+    vae = VAEModel(VAEConfig(encoder_hidden_sizes=[8], decoder_hidden_sizes=[8]))
+    t5, _ = text.new_base("seq2seq", 8, 1)
+    expected = pytest.approx(sum(each.double().sum().item() for each in vae.parameters()))
+    hub.save(vae, tmp_path / "vae")
+    (name, parameter), *_ = vae.named_parameters()
+    parameter.data.fill_(float("nan"))
+    hub.save(vae, tmp_path / "broken")
+    hub.save(t5, tmp_path / "t5")
+    first, broken, last = (snapshot(tmp_path / each) for each in ("vae", "broken", "t5"))
+    with LoopbackHub(token=TOKEN) as server:
+        repo = server.add_model("me/model", first, private=True)
+        oids = [repo.commits[-1].oid, repo.commit("broken", broken, ()).oid]
+        repo.commit("another", last | {"custom_generate/generate.py": b""}, ())
+        server.add_model("me/parts", {f"vae/{name}": data for name, data in first.items()})
+        server.add_model("me/lora", {"adapter_config.json": b"{}"})
+        server.add_model("me/whole", {"adapter_config.json": b"{}", "tokenizer_config.json": b"{}"})
+        environment = os.environ | server.environment(tmp_path / "cache", token="")
+        done = warm.run(["-c", LOADED, TOKEN, *oids, tmp_path / "mine"], env=environment, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    file = tmp_path / "mine" / "models--me--model" / "snapshots" / oids[1] / "model.safetensors"
+    assert "the token may not read it (401)" in found["without a token"]
+    assert found["of today"] == "me/model is a model of type t5; it must be of type hwzoo_vae"
+    assert found["code"] == "me/model brings code of its own, which is not run"
+    assert found["older"] == found["older, offline"] == found["part"] == expected
+    assert found["broken"] == found["broken, offline"] == f"{file}: the weights {name} are not finite"
+    assert found["in no cache"].endswith("no Hub that can be reached, and not in the cache")
+    assert found["tokenizers"] == ["me/t5", "me/whole"] and found["tokenizers, offline"][0] == "me/t5"
 
 
 # By transformers' own calls

@@ -53,6 +53,7 @@ from .retry import has_file, reason, retried, status_of
 
 logger = logging.getLogger("hwzoo")
 CLASSIFIERS = Path(__file__).parent / "classifiers"
+PLACE = ("revision", "token", "cache_dir", "subfolder", "local_files_only")  # of `from_pretrained`: where it looks
 
 
 def save(model: Any, folder: Path, results: dict[str, Any] | None = None, also: Sequence[Any] = (), read: Any = None):
@@ -145,12 +146,16 @@ def load(
     if cached:
         kwargs["local_files_only"] = True
     kwargs = {"dtype": torch.float32, "trust_remote_code": bool(trust_remote_code)} | kwargs
+    place = {name: kwargs[name] for name in PLACE if kwargs.get(name) is not None}
+    parts = [place["subfolder"]] if place.get("subfolder") else []
+    cache = {name: place[name] for name in ("revision", "cache_dir") if name in place}
     wanted = getattr(getattr(model_class, "config_class", None), "model_type", None)  # an Auto class takes many
+    how = {"trust_remote_code": trust_remote_code, "dtype": kwargs["dtype"], **cache}
     try:
-        with loading(model_name_or_path, trust_remote_code=trust_remote_code, dtype=kwargs["dtype"]) as source:
+        with loading(model_name_or_path, *parts, **how) as source:
             if wanted is not None or model_class is AutoModel:
                 given = retried(
-                    lambda: PreTrainedConfig.get_config_dict(source, local_files_only=cached)[0],
+                    lambda: PreTrainedConfig.get_config_dict(source, **place)[0],
                     f"loading {model_name_or_path}",
                 ).get("model_type", wanted)
                 if given in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES and model_class is AutoModel:
@@ -167,11 +172,12 @@ def load(
         told = "no such folder, no Hub that can be reached, and not in the cache" if cached else _not_loaded(error)
         raise HwzooError(f"{model_name_or_path} cannot be loaded: {told}") from error
     check_all_loaded(report, model_name_or_path, model)
-    check_finite(model, model_name_or_path)
+    check_finite(model, model_name_or_path, *parts, **cache)
     # Without permission transformers passes over its code where it knows another class for the model's type, and over
     # its way to generate.
     named = str((getattr(model.config, "auto_map", None) or {}).get(model_class.__name__, type(model).__name__))
-    generates = model.can_generate() and has_file(model_name_or_path, "custom_generate/generate.py")
+    script, token = "custom_generate/generate.py", place.get("token")
+    generates = model.can_generate() and has_file(model_name_or_path, script, token, **cache)
     named = named.split(".")[-1]
     if generates or named != type(model).__name__ and getattr(models, named, None) is not type(model):
         refuse_code(model_name_or_path, trust_remote_code)

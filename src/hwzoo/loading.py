@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import try_to_load_from_cache
@@ -32,7 +33,11 @@ class OwnCode(UsageError):
 
 @contextmanager
 def loading(
-    name_or_path: str, *subfolders: str, trust_remote_code: bool | None = None, dtype: torch.dtype | None = None
+    name_or_path: str,
+    *subfolders: str,
+    trust_remote_code: bool | None = None,
+    dtype: torch.dtype | None = None,
+    **cache: Any,
 ) -> Iterator[str]:
     """
     Yields where to load a model, or what belongs to one, from: of a folder whose final files are on their way to their
@@ -44,6 +49,7 @@ def loading(
         trust_remote_code: whether the caller has the user's word, the flag `--trust_remote_code`, for running code
             that comes with the model; None where there is no such flag, as no such model could serve.
         dtype: float32 where weights of half precision become that; a line tells it.
+        cache: `revision` and `cache_dir` of `from_pretrained`, where they are given.
 
     Returns:
         The folder or Hub id to load from, as the value of the `with`.
@@ -66,7 +72,7 @@ def loading(
         raise
     except Exception as error:
         if not local:
-            _check(_cached(name_or_path), subfolders)
+            _check(_cached(name_or_path, subfolders, **cache), subfolders)
         if "trust_remote_code" in str(error):
             raise OwnCode(_brings_code(name_or_path, trust_remote_code)) from error
         if isinstance(error, StrictDataclassError):  # a config that tells which of its fields is wrong
@@ -79,7 +85,7 @@ def loading(
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
     if not local:
-        half = _check(_cached(name_or_path), subfolders)
+        half = _check(_cached(name_or_path, subfolders, **cache), subfolders)
     if dtype == torch.float32:
         for told in half:
             logging.getLogger("hwzoo").warning(f"{told}; it is loaded as float32")
@@ -118,12 +124,13 @@ def check_all_loaded(report: dict, name_or_path: str, model: nn.Module | None = 
             raise HwzooError(f"{name_or_path} has {kind.replace('_keys', '')} weights: {names}")
 
 
-def check_finite(model: nn.Module, name_or_path: str, *subfolders: str):
+def check_finite(model: nn.Module, name_or_path: str, *subfolders: str, **cache: Any):
     """
     Args:
         model: that was loaded.
         name_or_path: from where.
         subfolders: of it that hold its weights; itself when there are none.
+        cache: as of `loading`.
 
     Raises:
         HwzooError: when weights, or buffers that are saved, are not finite; it names the file and the weight.
@@ -132,15 +139,28 @@ def check_finite(model: nn.Module, name_or_path: str, *subfolders: str):
     bad = [name for name, tensor in tensors if tensor.is_floating_point() and not tensor.isfinite().all()]
     if not bad:
         return
-    source = settled(name_or_path) if Path(name_or_path).is_dir() else _cached(name_or_path)
-    for folder in _folders(source, subfolders):
-        for path in sorted(folder.glob(WEIGHTS)):
-            with safe_open(path, "pt") as file:
-                for name in file.keys():  # noqa: SIM118 (it is no dict)
-                    tensor = file.get_tensor(name)
-                    if tensor.is_floating_point() and not tensor.float().isfinite().all():
-                        raise HwzooError(f"{path}: the weights {name} are not finite")
+    for path in weight_files(name_or_path, *subfolders, **cache):
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118 (it is no dict)
+                tensor = file.get_tensor(name)
+                if tensor.is_floating_point() and not tensor.float().isfinite().all():
+                    raise HwzooError(f"{path}: the weights {name} are not finite")
     raise HwzooError(f"{name_or_path}: the weights {bad[0]} are not finite")
+
+
+def weight_files(name_or_path: str, *subfolders: str, **cache: Any) -> list[Path]:
+    """
+    Args:
+        name_or_path: folder or Hub id of a model that was loaded.
+        subfolders: of it that hold weights too.
+        cache: as of `loading`.
+
+    Returns:
+        Its files of safetensors by name, in the folder or in the cache; none of one with weights in other files.
+    """
+    local = Path(name_or_path).is_dir()
+    source = settled(name_or_path) if local else _cached(name_or_path, subfolders, **cache)
+    return [path for folder in _folders(source, subfolders) for path in sorted(folder.glob(WEIGHTS))]
 
 
 def _brings_code(name_or_path: str, trust_remote_code: bool | None) -> str:
@@ -148,13 +168,16 @@ def _brings_code(name_or_path: str, trust_remote_code: bool | None) -> str:
     return told if trust_remote_code is None else f"{told}; --trust_remote_code {TRUST}"
 
 
-def _cached(name: str) -> str | None:
+def _cached(name: str, subfolders: tuple[str, ...], **cache: Any) -> str | None:
     """The folder of a repository's files in the cache; None where there are none."""
+    places = ("", *(f"{each}/" for each in subfolders))
+    entries = [f"{place}{entry}" for place in places for entry in (*ENTRIES, "tokenizer_config.json")]
     try:
-        paths = [try_to_load_from_cache(name, entry) for entry in (*ENTRIES, "tokenizer_config.json")]
+        paths = {entry: try_to_load_from_cache(name, entry, **cache) for entry in entries}
     except HFValidationError:  # no id, but a folder that is not there
         return None
-    return next((str(Path(path).parent) for path in paths if isinstance(path, str)), None)
+    found = (str(Path(path[: -len(entry)])) for entry, path in paths.items() if isinstance(path, str))
+    return next(found, None)
 
 
 def _folders(source: str | None, subfolders: tuple[str, ...]) -> list[Path]:

@@ -55,7 +55,10 @@ def retried(call: Callable[[], Answer], what: str, json: bool = False) -> Answer
     raise AssertionError("the last try returns or raises")
 
 
-def has_file(name_or_path: str, file_name: str) -> bool:
+def has_file(
+    name_or_path: str, file_name: str, token: str | bool | None = None, revision: str | None = None,
+    cache_dir: str | Path | None = None,
+) -> bool:  # fmt: skip
     """
     Whether a folder or a repository has a file; of a Hub that cannot be reached, whether the cache has it. (That of
     transformers takes a busy Hub's answer for no.)
@@ -63,6 +66,9 @@ def has_file(name_or_path: str, file_name: str) -> bool:
     Args:
         name_or_path: folder or Hub id; what can be none of both has no file.
         file_name: relative to it.
+        token: for the Hub; that of `HF_TOKEN` or `hf auth login` when None.
+        revision: of a repository; its main branch when None.
+        cache_dir: of what was downloaded; that of the libraries when None.
 
     Returns:
         Whether it is there.
@@ -70,11 +76,13 @@ def has_file(name_or_path: str, file_name: str) -> bool:
     if Path(name_or_path).is_dir():
         return (Path(settled(name_or_path)) / file_name).is_file()
     try:
-        return retried(lambda: file_exists(name_or_path, file_name), f"loading {name_or_path}")
+        return retried(
+            lambda: file_exists(name_or_path, file_name, revision=revision, token=token), f"loading {name_or_path}"
+        )
     except HFValidationError:
         return False
     except (OSError, HTTPError):
-        return isinstance(try_to_load_from_cache(name_or_path, file_name), str)
+        return isinstance(try_to_load_from_cache(name_or_path, file_name, cache_dir, revision), str)
 
 
 def status_of(error: BaseException | None, handled: bool = False) -> int | None:

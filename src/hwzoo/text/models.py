@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -254,7 +253,7 @@ def tokenizer_of(folder: str, model: PreTrainedModel) -> str:
         A folder or a Hub id for `load_tokenizer`.
     """
     base = base_of(model)
-    if base is not None and Path(folder).is_dir() and not has_file(folder, "tokenizer_config.json"):
+    if base is not None and not has_file(folder, "tokenizer_config.json"):
         return base
     return folder
 
