@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AutoModelForImageClassification
-from transformers.utils import cached_file
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from . import generators, hub, metrics
 from .data import ImageSplits
 from .errors import UsageError
-from .files import settled, sha256
+from .files import sha256
+from .loading import weight_files
 from .models import ClassifierForImageClassification, family_of
 from .training import Flags, flag, record_of
 
@@ -171,7 +172,7 @@ def score(
     scores = metrics.generator_scores(samples, *real(), classifier, every_score=every_score)
     if inception is not None:
         scores |= metrics.inception_scores(samples, *real(), inception)
-    weights = sha256(Path(cached_file(settled(classifier.name_or_path), "model.safetensors")).read_bytes())
+    weights = _saved_sha256(classifier)
     shipped = Path(classifier.name_or_path).parent == hub.CLASSIFIERS
     name = Path(classifier.name_or_path).name if shipped else classifier.name_or_path
     scores |= {"classifier": name, "classifier_sha256": weights}
@@ -191,6 +192,13 @@ def score(
     if inception is not None:
         protocol.append("test_inception_fid: on Inception's 2,048 features, grey images repeated to three channels")
     return scores | {"protocol": "; ".join(protocol)}
+
+
+def _saved_sha256(model: torch.nn.Module) -> str:
+    """Of the file of its weights, or of their parts one after the other; of its parameters where it has others."""
+    files = weight_files(model.name_or_path)
+    files = [path for path in files if path.name == SAFE_WEIGHTS_NAME] or files  # which is the one that is loaded
+    return sha256(b"".join(path.read_bytes() for path in files)) if files else weights_sha256(model)
 
 
 def weights_sha256(model: torch.nn.Module) -> str:

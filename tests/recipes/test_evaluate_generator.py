@@ -19,7 +19,16 @@ from PIL import Image
 from recipe_runs import captions_in, load_recipe, save_classifier, tiles_of
 from transformers import ResNetConfig, ResNetForImageClassification
 
-from hwzoo import PipelineFamily, VAEConfig, VAEModel, diffusion, generators, hub, scoring
+from hwzoo import (
+    ClassifierForImageClassification,
+    PipelineFamily,
+    VAEConfig,
+    VAEModel,
+    diffusion,
+    generators,
+    hub,
+    scoring,
+)
 from hwzoo.data import ImageOptions, ImageSet, ImageSplits, load_images
 from hwzoo.errors import UsageError
 from hwzoo.training import parse_arguments
@@ -225,6 +234,24 @@ def test_fewer_images_than_features_are_told(evaluate, tmp_path):
     classifier = save_classifier(tmp_path / "wide", hidden_sizes=[40])
     results = evaluate(save_vae(tmp_path / "vae"), num_samples=40, classifier=classifier)
     assert "the covariances are singular" in results["protocol"]
+
+
+def test_a_classifier_in_parts_or_in_another_file_is_known_by_its_weights(evaluate, tmp_path):
+    vae, whole = save_vae(tmp_path / "vae"), save_classifier(tmp_path / "whole")
+    model = hub.load(ClassifierForImageClassification, whole)
+    model.save_pretrained(tmp_path / "parts", max_shard_size="10KB")
+    model.config.save_pretrained(tmp_path / "bin")
+    torch.save(model.state_dict(), tmp_path / "bin" / "pytorch_model.bin")
+    parts = [path.read_bytes() for path in sorted((tmp_path / "parts").glob("*.safetensors"))]
+    assert len(parts) > 1
+    digests = {
+        "whole": sha256((tmp_path / "whole" / "model.safetensors").read_bytes()).hexdigest(),
+        "parts": sha256(b"".join(parts)).hexdigest(),
+        "bin": scoring.weights_sha256(model),
+    }
+    scores = {name: evaluate(vae, f"by {name}", num_samples=20, classifier=str(tmp_path / name)) for name in digests}
+    assert {name: each["classifier_sha256"] for name, each in scores.items()} == digests
+    assert scores["whole"]["test_fid"] == scores["parts"]["test_fid"] == scores["bin"]["test_fid"]
 
 
 def test_the_classifier_of_the_data_set_is_the_default(recipe, evaluate, tmp_path, monkeypatch):
