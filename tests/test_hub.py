@@ -17,7 +17,7 @@ import warm
 from huggingface_hub import HfApi, close_session, constants
 from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 from loopback_hub import LoopbackHub
-from recipe_runs import finish, start
+from recipe_runs import finish, load_recipe, run_with, save_classifier, shorten_scores, start
 from safetensors.torch import load, load_file
 
 import hwzoo_cli
@@ -518,6 +518,22 @@ def test_a_folder_of_ones_own_with_the_name_of_a_known_data_set_stays_a_folder(s
     folder = a_model(tmp_path / "run", **{"preset.yaml": "dataset_name: ../../data/digits\n"})
     hub.push(folder, "me/model")
     assert server.repos["me/model"].files["preset.yaml"] == b"dataset_name: ./digits\n"
+
+
+def test_of_the_folder_of_ones_own_classifier_the_name_alone_is_told(server, tmp_path, monkeypatch):
+    shorten_scores(monkeypatch.setattr)
+    recipe, given = load_recipe("train_vae"), {"max_train_steps": 1, "num_importance_samples": 2, "latent_size": 2}
+    types = [kind for kind in recipe.main.__annotations__.values() if kind is not dict]
+    given |= {"encoder_hidden_sizes": [8], "decoder_hidden_sizes": [8], "num_test_samples": 8}
+    given |= {"classifier": save_classifier(tmp_path / "alice" / "clf"), "output_dir": str(tmp_path / "run")}
+    results = run_with(recipe, types, given)
+    assert results["classifier"] == "clf" and " of the classifier clf (sha256 " in results["protocol"]
+    assert "alice" not in json.dumps(results)
+    assert f"--classifier {given['classifier']}" in training.numbers.next_commands(tmp_path / "run")[1]  # whole
+    hub.push(tmp_path / "run", "me/model")
+    files = server.repos["me/model"].files
+    assert b"classifier clf" in files["README.md"].replace(b"\n", b" ")
+    assert not [name for name, data in files.items() if b"alice" in data]
 
 
 def test_the_data_of_the_training_is_known_or_asked_for(server, tmp_path, monkeypatch, caplog):

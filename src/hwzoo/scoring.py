@@ -14,7 +14,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 from . import generators, hub, metrics
 from .data import ImageSplits
 from .errors import UsageError
-from .files import sha256
+from .files import public_name, sha256
 from .loading import weight_files
 from .models import ClassifierForImageClassification, family_of
 from .training import Flags, flag, record_of
@@ -172,9 +172,8 @@ def score(
     scores = metrics.generator_scores(samples, *real(), classifier, every_score=every_score)
     if inception is not None:
         scores |= metrics.inception_scores(samples, *real(), inception)
-    weights = _saved_sha256(classifier)
+    weights, name = _saved_sha256(classifier), public_name(classifier.name_or_path)
     shipped = Path(classifier.name_or_path).parent == hub.CLASSIFIERS
-    name = Path(classifier.name_or_path).name if shipped else classifier.name_or_path
     scores |= {"classifier": name, "classifier_sha256": weights}
     protocol = [
         f"{data.described}: {num_samples} samples of {made_by}, against all {len(data.test)} {split} images",

@@ -182,7 +182,7 @@ def test_a_conditional_padded_model_is_cut_and_scored(train_ddpm, small_images, 
     for words in ("25 samples of this model by sde_dpm_solver, 3 steps, seed 0", "classes drawn uniformly",
                   "guidance scale 2.0", "each given its class"):  # fmt: skip
         assert words in results["protocol"]
-    assert results["test_fid"] > results["test_fid_floor"] > 0 and results["classifier"] == classifier
+    assert results["test_fid"] > results["test_fid_floor"] > 0 and results["classifier"] == "classifier"
     pipeline = diffusion.load_pipeline(str(tmp_path / "run"))
     assert pipeline.num_classes == 10 and pipeline.unet.config.sample_size == 16
     images = pipeline([3, 4], num_inference_steps=2, guidance_scale=1.5, output_type="pt").images
