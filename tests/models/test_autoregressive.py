@@ -2,11 +2,14 @@
 
 import itertools
 import math
+import re
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from huggingface_hub.errors import StrictDataclassClassValidationError
 from torch.nn import functional as F
 from transformers import AutoModel
@@ -215,6 +218,18 @@ def test_two_masked_layers_see_what_the_course_says(types, expected):
     image = torch.rand(1, 1, 5, 5, generator=seeded(), dtype=torch.double, requires_grad=True)
     torch.nn.Sequential(*layers)(image)[0, 0, 2, 2].backward()
     assert torch.equal(image.grad[0, 0] != 0, seen)
+
+
+@pytest.mark.parametrize("name", ["cs294_pixelcnn", "pixelcnn", "gated", "cs294_igpt"])
+def test_what_a_preset_sees_stands_in_its_page(name):
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "results" / "autoregressive.md").read_text(encoding="utf-8")
+    told = re.search(rf"^\| `{name}`[^|]*\| (\d+)(?:, all)? \|$", page, re.MULTILINE)[1]
+    preset = yaml.safe_load((root / "recipes" / "configs" / "autoregressive" / f"{name}.yaml").read_text())
+    sizes = {"hidden_size": 4, "head_hidden_size": 2, "image_size": 28}
+    fields = AutoregressiveConfig.__dataclass_fields__.keys() & preset.keys()
+    config = AutoregressiveConfig(**{each: preset[each] for each in fields} | sizes)
+    assert AutoregressiveModel(config).receptive_field(14, 14).sum() == int(told)
 
 
 def test_the_blind_spot_is_counted():
