@@ -35,8 +35,8 @@ def fisher_diagonal(
             "empirical": the label of the data; these three average squared gradients of single examples;
             "minibatch": the square of a mini-batch's mean gradient for the labels of the data, averaged over the
             mini-batches: smaller by about the batch size;
-            "batch_sum": the square of the sum of all mini-batches' mean gradients, as in the course: once the sum of
-            gradients is near zero, where training ends, it measures little but noise.
+            "batch_sum": the square of the sum of all mini-batches' mean gradients, as in the course: it grows with the
+            square of their number, and where training ends, the sum of gradients near zero, much of it is noise.
         batch_size: examples at a time; "minibatch" and "batch_sum" depend on it.
         train_mode: with the model's dropout, as in the course; else in eval mode.
         generator: for the sampled labels.
