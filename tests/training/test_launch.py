@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -64,6 +65,8 @@ def test_one_thread_that_the_launcher_was_asked_for_is_not_more(flags, expected,
     with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE) as launcher:  # it waits, as one does
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
         monkeypatch.setattr(os, "getppid", lambda: launcher.pid)
+        while not Path(f"/proc/{launcher.pid}/cmdline").read_bytes():
+            pass  # it has none for a moment
         assert _threads_given() == expected
         launcher.stdin.close()
 
