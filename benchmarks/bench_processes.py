@@ -1,6 +1,6 @@
 """
-What a second process gives: the VAE of `cs236` by one process with batches of 200 images and by two with 100 each, one
-thread a process, in turns.
+What a second process gives: the VAE of the default run by one process with batches of 200 images and by two with 100
+each, one thread a process, in turns.
 
     python benchmarks/bench_processes.py
 
