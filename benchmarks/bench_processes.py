@@ -4,18 +4,18 @@ each, one thread a process, in turns.
 
     python benchmarks/bench_processes.py
 
-Efficiency is the images a second of two processes over twice those of one: 1 where the second core is all gain. Cores
-that are two threads of one core of the processor share what it can do.
+Efficiency is the images a second of two processes over twice those of one: 1 where the second core is all gain.
 """
 
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from side_by_side import ratio, take_turns
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "train_vae.py"
 TWO = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
@@ -38,12 +38,11 @@ def main():
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    rounds = [(images_a_second(1, args.steps), images_a_second(2, args.steps)) for _ in range(args.rounds)]
-    for name, speeds in zip(("1 process", "2 processes"), zip(*rounds, strict=True), strict=True):
-        told = f"{statistics.median(speeds):.0f} images/s (min {min(speeds):.0f}, max {max(speeds):.0f})"
-        print(f"{name:>11}: {told}")
-    efficiency = statistics.median(two / (2 * one) for one, two in rounds)
-    print(json.dumps({"efficiency of 2 processes": round(efficiency, 3)}))
+    runs = {"1 process": 1, "2 processes": 2}
+    speeds = take_turns(
+        lambda: {name: images_a_second(num, args.steps) for name, num in runs.items()}, args.rounds, "images/s"
+    )
+    print(json.dumps({"efficiency of 2 processes": round(ratio(speeds, "2 processes", "1 process") / 2, 3)}))
 
 
 if __name__ == "__main__":

@@ -59,6 +59,7 @@ CASES = {
     "bench_simclr": (["--steps=3", "--rounds=1"], {"recipe / bare", "augmentations / step"}),
     "bench_textvae": (["--steps=3", "--rounds=1"], {"recipe / bare"}),
     "bench_startup": (["--rounds=1"], {"train_vae, first step / imports"}),
+    "bench_noise": (["--rounds=3"], {"torch.rand / PCG64", "torch.rand / torch.randint"}),
     "bench_processes": (["--rounds=1", "--steps=4"], {"efficiency of 2 processes"}),
     "bench_generation": (
         ["--lengths", "2", "4", "--beams", "1", "2", "--rounds=1", "--steps=3", "--plot=generation.png"],
