@@ -673,6 +673,9 @@ def test_what_is_no_path_is_refused(family):
         model.interpolate(start, end, 3, mode="cubic")
     with pytest.raises(ValueError, match="start and end are of the shapes"):
         model.interpolate(start, end[:2], 3)
+    for part in (slice(0, 1), slice(0, -1)):
+        with pytest.raises(ValueError, match="latents has shape"):
+            model.interpolate(start[:, part], end[:, part], 3)
     with pytest.raises(ValueError, match="unconditional"):
         model.interpolate(start, end, 3, labels=torch.zeros(3, dtype=torch.long))
     if family.name != "textvae":

@@ -382,6 +382,25 @@ def test_initialize_sets_the_latents_of_nice(prior, std, num_classes):
     assert torch.equal(model.log_std, before)
 
 
+@pytest.mark.parametrize("network", ["nice", "realnvp", "glow"])
+def test_too_few_images_to_initialize_by_leave_it_to_the_next(network):
+    model = tiny_model(network=network)
+    images, before = some_images(model.config, 60), {name: each.clone() for name, each in model.state_dict().items()}
+    for num in (0, 1):
+        with pytest.raises(ValueError, match=f"pixel_values holds {num} images"):
+            model.initialize(images[:num])
+    assert all(torch.equal(each, before[name]) for name, each in model.state_dict().items())
+    model.initialize(images)
+    assert model.initialized and model.log_prob(images).isfinite().all()
+
+
+def test_latents_of_another_size_are_refused():
+    for model in (tiny_model(network="nice"), tiny_model(network="glow", num_scales=1)):
+        for size in (1, 15, 17):
+            with pytest.raises(ValueError, match=rf"latents has shape \(2, {size}\); it must be \(2, 16\)"):
+                model.to_pixels(torch.zeros(2, size))
+
+
 def test_a_saved_model_is_not_initialized_again(tmp_path):
     model = tiny_model()
     model.initialize(some_images(model.config, 30))

@@ -127,10 +127,13 @@ class FlowModel(FlowPreTrainedModel):
             noise: uniform on [0, 1), shaped like `pixel_values`; drawn when not given.
 
         Raises:
-            ValueError: for pixels that are not on the levels or images of another size.
+            ValueError: for fewer than two images, of which nothing has a variance, pixels that are not on the levels,
+                or images of another size.
         """
         if self.initialized:
             return
+        if len(pixel_values) < 2:
+            raise ValueError(f"pixel_values holds {len(pixel_values)} images; a variance is of 2 or more")
         layers = [layer for layer in self.modules() if isinstance(layer, ActNorm)]
         hooks = [layer.register_forward_pre_hook(lambda layer, args: layer.initialize(args[0])) for layer in layers]
         try:
@@ -252,9 +255,10 @@ class FlowModel(FlowPreTrainedModel):
             (batch, channels, height, width) in [0, 1].
 
         Raises:
-            ValueError: for none or wrong labels to a conditional model.
+            ValueError: for latents of another size, and for none or wrong labels to a conditional model.
         """
-        latents = latents.to(torch.promote_types(self.dtype, torch.float32))
+        size = self.config.num_channels * self.config.image_size**2
+        latents = checked_latents(latents, len(latents), size).to(torch.promote_types(self.dtype, torch.float32))
         mean, log_std = self._moments(labels, latents)
         rest, last = latents[:, : -mean.shape[1]], latents[:, -mean.shape[1] :]
         outputs = self.network.inverse(torch.cat([rest, mean + log_std.exp() * last], dim=1))
@@ -342,8 +346,8 @@ class FlowModel(FlowPreTrainedModel):
             (batch, num_steps, channels, height, width) in [0, 1]; the first and last pictures are the images.
 
         Raises:
-            ValueError: for fewer than 2 steps, another mode or ends of different numbers; for labels to an
-                unconditional model, or none, or wrong ones, to a conditional one; and as of `to_latents`.
+            ValueError: for fewer than 2 steps, another mode, ends of different numbers or latents of another size; for
+                labels to an unconditional model, or none, or wrong ones, to a conditional one; and as of `to_latents`.
         """
         check_labels(labels, len(start), self.config.num_classes)
         labels = None if labels is None else labels.to(self.device)

@@ -414,12 +414,17 @@ class TextVAEModel(TextVAEPreTrainedModel):
             Tokens, int64, (batch, num_steps, max_tokens); the first and last texts of texts are their reconstructions.
 
         Raises:
-            ValueError: for fewer than 2 steps, another mode, ends of different numbers, labels, or as of `forward`.
+            ValueError: for fewer than 2 steps, another mode, ends of different numbers, latents of another size,
+                labels, or as of `forward`.
         """
         if labels is not None:
             raise ValueError("labels were given, but this model is unconditional: leave labels at None")
-        ends = (each.to(self.device) for each in (start, end))
-        first, last = (each if each.is_floating_point() else self.encode(each)[0] for each in ends)
+        first, last = (
+            checked_latents(each, len(each), self.config.latent_size)
+            if each.is_floating_point()
+            else self.encode(each)[0]
+            for each in (start.to(self.device), end.to(self.device))
+        )
         paths = between(first, last, num_steps, mode or "spherical")
         return self._generate(paths.flatten(0, 1), None, 0.0).unflatten(0, (len(first), num_steps))
 
