@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 
 import pytest
 import torch
@@ -357,6 +358,14 @@ def test_the_loss_of_several_samples_is_the_importance_weighted_bound(variant):
     torch.testing.assert_close(output.kl_divergence, (terms[2] - terms[1]).mean(), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(output.negative_elbo, (terms[2] - terms[1] - terms[0]).mean())
     assert output.loss < output.negative_elbo and model(pixel_values, noise=noise, return_loss=False).loss is None
+
+
+def test_its_noise_is_one_for_each_sample():
+    model = tiny_model(train_importance_samples=5)
+    pixel_values = some_images(model.config)
+    for shape in ((4, 3, 4), (4, 1, 4), (1, 5, 4), (4, 5, 1), (4, 4)):
+        with pytest.raises(ValueError, match=re.escape(f"noise has shape {shape}; it must be (4, 5, 4)")):
+            model(pixel_values, noise=torch.zeros(shape))
 
 
 def test_its_gradient_is_the_naive_one():

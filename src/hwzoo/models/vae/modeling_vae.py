@@ -289,8 +289,11 @@ class VAEModel(VAEPreTrainedModel):
             loss = reconstruction_loss + weight * kl_divergence
         else:
             mean, variance = self.encode(pixel_values, labels)
+            shape = (len(mean), *self.noise_shape)
             if noise is None:
-                noise = _standard_normal((mean.shape[0], *self.noise_shape), mean, None)
+                noise = _standard_normal(shape, mean, None)
+            elif noise.shape != shape:
+                raise ValueError(f"noise has shape {tuple(noise.shape)}; it must be {shape}")
             latents = mean + variance.sqrt() * noise.transpose(0, 1)
             log_likelihood, log_prior, log_posterior = self._log_terms(pixel_values, labels, mean, variance, latents)
             reconstruction_loss, kl_divergence = -log_likelihood.mean(), (log_posterior - log_prior).mean()
@@ -539,14 +542,17 @@ class VAEModel(VAEPreTrainedModel):
             reconstructions.
 
         Raises:
-            ValueError: for fewer than 2 steps, another mode, ends of different numbers, pixels that are no
-                floating-point numbers in [0, 1], labels to an unconditional model, or none or wrong ones to a
-                conditional one.
+            ValueError: for fewer than 2 steps, another mode, ends of different numbers, latents of another size,
+                pixels that are no floating-point numbers in [0, 1], labels to an unconditional model, or none or wrong
+                ones to a conditional one.
         """
         check_labels(labels, len(start), self.config.num_classes)
         labels = None if labels is None else labels.to(self.device)
         first, last = (
-            each.to(self.device) if each.ndim == 2 else self.encode(each, labels)[0] for each in (start, end)
+            checked_latents(each, len(each), self.config.latent_size).to(self.device)
+            if each.ndim == 2
+            else self.encode(each, labels)[0]
+            for each in (start, end)
         )
         paths = between(first, last, num_steps, mode or ("spherical" if self.mixture_prior is None else "linear"))
         repeated = None if labels is None else labels.repeat_interleave(num_steps)
