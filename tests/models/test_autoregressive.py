@@ -447,6 +447,18 @@ def test_known_pixels_stay_and_the_others_are_drawn_given_them(network, kind):
     assert torch.equal(nothing, model.sample(3, labels=labels, generator=seeded(4)))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_completions_of_pixels_of_any_precision_are_on_the_levels(dtype):
+    model = small_model(num_levels=256)
+    pixel_values = model.sample(2, generator=seeded(1))
+    mask = torch.arange(pixel_values.shape[-2])[:, None].expand(pixel_values.shape[-2:]) < 2
+    expected = model.complete(pixel_values, mask, generator=seeded())
+    given = model.complete(pixel_values.to(dtype), mask, generator=seeded())
+    assert given.dtype == torch.promote_types(dtype, torch.float32)
+    torch.testing.assert_close(given.float(), expected, rtol=0, atol=1e-6)
+    assert model.log_prob(given).isfinite().all()
+
+
 def test_completions_have_the_frequencies_of_the_conditional():
     model = small_model(spread=0.5, image_size=2, network="pixelcnn", first_kernel_size=5)
     every = torch.tensor(list(itertools.product([0.0, 1.0], repeat=4)), dtype=torch.double).view(16, 1, 2, 2)

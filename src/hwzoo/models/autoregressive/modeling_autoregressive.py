@@ -197,7 +197,7 @@ class AutoregressiveModel(AutoregressivePreTrainedModel):
             use_cache: as of `sample`.
 
         Returns:
-            (batch, channels, height, width) in [0, 1].
+            (batch, channels, height, width) in [0, 1], float32 or as precise as `pixel_values`.
 
         Raises:
             ValueError: as of `sample`, and for known pixels that are not on the levels, images of another size, or a
@@ -216,7 +216,9 @@ class AutoregressiveModel(AutoregressivePreTrainedModel):
                 f"shape that broadcasts to {tuple(pixel_values.shape)}"
             ) from None
         pixel_values = torch.where(mask, pixel_values, 0.0)
-        self._check_levels(pixel_values)
+        levels = self._check_levels(pixel_values)
+        if pixel_values.dtype != (exact := torch.promote_types(pixel_values.dtype, torch.float32)):
+            pixel_values = levels.to(exact) / (self.config.num_levels - 1)  # beside its level in half precision
         return self._fill(pixel_values, mask, labels, generator, temperature, use_cache)
 
     def receptive_field(self, row: int, column: int, channel: int = 0) -> Tensor:
