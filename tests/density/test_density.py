@@ -93,6 +93,7 @@ def test_the_forward_fit_of_a_gaussian_is_itself_wherever_it_lies(mean, std):
     [
         (density.cauchy(), "forward", "P has no variance"),
         (density.uniform(0, 1), "reverse", "has nowhere to go"),
+        (lambda points: -points.abs() - math.log(2), "reverse", "log P is flat or straight there"),
         (density.uniform(2, 2.01), "forward", "it jumps or is narrow where the points are far apart"),
         (EVEN, "Forward", "direction is 'Forward'; it must be 'forward' or 'reverse'"),
     ],
@@ -181,6 +182,13 @@ KINDS = {
     "spline": lambda: density.Couplings(3, 3, "spline", 8),
 }
 kinds = pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
+
+
+@pytest.mark.parametrize(("kind", "size"), [("spline", 23), ("spline", 32), ("affine", 2)])
+def test_couplings_begin_close_to_the_identity_by_their_last_layer_alone(kind, size):
+    torch.manual_seed(0)
+    first, *_, last = density.Couplings(3, 4, kind, size).weights
+    assert first.abs().max() > 0.3 and last.abs().max() < 0.01
 
 
 @kinds

@@ -366,7 +366,7 @@ def _newton(log_p: LogDensity, start: tuple[float, float]) -> tuple[float, float
         hessian = torch.autograd.functional.hessian(lambda each: reverse_kl_of(log_p, each), parameters)
         step, singular = torch.linalg.solve_ex(hessian, gradient)
         if singular:
-            raise UsageError(f"the reverse fit from {start} has nowhere to go: P's density is flat there")
+            raise UsageError(f"the reverse fit from {start} has nowhere to go: log P is flat or straight there")
         # Not further than the quadratic model may hold: a fifth of a standard deviation or of its logarithm.
         limit = torch.stack([0.2 * parameters[1].exp(), torch.tensor(0.2, dtype=torch.float64)])
         parameters = parameters - step.clamp(-limit, limit)

@@ -86,8 +86,8 @@ class Couplings(nn.Module):
         outputs = 2 if kind == "affine" else 3 * BINS - 1
         sizes = [1, hidden_size, hidden_size, outputs]
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        for size_in, size_out in zip(sizes[:-1], sizes[1:], strict=True):
-            bound = size_in**-0.5 * (0.01 if size_out == outputs else 1)  # close to the identity at first
+        for index, (size_in, size_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+            bound = size_in**-0.5 * (0.01 if index == len(sizes) - 2 else 1)  # close to the identity at first
             shape = (num_layers, num_flows, size_in, size_out)
             self.weights.append(nn.Parameter(torch.empty(shape).uniform_(-bound, bound)))
             bias = torch.empty(num_layers, num_flows, 1, size_out)
