@@ -471,19 +471,38 @@ def test_an_unconditional_model_is_a_plain_pipeline_of_diffusers(unconditional, 
     assert np.array_equal(images, draw(unconditional, batch_size=2, output_type="np"))
 
 
-@pytest.mark.parametrize("name", ["ddpm", "ddim", "unipc", "PNDMScheduler", "EulerDiscreteScheduler"])
+@pytest.mark.parametrize("name", ["ddpm", "leading", "ddim", "unipc", "PNDMScheduler", "EulerDiscreteScheduler"])
 def test_what_is_saved_draws_the_same_with_any_scheduler(name, unconditional, tmp_path):
     if name in diffusion.SCHEDULERS:
         unconditional.scheduler = diffusion.make_scheduler(name, unconditional.scheduler.config)
+    elif name == "leading":
+        unconditional.scheduler = diffusion.make_scheduler("ddpm", unconditional.scheduler.config, "leading")
     else:
         unconditional.scheduler = getattr(diffusers, name)(num_train_timesteps=30)
     expected = draw(unconditional, batch_size=2)
     hub.save(unconditional, tmp_path)
     loaded = DiffusionPipeline.from_pretrained(tmp_path, trust_remote_code=True)
-    assert isinstance(loaded, DDPMPipeline) == (name in ("ddpm", "ddim"))
+    assert isinstance(loaded, DDPMPipeline) == (name == "leading")
     loaded.set_progress_bar_config(disable=True)
     images = loaded(batch_size=2, generator=seeded(), num_inference_steps=5, output_type="np").images
     np.testing.assert_allclose(images.transpose(0, 3, 1, 2), expected.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "num_timesteps", "name", "spacing", "steps"),
+    [("cosine", 1000, "sde_dpm_solver", "karras", 25), ("linear", 100, "ddpm", "trailing", 29)],
+)
+def test_steps_that_a_plain_pipeline_does_not_take_are_drawn_as_before(
+    unconditional, tmp_path, schedule, num_timesteps, name, spacing, steps
+):
+    config = diffusion.train_scheduler(num_timesteps, schedule, "v_prediction").config
+    unconditional.scheduler = diffusion.make_scheduler(name, config, spacing)
+    call = {"batch_size": 2, "num_inference_steps": steps, "output_type": "np"}
+    expected = unconditional(generator=seeded(), **call).images
+    hub.save(unconditional, tmp_path)
+    loaded = DiffusionPipeline.from_pretrained(tmp_path, trust_remote_code=True)
+    loaded.set_progress_bar_config(disable=True)
+    np.testing.assert_allclose(loaded(generator=seeded(), **call).images, expected, atol=1e-5)
 
 
 def test_a_conditional_model_comes_back(conditional, tmp_path):

@@ -193,8 +193,12 @@ def portable(pipeline: Any) -> Any:
 
     if getattr(pipeline, "num_classes", 1) or pipeline.config.image_size is not None or pipeline.config.patch_size > 1:
         return pipeline  # also one that is not ours
-    # Theirs scales no inputs, and gives each step a generator, which other schedulers refuse.
-    if not isinstance(pipeline.scheduler, DDPMScheduler | DDIMScheduler | DPMSolverMultistepScheduler):
+    # Theirs scales no inputs, and gives each step a generator, which other schedulers refuse. At some numbers of steps
+    # trailing ones end at -1, and even steps of the noise begin with one timestep twice: it leaves them as they are.
+    config, solver = pipeline.scheduler.config, isinstance(pipeline.scheduler, DPMSolverMultistepScheduler)
+    if solver and (config.use_karras_sigmas or config.use_lu_lambdas) or config.timestep_spacing == "trailing":
+        return pipeline
+    if not (solver or isinstance(pipeline.scheduler, DDPMScheduler | DDIMScheduler)):
         return pipeline
     return DDPMPipeline(pipeline.unet, pipeline.scheduler)
 
