@@ -52,6 +52,14 @@ def test_min_snr_weights_the_error_of_the_clean_image(prediction_type, batch):
     assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
+def test_min_snr_of_noise_alone_is_the_error_of_the_noise(batch):
+    clean, noise, _ = batch
+    last, abar = torch.ones(6, dtype=torch.long), torch.tensor([0.5, 0.0], dtype=torch.float64)
+    given = {"prediction_type": "epsilon", "weighting": "min_snr", "snr_gamma": 5.0}
+    loss = diffusion.diffusion_loss(Network(), clean, noise, last, abar, **given)
+    assert loss.item() == pytest.approx((0.25 - noise).square().mean().item(), rel=1e-5)
+
+
 @pytest.mark.parametrize("prediction_type", diffusion.PREDICTION_TYPES)
 @pytest.mark.parametrize("schedule", diffusion.BETA_SCHEDULES)
 def test_flow_matching_weights_the_error_of_the_velocity(schedule, prediction_type, batch):

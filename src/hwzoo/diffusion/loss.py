@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -54,6 +55,7 @@ def diffusion_loss(
     if weighting == "uniform":
         return F.mse_loss(prediction.float(), target)
     snr = alphas_cumprod / (1 - alphas_cumprod)
+    snr = snr.clamp(min=torch.finfo(snr.dtype).tiny)  # a last timestep may be noise alone
     if weighting == "min_snr":
         wanted = snr.clamp(max=snr_gamma)
     elif weighting == "flow_matching":
