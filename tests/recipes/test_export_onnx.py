@@ -1,5 +1,7 @@
 """What export_onnx.py writes, run by onnxruntime, and what it refuses."""
 
+import math
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -95,10 +97,12 @@ def test_each_part_gives_the_numbers_of_the_model(name, recipe, tmp_path):
                 np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_a_part_with_other_numbers_is_told(recipe, tmp_path, monkeypatch):
+@pytest.mark.parametrize("differences", [(0.5, 1e-7), (1e-7, 0.5), (1e-7, math.nan), (math.nan, 1e-7)])
+def test_a_part_with_other_numbers_is_told(recipe, tmp_path, monkeypatch, differences):
     saved("classifier", tmp_path / "model")
-    monkeypatch.setattr(onnx, "_difference", lambda path, part: 0.5)
-    with pytest.raises(HwzooError, match="classifier.onnx gives other numbers than the model, by 0.5"):
+    told, found = max(differences, key=lambda each: -1 if each == 1e-7 else 1), iter(differences)
+    monkeypatch.setattr(onnx, "_difference", lambda path, part: next(found))
+    with pytest.raises(HwzooError, match=f"classifier.onnx gives other numbers than the model, by {told}"):
         export(recipe, tmp_path / "model", tmp_path / "onnx")
     assert not (tmp_path / "onnx" / "classifier.onnx").exists()
 
