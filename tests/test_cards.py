@@ -67,6 +67,9 @@ def test_the_hubs_newer_format_holds_the_same_numbers(tmp_path, pytestconfig):
     (tmp_path / "other").mkdir()
     card_of(tmp_path / "other", pytestconfig.rootpath, dataset="digits", test_negative_elbo=1.0)
     assert not (tmp_path / "other" / ".eval_results").exists()
+    (tmp_path / "none").mkdir()
+    card_of(tmp_path / "none", pytestconfig.rootpath)
+    assert not (tmp_path / "none" / ".eval_results").exists()
 
 
 def test_a_data_set_without_a_hub_id_is_no_link(tmp_path, pytestconfig):
@@ -103,6 +106,8 @@ def test_the_card_says_how_it_was_trained(tmp_path, pytestconfig):
     text = " ".join(str(card).split())
     assert "convolutional encoder (hidden layers 4-8) and decoder (8-4)" in text and "a normal prior." in text
     assert "for 20 steps (2 seconds) with 4.0 as the weight of the KL divergence." in text
+    linear = card_of(tmp_path, pytestconfig.rootpath, config={name: [] for name in sizes})
+    assert "encoder (hidden layers none) and decoder (none)," in " ".join(str(linear).split())
     tested = " ".join(str(card_of(tmp_path, pytestconfig.rootpath, train_steps=0)).split())
     assert "Tested on ylecun/mnist without further training." in tested and "Trained on" not in tested
 

@@ -92,7 +92,7 @@ def write_card(
         **variables,
     )
     write_bytes(Path(folder) / "README.md", f"{card}\n".encode())
-    if "/" in dataset:
+    if "/" in dataset and metrics:
         entries = [
             EvalResultEntry(dataset_id=dataset, task_id=name, value=value, notes=results.get("protocol"))
             for name, value in metrics.items()
