@@ -53,6 +53,15 @@ def test_a_probe_is_of_the_features_as_they_are():
     assert metrics.accuracy_of((weight, bias), features, (labels + 1) % 3) == 0
 
 
+def test_a_probe_has_no_weight_on_what_is_the_same_in_all_examples():
+    features, labels = blobs(100)
+    weight, bias = metrics.linear_probe(features, labels)
+    with_constants = torch.cat([features, torch.tensor([0.2, 0.7, 0.0]).expand(100, 3)], 1)
+    wider, same = metrics.linear_probe(with_constants, labels)
+    assert wider[:, 4:].eq(0).all()
+    torch.testing.assert_close((wider[:, :4], same), (weight, bias), rtol=1e-3, atol=1e-3)
+
+
 def test_a_probe_is_the_regression_of_scikit_learn_with_the_penalty_that_cross_validation_chooses():
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import cross_val_score

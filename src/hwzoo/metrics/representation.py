@@ -111,6 +111,8 @@ def linear_probe(features: Tensor, labels: Tensor, num_classes: int | None = Non
         bias[classes] = 0.0
         return weight, bias
     mean, std = features.mean(0), features.std(0, correction=0).clamp_min(1e-6)
+    # Where all are equal they tell nothing; rounded means would leave a little there, for a weight of 1e6 times that.
+    std = std.where((features != features[0]).any(0), torch.inf)
     inputs, targets = ((features - mean) / std).numpy(), labels.numpy()
     model, num = LogisticRegression(max_iter=MAX_ITERATIONS), min(NUM_TO_CHOOSE, len(labels))
     some = torch.arange(num) * len(labels) // num  # evenly spaced: a data set may be in the order of its classes
