@@ -157,7 +157,7 @@ class ImageBatches:
         if len(self) == 0:
             raise UsageError(
                 f"--train_batch_size: a step takes {self.global_batch_size} {self.data.unit} (over all processes and "
-                f"accumulated batches), the training set has {len(data)}"
+                f"accumulated batches), of these there are {len(data)}"
             )
 
     @classmethod
