@@ -204,6 +204,8 @@ def test_generated_ids_are_decoded_and_counted():
     assert decode(ids, BYTES) == ["ab", "cdef"]
     assert mean_length(ids, BYTES) == 4.0  # with the end, without start and padding
     assert mean_length(np.array([[1, 100, 1], [1, 1, 0]]), BYTES) == 1.5  # BART's starts with its end
+    filled = np.array([[0, 100, 1, 1, 1], [0, 100, 101, 102, 1]])  # as beams of different lengths are
+    assert mean_length(filled, BYTES) == 3.0
 
 
 # Baselines

@@ -348,15 +348,18 @@ def decode(ids: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> list[str]:
 
 def mean_length(ids: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> float:
     """
-    Mean number of generated tokens, the end token counted, start and padding not.
+    Mean number of generated tokens, the first end token counted, start and padding not.
 
     Args:
-        ids: (num, length), each row of a start token, then what was generated, padded with the pad token or a
-            negative number.
-        tokenizer: whose pad token is not counted.
+        ids: (num, length), each row of a start token, then what was generated, padded with the end token, the pad
+            token or a negative number.
+        tokenizer: whose end token is counted once, and whose pad token is not.
 
     Returns:
         The mean over the rows, in tokens.
     """
     generated = ids[:, 1:]
-    return float(((generated >= 0) & (generated != tokenizer.pad_token_id)).sum(1).mean())
+    ends = generated == tokenizer.eos_token_id
+    # Where the pad token is 0, as T5's, transformers 5 fills a beam that has ended with end tokens.
+    written = (generated >= 0) & (generated != tokenizer.pad_token_id) & (ends.cumsum(1) <= ends)
+    return float(written.sum(1).mean())
