@@ -5,20 +5,26 @@ import json
 import numpy as np
 import pytest
 import torch
-from transformers import GenerationConfig
+from tokenizers import Tokenizer, processors
+from transformers import GenerationConfig, PreTrainedTokenizerFast
 
+from hwzoo import hub
 from hwzoo.errors import HwzooError, UsageError
 from hwzoo.metrics.rouge.sentences import split_sentences
 from hwzoo.text import (
     Example,
+    ModelSettings,
     PadBatch,
     SuffixRules,
+    TextSplits,
     TokenizedPairs,
     build_t5,
     decode,
     describe,
+    encode,
     generation_config,
     lead,
+    load_or_build_t5,
     load_tokenizer,
     mean_length,
     new_tokenizer,
@@ -107,6 +113,28 @@ def test_a_tokenizer_is_learned_saved_and_loaded(tmp_path):
 def test_a_tokenizer_that_is_not_there_is_named(tmp_path):
     with pytest.raises(HwzooError, match=f"--tokenizer_name {tmp_path}: its tokenizer cannot be loaded"):
         load_tokenizer(str(tmp_path))
+
+
+def test_a_tokenizer_that_ends_no_target_is_refused(tmp_path):
+    """As GPT-2's: what it has written would never end."""
+    learned = Tokenizer.from_str(new_tokenizer(None, 300, ["x y"]).backend_tokenizer.to_str())
+    for name, ends in (("ends", True), ("goes_on", False)):
+        if not ends:
+            learned.post_processor = processors.ByteLevel()
+        named = {"pad_token": "<pad>", "eos_token": "</s>"}
+        PreTrainedTokenizerFast(tokenizer_object=learned, **named).save_pretrained(tmp_path / name)
+    assert new_tokenizer(str(tmp_path / "ends"), None, [])("x").input_ids[-1] == 1
+    told = "its tokenizer must put its end token, </s>, behind a target; it does not$"
+    with pytest.raises(UsageError, match=f"^--tokenizer_name {tmp_path}/goes_on: {told}"):
+        new_tokenizer(str(tmp_path / "goes_on"), None, [])
+    build_t5(BYTES, **SIZES).save_pretrained(tmp_path / "goes_on")
+    loaded = ModelSettings(), str(tmp_path / "goes_on"), TextSplits("x", [], [], []), hub.load
+    with pytest.raises(UsageError, match=f"^--model_name_or_path {tmp_path}/goes_on: {told}"):
+        load_or_build_t5(*loaded, train=True)
+    _, tokenizer = load_or_build_t5(*loaded, train=False)
+    with pytest.raises(UsageError, match=f"^--model_name_or_path {tmp_path}/goes_on: {told}"):
+        encode(tokenizer, ["x"], ["y"], is_encoder_decoder=True)
+    assert encode(tokenizer, ["x"], ["y"], is_encoder_decoder=False)[0]["labels"][-1] == 1
 
 
 def test_a_model_without_a_tokenizer_has_none(tmp_path):

@@ -200,10 +200,33 @@ def new_tokenizer(
 
     Returns:
         The tokenizer, with a pad and an end token.
+
+    Raises:
+        UsageError: for a named one that ends no target, or as `load_tokenizer`.
+        HwzooError: as `load_tokenizer`.
     """
     if name_or_path is not None:
-        return load_tokenizer(name_or_path, trust_remote_code=trust_remote_code)
+        tokenizer = load_tokenizer(name_or_path, trust_remote_code=trust_remote_code)
+        check_ends(tokenizer, "tokenizer_name")
+        return tokenizer
     return ByT5Tokenizer() if vocab_size is None else train_tokenizer(texts, vocab_size)
+
+
+def check_ends(tokenizer: PreTrainedTokenizerBase, flag: str):
+    """
+    Checks that a tokenizer ends what a sequence-to-sequence model is trained to write.
+
+    Args:
+        tokenizer: of the model.
+        flag: that gave it, for the error.
+
+    Raises:
+        UsageError: when it does not, as GPT-2's: the model would never learn to end.
+    """
+    # The first one may be that token too, for the beginning; mBART's has a language behind it.
+    if tokenizer.eos_token_id not in tokenizer(text_target="a")["input_ids"][1:]:
+        told = f"its tokenizer must put its end token, {tokenizer.eos_token}, behind a target; it does not"
+        raise UsageError(f"--{flag} {tokenizer.name_or_path}: {told}")
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:

@@ -21,7 +21,7 @@ from transformers import (
 from ..errors import HwzooError, UsageError
 from ..loading import OwnCode
 from .batches import IGNORED_LABEL, PadBatch, check_batch_size, token_ids
-from .models import build_t5, load_seq2seq, load_tokenizer, plain_generation
+from .models import build_t5, check_ends, load_seq2seq, load_tokenizer, plain_generation
 from .sources import Example
 
 ARCHITECTURES = ("seq2seq", "causal")
@@ -216,15 +216,19 @@ def encode(
         contexts: what stands before the answers.
         answers: one for each context, not empty.
         is_encoder_decoder: whether the model is sequence-to-sequence.
-        end: whether a causal model's answer is followed by the end token, as it is for training.
+        end: whether answers are for training: a causal model's is followed by the end token, and a
+            sequence-to-sequence model's has to be by its tokenizer.
         max_source_length: tokens of a context; of longer ones the last stay.
 
     Returns:
         A row for each context, int64.
 
     Raises:
-        UsageError: for an answer without tokens.
+        UsageError: for an answer without tokens, and for training a sequence-to-sequence model with a tokenizer that
+            ends no answer.
     """
+    if is_encoder_decoder and end:
+        check_ends(tokenizer, "model_name_or_path")
     rows = []
     for context, answer in zip(contexts, answers, strict=True):
         source = source_ids(tokenizer, context, is_encoder_decoder, max_source_length)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from ..errors import UsageError
 from .adapters import PEFT_METHODS, PROMPT_INITS, add_adapter
 from .baselines import SuffixRules, lead, oracle_sentence
-from .models import build_t5, load_seq2seq, load_tokenizer, new_tokenizer, tokenizer_of
+from .models import build_t5, check_ends, load_seq2seq, load_tokenizer, new_tokenizer, tokenizer_of
 from .sources import Columns, TextSplits, limited, load_text
 
 logger = logging.getLogger("hwzoo")
@@ -148,18 +148,25 @@ def load_or_build_t5(
         model_name_or_path: of a trained one; None for a new T5.
         pairs: whose training texts a new tokenizer is learned from.
         load: as in `load_seq2seq`.
-        train: whether an adapter is to be trained further.
+        train: whether the model, or an adapter further, is to be trained.
         trust_remote_code: whether code that comes with a model or tokenizer is run.
 
     Returns:
         The model or adapter, and the tokenizer.
+
+    Raises:
+        UsageError: for a model that is to be trained and a tokenizer that ends no target; as `load_seq2seq`.
+        HwzooError: as `load_seq2seq`.
     """
     if model_name_or_path is not None:
         model = load_seq2seq(model_name_or_path, load, train, trust_remote_code)
         _tell_of_own_sizes(settings, model, model_name_or_path)
         where = settings.tokenizer_name or tokenizer_of(model_name_or_path, model)
         flag = "tokenizer_name" if settings.tokenizer_name else "model_name_or_path"
-        return model, load_tokenizer(where, flag, trust_remote_code=trust_remote_code)
+        tokenizer = load_tokenizer(where, flag, trust_remote_code=trust_remote_code)
+        if train:
+            check_ends(tokenizer, flag)
+        return model, tokenizer
     texts = (each for pair in pairs.train for each in (pair.source, pair.target))
     tokenizer = new_tokenizer(settings.tokenizer_name, settings.config_vocab_size, texts, trust_remote_code)
     return build_t5(tokenizer, **{name: getattr(settings, f"config_{name}") for name in SIZES}), tokenizer
