@@ -110,7 +110,7 @@ def main(settings: Settings, base: Base) -> dict:
         print(f"| {name} | {' | '.join(told)} | {row.get('test_accuracy', float('nan')):.3f} |", flush=True)
 
     # 4. digits
-    first = text.score_labels(teller, tokenizer, [ask], DIGITS).log_probs[0]
+    first = text.score_labels(teller, tokenizer, [ask], DIGITS, end=False).log_probs[0]
     way = {"max_new_tokens": 2 * settings.num_digits, "batch_size": 50, "seed": settings.seed}
     way |= sampling.of_generate({"temperature": 1.0, "top_k": 0})
     ids = sampling.draw(teller, tokenizer, ask, settings.num_lists, **way)

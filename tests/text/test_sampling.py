@@ -223,6 +223,16 @@ def test_an_encoder_decoder_is_asked_too():
     assert row["chi_square"]["p_value"] > 0.001 and law.sum().item() == pytest.approx(1) and counts.sum() == 1000
 
 
+def test_digits_that_begin_an_answer_do_not_have_to_end_it():
+    torch.manual_seed(0)
+    model, tokenizer = text.new_base("seq2seq", 16, 1)
+    digits = [str(digit) for digit in range(10)]
+    first = text.score_labels(model, tokenizer, ["digits:"], digits, end=False)
+    law = text.prompts.next_token_logits(model, tokenizer, "digits:").softmax(-1)
+    assert torch.allclose(first.log_probs[0].exp(), law[tokenizer.convert_tokens_to_ids(digits)], rtol=1e-4)
+    assert first.num_tokens.tolist() == [[1] * 10]
+
+
 def test_first_tokens_are_those_of_the_logits():
     torch.manual_seed(0)
     model, tokenizer = (

@@ -50,12 +50,14 @@ def score_labels(
     *,
     batch_size: int = 64,
     max_source_length: int | None = None,
+    end: bool = True,
 ) -> LabelScores:
     """
     Scores each label after each context.
 
-    For a sequence-to-sequence model a label is a whole answer, its end token counted; for a causal model it is what
-    follows the context, whatever comes after it. Which special tokens there are is explained at `encode`.
+    For a sequence-to-sequence model a label is a whole answer, its end token counted unless `end` is False; for a
+    causal model it is what follows the context, whatever comes after it. Which special tokens there are is explained
+    at `encode`.
 
     Args:
         model: of either kind, or an adapter on it.
@@ -64,6 +66,7 @@ def score_labels(
         labels: in words.
         batch_size: of pairs of context and label.
         max_source_length: tokens of a context; of longer ones the last stay.
+        end: whether a sequence-to-sequence model's label ends an answer; else it may go on.
 
     Returns:
         The sums of log-probabilities in nats and the numbers of tokens, (contexts, labels) each.
@@ -86,6 +89,8 @@ def score_labels(
             # A position tells the next token; a prompt that an adapter puts before the text has no labels.
             logits, targets = logits[:, -targets.shape[1] : -1], targets[:, 1:]
         counted = targets != IGNORED_LABEL
+        if not end:
+            counted &= targets != tokenizer.eos_token_id
         log_probs = logits.float().log_softmax(-1).gather(-1, targets.clamp(min=0)[..., None]).squeeze(-1)
         sums[chosen] = (log_probs * counted).sum(-1).cpu()
         counts[chosen] = counted.sum(-1).cpu()
