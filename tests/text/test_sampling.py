@@ -43,6 +43,11 @@ def test_what_is_cut_is_what_the_library_cuts(temperature, top_k, top_p):
     )
 
 
+def test_a_top_p_of_one_cuts_nothing():
+    law = sampling.tempered(5 * torch.randn(384, generator=torch.Generator().manual_seed(4)), 0.3)
+    assert (law > 0).all() and law.sum().item() == pytest.approx(1)
+
+
 def test_the_entropy():
     assert sampling.entropy(torch.full((8,), 1 / 8)) == pytest.approx(math.log(8))
     assert sampling.entropy(torch.tensor([1.0, 0.0])) == 0

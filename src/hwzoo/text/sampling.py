@@ -48,6 +48,8 @@ def tempered(logits: Tensor, temperature: float, top_k: int = 0, top_p: float = 
     if top_k:
         logits = logits.masked_fill(logits < logits.topk(min(top_k, len(logits))).values[-1], -torch.inf)
     probabilities = logits.softmax(-1)
+    if top_p >= 1:  # of which the rounded sums would fall short
+        return probabilities
     order = probabilities.argsort(descending=True, stable=True)
     before = probabilities[order].cumsum(0) - probabilities[order]
     kept = torch.zeros_like(probabilities, dtype=torch.bool).index_fill(0, order[before < top_p], True)
