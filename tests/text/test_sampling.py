@@ -178,6 +178,11 @@ def test_uniform_digits_are_not_rejected_but_by_chance():
     assert found["pairs"]["degrees_of_freedom"] == 99 and found["digits"]["degrees_of_freedom"] == 9
 
 
+def test_exactly_five_expected_draws_are_enough():
+    found = sampling.digit_tests([random.Random(2).choices(range(10), k=100) for _ in range(10)])  # 500 of 100 pairs
+    assert found["pairs"]["degrees_of_freedom"] == 99
+
+
 def test_repeats_alone_tell_a_sequence_whose_counts_are_perfect():
     found = sampling.digit_tests([list(range(10)) * 10 for _ in range(20)])
     assert found["digits"]["p_value"] == pytest.approx(1) and found["repeats"]["share"] == 0

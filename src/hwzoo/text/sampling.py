@@ -232,7 +232,10 @@ def digit_tests(lists: Sequence[Sequence[int]]) -> dict:
     ]
     same = [sum(a == b for a, b in zip(each, each[1:], strict=False)) for each in lists]
     again = torch.tensor([[repeats, len(each) - 1 - repeats] for repeats, each in zip(same, lists, strict=True)])
-    uniform, once_more = torch.full((NUM_DIGITS,), 1 / NUM_DIGITS), torch.tensor([1, NUM_DIGITS - 1]) / NUM_DIGITS
+    # In float64, of which exactly five expected draws are five.
+    uniform = torch.full((NUM_DIGITS,), 1 / NUM_DIGITS, dtype=torch.float64)
+    once_more = torch.tensor([1, NUM_DIGITS - 1]).double() / NUM_DIGITS
+    uniform_pairs = torch.full((NUM_DIGITS**2,), 1 / NUM_DIGITS**2, dtype=torch.float64)
     rejected = {"digits": (counts, uniform), "repeats": (again, once_more)}
     shares = {}
     for name, (rows, law) in rejected.items():
@@ -243,7 +246,7 @@ def digit_tests(lists: Sequence[Sequence[int]]) -> dict:
         "num_digits": int(counts.sum()),
         "shares": (counts.sum(0) / counts.sum()).tolist(),
         "digits": chi_square(counts.sum(0), uniform),
-        "pairs": chi_square(torch.bincount(torch.tensor(pairs), minlength=100), torch.full((100,), 0.01)),
+        "pairs": chi_square(torch.bincount(torch.tensor(pairs), minlength=NUM_DIGITS**2), uniform_pairs),
         "repeats": {"share": share} | chi_square(again.sum(0), once_more),
         **shares,
     }
