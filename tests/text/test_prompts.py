@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import ByT5Tokenizer
+from transformers import ByT5Tokenizer, PegasusTokenizer
 
 from hwzoo import hub, text
 from hwzoo.errors import HwzooError, UsageError
@@ -136,6 +136,20 @@ def test_answers_are_the_most_probable_tokens_one_after_the_other(kind, method):
     expected = logits_after(model, tokenizer, CONTEXTS[0], []).softmax(-1)
     assert probability == pytest.approx(expected.max().item(), rel=1e-4)
     assert token == tokenizer.convert_ids_to_tokens(expected.argmax().item())
+
+
+@pytest.mark.parametrize("name", ["bytes", "pegasus"])
+def test_a_line_break_ends_an_answer_where_it_is_a_token(name, monkeypatch):
+    """Pegasus's tokenizer takes it for a blank."""
+    model, tokenizer = tiny("seq2seq")
+    if name == "pegasus":
+        special, pieces = ["<pad>", "</s>", "<mask_1>", "<mask_2>", "<unk>"], ["▁", "▁fox"]
+        tokenizer = PegasusTokenizer(vocab=[*((each, 0.0) for each in special), *((each, -1.0) for each in pieces)])
+        assert tokenizer.convert_ids_to_tokens(tokenizer("\n", add_special_tokens=False)["input_ids"]) == ["▁"]
+    given = {}
+    monkeypatch.setattr(model, "generate", lambda **settings: given.update(settings) or settings["input_ids"])
+    text.generate_answers(model, tokenizer, ["fox"], max_new_tokens=2, batch_size=1)
+    assert given["eos_token_id"] == ([1, 3 + ord("\n")] if name == "bytes" else [1])
 
 
 def logits_after(model, tokenizer, context: str, ids: list[int]):

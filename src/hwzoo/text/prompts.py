@@ -367,7 +367,9 @@ def generate_answers(
     device, seq2seq = next(model.parameters()).device, model.config.is_encoder_decoder
     sources = [source_ids(tokenizer, context, seq2seq, max_source_length) for context in contexts]
     line_break = tokenizer("\n", add_special_tokens=False)["input_ids"]
-    ends = [tokenizer.eos_token_id, *(line_break if len(line_break) == 1 else [])]
+    # Pegasus's, say, reads it as a blank, which ends nothing.
+    one = len(line_break) == 1 and tokenizer.decode(line_break) == "\n"
+    ends = [tokenizer.eos_token_id, *(line_break if one else [])]
     answers = [""] * len(sources)
     order = sorted(range(len(sources)), key=lambda index: len(sources[index]))
     for length, group in groupby(order, key=lambda index: len(sources[index])):
