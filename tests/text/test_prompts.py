@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import ByT5Tokenizer, PegasusTokenizer
+from transformers import ByT5Tokenizer, LlamaTokenizer, PegasusTokenizer
 
 from hwzoo import hub, text
 from hwzoo.errors import HwzooError, UsageError
@@ -99,6 +99,24 @@ def test_the_end_token_that_an_answer_spells_is_letters(kind):
         assert row["labels"].tolist() == [-100, 35, *letters, b, end]
     row = text.encode(tokenizer, ["a</s>a"], ["b"], kind == "seq2seq")[0]["input_ids"].tolist()
     assert row == ([a, *letters, a, end] if kind == "seq2seq" else [a, end, a, 35, b, end])
+
+
+@pytest.mark.parametrize("context", ["a", "a ", "a  ", "a\n", "a\n ", "a\nplural: a"])
+def test_an_answer_has_the_tokens_of_the_whole_text(context):
+    """Also where a tokenizer puts a blank before every text."""
+    pieces = ["<unk>", "<s>", "</s>", "▁", "p", "l", "u", "r", "a", ":", *"</s>", "<0x0A>", "▁p", "pl", "▁a"]
+    merges = [("▁", "p"), ("p", "l"), ("▁", "a")]
+    tokenizer = LlamaTokenizer(vocab={piece: index for index, piece in enumerate(pieces)}, merges=merges)
+    whole = context if context[-1:].isspace() else context + " "
+    for answer in ("plural", "</s>a"):
+        row = text.encode(tokenizer, [context], [answer], False, end=False)[0]
+        ids, answered = row["input_ids"].tolist(), row["labels"] >= 0
+        assert tokenizer.decode(ids) == whole + answer
+        assert tokenizer.decode(row["labels"][answered]).strip() == answer
+        if answer == "plural":
+            assert ids == tokenizer(whole + answer)["input_ids"]
+        source = text.prompts.source_ids(tokenizer, context, False)
+        assert ids[: len(source)] == source and len(source) == (~answered).sum()
 
 
 # What is generated

@@ -207,9 +207,10 @@ def encode(
 
     A sequence-to-sequence model reads the context and writes the answer, both with the special tokens of its
     tokenizer. For a causal model the answer follows the context, after a space unless the context ends in white
-    space; the tokens of the context, which loses the end token that some tokenizers give it, have the label -100. What
-    spells an end token, say, in an answer or in what a sequence-to-sequence model reads, has its letters; a causal
-    model's context may hold special tokens, as the turns of a chat do.
+    space, as the whole text has it: where a tokenizer puts a blank before every text, as Llama's, a blank at the end
+    of the context is the answer's. The tokens of the context, which loses the end token that some tokenizers give it,
+    have the label -100. What spells an end token, say, in an answer or in what a sequence-to-sequence model reads, has
+    its letters; a causal model's context may hold special tokens, as the turns of a chat do.
 
     Args:
         tokenizer: of the model.
@@ -235,7 +236,7 @@ def encode(
         if is_encoder_decoder:
             (target,) = token_ids(tokenizer, [answer], target=True)
         elif answer:
-            (target,) = token_ids(tokenizer, [_gap(context) + answer], add_special_tokens=False)
+            target = _answer_ids(tokenizer, context, answer)
         else:
             target = []
         if not answer.strip() or not target:
@@ -247,6 +248,25 @@ def encode(
     return rows
 
 
+def _blank_first(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether it reads a text as if a blank stood before it."""
+    ids = tokenizer("a", add_special_tokens=False)["input_ids"]
+    return any(token.startswith("▁") for token in tokenizer.convert_ids_to_tokens(ids[:1]))
+
+
+def _answer_ids(tokenizer: PreTrainedTokenizerBase, context: str, answer: str) -> list[int]:
+    """The tokens of an answer that follows those that `source_ids` gives of a causal model's context."""
+    following = _gap(context) + answer
+    if _blank_first(tokenizer):
+        following = " " * context.endswith(" ") + following
+        # The blank before the text goes before a line break, which is taken off again.
+        before = tokenizer("\n", add_special_tokens=False)["input_ids"]
+        (ids,) = token_ids(tokenizer, ["\n" + following], add_special_tokens=False)
+        if ids[: len(before)] == before:
+            return ids[len(before) :]
+    return token_ids(tokenizer, [following], add_special_tokens=False)[0]
+
+
 def source_ids(
     tokenizer: PreTrainedTokenizerBase, context: str, is_encoder_decoder: bool, max_source_length: int | None = None
 ) -> list[int]:
@@ -256,12 +276,15 @@ def source_ids(
     Args:
         tokenizer: of the model.
         context: it may be empty: the end token alone then.
-        is_encoder_decoder: whether the model is sequence-to-sequence; else the end token is taken off.
+        is_encoder_decoder: whether the model is sequence-to-sequence; else the end token is taken off, and a blank at
+            the end where the tokenizer joins it with what comes next, as Llama's.
         max_source_length: at most so many tokens, the last; all when None.
 
     Returns:
         The ids.
     """
+    if not is_encoder_decoder and _blank_first(tokenizer):
+        context = context.removesuffix(" ")
     ids = token_ids(tokenizer, [context])[0] if is_encoder_decoder else tokenizer(context)["input_ids"]
     if not is_encoder_decoder and ids[-1:] == [tokenizer.eos_token_id]:
         ids = ids[:-1]
