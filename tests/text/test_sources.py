@@ -160,6 +160,22 @@ def test_columns_prefix_and_tasks(tmp_path):
     assert loaded(tmp_path, rows, **both, source_prefix="")[0].source == "cat"
 
 
+def test_tasks_are_those_of_all_splits_together(tmp_path):
+    train = [{"task": task, "source": word, "target": "x"} for word in ("cat", "dog") for task in ("plural", "past")]
+    files = {"train": train, "test": [train[0]]}
+    files = {split: written(tmp_path, f"{split}.jsonl", json_lines(rows)) for split, rows in files.items()}
+    splits = load_text(files=files, columns=Columns(tasks=["plural", "past"]))
+    assert [each.source for each in splits.train] == ["plural: cat", "past: cat", "plural: dog", "past: dog"]
+    assert [each.source for each in splits.test] == ["plural: cat"]
+    there = f"--train_file {files['train']} has past, plural; --test_file {files['test']} has plural"
+    for tasks, told in (
+        (["gerund", "past"], f"--tasks gerund: {there}"),
+        (["past"], f"--tasks past: {there}; each split must have one of them"),
+    ):
+        with pytest.raises(UsageError, match=f"^{told}$"):
+            load_text(files=files, columns=Columns(tasks=tasks))
+
+
 def test_references_hold_the_target_first_and_once(tmp_path):
     rows = [{"text": "a", "summary": "x", "all": ["y", "x", "z"]}, {"text": "b", "summary": "x", "all": ["x"]}]
     assert [each.references for each in loaded(tmp_path, rows)] == [("x",), ("x",)]

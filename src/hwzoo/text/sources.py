@@ -159,8 +159,8 @@ def load_text(
 
     Raises:
         UsageError: for a name that is none of these, a file or a column that is missing (names those there), a task
-            that no row has; for a row (names it) without text, with a reference that is none, or with half of a
-            surrogate pair, which no file can hold.
+            that no row has, or tasks of which a split has none; for a row (names it) without text, with a reference
+            that is none, or with half of a surrogate pair, which no file can hold.
         HwzooError: for a file that is empty, cut off or broken (names the line), a Hub that fails.
     """
     columns = columns or Columns()
@@ -177,6 +177,8 @@ def load_text(
         name, rows = "words", {"train": ("the word tasks", word_rows())}
     else:
         name, rows = _named(dataset_name, data_dir, dataset_config_name)
+    if columns.tasks is not None:
+        _check_tasks(rows.values(), columns.tasks)
     examples = {split: _examples(what, records, columns) for split, (what, records) in rows.items()}
     splits = _split(name, examples)
     if compounds_per_word is None:
@@ -432,6 +434,17 @@ def _csv_rows(path: Path, text: str) -> list[dict[str, Any]]:
     return rows
 
 
+def _check_tasks(parts: Iterable[tuple[str, list[dict]]], tasks: Sequence[str]):
+    """Raises UsageError unless each task is in some split, and each split has some of them."""
+    known = {what: {_task_of(row) for row in records} - {""} for what, records in parts}
+    there = "; ".join(f"{what} has {', '.join(sorted(each)) or 'no tasks'}" for what, each in known.items())
+    for task in tasks:
+        if not any(task in each for each in known.values()):
+            raise UsageError(f"--tasks {task}: {there}")
+    if any(each.isdisjoint(tasks) for each in known.values()):
+        raise UsageError(f"--tasks {' '.join(tasks)}: {there}; each split must have one of them")
+
+
 def _examples(what: str, rows: Iterable[Mapping[str, Any]], columns: Columns) -> list[Example]:
     rows = list(rows)
     if not rows:
@@ -450,10 +463,6 @@ def _examples(what: str, rows: Iterable[Mapping[str, Any]], columns: Columns) ->
     needed = columns.references_column is not None or all(references in row for row in rows)
     rows = list(enumerate(rows, 1))
     if columns.tasks is not None:
-        known = {_task_of(row) for _, row in rows} - {""}
-        missing = [task for task in columns.tasks if task not in known]
-        if missing:
-            raise UsageError(f"--tasks {missing[0]}: {what} has {', '.join(sorted(known)) or 'no tasks'}")
         rows = [(number, row) for number, row in rows if _task_of(row) in columns.tasks]
     prefix = columns.source_prefix
     if prefix is None:
