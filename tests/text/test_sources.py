@@ -176,6 +176,19 @@ def test_tasks_are_those_of_all_splits_together(tmp_path):
             load_text(files=files, columns=Columns(tasks=tasks))
 
 
+def test_splits_of_which_some_have_tasks_need_a_prefix(tmp_path):
+    """Else the model would be tested on sources that look otherwise than those of training."""
+    rows = [{"task": "plural", "source": "cat", "target": "cats"}, {"source": "dog", "target": "dogs"}]
+    for split, row in zip(("train", "test"), rows, strict=True):
+        written(tmp_path, f"{split}.jsonl", json_lines([row]))
+    told = f"{tmp_path}/train.jsonl has a column task, {tmp_path}/test.jsonl has not"
+    with pytest.raises(UsageError, match=f"^--source_prefix is needed, '' for none: {told}$"):
+        load_text(str(tmp_path))
+    splits = load_text(str(tmp_path), columns=Columns(source_prefix=""))
+    assert [each.source for each in splits.train + splits.test] == ["cat", "dog"]
+    assert load_tasks(str(tmp_path)) == splits
+
+
 def test_references_hold_the_target_first_and_once(tmp_path):
     rows = [{"text": "a", "summary": "x", "all": ["y", "x", "z"]}, {"text": "b", "summary": "x", "all": ["x"]}]
     assert [each.references for each in loaded(tmp_path, rows)] == [("x",), ("x",)]

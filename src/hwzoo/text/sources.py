@@ -115,7 +115,7 @@ class Columns:
         summary_column: of the target.
         references_column: of a list of all right targets.
         source_prefix: put before each source; `{task}` and so on stand for the columns of a row. When None it is
-            "{task}: " for rows that have a task, else empty.
+            "{task}: " where all splits have a column `task`, empty where none has.
         tasks: rows of these tasks only, by their column `task`.
         numbered: whether targets are names of classes: they may be whole numbers from 0 on, which become texts, and
             white space around them does not count.
@@ -159,8 +159,9 @@ def load_text(
 
     Raises:
         UsageError: for a name that is none of these, a file or a column that is missing (names those there), a task
-            that no row has, or tasks of which a split has none; for a row (names it) without text, with a reference
-            that is none, or with half of a surrogate pair, which no file can hold.
+            that no row has, or tasks of which a split has none, no prefix where splits differ in having tasks; for a
+            row (names it) without text, with a reference that is none, or with half of a surrogate pair, which no
+            file can hold.
         HwzooError: for a file that is empty, cut off or broken (names the line), a Hub that fails.
     """
     columns = columns or Columns()
@@ -179,6 +180,8 @@ def load_text(
         name, rows = _named(dataset_name, data_dir, dataset_config_name)
     if columns.tasks is not None:
         _check_tasks(rows.values(), columns.tasks)
+    if columns.source_prefix is None:
+        _check_prefix(rows.values())
     examples = {split: _examples(what, records, columns) for split, (what, records) in rows.items()}
     splits = _split(name, examples)
     if compounds_per_word is None:
@@ -445,6 +448,16 @@ def _check_tasks(parts: Iterable[tuple[str, list[dict]]], tasks: Sequence[str]):
         raise UsageError(f"--tasks {' '.join(tasks)}: {there}; each split must have one of them")
 
 
+def _check_prefix(parts: Iterable[tuple[str, list[dict]]]):
+    """Raises UsageError where some splits would have the usual prefix, of their tasks, and others none."""
+    there = {what: any(TASK_COLUMN in row for row in records) for what, records in parts}
+    if len(set(there.values())) == 2:
+        with_task, without = (next(what for what, has in there.items() if has is given) for given in (True, False))
+        raise UsageError(
+            f"--source_prefix is needed, '' for none: {with_task} has a column {TASK_COLUMN}, {without} has not"
+        )
+
+
 def _examples(what: str, rows: Iterable[Mapping[str, Any]], columns: Columns) -> list[Example]:
     rows = list(rows)
     if not rows:
@@ -622,7 +635,7 @@ def load_texts(dataset_name: str = "words", data_dir: str | None = None, text_co
 
 def load_tasks(dataset_name: str, data_dir: str | None = None) -> TextSplits:
     """
-    `load_text` for what has its usual columns alone.
+    `load_text` for what has its usual columns alone, without a prefix.
 
     Args:
         dataset_name: as there.
@@ -636,7 +649,7 @@ def load_tasks(dataset_name: str, data_dir: str | None = None) -> TextSplits:
         HwzooError: as there.
     """
     try:
-        return load_text(dataset_name, data_dir)
+        return load_text(dataset_name, data_dir, columns=Columns(source_prefix=""))
     except UsageError as error:
         told = re.sub(r"^--\w+_column is needed", "--dataset_name: columns source and target are needed", str(error))
         raise UsageError(told) from error
