@@ -194,24 +194,27 @@ def test_generation_is_stated_and_saved(num_beams, length_penalty, words, tmp_pa
     assert not recwarn.list
 
 
-@pytest.mark.parametrize(
-    "asked",
-    [
-        {"temperature": 9.0, "top_k": 0, "top_p": 0.99},
-        {"min_p": 0.1},
-        {"top_h": 0.4},
-        {"typical_p": 0.2},
-        {"epsilon_cutoff": 3e-4},
-        {"eta_cutoff": 3e-4},
-        {"penalty_alpha": 0.6, "top_k": 4},
-        {"dola_layers": "high"},
-        {"num_beam_groups": 2, "diversity_penalty": 0.5},
-        {"num_return_sequences": 2},
-        {"return_dict_in_generate": True},
-        {"return_dict_in_generate": True, "output_scores": True, "output_attentions": True},
-    ],
-    ids=lambda asked: next(iter(asked)),
-)
+# What a generation configuration may ask for beside one text by greedy decoding.
+ASKED = [
+    {"temperature": 9.0, "top_k": 0, "top_p": 0.99},
+    {"min_p": 0.1},
+    {"top_h": 0.4},
+    {"typical_p": 0.2},
+    {"epsilon_cutoff": 3e-4},
+    {"eta_cutoff": 3e-4},
+    {"penalty_alpha": 0.6, "top_k": 4},
+    {"dola_layers": "high"},
+    {"num_beam_groups": 2, "diversity_penalty": 0.5},
+    {"stop_strings": ["a"]},
+    {"token_healing": True},
+    {"num_return_sequences": 2},
+    {"return_dict_in_generate": True},
+    {"return_dict_in_generate": True, "output_scores": True, "output_attentions": True},
+]
+each_asked = pytest.mark.parametrize("asked", ASKED, ids=lambda asked: next(iter(asked)))
+
+
+@each_asked
 def test_a_model_that_asks_for_draws_is_greedy_all_the_same(asked, tmp_path, recwarn):
     torch.manual_seed(0)
     model, inputs = build_t5(BYTES, **SIZES).eval(), BYTES("abc", return_tensors="pt")

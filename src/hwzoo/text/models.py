@@ -29,10 +29,11 @@ PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"  # ids 0, 1, 2 as in every T5
 # What transformers reads a vocabulary from beside the files that a class of tokenizers names itself.
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "tekken.json", "tiktoken.model")
 # What a generation configuration may ask for that is no part of one text by greedy decoding or beams: draws, ways to
-# generate that transformers 5 takes from the Hub as code, more texts than one, and more than the ids of them.
+# generate that transformers 5 takes from the Hub as code, what needs a tokenizer, which only the caller of `generate`
+# can give, more texts than one, and more than the ids of them.
 NOT_OF_ONE_TEXT = (
     "temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff",
-    "penalty_alpha", "dola_layers", "num_beam_groups", "diversity_penalty",
+    "penalty_alpha", "dola_layers", "num_beam_groups", "diversity_penalty", "stop_strings", "token_healing",
     "num_return_sequences", "return_dict_in_generate", *GenerationConfig.extra_output_flags,
 )  # fmt: skip
 
@@ -295,7 +296,7 @@ def generation_config(
 
     Args:
         model: or adapter; what its own configuration says beyond these arguments stays (forbidden repetitions, say),
-            but for draws, several texts for one source, and outputs beside the ids.
+            but for draws, several texts for one source, outputs beside the ids, and ends by their letters.
         generation_max_new_tokens: at most so many tokens, the start token not counted.
         num_beams: 1 for greedy decoding.
         length_penalty: exponent of the length by which the score of a beam is divided.
