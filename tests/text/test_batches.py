@@ -18,7 +18,9 @@ from hwzoo.text import (
     SuffixRules,
     TextSplits,
     TokenizedPairs,
+    add_adapter,
     build_t5,
+    check_adapter_acts,
     decode,
     describe,
     encode,
@@ -228,6 +230,17 @@ def test_a_model_that_asks_for_draws_is_greedy_all_the_same(asked, tmp_path, rec
         for way in ({}, {"generation_config": config}):
             assert torch.equal(model.generate(**inputs, **way), greedy)
     assert not recwarn.list
+
+
+@each_asked
+def test_an_adapter_is_tried_whatever_its_base_asks_for(asked):
+    torch.manual_seed(0)
+    model = add_adapter(build_t5(BYTES, **SIZES), "lora", lora_rank=2)
+    own = model.get_base_model().generation_config
+    own.update(do_sample=True, **asked)
+    before = own.to_dict()
+    assert check_adapter_acts(model) is None
+    assert model.get_base_model().generation_config is own and own.to_dict() == before
 
 
 def test_generated_ids_are_decoded_and_counted():

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import HwzooError, UsageError
 from .cache_names import follow_cache_name
+from .models import plain_generation
 
 PEFT_METHODS = ("prompt_tuning", "prefix_tuning", "p_tuning", "lora")
 PROMPT_INITS = ("random", "text", "vocab")
@@ -114,7 +115,8 @@ def check_adapter_acts(model: nn.Module):
 
     def logits(network: nn.Module) -> torch.Tensor:
         inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
-        return network.generate(**inputs, **settings).logits[0]
+        with plain_generation(network):  # its own configuration may ask for several texts, say
+            return network.generate(**inputs, **settings).logits[0]
 
     model.eval()
     try:
