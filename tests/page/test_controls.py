@@ -14,7 +14,7 @@ from page_models import MODELS, OFFERED, RUN, TEXTS, Slow, digit, make
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import ByT5Tokenizer
+from transformers import ByT5Tokenizer, GenerationConfig
 
 from hwzoo import VAEConfig, VAEModel, data, diffusion, page, text
 from hwzoo.errors import UsageError
@@ -469,6 +469,28 @@ def test_greedy_words_are_those_of_generate(name, entries):
     expected = tokenizer.decode(out[0] if seq2seq else out[0, ids.shape[1] :], skip_special_tokens=True)
     assert answers[0].text == expected
     assert len(answers) == (2 if name == "prompt" else 1)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"num_return_sequences": 2},
+        {"return_dict_in_generate": True},
+        {"stop_strings": ["a"]},
+        {"no_repeat_ngram_size": 1},
+    ],
+    ids=lambda asked: next(iter(asked)),
+)
+@pytest.mark.parametrize("way", ["greedy", "drawn"])
+@pytest.mark.parametrize("name", ["t5", "gpt2"])
+def test_what_a_model_asks_for_itself_is_no_part_of_its_words(name, way, asked, entries, monkeypatch):
+    entry = entries(name)
+    ids = {key: value for key, value in entry.model.generation_config.to_dict().items() if key.endswith("token_id")}
+    written = []
+    for settings in ({}, {"do_sample": True} | asked):
+        monkeypatch.setattr(entry.model, "generation_config", GenerationConfig(**ids | settings))
+        written += [each.text for each in ask(entry, "Write", prompt="dog ->", way=way, num=6)]
+    assert written[0] == written[1]
 
 
 @pytest.mark.parametrize("method", text.PEFT_METHODS)

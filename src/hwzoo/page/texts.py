@@ -80,10 +80,11 @@ def _input_ids(entry: Entry, context: str) -> Tensor:
 def _written(entry: Entry, context: str, given: dict[str, Any], model: nn.Module) -> str:
     input_ids, tokenizer = _input_ids(entry, context), entry.tokenizer
     steps = LogitsProcessorList([] if given["way"] == "greedy" else [_Draw(given)])
-    ids = model.generate(
-        input_ids=input_ids, attention_mask=torch.ones_like(input_ids), max_new_tokens=given["num"], do_sample=False,
-        num_beams=1, pad_token_id=tokenizer.pad_token_id, logits_processor=steps,
-    )[0]  # fmt: skip
+    with text.models.plain_generation(model):
+        ids = model.generate(
+            input_ids=input_ids, attention_mask=torch.ones_like(input_ids), max_new_tokens=given["num"],
+            do_sample=False, num_beams=1, pad_token_id=tokenizer.pad_token_id, logits_processor=steps,
+        )[0]  # fmt: skip
     own = ids if entry.config.is_encoder_decoder else ids[input_ids.shape[1] :]
     return tokenizer.decode(own, skip_special_tokens=True)
 
