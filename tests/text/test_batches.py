@@ -112,6 +112,16 @@ def test_a_tokenizer_is_learned_saved_and_loaded(tmp_path):
     assert new_tokenizer(str(tmp_path), None, [])("the mat")["input_ids"] == tokenizer("the mat")["input_ids"]
 
 
+def test_a_tokenizer_is_not_saved_with_the_limits_of_the_pairs(tmp_path):
+    tokenizer, words = new_tokenizer(None, 300, ["x y"]), "word " * 40
+    pairs = TokenizedPairs([pair(words, words)], tokenizer, 128, 16)
+    assert len(pairs.labels[0]) == 16
+    tokenizer.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "tokenizer.json").read_text())
+    assert saved["truncation"] is None and saved["padding"] is None
+    assert len(Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode(words).ids) == 40 * len("word ") + 1
+
+
 def test_a_tokenizer_that_is_not_there_is_named(tmp_path):
     with pytest.raises(HwzooError, match=f"--tokenizer_name {tmp_path}: its tokenizer cannot be loaded"):
         load_tokenizer(str(tmp_path))

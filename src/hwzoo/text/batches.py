@@ -142,6 +142,9 @@ def token_ids(
                 for token in tokens:
                     text = text.replace(token, f"{token[0]} {token[1:]}")
             rows[index] = tokenizer(**{name: text}, **settings | plain)["input_ids"]
+    if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
+        # It keeps the limit of its last call, and would be saved with it: others' texts would be cut.
+        backend.no_truncation()
     return rows
 
 
