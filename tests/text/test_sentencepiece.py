@@ -6,7 +6,7 @@ import pytest
 import sentencepiece
 
 from hwzoo.errors import HwzooError
-from hwzoo.text import Example, TokenizedPairs
+from hwzoo.text import Example, TokenizedPairs, TokenSet
 from hwzoo.text.models import load_tokenizer
 
 TEXTS = [f"the cat number {number} sat on the mat and looked at {7 * number} dogs" for number in range(300)]
@@ -47,6 +47,12 @@ def test_an_end_that_a_text_spells_is_letters_although_it_is_a_piece(trained):
         (ids,) = TokenizedPairs([Example("a", words, (words,))], tokenizer, 64, 64).labels
         assert ids[-1] == 1 and not set(ids[:-1].tolist()) & {0, 1, 2}
         assert tokenizer.decode(ids[:-1]) == letters
+
+
+def test_an_end_that_a_text_of_a_set_spells_is_letters_too(trained):
+    texts = TokenSet.of(["the cat </s> sat", "<pad> a", "cat"], load_tokenizer(str(trained)), 64)
+    for ids, length in zip(texts.input_ids.tolist(), texts.lengths.tolist(), strict=True):
+        assert ids[length - 1] == 1 and not set(ids[: length - 1]) & {0, 1, 2}
 
 
 def test_it_comes_back_as_it_was_saved(trained, tmp_path):

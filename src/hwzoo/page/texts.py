@@ -177,9 +177,10 @@ def _score_words(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
 def _reconstruct_words(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
     """`reconstruct` of the tokens of a text, as many as the model takes."""
     most = min(MOST_SOURCE, getattr(entry.config, "max_tokens", MOST_SOURCE))
-    tokens = partial(entry.tokenizer, given["text"], split_special_tokens=True)  # as in training
-    ids = tokens(truncation=True, max_length=most, return_tensors="pt").input_ids
+    # As in training.
+    tokens = partial(text.batches.token_ids, entry.tokenizer, [given["text"]], split_special_tokens=True)
+    ids = torch.tensor(tokens(truncation=True, max_length=most))
     with job.running(entry.lock):
         made = entry.model.reconstruct(ids)
-    read = f" of its first {most} tokens" if len(tokens().input_ids) > most else ""
+    read = f" of its first {most} tokens" if len(tokens()[0]) > most else ""
     return [Text(line, f"reconstruction{read}") for line in entry.words(made)]

@@ -177,7 +177,7 @@ class TokenSet:
             The rows, in the order of the texts.
         """
         # A text that spells a special token, such as </s>, has its letters in it.
-        rows = tokenizer(list(texts), split_special_tokens=True).input_ids if texts else []
+        rows = token_ids(tokenizer, texts, split_special_tokens=True)
         rows = [row for row in rows if len(row) <= max_tokens]
         ids = torch.full((len(rows), max(map(len, rows), default=1)), tokenizer.pad_token_id)
         for row, tokens in zip(ids, rows, strict=True):
