@@ -17,6 +17,8 @@ from transformers import (
     CTRLLMHeadModel,
     GPT2Config,
     GPT2LMHeadModel,
+    LEDConfig,
+    LEDForConditionalGeneration,
     LlamaConfig,
     LlamaForCausalLM,
     OPTConfig,
@@ -187,6 +189,17 @@ def test_lora_changes_the_queries_and_values_of_a_kind_that_peft_does_not_know()
     # Phi-3 has one layer for 4 heads of queries, 2 of keys and 2 of values.
     model = text.add_adapter(BASES["phi3"](), "lora", lora_rank=rank)
     assert text.count_trainable(model) == 2 * rank * (width + (4 + 2 + 2) * 4)
+
+
+def test_lora_changes_encoder_and_decoder_whose_layers_have_different_names():
+    sizes = {"encoder_layers": 3, "decoder_layers": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "attention_window": 4}
+    positions = {"max_encoder_position_embeddings": 16, "max_decoder_position_embeddings": 16}
+    base = LEDForConditionalGeneration(LEDConfig(**IDS, d_model=16, **sizes, **heads, **positions))
+    model = text.add_adapter(base, "lora", lora_rank=2)
+    assert text.count_trainable(model) == (3 + 2 * 2) * 2 * 2 * 2 * 16
+    trained = [name for name, each in model.named_parameters() if each.requires_grad]
+    assert {name.split(".layers.")[0].split(".")[-1] for name in trained} == {"encoder", "decoder"}
 
 
 @pytest.mark.parametrize("settings", [{}, {"prompt_tuning_init": "vocab"}], ids=["random", "vocab"])

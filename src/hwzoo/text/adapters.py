@@ -152,13 +152,14 @@ def _queries_and_values(model: PreTrainedModel) -> list[str] | None:
     if kind in KNOWN:
         return None
     layers = {name.split(".")[-1] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    names = next((names for names in QUERIES_AND_VALUES if layers.issuperset(names)), None)
-    if names is None:
+    # All of them: encoders of LED and BigBirdPegasus have other names than their decoders.
+    found = [name for names in QUERIES_AND_VALUES if layers.issuperset(names) for name in names]
+    if not found:
         raise UsageError(
             f"--peft_method is lora; which layers of a {kind} give its queries and values is not known: another "
             "--peft_method may do"
         )
-    return list(names)
+    return found
 
 
 def _initial_tokens(init: str, text: str | None, tokenizer, num: int, model: PreTrainedModel) -> torch.Tensor | None:
