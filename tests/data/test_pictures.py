@@ -1,16 +1,18 @@
 """The table of modes and formats in docs/data.md: one pixel of each, by all that read pictures."""
 
 import re
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
-from hwzoo.data import ImageOptions, load_images
+from hwzoo.data import ImageOptions, load_images, pictures
 from hwzoo.errors import UsageError
 from hwzoo.generators import open_generator
+from hwzoo.models.classifier import image_processing_classifier
 from hwzoo.models.classifier.image_processing_classifier import ClassifierImageProcessor
 
 SIZE = 4
@@ -117,11 +119,11 @@ def picture(tmp_path, monkeypatch):
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
-    def make(name):
+    def make(kind):
         for split in ("train", "test"):
-            path = tmp_path / "data" / split / "cat" / f"1{KINDS[name][0]}"
+            path = tmp_path / "data" / split / "cat" / f"1{kind[0]}"
             path.parent.mkdir(parents=True)
-            saved(KINDS[name], path)
+            saved(kind, path)
         return tmp_path / "data" / "train" / "cat" / path.name
 
     return make
@@ -129,7 +131,7 @@ def picture(tmp_path, monkeypatch):
 
 @cases
 def test_a_picture_is_what_the_table_says(name, background, expected, picture):
-    path = picture(name)
+    path = picture(KINDS[name])
     if isinstance(expected, str):
         for read, error in ((by_loader, UsageError), (by_evaluator, UsageError), (by_processor, ValueError)):
             with pytest.raises(error, match=f"it has the mode {name}; pixels must have {expected} a channel") as told:
@@ -154,6 +156,47 @@ def test_the_table_of_the_documentation():
 
     assert rows == {name: f"{said(kind[2])} | {said(kind[3])}" for name, kind in KINDS.items()}
     assert all(f"| `{kind[0][1:]}`" in text for kind in KINDS.values())
+
+
+# Of other types than the standard's: text for ResolutionUnit, a fraction (8 / 1, at the end) for ImageWidth.
+TAGS = {"text": (0x0128, 2, 3, b"in\0\0"), "fraction": (0x0100, 5, 1, struct.pack("<I", 38))}
+
+
+@pytest.mark.parametrize("tag", TAGS.values(), ids=TAGS)
+def test_a_picture_is_turned_whatever_its_other_tags_are(tag, picture):
+    """`ImageOps.exif_transpose` writes them anew, and failed: one such photo stopped the data set."""
+    tags = sorted([tag, (0x0112, 3, 1, struct.pack("<HH", 6, 0))])
+    entries = b"".join(struct.pack("<HHI", *each[:3]) + each[3] for each in tags)
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(tags)) + entries + struct.pack("<III", 0, 8, 1)
+    sideways = Image.new("L", (8, 4), 200)
+    sideways.paste(50, (0, 0, 4, 4))
+    path = picture((".jpg", lambda path: sideways.save(path, exif=exif)))
+    with Image.open(path) as opened:
+        expected = np.rot90(np.asarray(opened), -1).copy()
+        of_processor = ClassifierImageProcessor(8)(opened)["pixel_values"]
+    sample, _, _ = open_generator(str(path.parent), torch.device("cpu"), output_dir=path.parents[3], options=None)
+    for images in (load_images(str(path.parents[2])).train.pixel_values(), sample(torch.arange(1), 1, None)):
+        assert images.shape == (1, 1, 8, 4) and (images[0, 0] * 255).round().tolist() == expected.tolist()
+    np.testing.assert_array_equal(of_processor, ClassifierImageProcessor(8)(expected)["pixel_values"])
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options"),
+    [(".jpg", {}), (".png", {}), (".webp", {}), (".tif", {}), (".tif", {"compression": "tiff_lzw"})],
+)
+def test_pictures_are_turned_as_by_pil(suffix, options, tmp_path):
+    path, drawn, seen = tmp_path / f"1{suffix}", np.random.default_rng(0).integers(256, size=(6, 9, 3)), set()
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.fromarray(drawn.astype(np.uint8)).save(path, exif=exif, **options)
+        with Image.open(path) as opened:
+            expected = np.asarray(ImageOps.exif_transpose(opened))
+        for read, given in ((pictures.eight_bits, ()), (image_processing_classifier.eight_bits, ("white", 3))):
+            with Image.open(path) as opened:
+                np.testing.assert_array_equal(np.asarray(read(opened, *given)), expected)
+        seen.add((expected.shape, expected.tobytes()))
+    assert len(seen) == 8
 
 
 def test_ink_that_is_in_the_transparency_is_seen(tmp_path, monkeypatch):

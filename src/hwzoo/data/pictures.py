@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from ..errors import HwzooError, UsageError, first_line
 
@@ -14,6 +14,17 @@ WAYS = {
     "crop": "cut to squares around their middle",
     "pad": "padded to squares",
     "stretch": "stretched to squares",
+}
+# The orientation of EXIF data as a transposition. `ImageOps.exif_transpose` also writes the EXIF data anew, and fails
+# where another of its tags has a type that is not the standard's.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
 }
 
 
@@ -77,9 +88,11 @@ def eight_bits(picture: Image.Image, background: str = "white") -> Image.Image:
     Raises:
         ValueError: for a mode with more than 8 bits a channel, or one that PIL does not convert to RGB.
     """
-    picture = ImageOps.exif_transpose(picture)
     if picture.mode[0] in "IF":
         raise ValueError(f"it has the mode {picture.mode}; pixels must have 8 bits a channel")
+    picture.load()  # which turns a TIFF
+    turn = TURNS.get(picture.getexif().get(ExifTags.Base.Orientation))
+    picture = picture if turn is None else picture.transpose(turn)
     if picture.has_transparency_data:
         ground = Image.new("RGBA", picture.size, background)
         picture = Image.alpha_composite(ground, picture.convert("RGBA"))

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from transformers import BaseImageProcessor, BatchFeature
 
 from .configuration_classifier import ClassifierConfig
@@ -16,6 +16,17 @@ RESIZES = ("stretch", "crop", "pad")
 # What the class says itself, and what transformers writes or passes besides.
 OURS = {"video_processor_type", "image_processor_type", "auto_map", "processor_class", "feature_extractor_type"}
 FIRST, LAST = "channels_first", "channels_last"
+# The orientation of EXIF data as a transposition. `ImageOps.exif_transpose` also writes the EXIF data anew, and fails
+# where another of its tags has a type that is not the standard's.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def eight_bits(picture: Image.Image, background: str, num_channels: int) -> Image.Image:
@@ -34,9 +45,11 @@ def eight_bits(picture: Image.Image, background: str, num_channels: int) -> Imag
     Raises:
         ValueError: for a mode with more than 8 bits a channel, or one that PIL does not convert.
     """
-    picture = ImageOps.exif_transpose(picture)
     if picture.mode[0] in "IF":
         raise ValueError(f"it has the mode {picture.mode}; pixels must have 8 bits a channel")
+    picture.load()  # which turns a TIFF
+    turn = TURNS.get(picture.getexif().get(ExifTags.Base.Orientation))
+    picture = picture if turn is None else picture.transpose(turn)
     if num_channels in (2, 4):
         return picture.convert("RGBA").convert(MODES[num_channels])
     if picture.has_transparency_data:
