@@ -199,6 +199,26 @@ def test_pictures_are_turned_as_by_pil(suffix, options, tmp_path):
     assert len(seen) == 8
 
 
+@pytest.mark.parametrize("size", [(600, 8), (8, 600)], ids=["wide", "high"])
+def test_a_long_picture_is_padded(size, picture):
+    """Its shorter side, 0.4 pixels, is one."""
+    path, options = picture((".png", Image.new("L", size, 9))), ImageOptions(image_size=28, resize="pad")
+    arrays = {f"{kind}_{split}": np.zeros(1, int) for kind in "xy" for split in ("train", "test")}
+    arrays |= {f"x_{split}": np.full((1, *size[::-1]), 9, np.uint8) for split in ("train", "test")}
+    np.savez(path.parents[3] / "arrays.npz", **arrays)
+    sample, _, _ = open_generator(str(path.parent), torch.device("cpu"), output_dir=path.parents[3], options=options)
+    processor = ClassifierImageProcessor(28, resize="pad")
+    with Image.open(path) as opened:
+        read = [np.array(processor(given)["pixel_values"]) for given in (opened, np.float32(opened) / 255)]
+    read += [load_images(str(path.parents[at]) + end, options=options).train.pixel_values().numpy()
+             for at, end in ((2, ""), (3, "/arrays.npz"))]  # fmt: skip
+    for images in (*read, sample(torch.arange(1), 1, None).numpy()):
+        rows = (images[0, 0] * 255).round()
+        rows = rows if size[0] == 600 else rows.T
+        assert images.shape == (1, 1, 28, 28) and rows[:, 0].tolist() == [255] * 14 + [9] + [255] * 13
+        assert (rows == rows[:, :1]).all()
+
+
 def test_ink_that_is_in_the_transparency_is_seen(tmp_path, monkeypatch):
     """Black everywhere, a different transparency each: what used to be read as black images."""
     import datasets

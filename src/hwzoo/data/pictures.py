@@ -122,7 +122,9 @@ def resized(picture: Image.Image, image_size: int | None, resize: str, backgroun
     if resize == "crop":
         return ImageOps.fit(picture, size, Image.Resampling.BILINEAR)
     if resize == "pad":
-        return ImageOps.pad(picture, size, Image.Resampling.BILINEAR, color=background)
+        # At least a pixel of the shorter side: `ImageOps.pad` alone rounds that of a long picture to none.
+        inner = [max(1, round(side / max(picture.size) * image_size)) for side in picture.size]
+        return ImageOps.pad(picture.resize(inner, Image.Resampling.BILINEAR), size, color=background)
     return picture.resize(size, Image.Resampling.BILINEAR)
 
 

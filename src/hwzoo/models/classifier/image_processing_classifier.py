@@ -248,7 +248,9 @@ class ClassifierImageProcessor(BaseImageProcessor):
         if self.resize == "crop":
             return ImageOps.fit(picture, size, bilinear)
         if self.resize == "pad":
-            return ImageOps.pad(picture, size, bilinear, color=added)
+            # At least a pixel of the shorter side: `ImageOps.pad` alone rounds that of a long picture to none.
+            inner = [max(1, round(each / max(picture.size) * side)) for each in picture.size]
+            return ImageOps.pad(picture.resize(inner, bilinear), size, color=added)
         return picture.resize(size, bilinear)
 
 
