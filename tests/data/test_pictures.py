@@ -2,6 +2,7 @@
 
 import re
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,33 @@ def oriented(path):
     turned().save(path, exif=exif, quality=100)
 
 
+def deep_png(colour_type, num_channels):
+    """Pixels of 16 bits a channel, which PIL does not write."""
+    row = b"\0" + struct.pack(">H", 40_000) * num_channels * SIZE
+    header = struct.pack(">IIBBBBB", SIZE, SIZE, 16, colour_type, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"IDAT", zlib.compress(row * SIZE)), (b"IEND", b"")]
+    chunks = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
+    ]
+    return lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+
+
+def deep_tiff(path):
+    data = struct.pack("<H", 40_000) * 3 * SIZE**2
+    tags = {256: SIZE, 257: SIZE, 259: 1, 262: 2, 273: 8, 277: 3, 278: SIZE, 279: len(data)}
+    entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items()]
+    entries.insert(2, struct.pack("<HHII", 258, 3, 3, 8 + len(data)))  # bits of the channels, after the pixels
+    after = struct.pack("<HHH", 16, 16, 16) + struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+    path.write_bytes(b"II*\0" + struct.pack("<I", 8 + len(data) + 6) + data + after)
+
+
+def bitmap_of_16(path):
+    """White of 5, 6 and 5 bits, 16 in all, which is not too much."""
+    header = struct.pack("<IiiHHIIiiII", 40, SIZE, SIZE, 1, 16, 3, 2 * SIZE**2, 0, 0, 0, 0)
+    body = header + struct.pack("<III", 0xF800, 0x07E0, 0x001F) + b"\xff" * 2 * SIZE**2
+    path.write_bytes(b"BM" + struct.pack("<IHHI", 14 + len(body), 0, 0, 66) + body)
+
+
 # What the table calls it: (suffix, how it is saved, over white, over black); a text is why it is refused.
 KINDS = {
     "1": (".png", new("1", 1), 255, 255),
@@ -59,6 +87,10 @@ KINDS = {
     "RGBA, black ink, alpha 255": (".png", new("RGBA", (0, 0, 0, 255)), 0, 0),
     "CMYK": (".tif", new("CMYK", (255, 0, 0, 0)), (0, 255, 255), (0, 255, 255)),
     "I;16": (".png", Image.fromarray(np.full((SIZE, SIZE), 300, np.uint16)), "8 bits", "8 bits"),
+    "RGB;16B": (".png", deep_png(2, 3), "8 bits", "8 bits"),
+    "LA;16B": (".png", deep_png(4, 2), "8 bits", "8 bits"),
+    "RGBA;16B": (".png", deep_png(6, 4), "8 bits", "8 bits"),
+    "RGB;16L": (".tif", deep_tiff, "8 bits", "8 bits"),
     "F": (".tif", new("F", 0.5), "8 bits", "8 bits"),
     "JPEG, grey": (".jpg", new("L", 77), 77, 77),
     "JPEG, colour": (".jpg", new("RGB", (128, 0, 0)), (128, 0, 0), (128, 0, 0)),
@@ -69,6 +101,7 @@ KINDS = {
     "GIF, colour": (".gif", palette([INK]), INK, INK),
     "GIF, transparent": (".gif", palette([INK], transparency=0), 255, 0),
     "BMP": (".bmp", new("RGB", INK), INK, INK),
+    "BMP, 16 bits a pixel": (".bmp", bitmap_of_16, 255, 255),
 }  # fmt: skip
 cases = pytest.mark.parametrize(
     ("name", "background", "expected"),

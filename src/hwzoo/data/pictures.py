@@ -1,5 +1,6 @@
 """From a picture of any format to 8-bit pixels: one conversion for data sets, and for folders that are scored."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,8 +89,11 @@ def eight_bits(picture: Image.Image, background: str = "white") -> Image.Image:
     Raises:
         ValueError: for a mode with more than 8 bits a channel, or one that PIL does not convert to RGB.
     """
-    if picture.mode[0] in "IF":
-        raise ValueError(f"it has the mode {picture.mode}; pixels must have 8 bits a channel")
+    # PIL opens colours of 16 bits as their high bytes; what the file holds is told by its tiles, until it is loaded.
+    stored = re.search(r"[ABCGLR]\w*;16[BLN]", str(getattr(picture, "tile", "")))
+    mode = stored[0] if stored else picture.mode
+    if stored or mode[0] in "IF":
+        raise ValueError(f"it has the mode {mode}; pixels must have 8 bits a channel")
     picture.load()  # which turns a TIFF
     turn = TURNS.get(picture.getexif().get(ExifTags.Base.Orientation))
     picture = picture if turn is None else picture.transpose(turn)

@@ -1,5 +1,6 @@
 """From pictures to the pixels that the classifiers take."""
 
+import re
 from numbers import Integral
 from typing import Any
 
@@ -45,8 +46,11 @@ def eight_bits(picture: Image.Image, background: str, num_channels: int) -> Imag
     Raises:
         ValueError: for a mode with more than 8 bits a channel, or one that PIL does not convert.
     """
-    if picture.mode[0] in "IF":
-        raise ValueError(f"it has the mode {picture.mode}; pixels must have 8 bits a channel")
+    # PIL opens colours of 16 bits as their high bytes; what the file holds is told by its tiles, until it is loaded.
+    stored = re.search(r"[ABCGLR]\w*;16[BLN]", str(getattr(picture, "tile", "")))
+    mode = stored[0] if stored else picture.mode
+    if stored or mode[0] in "IF":
+        raise ValueError(f"it has the mode {mode}; pixels must have 8 bits a channel")
     picture.load()  # which turns a TIFF
     turn = TURNS.get(picture.getexif().get(ExifTags.Base.Orientation))
     picture = picture if turn is None else picture.transpose(turn)
