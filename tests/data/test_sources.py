@@ -815,6 +815,16 @@ def test_several_columns_are_asked_for():
         load_images(two.remove_columns("image"))
 
 
+def test_the_format_of_a_data_set_changes_nothing(tmp_path):
+    data, options = table(label=[0, 1] * 6, other=list(range(12))), ImageOptions(label_column="label")
+    formatted = [data.with_format(kind) for kind in ("torch", "numpy", "arrow")]
+    formatted += [data.with_format("torch", columns=["label"]), data.with_transform(lambda rows: {"n": rows["other"]})]
+    formatted[0].save_to_disk(tmp_path / "saved")
+    expected = load_images(data, options=options).digest()
+    for given in (*formatted, str(tmp_path / "saved")):
+        assert load_images(given, options=options).digest() == expected
+
+
 def encoded(data):
     from datasets import Image as ImageColumn
 

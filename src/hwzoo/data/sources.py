@@ -505,7 +505,8 @@ def _from_datasets(name: str, what: str, splits: Any, options: ImageOptions | No
         _tell_unread(f"{name}, which has test images", options, "test_share")
     if own and options.validation_share:
         wanted["validation"] = own
-    parts = {part: splits[split] for part, split in wanted.items()}
+    # Without a format or transform, which make other things of its rows than these and may leave columns out.
+    parts = {part: splits[split].with_format(None) for part, split in wanted.items()}
     whats = {part: f"{what} ({split})" for part, split in wanted.items()}
     features = parts["train"].features
     image_column = _image_column(what, features, options.image_column)
