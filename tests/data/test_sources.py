@@ -825,6 +825,28 @@ def test_the_format_of_a_data_set_changes_nothing(tmp_path):
         assert load_images(given, options=options).digest() == expected
 
 
+def test_all_splits_have_the_columns_of_the_training_split():
+    data = table(label=["a", "b"] * 6)
+    as_arrays = arrays(pixels(0, 12, 4, 4).astype(np.uint8), (4, 4)).rename_column("pixels", "image")
+    unlabelled = {"train": data, "test": data.remove_columns("label")}
+    in_training = "in the training split; it must hold one of the two in all splits"
+    for splits, message in (
+        (unlabelled, "--label_column label: the data set (test) has the columns ['image']; give one of them, or "
+         "--label_column none for no classes"),
+        ({"train": data, "test": data.rename_column("image", "img")},
+         "--image_column image: the data set (test) has the image columns ['img'], of ['img', 'label']"),
+        ({"train": data, "test": as_arrays},
+         f"the data set (test): image holds arrays, pictures {in_training}"),
+        ({"train": as_arrays, "test": data},
+         f"the data set (test): image holds pictures, arrays {in_training}"),
+    ):  # fmt: skip
+        with pytest.raises(UsageError) as error:
+            load_images(splits)
+        assert str(error.value) == message
+    loaded = load_images(unlabelled, options=ImageOptions(label_column="none"))
+    assert (len(loaded.train), len(loaded.test)) == (12, 12)
+
+
 def encoded(data):
     from datasets import Image as ImageColumn
 

@@ -511,10 +511,20 @@ def _from_datasets(name: str, what: str, splits: Any, options: ImageOptions | No
     features = parts["train"].features
     image_column = _image_column(what, features, options.image_column)
     label_column = _label_column(what, features, options.label_column, image_column)
+    kinds = {}
+    for part, data in parts.items():
+        _image_column(whats[part], data.features, image_column)
+        _label_column(whats[part], data.features, label_column or "none", image_column)
+        kinds[part] = "pictures" if _array_shape(data.features[image_column]) is None else "arrays"
+        if kinds[part] != kinds["train"]:
+            raise UsageError(
+                f"{whats[part]}: {image_column} holds {kinds[part]}, {kinds['train']} in the training split; it must "
+                "hold one of the two in all splits"
+            )
     labels, class_names = _labels(what, parts, whats, label_column)
     sets, notes = {}, []
     given = image_column, options, notes
-    read = _decode if _array_shape(features[image_column]) is None else _pixels
+    read = _decode if kinds["train"] == "pictures" else _pixels
     arrays = {part: read(parts[part], whats[part], *given) for part in parts}
     channels = max(array.shape[1] for array in arrays.values())
     for part, array in arrays.items():
@@ -550,7 +560,10 @@ def _label_column(what: str, features: Any, asked: str | None, image_column: str
         return None
     if asked is not None:
         if asked not in features:
-            raise UsageError(f"--label_column {asked}: {what} has the columns {sorted(features)}")
+            raise UsageError(
+                f"--label_column {asked}: {what} has the columns {sorted(features)}; give one of them, or "
+                "--label_column none for no classes"
+            )
         return asked
     classes = [key for key, kind in features.items() if isinstance(kind, ClassLabel)]
     if not classes:
