@@ -4,6 +4,7 @@ import errno
 import gzip
 import os
 import time
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -374,6 +375,27 @@ def test_what_holds_no_images_may_lie_beside_the_splits(tmp_path):
         (folder / name).write_text("pets")
     data = load_images(str(folder))
     assert data.train.class_names == ("cat", "dog") and len(data.train) == len(data.test) == 2
+
+
+@pytest.mark.parametrize("place", ["", "train/", "train/cat/"])
+def test_an_archive_among_the_images_is_named(place, tmp_path):
+    """`datasets` looks into it: "An error occurred while generating the dataset"."""
+    names = TWO_BY_TWO if place else {name.replace("/", ""): array for name, array in TWO_BY_TWO.items()}
+    folder = image_folder(tmp_path / "pets", names)
+    with zipfile.ZipFile(folder / place / "pets.ZIP", "w") as archive:
+        for name in names:
+            archive.write(folder / name, name)
+    with pytest.raises(UsageError) as error:
+        load_images(str(folder))
+    message_of(error, UsageError, f"--dataset_name {folder}: {folder / place / 'pets.ZIP'} lies among the images")
+
+
+def test_the_reason_why_a_folder_cannot_be_read_is_told(tmp_path):
+    folder = image_folder(tmp_path / "pets", {"0.png": pixels(0, 4, 4), "1.png": pixels(1, 4, 4)})
+    (folder / "metadata.jsonl").write_text('{"file_name": "0.png", "label": "a"}\n{"file_name": "1.png", "label"')
+    with pytest.raises(HwzooError) as error:
+        load_images(str(folder))
+    assert "An error occurred" not in message_of(error, HwzooError, f"--dataset_name {folder} cannot be loaded: ")
 
 
 @pytest.mark.parametrize("linked", ["dog", "train/dog"])

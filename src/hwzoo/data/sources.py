@@ -380,6 +380,9 @@ def _image_folder(path: Path, options: ImageOptions) -> ImageSplits:
     if bare := [split for split, file in metadata.items() if file is None]:
         if file := next(filter(None, metadata.values()), None):
             raise UsageError(f"{what}: {file} is of one split, {bare[0]}/ has none; all splits have metadata, or none")
+        zips = (file for folder in folders.values() for file in folder.rglob("*.[zZ][iI][pP]"))
+        if file := next((file for file in zips if not is_hidden(file.relative_to(path))), None):
+            raise UsageError(f"{what}: {file} lies among the images and would be read with them; take it away")
         loose = {split: [file for file in files if file.parent == folders[split]] for split, files in found.items()}
         split = next((split for split, files in loose.items() if files), None)
         if split is not None and any(len(files) < len(found[each]) for each, files in loose.items()):
@@ -476,7 +479,7 @@ def _hub(name: str, repo_id: str, options: ImageOptions, hint: str = "") -> Imag
 
 def _call_datasets(what: str, *args, hint: str = "", load: str = "load_dataset", **kwargs):
     import datasets
-    from datasets.exceptions import DatasetNotFoundError, DatasetsError
+    from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError, DatasetsError
 
     datasets.disable_progress_bars()
     try:
@@ -487,6 +490,8 @@ def _call_datasets(what: str, *args, hint: str = "", load: str = "load_dataset",
         names = re.search(r"(?:available configs|Available): (\[.*?\])", str(error))
         if names:
             raise UsageError(f"{what} has several configurations: give --dataset_config, one of {names[1]}") from error
+        if isinstance(error, DatasetGenerationError):  # which says nothing itself
+            error = error.__cause__ or error
         raise HwzooError(f"{what} cannot be loaded: {first_line(error)}{hint}") from error
 
 
