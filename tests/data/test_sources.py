@@ -869,6 +869,14 @@ def test_all_splits_have_the_columns_of_the_training_split():
     assert (len(loaded.train), len(loaded.test)) == (12, 12)
 
 
+def test_one_split_alone_is_divided():
+    data = table(label=["a", "b"] * 6)
+    assert len(load_images({"train": data}).test) == 3
+    with pytest.raises(UsageError) as error:
+        load_images({"train": data, "extra": data})
+    message_of(error, UsageError, "the data set has the splits ['extra', 'train']; it must have train and one of")
+
+
 def encoded(data):
     from datasets import Image as ImageColumn
 
