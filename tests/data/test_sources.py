@@ -877,6 +877,18 @@ def test_one_split_alone_is_divided():
     message_of(error, UsageError, "the data set has the splits ['extra', 'train']; it must have train and one of")
 
 
+@pytest.mark.parametrize("wrong", [None, {"bytes": b"", "path": None}, {"bytes": b"", "path": ""}])
+def test_a_row_without_an_image_is_told(wrong):
+    from datasets import Dataset, Features, Value
+
+    kinds = Features(image={"bytes": Value("binary"), "path": Value("string")}, label=Value("int64"))
+    rows = [encoded(table())[0], wrong] * 5
+    with pytest.raises(UsageError) as error:
+        load_images(Dataset.from_dict({"image": rows, "label": [0, 1] * 5}, features=kinds))
+    given = "b''" if wrong else "None"
+    message_of(error, UsageError, f"the data set (train), row 2: image is {given}; each row needs an image")
+
+
 def encoded(data):
     from datasets import Image as ImageColumn
 

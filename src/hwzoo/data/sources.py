@@ -631,8 +631,9 @@ def _decode(split, what: str, image_column: str, options: ImageOptions, notes: l
     for row, each in enumerate(encoded, 1):
         path = each and each["path"]
         names.append(path if path and Path(path).is_file() else f"{what}, row {row}{f' ({path})' if path else ''}")
-        if each is None or (each["bytes"] is None and not path):
-            raise UsageError(f"{what}, row {row}: {image_column} is None; each row needs an image")
+        if each is None or not (each["bytes"] or path):
+            given = each and each["bytes"]
+            raise UsageError(f"{what}, row {row}: {image_column} is {given}; each row needs an image")
         source = io.BytesIO(each["bytes"]) if each["bytes"] else path
         images.append(read_picture(source, names[-1], options, transparent))
     notes += [each for each in transparent if each not in notes]
