@@ -889,6 +889,18 @@ def test_a_row_without_an_image_is_told(wrong):
     message_of(error, UsageError, f"the data set (train), row 2: image is {given}; each row needs an image")
 
 
+@pytest.mark.parametrize("kind", ["binary", "large_binary"])
+def test_encoded_images_of_any_binary_column(kind, tmp_path):
+    from datasets import Dataset, Features, Value
+
+    data = table(label=[0, 1] * 6)
+    rows = {"image": [row["bytes"] for row in encoded(data)], "label": data["label"][:]}
+    bare = Dataset.from_dict(rows, features=Features(image=Value(kind), label=Value("int64")))
+    bare.to_parquet(tmp_path / "pictures.parquet")
+    for given in (bare, tmp_path / "pictures.parquet", str(tmp_path / "pictures.parquet"), tmp_path):
+        assert load_images(given).digest() == load_images(data).digest()
+
+
 def encoded(data):
     from datasets import Image as ImageColumn
 
