@@ -1277,6 +1277,37 @@ def test_npz_files_that_hold_something_else_are_refused(tmp_path):
         load_images(str(tmp_path / "many.npz"))
 
 
+# In zip files' two headers of each entry: where its flags (1: encrypted) and its compression stand.
+@pytest.mark.parametrize(("places", "value", "words"), [((6, 8), 1, "encrypted"), ((8, 10), 99, "compression")])
+def test_npz_files_that_zipfile_does_not_open_are_told(places, value, words, tmp_path):
+    path = tmp_path / "data.npz"
+    np.savez(path, x_train=np.zeros((3, 4, 4), np.uint8))
+    data = bytearray(path.read_bytes())
+    for start, place in zip((b"PK\3\4", b"PK\1\2"), places, strict=True):
+        data[data.index(start) + place] = value
+    path.write_bytes(data)
+    with pytest.raises(HwzooError) as error:
+        load_images(str(path))
+    assert words in message_of(error, HwzooError, f"{path} cannot be read: ")
+
+
+@pytest.mark.parametrize("kind", ["npz", "amat", "idx"])
+def test_hidden_files_beside_files_of_data_are_not_read(kind, tmp_path):
+    """macOS leaves `._x` beside `x` on other systems' disks and in archives."""
+    if kind == "npz":
+        images, labels = np.zeros((3, 4, 4), np.uint8), np.arange(3)
+        np.savez(tmp_path / "m.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    elif kind == "amat":
+        for split in ("train", "test"):
+            (tmp_path / f"m_{split}.amat").write_text("0 1 1 0\n" * 3)
+    else:
+        for folder in ("MNIST", ".MNIST"):
+            idx_folder(tmp_path / folder / "raw", some_arrays(3))
+    for path in list(tmp_path.glob("m*")):
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7")
+    assert len(load_images(str(tmp_path)).train) == 3
+
+
 def test_larochelles_text_files(tmp_path):
     sizes = {"train": 5, "valid": 3, "test": 4}
     arrays = {split: np.random.default_rng(num).integers(2, size=(num, 9)) for split, num in sizes.items()}

@@ -17,6 +17,7 @@ from typing import IO
 import numpy as np
 
 from ..errors import HwzooError, UsageError, first_line
+from .pictures import is_hidden
 
 # Bytes of images that stay on disk and are mapped into memory: of what is read only what is in use has to fit.
 MAPPED_FROM = 2**30
@@ -64,7 +65,7 @@ def idx_files(folder: Path) -> dict[str, dict[tuple[str, str], Path]]:
     for pattern in _FOLDERS:
         # By folder: files of two are of two data sets, whatever is missing in one of them.
         found: dict[Path, dict[str, dict[tuple[str, str], Path]]] = {}
-        for sub in sorted(folder.glob(pattern)) if pattern else [folder]:
+        for sub in _seen(folder, pattern) if pattern else [folder]:
             sets: dict[str, dict[tuple[str, str], Path]] = {}
             for path in sorted(sub.glob("*")):
                 match = _IDX_NAME.fullmatch(path.name)
@@ -240,6 +241,11 @@ def read_at_random():
         mapped.madvise(mmap.MADV_RANDOM)
 
 
+def _seen(folder: Path, pattern: str) -> list[Path]:
+    """What matches a pattern, sorted, without what is hidden: `._x.npz` of macOS is no data."""
+    return [path for path in sorted(folder.glob(pattern)) if not is_hidden(path.relative_to(folder))]
+
+
 def read_npz_set(path: Path, what: str) -> RawData | None:
     """
     Reads a data set of .npz: a file as medmnist's (`train_images`, `train_labels`, ...) or Keras's (`x_train`,
@@ -256,7 +262,7 @@ def read_npz_set(path: Path, what: str) -> RawData | None:
         UsageError: for arrays that are no images with one label each, or files of several data sets.
         HwzooError: for a damaged file, or one that holds pickled objects.
     """
-    files = [path] if path.is_file() else sorted(path.glob("*.npz"))
+    files = [path] if path.is_file() else _seen(path, "*.npz")
     keys: set[str] = set()
     found: dict[tuple[str, str], np.ndarray] = {}
     of: dict[tuple[str, str], Path] = {}
@@ -264,7 +270,8 @@ def read_npz_set(path: Path, what: str) -> RawData | None:
         try:
             with np.load(file, allow_pickle=False) as stored:
                 arrays = {file.stem if key == "arr_0" else key: stored[key] for key in stored.files}
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        # zipfile's of a password or a compression that it does not know is a RuntimeError
+        except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             raise HwzooError(f"{file} cannot be read: {first_line(error)}") from error
         keys.update(arrays)
         for key, array in arrays.items():
@@ -328,7 +335,7 @@ def read_amat_set(folder: Path, what: str) -> RawData | None:
         UsageError: for a file that is missing, or files of several data sets.
         HwzooError: for other text than zeros and ones, or lines that are no square images.
     """
-    matches = [match for path in sorted(folder.glob("*.amat")) if (match := _AMAT_NAME.fullmatch(path.name))]
+    matches = [match for path in _seen(folder, "*.amat") if (match := _AMAT_NAME.fullmatch(path.name))]
     if not matches:
         return None
     sets = sorted({match["set"] for match in matches})
