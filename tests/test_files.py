@@ -238,6 +238,27 @@ def test_lines_are_appended_cut_back_and_read_past_one_that_is_cut_off(tmp_path)
     assert read_jsonl(tmp_path / "none") == cut_back(tmp_path / "none", 3) == [] and size_of(tmp_path / "x") == 0
 
 
+def test_a_line_that_is_cut_off_costs_no_other(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"file": "a"}\n{"file": "b", "sh')
+    for name in ("c", "d"):
+        append_jsonl(path, [{"file": name}])
+    assert [each["file"] for each in read_jsonl(path)] == ["a", "c", "d"]
+    assert path.read_text().splitlines()[2:] == ['{"file": "c"}', '{"file": "d"}']
+    # Where a run begins anew its line is of its own: what an earlier run made is not its.
+    write_json(tmp_path / ".ended.json", {})
+    begin_record(tmp_path)
+    record_made(tmp_path, {"first.png": "1"})
+    write_json(tmp_path / ".ended.json", {"README.md": "0"})
+    begin_record(tmp_path)
+    record_made(tmp_path, {"second.png": "2"})
+    with open(tmp_path / ".made.jsonl", "a") as file:
+        file.write('{"file": "other.png", "sha')
+    begin_record(tmp_path)
+    record_made(tmp_path, {"third.png": "3"})
+    assert made(tmp_path) == {"third.png": "3", "README.md": "0"}
+
+
 def test_numbers_that_json_has_not_are_words():
     given = {"a": [math.inf, 1.5], "b": {"c": (-math.inf, 2)}, "d": math.nan, "e": "nan", "f": None, "g": True}
     wanted = {"a": ["inf", 1.5], "b": {"c": ["-inf", 2]}, "d": "nan", "e": "nan", "f": None, "g": True}

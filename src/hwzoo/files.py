@@ -260,14 +260,18 @@ def _ended(folder: Path) -> dict[str, str]:
 
 def append_jsonl(path: Path, records: Iterable[Any]):
     """
-    Appends JSON Lines to a file that grows; HwzooError when it cannot.
+    Appends JSON Lines to a file that grows, after the end of a line that a kill cut off; HwzooError when it cannot.
 
     Args:
         path: made if it is not there.
         records: JSON values.
     """
-    with writing(path), open(path, "a", encoding="utf-8") as file:
-        file.write("".join(json.dumps(record) + "\n" for record in records))
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    with writing(path), open(path, "a+b") as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            lines = lines if file.read(1) == b"\n" else "\n" + lines
+        file.write(lines.encode())
 
 
 def read_jsonl(path: Path) -> list[Any]:
