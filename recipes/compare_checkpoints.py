@@ -140,7 +140,9 @@ def evenly(images, settings: Settings) -> tuple[Tensor, Tensor]:
 
 def panels(rows: list[dict]) -> dict[str, dict[str, tuple]]:
     steps = [row["step"] for row in rows]
-    losses = {name.replace("_", " "): (steps, [row[name] for row in rows], ".-") for name in LOSSES if name in rows[0]}
+    logged = [row for row in rows if set(LOSSES) <= row.keys()]  # a checkpoint before the first log line has none
+    at = [row["step"] for row in logged]
+    losses = {name.replace("_", " "): (at, [row[name] for row in logged], ".-") for name in LOSSES if logged}
     apart = {
         f"test images and {name}": (steps, [row["separation"][name]["auroc"] for row in rows], ".-")
         for name in rows[0]["separation"]

@@ -32,6 +32,19 @@ def recipe():
     return load_recipe("compare_checkpoints")
 
 
+def test_losses_are_drawn_from_the_first_checkpoint_that_has_them(recipe):
+    rows = [{"step": step, "fid": None, "separation": {"noise": {"auroc": 1.0}}} for step in (20, 60, 80)]
+    for row, loss in zip(rows[1:], (1.0, 3.0), strict=True):
+        row |= {"discriminator_loss": loss, "generator_loss": loss + 1}
+    panels = recipe.panels(rows)
+    assert list(panels) == ["loss", "told apart (AUROC)"]
+    assert panels["loss"] == {
+        "discriminator loss": ([60, 80], [1.0, 3.0], ".-"),
+        "generator loss": ([60, 80], [2.0, 4.0], ".-"),
+    }
+    assert list(recipe.panels(rows[:1])) == ["told apart (AUROC)"]
+
+
 def test_what_a_run_leaves(recipe, trained, tmp_path, capsys):
     out = tmp_path / "out"
     results = recipe.main(recipe.Settings(model_name_or_path=str(trained), num_samples=40, output_dir=str(out)))
