@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hwzoo import VAEConfig, VAEModel, hub
 from hwzoo.errors import HwzooError, UsageError
@@ -57,7 +58,14 @@ class Numbers:
 
 
 def train(
-    folder, bad_step: int | None = None, evaluate=None, after_step=None, total_steps=None, more=None, **settings
+    folder,
+    bad_step: int | None = None,
+    evaluate=None,
+    after_step=None,
+    total_steps=None,
+    more=None,
+    accelerator=None,
+    **settings,
 ):
     """Trains a linear layer with dropout, whose random state has to come back too."""
     torch.manual_seed(0)
@@ -76,7 +84,8 @@ def train(
     run = RunArguments(output_dir=str(folder), **{"max_train_steps": 20, "report_to": ["none"], **settings})
     state = {"model": model, "optimizer": optimizer, **(more or {})}
     hooks = {"evaluate": evaluate, "after_step": after_step, "total_steps": total_steps}
-    result = fit(run, Accelerator(cpu=True), Numbers(), train_step, state=state, identity={}, **hooks)
+    accelerator = accelerator or Accelerator(cpu=True)
+    result = fit(run, accelerator, Numbers(), train_step, state=state, identity={}, **hooks)
     return model, result
 
 
@@ -190,6 +199,36 @@ def test_the_first_bad_step_is_told_and_enters_no_checkpoint(logging_steps, chec
         train(tmp_path, bad_step=11, logging_steps=logging_steps, checkpointing_steps=checkpointing_steps)
     steps = [Checkpoint(path).step for path in (tmp_path / "checkpoints").glob("step-*")]
     assert max(steps, default=0) <= 10
+
+
+def test_tensorboard_shows_what_the_history_holds(tmp_path):
+    """Also after a kill and a resume, and of the later of two runs in a folder."""
+
+    def run(**settings):
+        accelerator = Accelerator(cpu=True, log_with="tensorboard", project_dir=tmp_path / "logs")
+        accelerator.init_trackers("run")
+        try:
+            train(tmp_path, accelerator=accelerator, logging_steps=3, checkpointing_steps=8, **settings)
+        finally:
+            accelerator.end_training()
+            time.sleep(1)  # the names of its files begin with the second; they are read in the order of names
+
+    def both():
+        events = EventAccumulator(str(tmp_path / "logs" / "run")).Reload().Scalars("train/loss")
+        logged = [each for each in read_jsonl(tmp_path / "history.jsonl") if "loss" in each]
+        told = [(event.step, event.value) for event in events]
+        return told, [(each["step"], pytest.approx(each["loss"])) for each in logged]
+
+    with pytest.raises(KeyboardInterrupt):  # at step 16, with a checkpoint at 8
+        run(eval_steps=16, evaluate=interrupt)
+    told, logged = both()
+    assert told == logged and [step for step, _ in told] == [3, 6, 9, 12, 15]
+    run(resume_from_checkpoint="latest")
+    told, logged = both()
+    assert told == logged and [step for step, _ in told] == [3, 6, 9, 12, 15, 18, 20]
+    run(max_train_steps=7, overwrite_output_dir=True)
+    told, logged = both()
+    assert told == logged and [step for step, _ in told] == [3, 6, 7]
 
 
 @pytest.mark.parametrize("logging_steps", [1, 1_000_000])

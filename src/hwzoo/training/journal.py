@@ -57,7 +57,8 @@ class Journal:
 
     def begin(self, step: int, total: int) -> "Journal":
         """
-        Opens the bar.
+        Opens the bar, and hides in TensorBoard what was logged after these steps: by an earlier run in the folder, or
+        by this one before it was resumed.
 
         Args:
             step: steps done.
@@ -68,6 +69,10 @@ class Journal:
         """
         where = {"initial": min(step, total), "total": total, "desc": self.place() if self.place else None}
         self.bar = tqdm(**where, unit="step", bar_format=BAR, disable=not self.accelerator.is_main_process)
+        for tracker in self.accelerator.trackers if self.accelerator.is_main_process else []:
+            if tracker.name == "tensorboard":
+                tracker.writer.close()  # its next file begins with the step from which on nothing counts
+                tracker.writer.purge_step = step + 1 if step else 0  # of a new run not even tests of 0 steps
         self._newly_made()
         return self
 
