@@ -201,6 +201,20 @@ def test_the_first_bad_step_is_told_and_enters_no_checkpoint(logging_steps, chec
     assert max(steps, default=0) <= 10
 
 
+def test_a_step_that_is_not_finite_is_not_evaluated(tmp_path):
+    evaluated = []
+    with pytest.raises(NonFiniteLoss, match="loss is nan at step 3;"):
+        train(tmp_path, bad_step=3, eval_steps=5, logging_steps=1000, evaluate=lambda: evaluated.append(0) or {"x": 1})
+    assert evaluated == [] and not (tmp_path / "history.jsonl").exists()
+
+
+def test_an_evaluation_changes_no_log_line(tmp_path):
+    _, plain = train(tmp_path / "a", logging_steps=6)
+    _, evaluated = train(tmp_path / "b", logging_steps=6, eval_steps=4, evaluate=lambda: {"x": 1})
+    assert [record for record in evaluated.history if "loss" in record] == plain.history
+    assert len(evaluated.history) == len(plain.history) + 5
+
+
 def test_tensorboard_shows_what_the_history_holds(tmp_path):
     """Also after a kill and a resume, and of the later of two runs in a folder."""
 

@@ -197,6 +197,7 @@ class _Loop:
                     self._log()
                 self.journal.record(self.step, record or {})
                 if self._due(self.run.eval_steps) and self.evaluate is not None:
+                    self._read()  # no step that is not finite is evaluated
                     evaluated = {f"eval_{name}": value for name, value in self.evaluate().items()}
                     self.journal.record(self.step, evaluated)
                 self.journal.show_pictures()
