@@ -136,8 +136,7 @@ def main(run: Run, model: Model, data: Data, generation: Generation) -> dict:
         trainer = trainer_of(network)
         ending.rehearse(run, accelerator)
         trainer = trainer_of(network)  # the other one has evaluated
-        fitted = trainer.fit() if trains else training.FitResult({}, [])
-        return ending.conclude(run, accelerator, fitted).results
+        return ending.conclude(run, accelerator, trainer.fit()).results
 
 
 def check(run: Run, pairs: text.TextSplits, num_processes: int) -> Run:

@@ -315,6 +315,30 @@ def test_a_trained_model_writes_the_same_elsewhere(train_t5, base, words, drawn,
     assert "Tested on inflected without further training." in " ".join((tmp_path / "README.md").read_text().split())
 
 
+def test_zero_steps_resume_nothing_and_begin_a_folder_anew(train_t5, base, words, drawn, tmp_path):
+    settings = {"dataset_name": words, "model_name_or_path": str(base)}
+    run(train_t5, tmp_path, **settings, report_to=["tensorboard"])
+    steps = tmp_path / "checkpoints"
+    assert [path.name for path in sorted(steps.iterdir())][-1] == "step-00000004"
+    logs = tmp_path / "logs" / tmp_path.name
+    assert EventAccumulator(str(logs)).Reload().Scalars("train/loss")
+
+    def files():
+        return {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    before = files()
+    for where in ("latest", str(steps / "step-00000004")):
+        with pytest.raises(UsageError, match="it is of a run with max_steps 4, this one has 0$") as error:
+            run(train_t5, tmp_path, **settings, max_steps=0, resume_from_checkpoint=where)
+        assert error.value.status == 2 and files() == before
+    tested = {"max_steps": 0, "overwrite_output_dir": True, "report_to": ["tensorboard"]}
+    results = run(train_t5, tmp_path, **settings, **tested)
+    assert list(steps.iterdir()) == [] and not (tmp_path / "history.jsonl").exists()
+    told = EventAccumulator(str(logs)).Reload()
+    assert "train/loss" not in told.Tags()["scalars"] or told.Scalars("train/loss") == []
+    assert told.Scalars("test/exact_match")[0].value == pytest.approx(results["test_exact_match"])
+
+
 def test_fine_tuning_is_compared_with_before(train_t5, base, words, drawn, tmp_path):
     settings = {"model_name_or_path": str(base), "optim": "adafactor", "lr_scheduler_type": "constant"}
     results = run(train_t5, tmp_path, dataset_name=words, **settings, learning_rate=1e-2, bf16=True, eval_steps=None)

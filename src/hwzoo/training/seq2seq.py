@@ -184,7 +184,10 @@ class ZooSeq2SeqTrainer(Seq2SeqTrainer):
     def fit(self) -> FitResult:
         """
         Trains to the end; then the model has the best weights by ROUGE-L on the validation set where `eval_steps` is
-        given, else the last.
+        given, else the last. With 0 steps the model stays as it is; the output folder is begun anew all the same.
+
+        Returns:
+            The results of the training by name, none of 0 steps, and the history: what was logged.
 
         Raises:
             NonFiniteLoss: with the first step whose loss was not finite; later checkpoints are not written.
@@ -197,6 +200,9 @@ class ZooSeq2SeqTrainer(Seq2SeqTrainer):
                 shutil.rmtree(unfinished)
             self._begin_history(checkpoint)
         self.accelerator.wait_for_everyone()
+        if self.run.max_steps == 0:
+            self.journal.begin(0, 0).close()
+            return FitResult({}, [])
         if checkpoint is not None:
             self.resumed_from, self.runtime = checkpoint.path, checkpoint.progress["runtime"]
             self.window = tuple(checkpoint.progress.get("window", self.window))
