@@ -276,6 +276,47 @@ def test_an_empty_list_of_a_preset_is_the_default_where_that_is_empty(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("recipe", "name"),
+    [
+        ("train_vae", "encoder_hidden_sizes"), ("train_vae", "decoder_hidden_sizes"),
+        ("train_continual", "hidden_sizes"),
+    ],
+)  # fmt: skip
+def test_the_widths_of_a_linear_model_are_an_empty_list(recipe, name, tmp_path):
+    types = list(load_recipe(recipe).main.__annotations__.values())[:-1]
+    path = tmp_path / "p.yaml"
+
+    def value(*argv):
+        return next(getattr(each, name) for each in parse_arguments(types, list(argv)) if hasattr(each, name))
+
+    assert value() != [] == value(f"--{name}") == value(f"--{name}", "--seed=1")
+    save_settings(path, *parse_arguments(types, [f"--{name}", f"--output_dir={tmp_path}"]))
+    assert f"{name}: []\n" in path.read_text() and value(f"--config={path}") == []
+    assert value(f"--config={path}", f"--{name}", "3", "4") == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('seed: "--"', "seed is '--'; -- is no value"),
+        ('output_dir: "--"', "output_dir is '--'; -- is no value"),
+        ('dataset_name: "--"', "dataset_name is '--'; -- is no value"),
+        ('source_prefix: "--"', "source_prefix is '--'; -- is no value"),
+        ('report_to: ["--"]', "report_to is ['--']; -- is no value"),
+        ("bf16: []", "bf16 is []; it must be true or false"),
+        ("seed: []", "--seed: expected one argument"),
+    ],
+)
+def test_a_preset_holds_a_value_for_each_flag(text, told, tmp_path):
+    """argparse leaves `--` out, and takes a switch without a value for true."""
+    types = list(load_recipe("train_t5").main.__annotations__.values())[:-1]
+    (tmp_path / "p.yaml").write_text(f"{text}\n")
+    with pytest.raises(UsageError) as error:
+        parse_arguments(types, [f"--config={tmp_path / 'p.yaml'}"])
+    assert str(error.value) == f"{tmp_path / 'p.yaml'}: {told}"
+
+
+@pytest.mark.parametrize(
     ("interval", "inside", "outside"),
     [
         ("[0, 1)", [0, 0.5, None, [0.1, 0.2]], [1, -1e-9, float("nan"), [0.1, 2]]),

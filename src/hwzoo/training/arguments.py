@@ -87,6 +87,7 @@ def flag(
     allowed: str | None = None,
     some_of: Sequence[str] | None = None,
     only: Mapping[str, Container] | None = None,
+    empty: bool = False,
 ) -> Any:
     """
     A dataclass field that is a command-line flag.
@@ -98,11 +99,14 @@ def flag(
             shows it.
         some_of: the words that a list may hold; `--help` shows them.
         only: the values of other flags, by name, with which this one has an effect; a line tells who gives it in vain.
+        empty: whether a list may be empty: the flag without a value.
 
     Returns:
-        The field, with `help` and, where they are given, `range` (the interval), `some_of` and `only` in its metadata.
+        The field, with `help` and, where they are given, `range` (the interval), `some_of`, `only` and `empty` in its
+        metadata.
     """
     metadata = {"help": help} | ({"range": allowed} if allowed else {}) | ({"only": only} if only else {})
+    metadata |= {"empty": True} if empty else {}
     if some_of is not None:
         metadata |= {"help": f"{help}, some of {', '.join(some_of)}".removeprefix(", "), "some_of": some_of}
     if isinstance(default, list):
@@ -354,6 +358,8 @@ class _Parser(HfArgumentParser):
         # HfArgumentParser hands on a field's metadata. Its range is shown where argparse shows a metavar.
         kwargs.pop("some_of", None)
         kwargs.pop("only", None)
+        if kwargs.pop("empty", False):
+            kwargs["nargs"] = "*"
         if interval := kwargs.pop("range", None):
             kwargs["metavar"] = interval
         title = self._of_flag.get(kwargs.get("dest") or names[0].removeprefix("--"))
@@ -898,6 +904,10 @@ def _read_preset(path: Path, known: Mapping[str, Any]) -> list[str]:
         values = value if isinstance(value, list) else [value]
         values = [_from_beside(path, key, item) if isinstance(item, str) else item for item in values]
         if len(values) > 1 and any(isinstance(item, str) and item.startswith("--") for item in values):
+        if "--" in values:  # argparse would leave it out
+            raise UsageError(f"{path}: {key} is {reprlib.repr(value)}; -- is no value")
+        if not values and isinstance(known[key], bool):  # the flag without a value is true
+            raise UsageError(f"{path}: {key} is []; it must be true or false")
             raise UsageError(f"{path}: {key} is {reprlib.repr(value)}; none of a list of values may start with --")
         if not all(isinstance(item, str) for item in values):
             raise UsageError(f"{path}: {key} is {reprlib.repr(value)}; it must be one value or a list of values")

@@ -16,7 +16,8 @@ def config_flags(
 ) -> type[Flags]:
     """
     A dataclass of flags: one for each field that a configuration adds to its base, with its name, type and
-    default, the text of its docstring, and of the field's `metadata` its `range` and `only` as `flag` has them.
+    default, the text of its docstring, and of the field's `metadata` its `range`, `only` and `empty` as `flag` has
+    them.
 
     Args:
         config_class: a dataclass whose docstring has a section `Args:`.
@@ -45,6 +46,7 @@ def config_flags(
         default = defaults.get(name, default)
         default = list(default) if isinstance(default, tuple) else default
         told = {"allowed": each.metadata.get("range"), "only": each.metadata.get("only")}
+        told |= {"empty": each.metadata.get("empty", False)}
         flags.append((name, _type(each.type), flag(default, texts[name], **told)))
     of_model = issubclass(config_class, PreTrainedConfig)
     return make_dataclass(class_name, flags, bases=(Flags,), namespace={"OF_TRAINED": of_model})

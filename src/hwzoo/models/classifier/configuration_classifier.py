@@ -50,7 +50,7 @@ class ClassifierConfig(PreTrainedConfig):
     num_channels: int = 1
     backbone: Literal["cnn", "mlp", "wide_cnn"] = "cnn"
     hidden_sizes: list[int] | tuple[int, ...] = field(
-        default=(256, 256), metadata={"range": "[1, inf)", "only": {"backbone": ("mlp",)}}
+        default=(256, 256), metadata={"range": "[1, inf)", "empty": True, "only": {"backbone": ("mlp",)}}
     )
     num_heads: int = 1
     dropout: float = field(default=0.5, metadata={"range": "[0, 1)", "only": {"backbone": ("cnn", "wide_cnn")}})

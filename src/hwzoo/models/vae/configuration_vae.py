@@ -55,8 +55,12 @@ class VAEConfig(PreTrainedConfig):
     num_channels: int = 1
     num_classes: int = 0
     network: Literal["mlp", "conv"] = "mlp"
-    encoder_hidden_sizes: list[int] | tuple[int, ...] = field(default=(300, 300), metadata={"range": "[1, inf)"})
-    decoder_hidden_sizes: list[int] | tuple[int, ...] = field(default=(300, 300), metadata={"range": "[1, inf)"})
+    encoder_hidden_sizes: list[int] | tuple[int, ...] = field(
+        default=(300, 300), metadata={"range": "[1, inf)", "empty": True}
+    )
+    decoder_hidden_sizes: list[int] | tuple[int, ...] = field(
+        default=(300, 300), metadata={"range": "[1, inf)", "empty": True}
+    )
     latent_size: int = field(default=10, metadata={"range": "[1, inf)"})
     activation: Literal["elu", "gelu", "leaky_relu", "relu", "silu", "tanh"] = "elu"
     likelihood: Literal["bernoulli", "gaussian"] = "bernoulli"
