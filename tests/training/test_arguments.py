@@ -571,6 +571,14 @@ def test_a_flag_that_has_no_effect_beside_the_others_is_told_once(caplog, monkey
     assert told("--ema_decay=0.9") == []
 
 
+@pytest.mark.parametrize("given", ["--stop_gradient=false", "--no_stop_gradient", "--no-stop-gradient"])
+def test_a_flag_that_is_switched_off_is_given(given, caplog):
+    arguments._tell_once.cache_clear()
+    types = list(load_recipe("train_simclr").main.__annotations__.values())[:-1]
+    assert set().union(*(each.asked for each in parse_arguments(types, [given]))) == {"stop_gradient"}
+    assert caplog.messages == ["--stop_gradient has no effect: --loss is nt_xent"]
+
+
 def test_what_a_trained_model_decides_is_not_said_to_have_no_effect(caplog):
     arguments._tell_once.cache_clear()
     flags = load_recipe("train_autoregressive").Model

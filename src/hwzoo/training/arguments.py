@@ -437,9 +437,9 @@ def parse_arguments(
         raise
     parsed = _as_launched(types, preset + argv, launcher or {}) or parsed
     for each in parsed:
-        each.asked = _names(preset + argv) & {field.name for field in fields(each)}
+        each.asked = _given(each, preset + argv)
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        for line in _in_vain(parsed, _names(argv)):
+        for line in _in_vain(parsed, argv):
             _tell_once(line)
     # Of other settings than the preset's nobody knows what is normal; the seed is within the band.
     free = OF_ONE_TRY | OF_NO_BAND
@@ -490,7 +490,7 @@ def _for_processor(preset: list[str], argv: list[str]) -> list[str]:
     return [token for token in preset if token not in asked]
 
 
-def _in_vain(parsed: Sequence[Flags], given: Set[str]) -> Iterator[str]:
+def _in_vain(parsed: Sequence[Flags], argv: list[str]) -> Iterator[str]:
     """A line for each flag of the command line that has no effect beside the others' values."""
     values = {each.name: getattr(flags, each.name) for flags in parsed for each in fields(flags)}
     if values.get("model_name_or_path") is not None:  # a trained model has values of its own
@@ -499,6 +499,7 @@ def _in_vain(parsed: Sequence[Flags], given: Set[str]) -> Iterator[str]:
             own |= OF_IMAGES
         values = {name: value for name, value in values.items() if name not in own}
     for flags in parsed:
+        given = _given(flags, argv)
         for each in fields(flags):
             if each.name not in given or getattr(flags, each.name) == _default(each):
                 continue
@@ -903,11 +904,11 @@ def _read_preset(path: Path, known: Mapping[str, Any]) -> list[str]:
             continue
         values = value if isinstance(value, list) else [value]
         values = [_from_beside(path, key, item) if isinstance(item, str) else item for item in values]
-        if len(values) > 1 and any(isinstance(item, str) and item.startswith("--") for item in values):
         if "--" in values:  # argparse would leave it out
             raise UsageError(f"{path}: {key} is {reprlib.repr(value)}; -- is no value")
         if not values and isinstance(known[key], bool):  # the flag without a value is true
             raise UsageError(f"{path}: {key} is []; it must be true or false")
+        if len(values) > 1 and any(isinstance(item, str) and item.startswith("--") for item in values):
             raise UsageError(f"{path}: {key} is {reprlib.repr(value)}; none of a list of values may start with --")
         if not all(isinstance(item, str) for item in values):
             raise UsageError(f"{path}: {key} is {reprlib.repr(value)}; it must be one value or a list of values")
@@ -922,6 +923,12 @@ def _first(types: list[type]) -> str | None:
 
 def _names(tokens: list[str]) -> set[str]:
     return {token[2:].split("=")[0].replace("-", "_") for token in tokens if token.startswith("--")}
+
+
+def _given(flags: Flags, tokens: list[str]) -> set[str]:
+    """Which flags of a dataclass the words name; `--no_x` names x."""
+    names = _names(tokens)
+    return {each.name for each in fields(flags) if names & {each.name, f"no_{each.name}"}}
 
 
 def _suggestion(name: str, known) -> str:
