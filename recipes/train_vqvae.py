@@ -41,7 +41,7 @@ class Protocol(scoring.ScoreFlags):
     num_continuous_steps: int = flag(150, "first steps, at most half, that decode the encoder's outputs", "[0, inf)")
     restart_steps: int = flag(50, "steps between restarts of codes that are hardly used; 0 for none", "[0, inf)")
     num_search_images: int = flag(50, "test images, evenly spaced, whose codes are searched for", "[1, inf)")
-    temperature: float = flag(1.0, "of the samples in pictures: 1 draws from the model", "(0, inf)")
+    temperature: float = flag(1.0, "of samples in pictures: 1 as it is", "(0, inf)", only={"prior": ("transformer",)})
 
 
 def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
@@ -151,12 +151,12 @@ def phases(model, prior_share: float, total_steps: int) -> dict[str, int]:
 def save_pictures(folder, model, data, test_set, run, protocol, limit):
     num, made_by, t = limit or 200, training.made_by(run, data), protocol.temperature
     draw = generators.sampler(model, run.seed, num, evenly=True, temperature=t)
-    training.save_image_grid(draw(num), folder / "samples.png", f"{num} samples at temperature {t:g}; {made_by}")
+    at = "" if model.prior is None else f" at temperature {t:g}"
+    training.save_image_grid(draw(num), folder / "samples.png", f"{num} samples{at}; {made_by}")
     shape, generator = (num, *[model.config.grid_sizes[-1]] * 2), torch.Generator().manual_seed(run.seed)
-    uniform = torch.randint(model.config.codebook_size, shape, generator=generator)
     versions = data.test_versions(test_set, slice(limit or 100))
     with torch.inference_mode():
-        uniform = model.decode(uniform.to(model.device))
+        uniform = model.decode(torch.randint(model.config.codebook_size, shape, generator=generator).to(model.device))
         versions["reconstruction"] = model.reconstruct([*versions.values()][-1])
     training.save_image_grid(uniform, folder / "uniform_samples.png", f"{num} of codes drawn alike; {made_by}")
     training.save_rows(versions, folder / "reconstructions.png", f"Test images; {made_by}")

@@ -111,10 +111,10 @@ def check_temperature(temperature: float | None, family: Family, model: Any, nam
         name: of the model, for the error.
 
     Raises:
-        UsageError: for a model whose `sample` has none, and for a pipeline.
+        UsageError: for a model whose `sample` has none or whose prior is uniform, and for a pipeline.
     """
-    pipeline = isinstance(family, PipelineFamily)
-    if temperature is not None and (pipeline or "temperature" not in inspect.signature(model.sample).parameters):
+    without = isinstance(family, PipelineFamily) or getattr(model, "prior", model) is None
+    if temperature is not None and (without or "temperature" not in inspect.signature(model.sample).parameters):
         raise UsageError(f"--temperature is {temperature}; {name} has none, leave it out")
 
 

@@ -18,7 +18,16 @@ from transformers import ByT5Tokenizer, GenerationConfig
 
 from hwzoo import VAEConfig, VAEModel, data, diffusion, page, text
 from hwzoo.errors import UsageError
-from hwzoo.models import Family, FlowConfig, FlowModel, TextVAEConfig, TextVAEModel, family_of
+from hwzoo.models import (
+    Family,
+    FlowConfig,
+    FlowModel,
+    TextVAEConfig,
+    TextVAEModel,
+    VQVAEConfig,
+    VQVAEModel,
+    family_of,
+)
 from hwzoo.page import app
 from hwzoo.page.answers import Bars, Film, Note, Pictures, Table, Text, data_uri, png, to_html
 from hwzoo.page.controls import CONTROLS, Control, answer, controls_of
@@ -153,6 +162,13 @@ def test_a_class_and_a_temperature_reach_the_model(entries):
     assert torch.equal(drawn.images, expected)
     (drawn,) = ask(entries("flow"), "Draw", num=2, seed=1, temperature=0.5)
     assert torch.equal(drawn.images, entries("flow").model.sample(2, generator=seeded(1), temperature=0.5))
+
+
+def test_codes_that_are_drawn_alike_have_no_temperature(entries):
+    model = VQVAEModel(VQVAEConfig(prior="uniform", hidden_sizes=[4, 4], codebook_size=4, code_size=2))
+    uniform = Entry("uniform", "uniform", family_of(model), model)
+    for entry, acts in ((entries("vqvae"), True), (uniform, False)):
+        assert ("temperature" in {each.name for each in control(entry, "Draw").inputs(entry)}) == acts
 
 
 @pytest.mark.parametrize(("name", "scheduler"), [("ddpm", "ddim"), ("ddpm", "as saved"), ("patches", "ddim")])

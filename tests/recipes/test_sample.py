@@ -20,6 +20,8 @@ from hwzoo import (
     GANModel,
     VAEConfig,
     VAEModel,
+    VQVAEConfig,
+    VQVAEModel,
     diffusion,
     generators,
     hub,
@@ -52,6 +54,11 @@ def save_gan(folder, num_classes=3):
 def save_vae(folder):
     torch.manual_seed(0)
     hub.save(VAEModel(VAEConfig(encoder_hidden_sizes=[8], decoder_hidden_sizes=[8], latent_size=2)), folder)
+    return str(folder)
+
+
+def save_vqvae(folder):
+    hub.save(VQVAEModel(VQVAEConfig(prior="uniform", hidden_sizes=[4, 4], codebook_size=4, code_size=2)), folder)
     return str(folder)
 
 
@@ -250,6 +257,9 @@ CASES = {
     ),
     "temperature of a pipeline": (
         2, "m has none, leave it out", lambda tmp: [save_pipeline(tmp / "m"), "--temperature=0.7"],
+    ),
+    "temperature of a uniform prior": (
+        2, "v has none, leave it out", lambda tmp: [save_vqvae(tmp / "v"), "--temperature=0.7"],
     ),
     "temperature 0": (2, "--temperature is 0.0; it must be in (0, inf)", lambda tmp: ["--temperature=0"]),
     "guidance of a GAN": (2, "g is no conditional pipeline", lambda tmp: [save_gan(tmp / "g"), "--guidance_scale=2"]),

@@ -151,6 +151,13 @@ def test_every_kind_of_model_trains_and_loads(settings, words, train_vqvae, tmp_
     assert all(each in card for each in words)
 
 
+def test_codes_that_are_drawn_alike_have_no_temperature(train_vqvae, no_pictures, tmp_path):
+    run(train_vqvae, tmp_path, prior="uniform", temperature=0.1)
+    caption = Image.open(tmp_path / "samples.png").text["Description"]
+    assert caption.startswith("200 samples; vqvae on digits")
+    assert "temperature" not in caption + (tmp_path / "README.md").read_text()
+
+
 @pytest.mark.parametrize("use_ema", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_dropout_is_of_the_training_alone(train_vqvae, no_pictures, tmp_path, use_ema, monkeypatch):
     modes, log_prob = [], Prior.log_prob

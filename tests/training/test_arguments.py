@@ -591,8 +591,14 @@ def test_what_a_trained_model_decides_is_not_said_to_have_no_effect(caplog):
     assert caplog.messages == ["--dilations has no effect: --network is patch_transformer"]
     # So is what a flag of the method needs of the model.
     types = list(load_recipe("train_vqvae").main.__annotations__.values())[:-1]
-    parse_arguments(types, ["--prior=uniform", "--prior_share=0.3", "--model_name_or_path=somewhere"])
+    without_effect = ["--prior=uniform", "--prior_share=0.3", "--temperature=0.1"]
+    parse_arguments(types, [*without_effect, "--model_name_or_path=somewhere"])
     assert len(caplog.messages) == 1
+    parse_arguments(types, without_effect)
+    assert caplog.messages[1:] == [
+        f"--{name} has no effect: --prior is uniform" for name in ("prior_share", "temperature")
+    ]
+    caplog.records.pop(), caplog.records.pop()
     # What is not of the model is told there too, names as they are.
     base = load_recipe("explore_sampling").Base
     parse_arguments([base], ["--pretrain_steps=9", "--model_name_or_path=Some/Where"])

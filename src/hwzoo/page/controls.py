@@ -121,7 +121,8 @@ def _labels(given: dict[str, Any], num: int) -> Tensor | None:
 
 
 def _temperature(entry: Entry, method: str = "sample") -> list[Number]:
-    return [Number("temperature", "Temperature", 0.1, 2, 1, 0.05)] if entry.takes(method, "temperature") else []
+    acts = entry.takes(method, "temperature") and getattr(entry.model, "prior", entry) is not None  # else uniform
+    return [Number("temperature", "Temperature", 0.1, 2, 1, 0.05)] if acts else []
 
 
 def _sampler(entry: Entry) -> list[Input]:
