@@ -108,9 +108,9 @@ def test_fisher_samples_are_of_the_task_and_by_the_seed(make_stream, make_model,
 @pytest.mark.parametrize("num", [None, 11])
 def test_the_batches_of_a_fisher_are_of_all_classes(num, make_stream, make_model, make_strategy):
     """Images that lie class by class, as in folders, would else make batches of one class: larger gradients."""
-    stream = make_stream(num_tasks=1, num=12, num_classes=2)
+    stream = make_stream(num_tasks=2, num=24, num_classes=4)
     model = make_model(stream)
-    order = stream.train.labels.argsort(stable=True)
+    order = stream.train.labels.argsort(stable=True)  # by task too: the first has the first two classes
 
     def total(examples):
         of = {"fisher_estimator": "minibatch", "fisher_samples": num, "fisher_batch_size": 6}
@@ -118,7 +118,7 @@ def test_the_batches_of_a_fisher_are_of_all_classes(num, make_stream, make_model
         strategy.end_task()
         return strategy.penalty.curvature[0].sum().item()
 
-    assert total(stream.train.select(order)) == pytest.approx(total(stream.train), rel=0.5)
+    assert 0 < total(stream.train.select(order)) < 4 * total(stream.train)  # unshuffled at least 4.9 times
 
 
 def test_a_fisher_in_train_mode_has_the_dropout_of_the_seed(make_stream, make_model, make_strategy):
