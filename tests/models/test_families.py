@@ -562,19 +562,27 @@ labelled = pytest.mark.parametrize(
 
 
 @labelled
-@pytest.mark.parametrize("given", ["both", "id2label"])
+@pytest.mark.parametrize("given", ["both", "id2label", "label2id"])
 def test_a_model_is_loaded_with_other_labels_as_transformers_users_write_them(family, given, tmp_path):
     own = SUITE[family.name]["config"] | {"num_labels": 4}
     own |= {"num_heads": 1} if "num_heads" in own else {}  # it divides 3 too
     family.model_class(family.config_class(**own)).save_pretrained(tmp_path / "old")
     names = {"num_labels": 3, "id2label": {"0": "cat", "1": "dog", "2": "cow"}}
-    if given == "both":
+    if given != "id2label":
         names["label2id"] = {"cat": "0", "dog": "1", "cow": "2"}
+    if given == "label2id":
+        del names["id2label"]
     loaded = family.model_class.from_pretrained(tmp_path / "old", **names, ignore_mismatched_sizes=True)
     loaded.save_pretrained(tmp_path / "new")
     for config in (loaded.config, family.model_class.from_pretrained(tmp_path / "new").config):
         assert config.id2label == {0: "cat", 1: "dog", 2: "cow"}
         assert config.label2id == {"cat": 0, "dog": 1, "cow": 2}
+
+
+@labelled
+def test_names_of_labels_may_be_given_from_either_side(family):
+    config = family.config_class(**SUITE[family.name]["config"], num_labels=2, label2id={"cat": 0, "dog": 1})
+    assert (config.id2label, config.label2id) == ({0: "cat", 1: "dog"}, {"cat": 0, "dog": 1})
 
 
 @labelled

@@ -69,6 +69,8 @@ class ClassifierConfig(PreTrainedConfig):
         self.hidden_sizes = list(self.hidden_sizes)
         self.image_mean = list(self.image_mean)
         self.image_std = list(self.image_std)
+        if self.id2label is None and self.label2id is not None:
+            self.id2label = {int(label): name for name, label in self.label2id.items()}
         num_labels = kwargs.get("num_labels")
         if num_labels is None:
             # transformers stores names instead of the number, and leaves out those of 2 nameless labels.
@@ -92,6 +94,8 @@ class ClassifierConfig(PreTrainedConfig):
                 kwargs["label2id"] = {name: label for label, name in kwargs["id2label"].items()}
         if kwargs.get("label2id") is not None:
             kwargs["label2id"] = {name: int(label) for name, label in kwargs["label2id"].items()}
+            if kwargs.get("id2label") is None:
+                kwargs["id2label"] = {label: name for name, label in kwargs["label2id"].items()}
         made = super().from_dict(config_dict, **kwargs)
         (made[0] if isinstance(made, tuple) else made).validate()
         return made
