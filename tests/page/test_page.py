@@ -151,6 +151,33 @@ def test_a_picture_of_the_host_cannot_be_named_in_a_call(served, visitor):
         assert not event["success"] and "a secret of the host" not in str(event)
 
 
+FILE = {"path": "http://example.invalid/x.png", "meta": {"_type": "gradio.FileData"}}
+
+
+def test_what_is_refused_is_neither_fetched_nor_printed(visitor, monkeypatch, capfd):
+    """Gradio fetches an address that any input names in place of a file, and prints each value that it refuses."""
+    from gradio import processing_utils
+
+    fetched = []
+
+    async def fetch(url):
+        fetched.append(url)
+        raise OSError(url)
+
+    monkeypatch.setattr(processing_utils, "async_ssrf_protected_get", fetch)
+    calls = visitor.config["dependencies"]
+    upload = next(call for call in calls if call["targets"][0][1] == "upload")
+    kinds = [[visitor.parts[each]["type"] for each in call["inputs"]] for call in calls]
+    nearest = calls[kinds.index(["html", "slider", "dropdown"])]
+    refused = [(upload, [FILE]), (upload, [{"a": [FILE]}]), (upload, [FILE | {"path": "/example.invalid"}])]
+    refused += [(nearest, [FILE, 8, "cosine"]), (nearest, ["", 8, FILE]), (nearest, ["", 8, "example.invalid"])]
+    refused += [(nearest, ["", "example.invalid", "cosine"]), (nearest, ["example.invalid"])]
+    for call, values in refused:
+        event = visitor.ask(call, values)
+        assert not event["success"] and "error" in event["output"], (values, event)
+    assert fetched == [] and "example.invalid" not in "".join(capfd.readouterr())
+
+
 def test_a_large_body_is_refused(served):
     url = served[0].rstrip("/")
     for path in ("/gradio_api/queue/join", "/gradio_api/upload"):

@@ -123,7 +123,27 @@ def build(entries: Sequence[Entry], seconds: float = SECONDS, title: str = "hwzo
                 with gr.Tab("Compare"):
                     _compare(gr, jobs, drawing, seconds)
     page.queue(max_size=WAITING, api_open=False, default_concurrency_limit=4)
+    page.preprocess_data = _checked(gr, page.preprocess_data)
     return page
+
+
+def _checked(gr: Any, preprocess: Callable[..., Any]) -> Callable[..., Any]:
+    """Gradio's reading of values, but nothing is fetched for it, and what is refused is told to the visitor alone."""
+    from gradio_client import utils as files
+
+    def local(file: dict[str, Any]):
+        if files.is_http_url_like(file["path"]):  # Gradio fetches it, whichever input it is given to
+            raise gr.Error("a file of another host is not taken")
+
+    async def run(block: Any, values: Sequence[Any], *rest: Any) -> Any:
+        try:
+            files.traverse(values, local, files.is_file_obj_with_meta)
+            return await preprocess(block, values, *rest)
+        except Exception as error:  # Gradio prints it, with the value
+            told = error.message if isinstance(error, gr.Error) else "that value is not taken"
+            raise gr.Error(told, print_exception=False) from None
+
+    return run
 
 
 def _tab(gr: Any, jobs: Jobs, entry: Entry, key: str, seconds: float):
