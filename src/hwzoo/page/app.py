@@ -61,7 +61,7 @@ class Jobs:
     @contextmanager
     def running(self, visitor: str, key: str, job: Job) -> Iterator[None]:
         """
-        Knows a call while it goes on; an earlier one of the same visitor at the same place ends.
+        Knows a call while it goes on. Those at a place come one after the other: they wait in one queue.
 
         Args:
             visitor: of the call.
@@ -72,9 +72,7 @@ class Jobs:
             Nothing, as the value of the `with`.
         """
         with self._lock:
-            before, self._jobs[visitor, key] = self._jobs.get((visitor, key)), job
-        if before is not None:
-            before.cancel()
+            self._jobs[visitor, key] = job
         try:
             yield
         finally:
