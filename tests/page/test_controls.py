@@ -456,7 +456,7 @@ def test_a_preset_from_the_hub_opens_no_folder_of_the_host(entries, tmp_path, mo
     model = entries("vae").model
     entry = Entry("them/vae", "vae", family_of(model), model)
     monkeypatch.setattr(Entry, "settings", {"dataset_name": str(tmp_path / "private"), "image_size": 10**6})
-    assert entry.example() is None and "Nearest" not in [each.title for each in controls_of(entry)]
+    assert not entry.knows_data and "Nearest" not in [each.title for each in controls_of(entry)]
     monkeypatch.setattr(Entry, "settings", {"dataset_name": "digits", "data_dir": "/", "image_size": 10**6})
     assert "Nearest" in [each.title for each in controls_of(entry)]
     assert entry.training_images[0].shape == (1500, 1, 28, 28)

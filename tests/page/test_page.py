@@ -121,6 +121,14 @@ def test_what_cannot_be_loaded_is_a_line_on_its_tab(served, visitor):
     assert str(served[2]) not in visitor.html + str(visitor.config)  # where it lies is told to nobody
 
 
+@pytest.mark.parametrize("name, boards, examples", [("gan", 1, 0), ("vae", 2, 2)])
+def test_an_example_is_offered_where_the_training_images_are_known(name, boards, examples, tmp_path):
+    blocks = page.build(page.load_entries([str(make(name, tmp_path / name))]))
+    words = [part["props"].get("value") for part in blocks.get_config_file()["components"]]
+    words += [part["props"].get("label") for part in blocks.get_config_file()["components"]]
+    assert (words.count("Upload"), words.count("Example")) == (boards, examples)
+
+
 PATHS = [
     "/gradio_api/file={secret}", "/file={secret}", "/gradio_api/file={package}", "/gradio_api/file=/etc/hostname",
     "/gradio_api/file=..%2F..%2Fetc%2Fhostname", "/gradio_api/file=http://127.0.0.1:9/x", "/gradio_api/file/{secret}",

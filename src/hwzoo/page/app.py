@@ -157,9 +157,8 @@ def _tab(gr: Any, jobs: Jobs, entry: Entry, key: str, seconds: float):
                 def run(values: Sequence[Any], job: Job, control: Control = control) -> Sequence[Answer]:
                     return answer(entry, control, values, job)
 
-                form = Form(
-                    f"{key}.{number}", control.about, inputs, control.button, run, f"model {key}", entry.example
-                )
+                example = entry.example if entry.knows_data else None
+                form = Form(f"{key}.{number}", control.about, inputs, control.button, run, f"model {key}", example)
                 form.show(gr, jobs, tab, seconds)
         with gr.Tab("About") as tab:
             shown = gr.HTML(NOTHING, **OWN)
@@ -246,7 +245,7 @@ class Form:
         button: its word; None where it also runs at each change of an input.
         run: gets the values, unchecked, and the job.
         queue: the calls of one queue are run one after the other.
-        example: gives a picture for the board, or None.
+        example: gives a picture for the board; None where there are no training images to take one from.
     """
 
     key: str
@@ -255,7 +254,7 @@ class Form:
     button: str | None
     run: Callable[[Sequence[Any], Job], Sequence[Answer]]
     queue: str
-    example: Callable[[], Any] = lambda: None
+    example: Callable[[], Any] | None = None
 
     def show(self, gr: Any, jobs: Jobs, tab: Any, seconds: float):
         """
@@ -319,21 +318,21 @@ class Form:
         )  # fmt: skip
         with gr.Row():
             upload = gr.UploadButton("Upload", file_types=["image"], type="binary", size="sm", min_width=80)
-            example = gr.Button("Example", size="sm", min_width=80)
+            example = self.example and gr.Button("Example", size="sm", min_width=80)
 
         def shown(make: Callable[..., Any]) -> Callable[..., Any]:
             def run(*given: Any) -> Any:
                 try:
-                    image = make(*given)
+                    return data_uri(png(make(*given)))
                 except HwzooError as error:
                     gr.Warning(escape(str(error)))
                     return gr.skip()
-                return gr.skip() if image is None else data_uri(png(image))
 
             return run
 
         upload.upload(shown(lambda data: each.decode(data)[0]), upload, board, **QUIET)
-        example.click(shown(self.example), None, board, **QUIET)
+        if example:
+            example.click(shown(self.example), None, board, **QUIET)
         return board
 
 

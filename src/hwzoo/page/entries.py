@@ -182,10 +182,8 @@ class Entry:
         name = self.settings.get("dataset_name")
         return name in OWN_DATA if not Path(self.name).is_dir() else name is not None
 
-    def example(self) -> Tensor | None:
-        """One of the training images, (channels, height, width) in [0, 1], another each time; None without them."""
-        if not self.knows_data:
-            return None
+    def example(self) -> Tensor:
+        """One of the training images, (channels, height, width) in [0, 1], another each time."""
         images, _ = self.training_images
         return images[random.randrange(len(images))]
 
