@@ -121,6 +121,16 @@ def test_what_cannot_be_loaded_is_a_line_on_its_tab(served, visitor):
     assert str(served[2]) not in visitor.html + str(visitor.config)  # where it lies is told to nobody
 
 
+@pytest.mark.parametrize("spelled", ["{}/cut", "{}//cut", "{}/cut/", ".", "./", "../cut"])
+def test_where_a_folder_lies_is_told_to_nobody_however_it_is_spelled(spelled, tmp_path, monkeypatch):
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / "config.json").write_text("{")
+    monkeypatch.chdir(tmp_path / "cut")
+    parts = page.build(page.load_entries([spelled.format(tmp_path)])).get_config_file()["components"]
+    (line,) = [str(part) for part in parts if "not valid JSON" in str(part)]
+    assert "cut/config.json is not valid JSON" in line and "/cut" not in line and str(tmp_path) not in line
+
+
 @pytest.mark.parametrize("name, boards, examples", [("gan", 1, 0), ("vae", 2, 2)])
 def test_an_example_is_offered_where_the_training_images_are_known(name, boards, examples, tmp_path):
     blocks = page.build(page.load_entries([str(make(name, tmp_path / name))]))

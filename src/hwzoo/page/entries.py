@@ -240,6 +240,8 @@ def load_entry(name: str, title: str) -> Entry:
     Returns:
         The entry, with `error` where it cannot be loaded.
     """
+    if Path(name).is_dir():  # spelled in full, as errors spell its files: the page has the title in place of it
+        name = str(Path(name).absolute())
     entry = Entry(name, title)
     if Path(name).is_dir() and (text := entry.read(COMPARISON)):
         rows = _parsed(text)
