@@ -637,7 +637,7 @@ def test_a_comparison_draws_each_with_the_same_seed(entries):
 
 WRONG = [
     (Number("n", "How many", 1, 64, 8), [0, 65, 1e9, -1, 2.5, float("nan"), float("inf"), "8", None, [8], {}]),
-    (Number("t", "Temperature", 0.1, 2, 1, 0.05), [0, 2.01, float("nan"), "1", None]),
+    (Number("t", "Temperature", 0.1, 2, 1, 0.05), [0, 2.01, float("nan"), "1", None, 10**400]),
     (Choice("c", "Class", ("any", "0"), "any"), ["1", 0, None, ["any"], "../0"]),
     (Choice("m", "Models", ("a", "b"), ("a",)), ["c", [], ["a", "c"], [["a"]], None]),
     (Words("w", "Prompt", longest=5), ["123456", 5, ["a"], "\ud800", "\0"]),
@@ -813,6 +813,17 @@ def test_what_a_folder_tells(entries, tmp_path):
     (tmp_path / "preset.yaml").write_text("a: [")
     odd = Entry(str(tmp_path), "x")
     assert app.about(odd) == [Note("The folder tells nothing of the run.")] and odd.settings == {}
+
+
+def test_numbers_that_no_float_holds_are_in_no_curve(tmp_path):
+    large = str(10**400)
+    losses = {"1": large, "2": "0.5", "3": "Infinity", "4": "-Infinity", "5": "NaN", "6": f"-{large}", large: "0.5"}
+    lines = [f'{{"step": {step}, "loss": {loss}}}' for step, loss in losses.items()]
+    (tmp_path / "history.jsonl").write_text("\n".join(lines))
+    (tmp_path / "all_results.json").write_text(f'{{"score": {large}}}')
+    table, curves = app.about(Entry(str(tmp_path), "x"))
+    assert curves.points == {"loss": [(2, 0.5)]} and table.rows == [["score", 10**400]]
+    assert large in to_html([table, curves])
 
 
 def test_a_card_cannot_name_a_file_outside(tmp_path):

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import math
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -52,7 +51,7 @@ class Number:
         Raises:
             UsageError: for what is none, or out of bounds.
         """
-        right = isinstance(given, int | float) and math.isfinite(given) and self.low <= given <= self.high
+        right = isinstance(given, int | float) and self.low <= given <= self.high
         if not right or self.step == 1 and given != int(given):
             kind = "a whole number" if self.step == 1 else "a number"
             raise UsageError(f"{self.label} must be {kind} from {self.low:.10g} to {self.high:.10g}")
