@@ -826,6 +826,13 @@ def test_numbers_that_no_float_holds_are_in_no_curve(tmp_path):
     assert large in to_html([table, curves])
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_the_head_of_a_card_is_not_shown(end, tmp_path):
+    lines = ["---", "license: mit", "---", "# A card", "---", "Its words.", "---", ""]
+    (tmp_path / "README.md").write_bytes(end.join(lines).encode())
+    assert Entry(str(tmp_path), "x").card == end.join(lines[3:])
+
+
 def test_a_card_cannot_name_a_file_outside(tmp_path):
     (tmp_path / "secret.png").write_bytes(b"secret")
     (tmp_path / "run").mkdir()

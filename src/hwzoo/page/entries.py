@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download
+from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from torch import Tensor
 
 from .. import hub
@@ -163,7 +164,7 @@ class Entry:
     @cached_property
     def card(self) -> str:
         """README.md without its head, and without pictures: no address of a stranger's text is asked for."""
-        text = re.sub(r"\A---\n.*?\n---\n", "", self.read("README.md") or "", flags=re.S)
+        text = REGEX_YAML_BLOCK.sub("", self.read("README.md") or "", count=1)
         return re.sub(r"!\[[^\]]*\]\([^)]*\)", "", text)
 
     @cached_property
