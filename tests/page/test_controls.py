@@ -5,6 +5,7 @@ import io
 import json
 import math
 import random
+import shutil
 import threading
 import time
 
@@ -779,6 +780,16 @@ def test_a_folder_that_cannot_be_loaded_says_why(tmp_path):
     assert "config.json is not valid JSON" in entries[0].error and str(tmp_path / "nothing") in entries[2].error
     assert [controls_of(each) for each in entries if each.error] == [[], [], []]
     assert all("\n" not in each.error for each in entries if each.error)
+
+
+def test_a_model_that_cannot_be_loaded_is_told_with_the_flag_of_the_page(tmp_path):
+    for kind in text.ARCHITECTURES:
+        text.new_base(kind, 16, 1)[0].save_pretrained(tmp_path / kind)
+        assert load_entry(str(tmp_path / kind), "x").error == f"--models {tmp_path / kind} has no tokenizer"
+    make("lora", tmp_path / "lora")
+    shutil.rmtree(tmp_path / "t5")
+    error = load_entry(str(tmp_path / "lora"), "x").error
+    assert error.startswith(f"--models {tmp_path / 'lora'} is an adapter whose base cannot be loaded: ")
 
 
 def test_titles_differ(tmp_path):

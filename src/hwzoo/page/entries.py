@@ -256,7 +256,8 @@ def load_entry(name: str, title: str) -> Entry:
             entry.model.eval()
         _find_words(entry)
     except Exception as error:  # whatever is wrong with one folder, the others have their tabs
-        entry.model, entry.error = None, first_line(error) if isinstance(error, HwzooError) else _told(name, error)
+        told = first_line(error) if isinstance(error, HwzooError) else _told(name, error)
+        entry.model, entry.error = None, told.replace("--model_name_or_path", "--models")  # the flag of the page
     return entry
 
 
