@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, processors
+from tokenizers import Tokenizer, models, processors
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from hwzoo import hub
@@ -147,6 +147,23 @@ def test_a_tokenizer_that_ends_no_target_is_refused(tmp_path):
     with pytest.raises(UsageError, match=f"^--model_name_or_path {tmp_path}/goes_on: {told}"):
         encode(tokenizer, ["x"], ["y"], is_encoder_decoder=True)
     assert encode(tokenizer, ["x"], ["y"], is_encoder_decoder=False)[0]["labels"][-1] == 1
+
+
+def test_a_tokenizer_of_other_letters_ends_its_targets_too(tmp_path):
+    tokenizer = Tokenizer(models.BPE(vocab={"<pad>": 0, "</s>": 1, "1": 2, "2": 3}, merges=[]))
+    for post, refused in (
+        (processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)]), False),
+        (None, True),
+    ):
+        tokenizer.post_processor = post or processors.ByteLevel()
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>").save_pretrained(
+            tmp_path
+        )
+        if refused:
+            with pytest.raises(UsageError, match="must put its end token"):
+                new_tokenizer(str(tmp_path), None, [])
+        else:
+            assert new_tokenizer(str(tmp_path), None, [])("12").input_ids == [2, 3, 1]
 
 
 def test_a_model_without_a_tokenizer_has_none(tmp_path):

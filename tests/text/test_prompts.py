@@ -119,6 +119,22 @@ def test_an_answer_has_the_tokens_of_the_whole_text(context):
         assert ids[: len(source)] == source and len(source) == (~answered).sum()
 
 
+def test_an_answer_keeps_its_blank_where_a_line_break_is_read_as_one():
+    pieces = ["<pad>", "</s>", "<mask_1>", "<mask_2>", "<unk>", "▁", "c", "a", "t"]
+    tokenizer = PegasusTokenizer(vocab=[(piece, -float(index > 4)) for index, piece in enumerate(pieces)])
+    (row,) = text.encode(tokenizer, ["cat"], ["cat"], False, end=False)
+    assert tokenizer.convert_ids_to_tokens(row["input_ids"]) == ["▁", "c", "a", "t"] * 2
+
+
+def test_tokens_that_are_bytes_have_no_blank_before_them():
+    class Bytes(ByT5Tokenizer):
+        def convert_ids_to_tokens(self, ids, *args, **kwargs):
+            return bytes(ids) if isinstance(ids, int) else [bytes([index]) for index in ids]
+
+    rows = [text.encode(kind(), ["ab "], ["c"], False)[0] for kind in (Bytes, ByT5Tokenizer)]
+    assert torch.equal(rows[0]["input_ids"], rows[1]["input_ids"])
+
+
 # What is generated
 
 

@@ -241,6 +241,11 @@ def test_digits_that_begin_an_answer_do_not_have_to_end_it():
     law = text.prompts.next_token_logits(model, tokenizer, "digits:").softmax(-1)
     assert torch.allclose(first.log_probs[0].exp(), law[tokenizer.convert_tokens_to_ids(digits)], rtol=1e-4)
     assert first.num_tokens.tolist() == [[1] * 10]
+    # Nor is what a tokenizer puts behind the end, as mBART's a language.
+    tokenizer._add_eos_if_not_present = lambda ids: [*ids, tokenizer.eos_token_id, 7]
+    assert torch.equal(
+        text.score_labels(model, tokenizer, ["digits:"], digits, end=False).num_tokens, first.num_tokens
+    )
 
 
 def test_first_tokens_are_those_of_the_logits():

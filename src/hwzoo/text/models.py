@@ -225,7 +225,8 @@ def check_ends(tokenizer: PreTrainedTokenizerBase, flag: str):
         UsageError: when it does not, as GPT-2's: the model would never learn to end.
     """
     # The first one may be that token too, for the beginning; mBART's has a language behind it.
-    if tokenizer.eos_token_id not in tokenizer(text_target="a")["input_ids"][1:]:
+    ids = tokenizer(text_target="a")["input_ids"]
+    if tokenizer.eos_token_id not in ids[1:] and ids != [tokenizer.eos_token_id]:  # which may know no such letter
         told = f"its tokenizer must put its end token, {tokenizer.eos_token}, behind a target; it does not"
         raise UsageError(f"--{flag} {tokenizer.name_or_path}: {told}")
 

@@ -230,13 +230,13 @@ def encode(
     """
     if is_encoder_decoder and end:
         check_ends(tokenizer, "model_name_or_path")
-    rows = []
+    rows, blank_first = [], not is_encoder_decoder and _blank_first(tokenizer)
     for context, answer in zip(contexts, answers, strict=True):
         source = source_ids(tokenizer, context, is_encoder_decoder, max_source_length)
         if is_encoder_decoder:
             (target,) = token_ids(tokenizer, [answer], target=True)
         elif answer:
-            target = _answer_ids(tokenizer, context, answer)
+            target = _answer_ids(tokenizer, context, answer, blank_first)
         else:
             target = []
         if not answer.strip() or not target:
@@ -251,18 +251,19 @@ def encode(
 def _blank_first(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether it reads a text as if a blank stood before it."""
     ids = tokenizer("a", add_special_tokens=False)["input_ids"]
-    return any(token.startswith("▁") for token in tokenizer.convert_ids_to_tokens(ids[:1]))
+    tokens = tokenizer.convert_ids_to_tokens(ids[:1])  # bytes of some
+    return any(isinstance(token, str) and token.startswith("▁") for token in tokens)
 
 
-def _answer_ids(tokenizer: PreTrainedTokenizerBase, context: str, answer: str) -> list[int]:
+def _answer_ids(tokenizer: PreTrainedTokenizerBase, context: str, answer: str, blank_first: bool) -> list[int]:
     """The tokens of an answer that follows those that `source_ids` gives of a causal model's context."""
     following = _gap(context) + answer
-    if _blank_first(tokenizer):
+    if blank_first:
         following = " " * context.endswith(" ") + following
-        # The blank before the text goes before a line break, which is taken off again.
+        # The blank before the text goes before a line break, which is taken off again, unless that is read as a blank.
         before = tokenizer("\n", add_special_tokens=False)["input_ids"]
         (ids,) = token_ids(tokenizer, ["\n" + following], add_special_tokens=False)
-        if ids[: len(before)] == before:
+        if ids[: len(before)] == before and tokenizer.decode(before).endswith("\n"):
             return ids[len(before) :]
     return token_ids(tokenizer, [following], add_special_tokens=False)[0]
 
@@ -283,7 +284,7 @@ def source_ids(
     Returns:
         The ids.
     """
-    if not is_encoder_decoder and _blank_first(tokenizer):
+    if not is_encoder_decoder and context.endswith(" ") and _blank_first(tokenizer):
         context = context.removesuffix(" ")
     ids = token_ids(tokenizer, [context])[0] if is_encoder_decoder else tokenizer(context)["input_ids"]
     if not is_encoder_decoder and ids[-1:] == [tokenizer.eos_token_id]:

@@ -90,7 +90,7 @@ def score_labels(
             logits, targets = logits[:, -targets.shape[1] : -1], targets[:, 1:]
         counted = targets != IGNORED_LABEL
         if not end:
-            counted &= targets != tokenizer.eos_token_id
+            counted &= (targets == tokenizer.eos_token_id).cumsum(1) == 0  # mBART's has a language behind it
         log_probs = logits.float().log_softmax(-1).gather(-1, targets.clamp(min=0)[..., None]).squeeze(-1)
         sums[chosen] = (log_probs * counted).sum(-1).cpu()
         counts[chosen] = counted.sum(-1).cpu()
