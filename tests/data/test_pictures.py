@@ -64,6 +64,20 @@ def deep_tiff(path):
     path.write_bytes(b"II*\0" + struct.pack("<I", 8 + len(data) + 6) + data + after)
 
 
+def deep_planes(path):
+    """As `deep_tiff`, with a plane for each colour."""
+    plane = struct.pack("<H", 40_000) * SIZE**2
+    end = 8 + 3 * len(plane)
+    tags = {256: SIZE, 257: SIZE, 259: 1, 262: 2, 277: 3, 278: SIZE, 284: 2}
+    entries = {tag: struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items()}
+    entries[258] = struct.pack("<HHII", 258, 3, 3, end)
+    entries[273], entries[279] = (struct.pack("<HHII", tag, 4, 3, end + at) for tag, at in ((273, 6), (279, 18)))
+    after = struct.pack("<HHH", 16, 16, 16) + struct.pack("<III", *(8 + each * len(plane) for each in range(3)))
+    after += struct.pack("<III", *[len(plane)] * 3)
+    directory = struct.pack("<H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries)) + bytes(4)
+    path.write_bytes(b"II*\0" + struct.pack("<I", end + len(after)) + 3 * plane + after + directory)
+
+
 def bitmap_of_16(path):
     """White of 5, 6 and 5 bits, 16 in all, which is not too much."""
     header = struct.pack("<IiiHHIIiiII", 40, SIZE, SIZE, 1, 16, 3, 2 * SIZE**2, 0, 0, 0, 0)
@@ -91,6 +105,7 @@ KINDS = {
     "LA;16B": (".png", deep_png(4, 2), "8 bits", "8 bits"),
     "RGBA;16B": (".png", deep_png(6, 4), "8 bits", "8 bits"),
     "RGB;16L": (".tif", deep_tiff, "8 bits", "8 bits"),
+    "RGB, 16 bits": (".tif", deep_planes, "8 bits", "8 bits"),
     "F": (".tif", new("F", 0.5), "8 bits", "8 bits"),
     "JPEG, grey": (".jpg", new("L", 77), 77, 77),
     "JPEG, colour": (".jpg", new("RGB", (128, 0, 0)), (128, 0, 0), (128, 0, 0)),

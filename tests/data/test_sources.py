@@ -390,12 +390,21 @@ def test_an_archive_among_the_images_is_named(place, tmp_path):
     message_of(error, UsageError, f"--dataset_name {folder}: {folder / place / 'pets.ZIP'} lies among the images")
 
 
-def test_the_reason_why_a_folder_cannot_be_read_is_told(tmp_path):
-    folder = image_folder(tmp_path / "pets", {"0.png": pixels(0, 4, 4), "1.png": pixels(1, 4, 4)})
-    (folder / "metadata.jsonl").write_text('{"file_name": "0.png", "label": "a"}\n{"file_name": "1.png", "label"')
+def test_a_class_may_be_called_as_an_archive_is(tmp_path):
+    names = {name.replace("cat", "cat.zip"): array for name, array in TWO_BY_TWO.items()}
+    assert load_images(str(image_folder(tmp_path / "pets", names))).train.class_names == ("cat.zip", "dog")
+
+
+def test_the_reason_why_a_folder_cannot_be_read_is_told(tmp_path, monkeypatch):
+    import datasets
+
+    def fails(*args, **kwargs):
+        raise datasets.exceptions.DatasetGenerationError("An error occurred") from ValueError("the reason")
+
+    monkeypatch.setattr(datasets, "load_dataset", fails)
     with pytest.raises(HwzooError) as error:
-        load_images(str(folder))
-    assert "An error occurred" not in message_of(error, HwzooError, f"--dataset_name {folder} cannot be loaded: ")
+        load_images(str(image_folder(tmp_path / "pets", TWO_BY_TWO)))
+    assert str(error.value) == f"--dataset_name {tmp_path / 'pets'} cannot be loaded: the reason"
 
 
 @pytest.mark.parametrize("linked", ["dog", "train/dog"])

@@ -382,7 +382,7 @@ def _image_folder(path: Path, options: ImageOptions) -> ImageSplits:
         if file := next(filter(None, metadata.values()), None):
             raise UsageError(f"{what}: {file} is of one split, {bare[0]}/ has none; all splits have metadata, or none")
         zips = (file for folder in folders.values() for file in folder.rglob("*.[zZ][iI][pP]"))
-        if file := next((file for file in zips if not is_hidden(file.relative_to(path))), None):
+        if file := next((file for file in zips if file.is_file() and not is_hidden(file.relative_to(path))), None):
             raise UsageError(f"{what}: {file} lies among the images and would be read with them; take it away")
         loose = {split: [file for file in files if file.parent == folders[split]] for split, files in found.items()}
         split = next((split for split, files in loose.items() if files), None)

@@ -46,10 +46,14 @@ def eight_bits(picture: Image.Image, background: str, num_channels: int) -> Imag
     Raises:
         ValueError: for a mode with more than 8 bits a channel, or one that PIL does not convert.
     """
-    # PIL opens colours of 16 bits as their high bytes; what the file holds is told by its tiles, until it is loaded.
+    # PIL opens colours of 16 bits as their high bytes; what the file holds is told by its tiles, until loaded, and
+    # by the bits of a TIFF, which may have a plane for each colour.
     stored = re.search(r"[ABCGLR]\w*;16[BLN]", str(getattr(picture, "tile", "")))
     mode = stored[0] if stored else picture.mode
-    if stored or mode[0] in "IF":
+    bits = np.max(getattr(picture, "tag_v2", {}).get(ExifTags.Base.BitsPerSample, 8))
+    if mode[0] in "ABCGLR" and not stored and bits > 8:
+        mode = f"{mode}, {bits} bits"
+    if stored or mode[0] in "IF" or bits > 8:
         raise ValueError(f"it has the mode {mode}; pixels must have 8 bits a channel")
     picture.load()  # which turns a TIFF
     turn = TURNS.get(picture.getexif().get(ExifTags.Base.Orientation))
