@@ -206,6 +206,9 @@ def test_a_step_that_is_not_finite_is_not_evaluated(tmp_path):
     with pytest.raises(NonFiniteLoss, match="loss is nan at step 3;"):
         train(tmp_path, bad_step=3, eval_steps=5, logging_steps=1000, evaluate=lambda: evaluated.append(0) or {"x": 1})
     assert evaluated == [] and not (tmp_path / "history.jsonl").exists()
+    with pytest.raises(NonFiniteLoss, match="loss is nan at step 3;"):
+        train(tmp_path, bad_step=3, logging_steps=1000, after_step=lambda step: {"eval_x": 1.0} if step == 5 else None)
+    assert not (tmp_path / "history.jsonl").exists()
 
 
 def test_an_evaluation_changes_no_log_line(tmp_path):
@@ -243,6 +246,7 @@ def test_tensorboard_shows_what_the_history_holds(tmp_path):
     run(max_train_steps=7, overwrite_output_dir=True)
     told, logged = both()
     assert told == logged and [step for step, _ in told] == [3, 6, 7]
+    assert len(list((tmp_path / "logs" / "run").glob("events.*"))) == 1  # no reader shows the earlier run
 
 
 @pytest.mark.parametrize("logging_steps", [1, 1_000_000])

@@ -57,8 +57,9 @@ class Journal:
 
     def begin(self, step: int, total: int) -> "Journal":
         """
-        Opens the bar, and hides in TensorBoard what was logged after these steps: by an earlier run in the folder, or
-        by this one before it was resumed.
+        Opens the bar. For TensorBoard a new run removes what an earlier one logged in the folder, and a resumed one
+        marks what it logged after these steps as past: TensorBoard hides it, its faster reader as soon as a number of
+        that name and step is logged again.
 
         Args:
             step: steps done.
@@ -72,7 +73,10 @@ class Journal:
         for tracker in self.accelerator.trackers if self.accelerator.is_main_process else []:
             if tracker.name == "tensorboard":
                 tracker.writer.close()  # its next file begins with the step from which on nothing counts
-                tracker.writer.purge_step = step + 1 if step else 0  # of a new run not even tests of 0 steps
+                tracker.writer.purge_step = step + 1
+                if not step:
+                    for path in Path(tracker.writer.log_dir).glob("events.out.tfevents.*"):
+                        path.unlink(missing_ok=True)
         self._newly_made()
         return self
 

@@ -193,6 +193,8 @@ class _Loop:
                 if len(self.unread) == READ_EVERY:
                     self._read()
                 record = self.after_step(self.step) if self.after_step is not None else None
+                if record:
+                    self._read()  # nothing is recorded of a step that is not finite
                 if self.step % self.run.logging_steps == 0 or self.step == self.total:
                     self._log()
                 self.journal.record(self.step, record or {})
