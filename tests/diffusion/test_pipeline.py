@@ -505,6 +505,13 @@ def test_steps_that_a_plain_pipeline_does_not_take_are_drawn_as_before(
     np.testing.assert_allclose(loaded(generator=seeded(), **call).images, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["DPMSolverSinglestepScheduler", "IPNDMScheduler", "CMStochasticIterativeScheduler"])
+def test_a_scheduler_without_spacings_is_saved(name, unconditional, tmp_path):
+    unconditional.scheduler = getattr(diffusers, name)(num_train_timesteps=30)
+    hub.save(unconditional, tmp_path)
+    assert type(diffusion.load_pipeline(str(tmp_path)).scheduler) is getattr(diffusers, name)
+
+
 def test_a_conditional_model_comes_back(conditional, tmp_path):
     hub.save(conditional, tmp_path)
     assert json.loads((tmp_path / INDEX).read_text())["_class_name"] == [

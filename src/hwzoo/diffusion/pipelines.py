@@ -196,9 +196,9 @@ def portable(pipeline: Any) -> Any:
     # Theirs scales no inputs, and gives each step a generator, which other schedulers refuse. At some numbers of steps
     # trailing ones end at -1, and even steps of the noise begin with one timestep twice: it leaves them as they are.
     config, solver = pipeline.scheduler.config, isinstance(pipeline.scheduler, DPMSolverMultistepScheduler)
-    if solver and (config.use_karras_sigmas or config.use_lu_lambdas) or config.timestep_spacing == "trailing":
-        return pipeline
     if not (solver or isinstance(pipeline.scheduler, DDPMScheduler | DDIMScheduler)):
+        return pipeline
+    if solver and (config.use_karras_sigmas or config.use_lu_lambdas) or config.timestep_spacing == "trailing":
         return pipeline
     return DDPMPipeline(pipeline.unet, pipeline.scheduler)
 
