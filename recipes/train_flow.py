@@ -15,6 +15,7 @@ import torch
 
 from hwzoo import FlowConfig, FlowModel, generators, hub, scoring, training
 from hwzoo.data import ImageBatches, load_images
+from hwzoo.errors import UsageError
 from hwzoo.training import flag
 
 TEST_SEED = 0  # of the noise on the test images: the same for every run of one --eval_batch_size
@@ -58,6 +59,8 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
         model = build(run, data, architecture, protocol)
         model.to(accelerator.device, memory_format=torch.channels_last)  # the faster one for convolutions
         first = batches.data.spread(NUM_FIRST_IMAGES).pixel_values()
+        if len(first) < 2 and not model.initialized:
+            raise UsageError(f"--dataset_name {run.dataset_name}: a flow begins with 2 images or more, it has one")
         first_noise = torch.rand(first.shape, generator=torch.Generator().manual_seed(run.seed))
         model.initialize(first, noise=first_noise.to(accelerator.device))
 

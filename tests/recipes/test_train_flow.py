@@ -28,7 +28,7 @@ from transformers import AutoModel
 
 from hwzoo import FlowConfig, FlowModel, hub, training
 from hwzoo.data import load_images
-from hwzoo.errors import HwzooError
+from hwzoo.errors import HwzooError, UsageError
 
 SMALL = {
     "hidden_size": 4,
@@ -228,6 +228,16 @@ def test_a_trained_model_may_be_of_images_that_the_defaults_do_not_fit(train_flo
         train_flow, types_of(train_flow), model, "num_scales is 2 with image_size 14", tmp_path
     )
     assert results["protocol"].startswith("digits") and math.isfinite(results[f"test_{LOSS}"])
+
+
+def test_a_flow_of_one_image_is_refused(train_flow, no_curves, tmp_path):
+    for split, num in (("train", 1), ("test", 2)):
+        (tmp_path / "data" / split / "cat").mkdir(parents=True)
+        for index in range(num):
+            path = tmp_path / "data" / split / "cat" / f"{index}.png"
+            Image.new("L", (8, 8), 40 * index).save(path)
+    with pytest.raises(UsageError, match="a flow begins with 2 images or more, it has one$"):
+        run(train_flow, tmp_path / "run", dataset_name=str(tmp_path / "data"), train_batch_size=1)
 
 
 def test_samples_that_are_nan_lose_neither_the_model_nor_its_likelihoods(train_flow, no_curves, tmp_path, monkeypatch):
