@@ -258,7 +258,7 @@ class FlowModel(FlowPreTrainedModel):
             ValueError: for latents of another size, and for none or wrong labels to a conditional model.
         """
         size = self.config.num_channels * self.config.image_size**2
-        latents = checked_latents(latents, len(latents), size).to(torch.promote_types(self.dtype, torch.float32))
+        latents = checked_latents(latents, latents.shape[0], size).to(torch.promote_types(self.dtype, torch.float32))
         mean, log_std = self._moments(labels, latents)
         rest, last = latents[:, : -mean.shape[1]], latents[:, -mean.shape[1] :]
         outputs = self.network.inverse(torch.cat([rest, mean + log_std.exp() * last], dim=1))

@@ -289,7 +289,7 @@ class VAEModel(VAEPreTrainedModel):
             loss = reconstruction_loss + weight * kl_divergence
         else:
             mean, variance = self.encode(pixel_values, labels)
-            shape = (len(mean), *self.noise_shape)
+            shape = (mean.shape[0], *self.noise_shape)  # `len` would be a constant for torch.export
             if noise is None:
                 noise = _standard_normal(shape, mean, None)
             elif noise.shape != shape:
