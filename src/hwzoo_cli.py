@@ -34,7 +34,7 @@ FOOTER = (
     "hwzoo train ... --nproc N trains in N processes, each on its own GPU, or all on the CPU where there is no GPU.",
 )
 INDENT = 28  # of what a command does
-MINUTES = re.compile(r"(?:^# |, )([\w. ]+? minutes?) (?:on|of) ", re.M)  # "# 2.3 minutes on one core"
+MINUTES = re.compile(r"(?:^# |[,.] )((?:[\w ]|\.\d)+? minutes?) (?:on|of) ", re.M)  # "# 2.3 minutes on one core"
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -86,6 +86,7 @@ def test_every_preset_is_listed():
         assert command in hwzoo_cli.commands() and data, name
         expected = yaml.safe_load(PRESETS[name].read_text()).get("expected")
         assert bool(expected) == bool(expect) == ("minute" in takes), name
+        assert not takes or re.fullmatch(r"not run|[\w ]+(\.\d)? minutes?", takes), name  # one sentence's, not two
 
 
 @pytest.mark.parametrize("name", PRESETS)
