@@ -247,7 +247,7 @@ def load_or_build(
     """
     if model_name_or_path is None:
         return model_class(model_class.config_class(**settings))
-    model, usual = load(model_class, model_name_or_path), model_class.config_class()
+    model, usual = with_named_outputs(load(model_class, model_name_or_path)), model_class.config_class()
     family, own = family_of(model), model.config.to_dict()
     id2label = settings.get("id2label", model.config.id2label)
     by_data = {"num_labels": len(id2label)} | settings
@@ -291,6 +291,19 @@ def load_or_build(
 def _with_lists(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Tuples as lists, as which flags and files give them."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
+
+
+def with_named_outputs(model: PreTrainedModel) -> PreTrainedModel:
+    """
+    Args:
+        model: one that was loaded.
+
+    Returns:
+        The same, which gives its outputs by name and no hidden states, whatever its configuration asked for: recipes
+        read some by name, and average all.
+    """
+    model.config.return_dict, model.config.output_hidden_states = True, False
+    return model
 
 
 def load_classifier(name: str) -> PreTrainedModel:

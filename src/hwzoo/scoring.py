@@ -251,4 +251,4 @@ def load_classifier(
             raise UsageError(
                 f"--{flag} {name_or_path}: it has {key} {getattr(classifier.config, key)}, the data {value}"
             )
-    return classifier
+    return hub.with_named_outputs(classifier)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import Trainer, TrainingArguments
 
-from hwzoo import GANModel, VAEConfig, VAEModel
+from hwzoo import GANModel, VAEConfig, VAEModel, hub
 from hwzoo.models import FAMILIES
 
 ZOO = [family for family in FAMILIES if family.model_class]
@@ -60,6 +60,17 @@ def test_a_tuple_holds_what_the_output_holds(family):
     expected, given = outputs(model, **inputs), outputs(model, **inputs, return_dict=False)
     assert isinstance(given, tuple) and len(given) == len(expected)
     torch.testing.assert_close(given, expected.to_tuple())
+
+
+@families
+def test_a_recipe_reads_outputs_by_name_whatever_a_configuration_asks_for(family, tmp_path):
+    model = build(family)
+    inputs = inputs_of(model)
+    expected = outputs(model, **inputs)
+    model.config.return_dict, model.config.output_hidden_states = False, True
+    model.save_pretrained(tmp_path)
+    loaded = hub.load_or_build(family.model_class, str(tmp_path), model.config.to_dict())
+    torch.testing.assert_close(dict(outputs(loaded, **inputs)), dict(expected))
 
 
 @layered

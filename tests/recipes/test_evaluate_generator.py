@@ -406,6 +406,8 @@ def test_a_recipe_ends_with_the_same_scores(recipe, evaluate, tmp_path):
     vae = save_vae(tmp_path / "vae")
     results = evaluate(vae, num_samples=30, eval_batch_size=30)
     data = load_images("digits")
+    settings = tmp_path / "classifier" / "config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"return_dict": False}))
     classifier = scoring.load_classifier(data, str(tmp_path / "classifier"))
     samples = hub.load(VAEModel, vae).sample(30, generator=torch.Generator().manual_seed(0))
     scores = scoring.score(samples, data, classifier, made_by="this model")

@@ -25,6 +25,7 @@ from hwzoo.training import (
     GlobalNoise,
     NonFiniteLoss,
     RunArguments,
+    TestMeans,
     TrainState,
     averaged_model,
     fit,
@@ -33,6 +34,21 @@ from hwzoo.training import (
 )
 from hwzoo.training.ending import peak_memory
 from hwzoo.training.loop import signal_of
+
+
+class Examples:
+    """Values by name, a test set."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, **values):
+        self.values = values
+
+    def __len__(self):
+        return min(map(len, self.values.values()))
+
+    def batch(self, indices):
+        return {name: value[indices] for name, value in self.values.items()}
 
 
 class Numbers:
@@ -486,6 +502,17 @@ def test_a_mean_counts_each_example_once(batch_size):
     values = torch.arange(10.0) ** 2
     means = mean_over(Accelerator(cpu=True), 10, batch_size, lambda part, generator: {"x": values[part].mean()})
     assert means == {"x": pytest.approx(values.mean().item())}
+
+
+@pytest.mark.parametrize("mean, deviation", [(0.0, 1.0), (5000.0, 1.0), (20_000.0, 3.0)])
+def test_a_standard_error_of_large_numbers_that_hardly_differ(mean, deviation):
+    generator = torch.Generator().manual_seed(0)
+    values = mean + deviation * torch.randn(1000, generator=generator)
+    images = Examples(x=values)
+    means = TestMeans(Accelerator(cpu=True), images, 100)(lambda batch, _: batch, with_error=["x"])
+    exact = values.double()
+    assert means["x"] == pytest.approx(exact.mean().item())
+    assert means["x_standard_error"] == pytest.approx(exact.std().item() / 1000**0.5, rel=1e-6)
 
 
 def test_the_noise_of_a_mean_is_seeded():

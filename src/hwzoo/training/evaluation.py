@@ -92,6 +92,8 @@ class TestMeans:
 
         def means_of(part: slice, generator: torch.Generator) -> dict[str, Tensor]:
             metrics = metrics_of(self.images.batch(indices[part].to(self.images.device)), generator)
+            if with_error:  # a difference of squares needs float64, which not every device has
+                metrics = {name: value.cpu().double() for name, value in metrics.items()}
             squares = {f"{name}_standard_error": metrics[name].square() for name in with_error}
             return {name: value.mean() for name, value in {**metrics, **squares}.items()}
 
