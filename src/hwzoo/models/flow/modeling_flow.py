@@ -244,7 +244,8 @@ class FlowModel(FlowPreTrainedModel):
 
     def to_pixels(self, latents: Tensor, labels: Tensor | None = None, *, quantize: bool = True) -> Tensor:
         """
-        The images of latents, where `to_latents` came from.
+        The images of latents, where `to_latents` came from; with NICE's weights in half precision, whose networks
+        round what they are given, some levels are others.
 
         Args:
             latents: (batch, dimensions), as of `to_latents`.
@@ -343,7 +344,8 @@ class FlowModel(FlowPreTrainedModel):
                 (arXiv:1609.04468); spherical for a normal prior, linear for a logistic one, when not given.
 
         Returns:
-            (batch, num_steps, channels, height, width) in [0, 1]; the first and last pictures are the images.
+            (batch, num_steps, channels, height, width) in [0, 1]; the first and last pictures are the images,
+                as exactly as `to_pixels` gives them back.
 
         Raises:
             ValueError: for fewer than 2 steps, another mode, ends of different numbers or latents of another size; for
