@@ -427,16 +427,21 @@ def test_inception_is_asked_for_before_anything_is_sampled(evaluate, tmp_path, m
 def test_inception_scores_stand_beside(evaluate, tmp_path, monkeypatch):
     from hwzoo import metrics
 
+    batches = []
+
     class Inception(torch.nn.Module):
         num_features = 2
 
         def forward(self, pixel_values):
+            batches.append(len(pixel_values))
             return pixel_values.mean((2, 3))[:, :2]
 
     load = metrics.load_inception
     monkeypatch.setattr(metrics, "load_inception", lambda device: load(Inception(), device=device))
     results = evaluate(save_vae(tmp_path / "vae"), num_samples=20, inception_fid=True)
     assert results["test_inception_fid"] > results["test_inception_fid_floor"] >= 0
+    # Those of the data come in larger batches, of which the real one would need gigabytes.
+    assert sum(batches) == 297 + 20 + 20 and max(batches) == 50
     assert "test_inception_fid: on Inception's" in results["protocol"]
 
 

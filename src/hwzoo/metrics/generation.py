@@ -215,7 +215,7 @@ def generator_scores(
         real_train: as many training images as there are samples, likewise.
         classifier: a module with `features(pixel_values) -> (batch, feature_size)` and
             `classifier(pixel_values).logits -> (batch, num_labels)`; it is put into eval mode.
-        batch_size: images that the classifier sees at once, for images that come as one tensor.
+        batch_size: images that the classifier sees at once, at most.
         every_score: whether `test_fid_standard_error`, of `frechet_standard_error` over the samples (50 Fréchet
             distances), `test_density` and `test_coverage`, see `density_coverage`, are given too.
 
@@ -306,7 +306,7 @@ def inception_scores(
         real_test: the test images, likewise.
         real_train: as many training images as there are samples, likewise.
         inception: of `load_inception`; its sums are reset.
-        batch_size: images that Inception sees at once, for images that come as one tensor.
+        batch_size: images that Inception sees at once, at most.
 
     Returns:
         The two numbers by name, at least 0.
@@ -357,18 +357,19 @@ def _outputs(
 
 
 def _batches(what: str, images: Tensor | Iterable[Tensor], device: torch.device, batch_size: int) -> Iterable[Tensor]:
-    """The images in batches, on the device; checked, as a range of [-1, 1] would only give a worse score."""
-    for batch in images.split(batch_size) if isinstance(images, Tensor) else images:
-        if batch.ndim != 4 or batch.dtype != torch.float32:
+    """At most `batch_size` at once, on the device; checked, as a range of [-1, 1] would only give a worse score."""
+    for given in [images] if isinstance(images, Tensor) else images:
+        if given.ndim != 4 or given.dtype != torch.float32:
             raise UsageError(
-                f"{what} are {batch.dtype} of shape {tuple(batch.shape)}; they must be float32 of shape "
+                f"{what} are {given.dtype} of shape {tuple(given.shape)}; they must be float32 of shape "
                 "(batch, channels, height, width)"
             )
-        if not len(batch):
+        if not len(given):
             continue
-        low, high = (bound.item() for bound in batch.aminmax())
+        low, high = (bound.item() for bound in given.aminmax())
         if not (low == low and high == high):
             raise HwzooError(f"{what} hold pixels that are NaN")
         if low < 0 or high > 1:
             raise UsageError(f"{what} have pixels from {low:.4g} to {high:.4g}; they must be in [0, 1]")
-        yield batch.to(device)
+        for batch in given.split(batch_size):
+            yield batch.to(device)
