@@ -171,16 +171,19 @@ def check_steps(steps: int, scheduler: Any, name: str, asked: str = "--num_infer
 
     Raises:
         UsageError: for more steps than the training had timesteps; for as many where diffusers' solvers have one
-            fewer, and would take steps of no width to images that are not finite; for too few, as 3 of PNDM.
+            fewer, and would take steps of no width to images that are not finite; for more than a distillation had, as
+            51 of LCM; for too few, as 3 of PNDM.
     """
     if steps > (timesteps := scheduler.config.num_train_timesteps):
         raise UsageError(f"{asked} is {steps}; {name} was trained with {timesteps} timesteps")
+    kind = type(scheduler).__name__
     if steps > (most := most_steps(scheduler)):
+        if "original_inference_steps" in inspect.signature(type(scheduler)).parameters:
+            raise UsageError(f"{asked} is {steps}; the {kind} of {name} takes at most {most}")
         spacing = scheduler.config.timestep_spacing
         raise UsageError(f"{asked} is {steps}; by {spacing} spacing {name} has at most {most}")
     if not _takes(steps, scheduler) and _takes(most, scheduler):  # else it needs more than a number of steps
         least = next(each for each in range(steps, most + 1) if _takes(each, scheduler))
-        kind = type(scheduler).__name__
         raise UsageError(f"{asked} is {steps}; the {kind} of {name} takes at least {least}")
 
 

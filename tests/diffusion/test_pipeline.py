@@ -14,7 +14,7 @@ from diffusers import DDPMPipeline, DiffusionPipeline
 from loopback_hub import LoopbackHub
 from PIL import Image
 
-from hwzoo import diffusion, hub
+from hwzoo import diffusion, generators, hub
 from hwzoo.diffusion.pipeline_class_conditional import ClassConditionalPipeline, most_steps
 from hwzoo.errors import HwzooError, UsageError
 
@@ -151,6 +151,20 @@ def test_no_step_without_width_is_taken(name, spacing, tiny_unet):
     assert images.isfinite().all() and images.std() > 0.01
     with pytest.raises(ValueError, match="num_inference_steps is 30; it must be from 1 to 29"):
         draw(pipeline, num_inference_steps=30)
+
+
+@pytest.mark.parametrize("kind", [diffusers.LCMScheduler, diffusers.TCDScheduler])
+def test_a_distilled_scheduler_has_the_steps_of_its_distillation(kind, unconditional):
+    trained = diffusion.train_scheduler(1000)
+    unconditional.scheduler = scheduler = kind.from_config(trained.config)
+    assert most_steps(scheduler) == 50
+    assert most_steps(kind.from_config(trained.config, original_inference_steps=20)) == 20
+    assert most_steps(diffusion.make_scheduler("ddim", scheduler.config)) == 1000  # keeps the number unused
+    images = draw(unconditional, batch_size=2, num_inference_steps=None)
+    assert len(scheduler.timesteps) == 50 and images.isfinite().all() and images.std() > 0.01
+    with pytest.raises(UsageError, match=f"^Steps is 60; the {kind.__name__} of mine takes at most 50$"):
+        generators.check_steps(60, scheduler, "mine", "Steps")
+    generators.check_steps(50, scheduler, "mine")
 
 
 @pytest.mark.parametrize(

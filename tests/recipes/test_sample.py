@@ -234,6 +234,12 @@ CASES = {
     "spacing of a VAE": (2, "--spacing is lu; ", lambda tmp: [save_vae(tmp / "v"), "--spacing=lu"]),
     "steps of a VAE": (2, "--num_inference_steps is 7;", lambda tmp: [save_vae(tmp / "v"), "--num_inference_steps=7"]),
     "no step": (2, "--num_inference_steps is 0; it must be in [1, inf)", lambda tmp: ["--num_inference_steps=0"]),
+    "more steps than LCM takes": (
+        2, "--num_inference_steps is 6; the LCMScheduler of",
+        lambda tmp: [
+            save_foreign(tmp / "m", diffusers.LCMScheduler(25, original_inference_steps=5)), "--num_inference_steps=6",
+        ],
+    ),
     "fewer steps than PNDM takes": (
         2, "m takes at least 4",
         lambda tmp: [save_foreign(tmp / "m", diffusers.PNDMScheduler(25)), "--num_inference_steps=3"],

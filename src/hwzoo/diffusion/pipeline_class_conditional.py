@@ -25,14 +25,16 @@ def most_steps(scheduler: Any) -> int:
 
     Returns:
         The timesteps of its training; of the multistep solvers one less where evenly spaced ones do not end at 0: with
-        all of them a step would have no width, and give images that are black or not finite.
+        all of them a step would have no width, and give images that are black or not finite. Those of consistency
+        models choose from the `original_inference_steps` of a distillation (arXiv:2310.04378).
     """
     # Made from another's configuration it keeps what it does not know, and does not do.
     known = inspect.signature(type(scheduler).__init__).parameters
     config = {name: value for name, value in scheduler.config.items() if name in known}
     levels = config.get("use_karras_sigmas") or config.get("use_lu_lambdas")
     even = config.get("timestep_spacing", "trailing") != "trailing" and not levels
-    return config["num_train_timesteps"] - ("solver_order" in config and even)
+    most = config["num_train_timesteps"] - ("solver_order" in config and even)
+    return min(most, config.get("original_inference_steps", most))
 
 
 class ClassConditionalPipeline(DiffusionPipeline):
