@@ -142,7 +142,7 @@ def test_all_steps_are_taken_when_their_number_is_not_given(unconditional):
 
 
 @pytest.mark.parametrize("spacing", ["linspace", "leading"])
-@pytest.mark.parametrize("name", ["DPMSolverMultistepScheduler", "UniPCMultistepScheduler"])
+@pytest.mark.parametrize("name", ["DPMSolverMultistepScheduler", "SASolverScheduler", "UniPCMultistepScheduler"])
 def test_no_step_without_width_is_taken(name, spacing, tiny_unet):
     scheduler = getattr(diffusers, name)(num_train_timesteps=30, timestep_spacing=spacing)
     pipeline = diffusion.make_pipeline(tiny_unet(), scheduler)

@@ -33,7 +33,8 @@ def most_steps(scheduler: Any) -> int:
     config = {name: value for name, value in scheduler.config.items() if name in known}
     levels = config.get("use_karras_sigmas") or config.get("use_lu_lambdas")
     even = config.get("timestep_spacing", "trailing") != "trailing" and not levels
-    most = config["num_train_timesteps"] - ("solver_order" in config and even)
+    multistep = "solver_order" in config or "predictor_order" in config
+    most = config["num_train_timesteps"] - (multistep and even)
     return min(most, config.get("original_inference_steps", most))
 
 
