@@ -239,16 +239,19 @@ class Gaussian(torch.nn.Module):
 
 
 def drawn_std(name, schedule):
-    """The standard deviation of what a sampler draws by the exact score of one of 0.2; the fast ones in 20 steps."""
-    scheduler = diffusion.train_scheduler(1000, schedule)
-    network = Gaussian(scheduler, std=0.2)
-    made = diffusion.make_scheduler(name, scheduler.config)
-    made.set_timesteps(1000 if name == "ddpm" else 20)
-    generator = seeded()
+    """As `std_of`, of a sampler of ours; the fast ones in 20 steps."""
+    trained = diffusion.train_scheduler(1000, schedule)
+    made = diffusion.make_scheduler(name, trained.config)
+    return std_of(made, trained, 1000 if name == "ddpm" else 20, noisy=name in ("ddpm", "sde_dpm_solver"))
+
+
+def std_of(made, trained, steps, noisy=False):
+    """The standard deviation of what a scheduler draws by the exact score of one of 0.2."""
+    network, generator = Gaussian(trained, std=0.2), seeded()
+    made.set_timesteps(steps)
     x = torch.randn(5, 1, 64, 64, generator=generator)
-    noise = {"generator": generator} if name in ("ddpm", "sde_dpm_solver") else {}
     for t in made.timesteps:
-        x = made.step(network(x, t), t, x, **noise).prev_sample
+        x = made.step(network(x, t), t, x, **({"generator": generator} if noisy else {})).prev_sample
     return x.std().item()
 
 
@@ -303,6 +306,17 @@ def test_ddim_steps_from_each_timestep_to_the_next(T, steps, spacing):
         x = made.step(network(x, t), t, x).prev_sample
     assert len(made.timesteps) == steps
     torch.testing.assert_close(x, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "drawn", "first"), [("leading", 0.2, 897), ("trailing", 0.23, 999), ("linspace", 0.23, 999)]
+)
+def test_the_ddim_of_diffusers_leaves_noise_where_its_timesteps_lie_further_apart(spacing, drawn, first):
+    """Than T / steps, rounded down: the numbers of docs/diffusion.md, and the timestep that its default begins at."""
+    trained = diffusion.train_scheduler(1000)
+    made = diffusers.DDIMScheduler.from_config(trained.config, timestep_spacing=spacing)
+    assert std_of(made, trained, 300) == pytest.approx(drawn, abs=0.005) and made.timesteps[0] == first
+    assert diffusers.DDIMScheduler.from_config(trained.config).config.timestep_spacing == "leading"
 
 
 @pytest.mark.parametrize(("T", "steps"), [(1000, 61), (1000, 103), (300, 7), (100, 29)])
