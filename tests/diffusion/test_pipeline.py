@@ -4,6 +4,8 @@ import inspect
 import itertools
 import json
 import os
+import re
+from types import SimpleNamespace
 
 import diffusers
 import numpy as np
@@ -740,9 +742,33 @@ def test_other_channels_and_sizes_are_sampled(channels, size, tmp_path):
     network = {"in_channels": channels, "out_channels": channels, "sample_size": size}
     folder = save_foreign(tmp_path, scheduler, **network)
     shape = (2, channels, *((size, size) if isinstance(size, int) else size))
-    given = draw(diffusion.load_pipeline(folder), batch_size=2, num_inference_steps=4)
-    assert given.shape == shape
+    pipeline = diffusion.load_pipeline(folder)
+    given = draw(pipeline, batch_size=2, num_inference_steps=4)
+    assert given.shape == shape and pipeline.image_shape == shape[1:]
     torch.testing.assert_close(given, by_hand(folder, scheduler, 4, shape), rtol=1e-4, atol=1e-5)
+
+
+def test_a_pair_of_equal_sizes_is_their_number(tmp_path):
+    """Of the configuration that diffusers allows too all that is done with a pipeline is what it is with a number."""
+    scheduler, found = diffusion.train_scheduler(30), []
+    for size in (8, (8, 8)):
+        pipeline = diffusion.load_pipeline(save_foreign(tmp_path / str(size), scheduler, sample_size=size))
+        assert pipeline.image_shape == (1, 8, 8) and pipeline.unet.config.sample_size == 8
+        settings = {"scheduler": "ddpm", "num_inference_steps": 2, "guidance_scale": 1.0, "num_bound_timesteps": 3}
+        evaluation = diffusion.Evaluation(pipeline.unet, scheduler, 8, SimpleNamespace(**settings), 7, 4)
+        batch = {"pixel_values": torch.rand(2, 1, 8, 8, generator=seeded())}
+        with torch.no_grad():
+            found.append([evaluation.samples(2), evaluation.bound(batch, seeded(1))["bits_per_dim"]])
+        hub.save(pipeline, tmp_path / "again")
+        assert json.loads((tmp_path / "again" / "unet" / "config.json").read_text())["sample_size"] == 8
+    assert all(map(torch.equal, *found))
+
+
+def test_a_network_that_does_not_say_how_large_its_images_are_is_refused(tmp_path):
+    folder = save_foreign(tmp_path, diffusion.train_scheduler(30), sample_size=None)
+    told = f"{folder}: its UNet has sample_size None; it must be the size of its images"
+    with pytest.raises(UsageError, match=f"^{re.escape(told)}$"):
+        diffusion.load_pipeline(folder)
 
 
 def test_a_scheduler_that_does_not_fit_is_refused(tmp_path):

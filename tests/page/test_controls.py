@@ -271,6 +271,27 @@ def test_the_forward_process_adds_the_noise_of_q(name, padded, patch, entries):
         assert film.names[place] == f"timestep {time.item()}"
 
 
+@pytest.mark.parametrize(("size", "shape"), [((8, 8), (1, 8)), ((8, 12), None)])
+def test_the_forward_process_is_of_squares(size, shape, tmp_path):
+    """Also of those whose pipeline names height and width, as one of diffusers may."""
+    from diffusers import DDPMPipeline, UNet2DModel
+
+    unet = UNet2DModel(
+        sample_size=size, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(4,),
+        down_block_types=["DownBlock2D"], up_block_types=["UpBlock2D"], norm_num_groups=2, add_attention=False,
+    )  # fmt: skip
+    DDPMPipeline(unet, diffusion.train_scheduler(30)).save_pretrained(tmp_path)
+    entry = load_entry(str(tmp_path), "squares")
+    assert entry.error is None and entry.image_shape == shape
+    offered = [each.title for each in controls_of(entry)]
+    assert ("Forward process" in offered) == (shape is not None)
+    (drawn,) = ask(entry, "Draw", num=2, steps=2, scheduler="ddim")
+    assert drawn.images.shape == (2, 1, *size)
+    if shape is not None:
+        (film,) = ask(entry, "Forward process", picture=digit()[:, :8, :8], seed=2)
+        assert film.frames[0][0].images.shape == (2, 1, 8, 8)
+
+
 # Pictures
 
 

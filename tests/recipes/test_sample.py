@@ -244,6 +244,10 @@ CASES = {
         2, "m takes at least 4",
         lambda tmp: [save_foreign(tmp / "m", diffusers.PNDMScheduler(25)), "--num_inference_steps=3"],
     ),
+    "network that does not say how large its images are": (
+        2, "m: its UNet has sample_size None; it must be",
+        lambda tmp: [save_foreign(tmp / "m", diffusers.DDPMScheduler(25), size=None)],
+    ),
     "labels of an unconditional pipeline": (
         2, "m has no classes", lambda tmp: [save_pipeline(tmp / "m"), "--labels", "1"],
     ),

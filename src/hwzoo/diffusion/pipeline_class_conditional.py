@@ -66,9 +66,15 @@ class ClassConditionalPipeline(DiffusionPipeline):
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of the images that it draws."""
-        unet, patch_size = self.unet.config, self.config.patch_size
-        size = self.config.image_size or unet.sample_size * patch_size
-        return unet.in_channels // patch_size**2, size, size
+        patch_size = self.config.patch_size
+        height, width = (self.config.image_size or size * patch_size for size in self._sample_sizes)
+        return self.unet.config.in_channels // patch_size**2, height, width
+
+    @property
+    def _sample_sizes(self) -> Sequence[int]:
+        """Height and width of what the network takes; of another's pipeline they may differ."""
+        size = self.unet.config.sample_size
+        return [size] * 2 if isinstance(size, int) else size
 
     @torch.no_grad()
     def __call__(
@@ -103,7 +109,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
                 `batch_size`; for a `batch_size` below 1, for guidance without labels, or more steps than `most_steps`.
         """
         # 0. what is asked for
-        config, device = self.unet.config, self._execution_device
+        device = self._execution_device
         most = most_steps(self.scheduler)
         steps = most if num_inference_steps is None else num_inference_steps
         if not 1 <= steps <= most:
@@ -134,8 +140,7 @@ class ClassConditionalPipeline(DiffusionPipeline):
             labels = torch.cat([labels, torch.full_like(labels, none)])
 
         # 1. noise
-        size = [config.sample_size] * 2 if isinstance(config.sample_size, int) else config.sample_size
-        shape = (batch_size or 1, config.in_channels, *size)
+        shape = (batch_size or 1, self.unet.config.in_channels, *self._sample_sizes)
         images = randn_tensor(shape, generator=generator, device=device, dtype=self.unet.dtype)
         self._set_timesteps(steps, device)
         if hasattr(self.scheduler, "set_begin_index"):

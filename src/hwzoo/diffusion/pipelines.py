@@ -218,7 +218,7 @@ def load_pipeline(name_or_path: str) -> Any:
         name_or_path: a folder or a Hub id.
 
     Raises:
-        UsageError: for what is no such pipeline.
+        UsageError: for what is no such pipeline, or has a UNet that does not say how large its images are.
         HwzooError: when it cannot be loaded, a file is damaged, or weights are missing, left over, of another shape or
             not finite.
     """
@@ -253,6 +253,10 @@ def load_pipeline(name_or_path: str) -> Any:
         raise HwzooError(f"{name_or_path} cannot be loaded: {first_line(error)}") from error
     check_all_loaded(report, name_or_path)
     check_finite(unet, name_or_path, "unet")
+    if not (size := unet.config.sample_size):
+        raise UsageError(f"{name_or_path}: its UNet has sample_size {size}; it must be the size of its images")
+    if not isinstance(size, int) and size[0] == size[1]:  # as diffusers allows; we count in sides of squares
+        unet.register_to_config(sample_size=size[0])
     return make_pipeline(unet.float().eval(), scheduler, index.get("image_size"), index.get("patch_size", 1))
 
 

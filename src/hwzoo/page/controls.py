@@ -265,7 +265,7 @@ def _reverse(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
 
 @register(
     "Forward process", "Noise comes over a picture; beside it what the model takes the picture to be.",
-    lambda entry: entry.is_pipeline, lambda entry: [_board(entry), SEED],
+    lambda entry: entry.is_pipeline and entry.image_shape is not None, lambda entry: [_board(entry), SEED],
 )  # fmt: skip
 def _forward(entry: Entry, given: dict[str, Any], job: Job) -> list[Answer]:
     """x_t of the forward process and the network's x_0, over t."""

@@ -108,9 +108,10 @@ class Entry:
 
     @property
     def image_shape(self) -> tuple[int, int] | None:
-        """Channels, and height and width, of the images that it takes or makes; None where it has none."""
+        """Channels, and height and width, of the images that it takes or makes; None where it has no square ones."""
         if self.is_pipeline:
-            return self.model.image_shape[:2]
+            channels, height, width = self.model.image_shape
+            return (channels, height) if height == width else None
         channels, size = (getattr(self.config, name, None) for name in ("num_channels", "image_size"))
         return (channels, size) if channels in (1, 3) and isinstance(size, int) else None
 
