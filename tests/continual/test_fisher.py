@@ -181,6 +181,35 @@ def test_of_several_heads_only_the_tasks_own_is_measured(estimator, make_stream,
         assert fisher[name][2:4].any(-1).all()
 
 
+@pytest.fixture
+def passes(monkeypatch) -> list:
+    """One entry for each backward pass of the estimators."""
+    taken, grad = [], torch.autograd.grad
+    monkeypatch.setattr(torch.autograd, "grad", lambda *args, **kwargs: taken.append(1) or grad(*args, **kwargs))
+    return taken
+
+
+@pytest.mark.parametrize("tasks", [(1, 1), (0, 2)])
+def test_labels_that_are_not_possible_need_no_pass(tasks, make_stream, make_model, passes):
+    """Which are possible differs from batch to batch where the images are of several tasks."""
+    stream = make_stream(num_tasks=3, scenario="task")
+    model, examples = make_model(stream).eval(), stream.train.select(stream.train_indices(*tasks))
+    fisher = fisher_of(model, examples, estimator="exact", batch_size=5)
+    here = [len(part.unique()) for part in examples.task_ids.split(5)]
+    assert set(here) == ({1} if tasks == (1, 1) else {1, 2})
+    assert len(passes) == 2 * sum(here)
+    with torch.no_grad():
+        weights = log_probs_of(model)(examples.batch(torch.arange(len(examples)))).exp()
+    for name, values in looped(model, examples, weights).items():
+        close(fisher[name], values)
+
+
+def test_without_a_possible_label_nothing_is_measured(linear, passes):
+    model, examples, *_ = linear
+    fisher = fisher_diagonal(model, lambda batch: log_probs_of(model)(batch) - torch.inf, examples)
+    assert passes == [] and not any(values.any() for values in fisher.values())
+
+
 def test_no_gradient_is_left_behind(make_stream, make_model):
     stream = make_stream(num_tasks=1)
     model = make_model(stream)

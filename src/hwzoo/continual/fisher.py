@@ -30,7 +30,7 @@ def fisher_diagonal(
         log_probs: gives log p(y|x) for all labels y of a batch, (batch, num_labels).
         examples: an image set.
         estimator:
-            "exact": the expectation over y is taken in full, one backward pass a label;
+            "exact": the expectation over y is taken in full, one backward pass a label that is possible;
             "sampled": one label an example, drawn from p(y|x);
             "empirical": the label of the data; these three average squared gradients of single examples;
             "minibatch": the square of a mini-batch's mean gradient for the labels of the data, averaged over the
@@ -81,10 +81,11 @@ def _of_examples(model, log_probs, examples, estimator, batch_size, generator) -
             log_p = log_probs(batch)
             if estimator == "exact":
                 # The square of a gradient scaled by sqrt(p) is p times the square of the gradient.
-                scaled = log_p * log_p.detach().div(2).exp()
-                for label in range(log_p.shape[1]):
-                    last = label == log_p.shape[1] - 1
-                    torch.autograd.grad(scaled[:, label].sum(), weights, retain_graph=not last)
+                roots = log_p.detach().div(2).exp()
+                scaled = log_p * roots
+                labels = roots.any(0).nonzero()[:, 0].tolist()  # those of other tasks' heads would add 0
+                for label in labels:
+                    torch.autograd.grad(scaled[:, label].sum(), weights, retain_graph=label != labels[-1])
                 continue
             labels = batch["labels"]
             if estimator == "sampled":
