@@ -94,6 +94,7 @@ def test_values_with_commas_make_a_run_each():
         for strength in ("1", "10")
         for backbone in ("mlp", "cnn")
     ]
+    assert sweep.expand("strategy=ewc ewc-lambda=1,10") == sweep.expand("strategy=ewc ewc_lambda=1,10")
 
 
 @pytest.mark.parametrize(
@@ -111,6 +112,9 @@ def test_values_with_commas_make_a_run_each():
         ("a=1 seed=1,2", "--runs 'seed=1,2': seed is no flag of a run here; --seeds gives it"),
         ("output_dir=x", "output_dir is no flag of a run here; each run has its own"),
         ("push_to_hub=true", "push_to_hub is no flag of a run here; push the run that you choose"),
+        ("a_b=1 a-b=2", "--runs 'a_b=1 a-b=2' has a_b twice; several values have commas"),
+        ("output-dir=x,y", "--runs 'output-dir=x,y': output_dir is no flag of a run here; each run has its own"),
+        ("push-to-hub=true", "push_to_hub is no flag of a run here; push the run that you choose"),
     ],
 )
 def test_what_is_no_flag_of_a_run_is_refused(spec, message):
@@ -172,6 +176,9 @@ def test_a_preset_that_pushes_is_refused(tmp_path):
         UsageError, match="preset.yaml: push_to_hub is not for a run here; push the run that you choose"
     ):
         sweep.plan([RunArguments], asked)
+    runs = [f"config={tmp_path / 'preset.yaml'} learning-rate=0.1"]
+    with pytest.raises(UsageError, match=r"^--runs 'config=\S+preset.yaml learning_rate=0.1': push_to_hub is not for"):
+        sweep.plan([RunArguments], SweepArguments(runs=runs, output_dir=str(tmp_path / "out")))
 
 
 def test_whatever_error_ends_a_run_the_others_are_done(recipe, tmp_path, capsys):

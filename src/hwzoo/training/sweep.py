@@ -84,6 +84,7 @@ def expand(spec: str) -> list[dict[str, str]]:
         name, equals, values = token.partition("=")
         if not (name and equals and values):
             raise UsageError(f"--runs {token!r} is not name=value[,value...]")
+        name = name.replace("-", "_")  # as the command line takes it: --ewc-lambda is --ewc_lambda
         if name in values_of:
             raise UsageError(f"--runs {spec!r} has {name} twice; several values have commas between them")
         if name in OWN:
@@ -138,7 +139,8 @@ def plan(types: list[type], asked: SweepArguments) -> list[tuple[dict[str, str],
                         raise UsageError(re.sub("^--config ", "--preset ", str(of_preset))) from None
                 raise UsageError(f"--runs {name!r}: {error}" if name else str(error)) from None
             if getattr(arguments[-1][0], "push_to_hub", False):
-                raise UsageError(f"--preset {asked.preset}: push_to_hub is not for a run here; {OWN['push_to_hub']}")
+                what = f"--runs {name!r}" if "config" in flags else f"--preset {asked.preset}"
+                raise UsageError(f"{what}: push_to_hub is not for a run here; {OWN['push_to_hub']}")
         planned.append((flags, arguments))
     return planned
 
