@@ -91,8 +91,7 @@ def draw_strengths(rows: list[dict], folder: Path):
                 point = (float(row["flags"][strength]), number["mean"], number["standard_error"] or 0.0)
                 curves.setdefault(name, []).append(point)
     groups = {title: curves for title, curves in groups.items() if len(curves["stability"]) > 1}
-    if groups:
-        training.save_strength_curves(groups, folder / "strength.png")
+    training.save_strength_curves(groups, folder / "strength.png")
 
 
 if __name__ == "__main__":

@@ -76,8 +76,9 @@ def main(settings: Settings) -> dict:
     results |= {"classifier_sha256": scoring.weights_sha256(classifier)}
     path = folder / "all_results.json"
     results = {"samplers": []} | training.earlier_results(path, results, settings.overwrite_output_dir) | results
-    rows = results["samplers"]
-    training.make_output_dir(folder)
+    rows, folder = results["samplers"], training.make_output_dir(folder)
+    for old in folder.glob("samples_*_*_*.png") if settings.overwrite_output_dir else ():
+        old.unlink()  # of a sampler that may not be asked for any more
 
     # 2. each sampler: images, seconds, scores
     size, generator = (settings.num_samples,), torch.Generator().manual_seed(settings.seed)

@@ -76,6 +76,8 @@ def main(asked: Sweep) -> list[dict]:
     sweep.save_comparison(rows, Path(asked.output_dir), text, list(columns))
     if asked.axes is not None:
         sweep.save_curve(rows, Path(asked.output_dir), *asked.axes)
+    else:
+        Path(asked.output_dir, "curve.png").unlink(missing_ok=True)  # of an earlier call
     print(f"\n{text}\ntable, picture and runs are in {asked.output_dir}")
     return rows
 

@@ -33,6 +33,17 @@ def test_each_protocol_is_told_of_its_own_rows(compare):
     assert text.endswith("over the seeds 0, 1.\n\nscenario=task: by task.\n\nscenario=class: by class.\n")
 
 
+def test_no_picture_of_an_earlier_comparison_stays(compare, tmp_path, monkeypatch):
+    results = {"accuracy_matrix": [[0.9, 0.1], [0.6, 0.8]], "average_accuracy": 0.7, "average_forgetting": 0.3}
+    results |= {"train_runtime": 1.0, "memory_held": 0, "protocol": "by both"}
+    monkeypatch.setattr(compare.train_continual, "main", lambda *arguments: dict(results))
+    settings = {"seeds": [0], "output_dir": str(tmp_path)}
+    compare.main(compare.Compare(runs=["strategy=ewc ewc-lambda=1,10"], **settings))
+    assert (tmp_path / "strength.png").stat().st_size > 1000
+    compare.main(compare.Compare(runs=["strategy=naive"], **settings))
+    assert not (tmp_path / "strength.png").exists() and (tmp_path / "comparison.png").exists()
+
+
 @pytest.mark.long
 def test_tables_pictures_and_no_run_twice(compare, tmp_path, monkeypatch):
     settings = {"runs": RUNS, "seeds": [0, 1], "output_dir": str(tmp_path)}

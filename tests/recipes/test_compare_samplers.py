@@ -200,6 +200,8 @@ def test_what_is_done_is_not_done_again(compare, recipe, monkeypatch, tmp_path):
         compare(other)
     fewer = {"schedulers": ["ddim"], "num_inference_steps": [2], "reference": False, "overwrite_output_dir": True}
     assert samplers_of(compare(other, **fewer)) == [("ddim", "trailing", 2)]
+    # No picture of the other model's samplers is left.
+    assert [path.name for path in (tmp_path / "table").glob("samples_*")] == ["samples_ddim_trailing_2.png"]
 
 
 def save_vae(folder):

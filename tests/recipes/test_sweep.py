@@ -91,6 +91,8 @@ def test_columns_are_what_the_preset_says_to_expect(recipe, started, tmp_path, m
     assert (tmp_path / "again" / "comparison.md").read_text().startswith("| run | active_units |\n")
     recipe.main(recipe.Sweep(**again, metrics=["active_units"], axes=["test_kl_divergence", "test_negative_elbo"]))
     assert (tmp_path / "again" / "curve.png").stat().st_size > 1000
+    recipe.main(recipe.Sweep(**again, metrics=["active_units"]))
+    assert not (tmp_path / "again" / "curve.png").exists()  # it would be of other runs
     with pytest.raises(UsageError, match="--axes loss is not among its numbers: train_steps, "):
         recipe.main(recipe.Sweep(**again, axes=["active_units", "loss"]))
     with pytest.raises(UsageError, match="--metrics loss is not among its numbers: train_steps, "):

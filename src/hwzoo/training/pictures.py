@@ -472,7 +472,12 @@ def save_strength_curves(groups: dict[str, dict[str, list[tuple[float, float, fl
     Args:
         groups: title of the panel -> name of the curve -> points (strength, mean, standard error).
         path: of the PNG.
+
+    Without a panel there is no picture, not even one of before.
     """
+    if not groups:
+        path.unlink(missing_ok=True)
+        return
     columns = min(3, len(groups))
     rows = -(-len(groups) // columns)
     figure, axes = _figure(4.5 * columns, 3.4 * rows, rows=rows, columns=columns)
@@ -507,9 +512,10 @@ def save_functions(
         scale: of both axes, linear or log.
         limits: of the vertical axes; those of the curves when not given.
 
-    Without a panel there is no picture.
+    Without a panel there is no picture, not even one of before.
     """
     if not panels:
+        path.unlink(missing_ok=True)
         return
     figure, axes = _figure(6 * len(panels), 3.7, columns=len(panels))
     for axis, (ylabel, curves) in zip(axes, panels.items(), strict=True):
