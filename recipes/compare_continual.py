@@ -68,9 +68,8 @@ def table(rows: list[dict]) -> str:
         seconds, memory = row["train_runtime"]["mean"], row["memory_held"]["mean"] / 1e6
         average = per_cent(row["average_accuracy"])
         lines.append(f"| {row['label']} | {average} | {forgetting} | {by_task} | {seconds:.0f} | {memory:.1f} |")
-    seeds = ", ".join(map(str, rows[0]["seeds"]))
-    note = "Accuracies in per cent after the last task, mean ± standard error"
-    return "\n\n".join(["\n".join(lines), f"{note} over the seeds {seeds}.", *sweep.protocols(rows)]) + "\n"
+    note = f"Accuracies in per cent after the last task. {sweep.seeds_of(rows)}"
+    return "\n\n".join(["\n".join(lines), note, *sweep.protocols(rows)]) + "\n"
 
 
 def per_cent(number: dict) -> str:

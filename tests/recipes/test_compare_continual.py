@@ -28,9 +28,12 @@ def test_a_wrong_run_is_told_before_any_is_started(compare, tmp_path):
 def test_each_protocol_is_told_of_its_own_rows(compare):
     number = {"mean": 0.5, "standard_error": 0.1}
     row = {"seeds": [0, 1], "accuracy_by_task": [0.5], "train_runtime": number, "memory_held": number}
+    row |= {"average_accuracy": number}
     rows = [row | {"label": f"scenario={each}", "protocol": f"by {each}"} for each in ("task", "class")]
-    text = compare.table([each | {"average_accuracy": number} for each in rows])
-    assert text.endswith("over the seeds 0, 1.\n\nscenario=task: by task.\n\nscenario=class: by class.\n")
+    text, note = compare.table(rows), "\n\nAccuracies in per cent after the last task. "
+    protocols = "\n\nscenario=task: by task.\n\nscenario=class: by class.\n"
+    assert text.endswith(f"{note}Mean ± standard error over the seeds 0, 1.{protocols}")
+    assert compare.table([each | {"seeds": [3]} for each in rows]).endswith(f"{note}Seed 3 alone.{protocols}")
 
 
 def test_no_picture_of_an_earlier_comparison_stays(compare, tmp_path, monkeypatch):

@@ -349,10 +349,14 @@ def table(rows: list[dict[str, Any]], metrics: Sequence[str]) -> str:
     """
     lines = [["run", *metrics], ["---"] * (len(metrics) + 1)]
     lines += [[row["label"], *(written(row.get(name)) for name in metrics)] for row in rows]
+    notes = [seeds_of(rows), *protocols(rows)]
+    return "\n\n".join(["\n".join(f"| {' | '.join(line)} |" for line in lines), *notes]) + "\n"
+
+
+def seeds_of(rows: list[dict[str, Any]]) -> str:
+    """What the numbers of rows of `summaries` are over, a sentence."""
     seeds = ", ".join(map(str, rows[0]["seeds"]))
-    several = len(rows[0]["seeds"]) > 1
-    notes = [f"Mean ± standard error over the seeds {seeds}." if several else f"Seed {seeds} alone."]
-    return "\n\n".join(["\n".join(f"| {' | '.join(line)} |" for line in lines), *notes, *protocols(rows)]) + "\n"
+    return f"Mean ± standard error over the seeds {seeds}." if len(rows[0]["seeds"]) > 1 else f"Seed {seeds} alone."
 
 
 def protocols(rows: list[dict[str, Any]]) -> list[str]:
