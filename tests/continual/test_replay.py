@@ -160,6 +160,12 @@ def test_the_images_of_each_phase(scenario, make_stream, make_strategy):
     assert phases == dict.fromkeys(phases, one_task_each) and "replay" in phases
 
 
+def test_where_training_is(make_stream, make_strategy):
+    assert make_strategy("naive", make_stream(num_tasks=3)).place() == "task 1 of 3"
+    assert make_strategy("joint", make_stream(num_tasks=3)).place() == "all 3 tasks"
+    assert make_strategy("joint", make_stream(num_tasks=1)).place() == "task 1 of 1"
+
+
 def test_memory_held(make_stream, make_model, make_strategy):
     stream = make_stream()
     weights = sum(p.numel() * p.element_size() for p in make_model(stream).parameters())

@@ -8,3 +8,6 @@ class Joint(Strategy):
 
     def phases(self) -> list[tuple[int, int]]:
         return [(0, self.stream.num_tasks - 1)]
+
+    def place(self) -> str:
+        return f"all {self.stream.num_tasks} tasks" if self.stream.num_tasks > 1 else super().place()
