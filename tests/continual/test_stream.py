@@ -121,6 +121,15 @@ def test_labels_heads_and_competing_outputs_of_a_permuted_stream(scenario, num_l
     assert [stream.num_active(task) for task in range(3)] == active
 
 
+@scenarios
+def test_one_task_alone_has_the_names_of_the_data(scenario, image_set):
+    """Nothing is permuted; of several tasks each has names of its own where it has labels of its own."""
+    names = image_set(8, 2).class_names
+    assert permuted(image_set(8, 2), image_set(4, 2), 1, scenario, seed=0).train.class_names == names
+    two = permuted(image_set(8, 2), image_set(4, 2), 2, scenario, seed=0).train.class_names
+    assert two == (names if scenario == "domain" else ("a (task 1)", "b (task 1)", "a (task 2)", "b (task 2)"))
+
+
 def test_permutations_depend_on_their_seed_and_task_alone(image_set):
     def permutations(num_tasks, seed, global_seed):
         torch.manual_seed(global_seed)

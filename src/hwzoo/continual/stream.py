@@ -162,7 +162,8 @@ def permuted(train: Any, test: Any, num_tasks: int, scenario: str, seed: int) ->
         labels, names = data.labels.repeat(num_tasks), data.class_names
         if scenario != "domain":
             labels = labels + task_ids * len(names)
-            names = tuple(f"{name} (task {task + 1})" for task in range(num_tasks) for name in names)
+            if num_tasks > 1:
+                names = tuple(f"{name} (task {task + 1})" for task in range(num_tasks) for name in names)
         return replace(data, images=images, labels=labels, class_names=names, task_ids=task_ids)
 
     return Stream(all_tasks(train), all_tasks(test), num_tasks, scenario, torch.stack(orders))
