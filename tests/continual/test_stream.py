@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hwzoo.continual import SCENARIOS, StreamBatches, permuted, split
-from hwzoo.data import ImageBatches
+from hwzoo.continual import SCENARIOS, StreamBatches, StreamSettings, make_streams, permuted, split
+from hwzoo.data import ImageBatches, ImageSplits
 from hwzoo.errors import UsageError
 
 scenarios = pytest.mark.parametrize("scenario", SCENARIOS)
@@ -75,13 +75,18 @@ def test_tasks_that_do_not_divide_the_classes_are_refused(num_tasks, image_set):
         split(image_set(36, 6), image_set(18, 6), num_tasks, "class")
 
 
-@pytest.mark.parametrize("which", ["training", "test"])
-def test_a_task_without_images_is_refused(which, image_set):
+@pytest.mark.parametrize(
+    ("which", "advice"),
+    [("training", ""), ("test", ""), ("validation", ": give another --validation_share, or 0 to hold none out")],
+)
+def test_a_task_without_images_is_refused(which, advice, image_set):
     whole, lacking = image_set(36, 6), image_set(36, 6)
     lacking = lacking.select(lacking.labels // 2 != 1)
-    train, test = (lacking, whole) if which == "training" else (whole, lacking)
-    with pytest.raises(UsageError, match=f"^--num_tasks is 3; task 2 has no {which} images"):
-        split(train, test, 3, "class")
+    parts = dict.fromkeys(("training", "test", "validation"), whole) | {which: lacking}
+    data = ImageSplits("letters", parts["training"], parts["test"], validation=parts["validation"])
+    with pytest.raises(UsageError) as told:
+        make_streams(StreamSettings(num_tasks=3, scenario="class"), data, "cpu")
+    assert str(told.value) == f"--num_tasks is 3; task 2 has no {which} images{advice}"
 
 
 # permuted

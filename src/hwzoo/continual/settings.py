@@ -102,12 +102,14 @@ def make_streams(settings: StreamSettings, data: Any, device: torch.device | str
         stream where none are held out.
 
     Raises:
-        UsageError: when the classes cannot be divided into so many tasks.
+        UsageError: when the classes cannot be divided into so many tasks, or a task would lack images.
     """
 
     def stream_of(test: Any) -> Stream:
         tasks = data.train, test, settings.num_tasks, settings.scenario
-        return (split(*tasks) if settings.stream == "split" else permuted(*tasks, settings.stream_seed)).to(device)
+        if settings.stream == "permuted":
+            return permuted(*tasks, settings.stream_seed).to(device)
+        return split(*tasks, held_out=test is data.validation).to(device)
 
     stream = stream_of(data.test)
     if data.validation is None:

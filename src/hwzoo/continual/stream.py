@@ -93,7 +93,7 @@ class Stream:
             raise ValueError("its permutations of the pixels are not those of this stream")
 
 
-def split(train: Any, test: Any, num_tasks: int, scenario: str) -> Stream:
+def split(train: Any, test: Any, num_tasks: int, scenario: str, held_out: bool = False) -> Stream:
     """
     Divides the classes, in the order of their labels, into tasks of equal size (split MNIST: Zenke et al.,
     arXiv:1703.04200).
@@ -103,6 +103,7 @@ def split(train: Any, test: Any, num_tasks: int, scenario: str) -> Stream:
         test: the test images.
         num_tasks: it must divide the number of classes.
         scenario: one of SCENARIOS; in "domain" the k-th class of each task gets the label k.
+        held_out: whether the test images are those that --validation_share holds out.
 
     Returns:
         The stream, with the images in the order of the tasks.
@@ -125,7 +126,9 @@ def split(train: Any, test: Any, num_tasks: int, scenario: str) -> Stream:
         task_ids = data.labels // per_task
         for task, num in enumerate(torch.bincount(task_ids, minlength=num_tasks).tolist()):
             if num == 0:
-                raise UsageError(f"--num_tasks is {num_tasks}; task {task + 1} has no {which} images")
+                told = f"--num_tasks is {num_tasks}; task {task + 1} has no {which} images"
+                advice = ": give another --validation_share, or 0 to hold none out" if which == "validation" else ""
+                raise UsageError(told + advice)
         order = torch.argsort(task_ids, stable=True)
         data = replace(data, task_ids=task_ids).select(order)
         if scenario != "domain":
@@ -133,7 +136,8 @@ def split(train: Any, test: Any, num_tasks: int, scenario: str) -> Stream:
         names = tuple("/".join(data.class_names[label::per_task]) for label in range(per_task))
         return replace(data, labels=data.labels % per_task, class_names=names)
 
-    return Stream(in_order(train, "training"), in_order(test, "test"), num_tasks, scenario)
+    other = "validation" if held_out else "test"
+    return Stream(in_order(train, "training"), in_order(test, other), num_tasks, scenario)
 
 
 def permuted(train: Any, test: Any, num_tasks: int, scenario: str, seed: int) -> Stream:
