@@ -43,6 +43,16 @@ def test_forward_transfer_needs_the_untrained_accuracies():
     assert set(continual_metrics(MATRIX)) == {"average_accuracy", "average_forgetting", "backward_transfer"}
 
 
+@pytest.mark.parametrize("scenario", continual.SCENARIOS)
+def test_forward_transfer_is_left_out_where_it_is_0_whatever_was_learned(scenario):
+    """In the class scenario no label of a task is answered before it is learned."""
+    assert ("forward_transfer" in results_of("replay", scenario, [0.9] * 4)) == (scenario != "class")
+
+
+def test_forgetting_is_below_0_where_the_last_task_has_helped():
+    assert continual_metrics([[0.5, 0.0], [0.75, 1.0]])["average_forgetting"] == -0.25
+
+
 @pytest.mark.parametrize("row", [[0.5], [0.5, 0.25, 0.75]])
 def test_one_row_has_an_average_only(row):
     """One task, or all learned at once."""

@@ -159,6 +159,10 @@ def test_the_saved_model_has_the_accuracies_of_the_last_row(scenario, train_cont
     correct = logits.argmax(-1) == test.labels
     expected = [correct[test.labels // 5 == task].double().mean().item() for task in range(2)]
     assert results["accuracy_matrix"][-1] == pytest.approx(expected, abs=1e-6)
+    card = " ".join((tmp_path / "README.md").read_text().split())
+    told = "minus the last, below 0 where the last task has helped; `backward_transfer` of the last minus that right "
+    told += "after the task was learned" + ("." if scenario == "class" else "; `forward_transfer`, over the later ")
+    assert told in card
 
 
 def test_a_plain_classifier(train_continual, tmp_path):

@@ -15,14 +15,16 @@ def continual_metrics(
 
     Args:
         accuracy_matrix: (num_tasks, num_tasks), or one row for a model that learned all tasks at once.
-        untrained: the accuracies before any training, (num_tasks,); forward transfer needs them.
+        untrained: the accuracies before any training, (num_tasks,); forward transfer needs them, and is left out
+            without.
 
     Returns:
         `average_accuracy`: the mean of the last row; and, for two tasks or more learned one after the other,
         `average_forgetting`: the mean over all tasks but the last of the best accuracy after an earlier task minus the
-        last (Chaudhry et al., arXiv:1801.10112, section 3); `backward_transfer`: the mean over all tasks but the last
-        of `R[last][j] - R[j][j]`; `forward_transfer`: the mean over all tasks but the first of
-        `R[j - 1][j] - untrained[j]` (both Lopez-Paz and Ranzato, arXiv:1706.08840, equations 3 and 4).
+        last, below 0 where the last task has helped (Chaudhry et al., arXiv:1801.10112, section 3);
+        `backward_transfer`: the mean over all tasks but the last of `R[last][j] - R[j][j]`; `forward_transfer`: the
+        mean over all tasks but the first of `R[j - 1][j] - untrained[j]` (both Lopez-Paz and Ranzato,
+        arXiv:1706.08840, equations 3 and 4).
     """
     last = accuracy_matrix[-1]
     results = {"average_accuracy": _mean(last)}
@@ -84,14 +86,15 @@ def continual_results(scores: Any, strategy: Any, seen: Sequence[float] | None =
         seen: the accuracy on training images of each task at the end, if that is told too.
 
     Returns:
-        `continual_metrics`, `train_accuracy` (the mean of `seen`; less `average_accuracy` it is the gap between
-        training and test), `accuracy_matrix` (a row after each task, fractions), `untrained_accuracy`,
-        `seconds_per_phase`, `memory_held` (bytes), of a permuted stream its `permutations`, and, where the run has
-        ended no more than 0.02 above its `lower_bound`, and with no past task more than 0.05 above guessing, a
-        `remark` that says so and what helps.
+        `continual_metrics` (without forward transfer in the class scenario, where no label of a task is answered
+        before it is learned: it would be 0 whatever was learned), `train_accuracy` (the mean of `seen`; less
+        `average_accuracy` it is the gap between training and test), `accuracy_matrix` (a row after each task,
+        fractions), `untrained_accuracy`, `seconds_per_phase`, `memory_held` (bytes), of a permuted stream its
+        `permutations`, and, where the run has ended no more than 0.02 above its `lower_bound`, and with no past task
+        more than 0.05 above guessing, a `remark` that says so and what helps.
     """
     rows, permutations = scores.rows or [scores.untrained], strategy.stream.permutations
-    results = continual_metrics(rows, scores.untrained)
+    results = continual_metrics(rows, None if strategy.stream.scenario == "class" else scores.untrained)
     results |= {} if seen is None else {"train_accuracy": _mean(seen)}
     results |= {"accuracy_matrix": rows, "untrained_accuracy": scores.untrained}
     results |= {"seconds_per_phase": scores.seconds, "memory_held": strategy.memory_held()}

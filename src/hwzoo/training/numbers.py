@@ -47,9 +47,9 @@ WORDS = {
     "test_projection_std": ("spread of the projections", "0: collapsed; 1: alike in all directions"),
     "test_effective_rank": ("directions in which features vary", ""),
     "average_accuracy": ("accuracy, mean over the tasks", "fraction"),
-    "average_forgetting": ("accuracy lost since learned, mean", "fraction"),
+    "average_forgetting": ("accuracy lost since its best, mean", "fraction"),
     "backward_transfer": ("change of accuracy since learned, mean", "fraction"),
-    "forward_transfer": ("accuracy before learned, above chance", "fraction"),
+    "forward_transfer": ("accuracy before learned, above untrained", "fraction"),
     "test_accuracy_task": ("accuracy on task", "fraction"),  # its number follows
     "test_rouge1": ("ROUGE-1", "F-measure x 100"),
     "test_rouge2": ("ROUGE-2", "F-measure x 100"),
