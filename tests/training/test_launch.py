@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from hwzoo import packaged
+from hwzoo.errors import UsageError
+from hwzoo.files import NAMED_DATA
 from hwzoo.training import RunArguments, launch, on_one_thread, start
 from hwzoo.training.launch import _threads_given
 
@@ -135,14 +137,31 @@ def test_the_folder_of_a_refused_run_is_not_made(tmp_path, monkeypatch):
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.parametrize("name", sorted(NAMED_DATA))
+def test_a_run_may_lie_in_a_folder_called_as_the_zoos_data(name, tmp_path, monkeypatch):
+    """What the data of this name is no folder can change; `./digits` is one of one's own."""
+    monkeypatch.chdir(tmp_path)
+    run = {"output_dir": name, "dataset_name": name}
+    for overwrite in (False, True):
+        with start(RunArguments(**run, overwrite_output_dir=overwrite)):
+            Path(name, "samples.png").touch()
+    with pytest.raises(UsageError, match=f"^--output_dir {name} is in --dataset_name ./{name}, and would become data"):
+        with start(RunArguments(output_dir=name, dataset_name=f"./{name}", overwrite_output_dir=True)):
+            pass
+
+
 @pytest.mark.parametrize(
     ("own", "given", "told"),
-    [("mnist", "digits", True), ("mnist", "mnist", False), ("../pets", "pets", False), ("../pets", "digits", True)],
-)
+    [
+        ("mnist", "digits", True), ("mnist", "mnist", False), ("../pets", "pets", False), ("../pets", "digits", True),
+        ("../mnist", "mnist", True), ("mnist", "./mnist", True), ("../mnist", "./mnist", False),
+    ],
+)  # fmt: skip
 def test_a_test_on_other_data_than_the_trainings_is_told(own, given, told, tmp_path, monkeypatch, caplog):
     """`--max_train_steps 0` with the default of `--dataset_name`, say."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pets").mkdir()
+    (tmp_path / "mnist").mkdir()
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "preset.yaml").write_text(f"dataset_name: {own}\n")
     for steps in (0, 3):
@@ -154,6 +173,6 @@ def test_a_test_on_other_data_than_the_trainings_is_told(own, given, told, tmp_p
     (tmp_path / "model" / "preset.yaml").write_text("validation_share: 7\n")  # it costs no run
     with start(RunArguments(output_dir="out", model_name_or_path="model", max_train_steps=0)):
         pass
-    path = "pets" if own == "../pets" else own
+    path = {"../pets": "pets", "../mnist": "./mnist"}.get(own, own)
     words = [f"model was trained on {path}; it is tested on {given}, --dataset_name"] if told else []
     assert [each for each in caplog.messages if "was trained on" in each] == words

@@ -24,7 +24,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers.utils.logging import disable_progress_bar
 
 from ..errors import HwzooError, UsageError
-from ..files import ENTRIES, finish, remove_unfinished, settled, with_words, write_json, write_jsonl
+from ..files import ENTRIES, NAMED_DATA, finish, remove_unfinished, settled, with_words, write_json, write_jsonl
 from .arguments import Flags, RunArguments, parse_arguments, record_of, save_settings
 from .launcher import given_to_launcher, launcher_settings
 from .loop import HANGUP, LAUNCHER_ENDED, signal_of
@@ -152,7 +152,8 @@ def start(run: RunArguments) -> Iterator[Accelerator]:
         HwzooError: for a folder that cannot be written or that another run is using.
     """
     folder, data = Path(run.output_dir), getattr(run, "dataset_name", None)  # of T5 it is no flag of the run's
-    if data and Path(data).is_dir() and folder.resolve().is_relative_to(Path(data).resolve()):
+    own = data and data not in NAMED_DATA and Path(data).is_dir()
+    if own and folder.resolve().is_relative_to(Path(data).resolve()):
         raise UsageError(f"--output_dir {folder} is in --dataset_name {data}, and would become data: give another")
     trackers = [name for name in run.report_to if name != "none"]
     missing = set(trackers) - {str(tracker) for tracker in get_available_trackers()}
@@ -229,7 +230,7 @@ def _tell_of_other_data(run: RunArguments):
         own = record_of(run.model_name_or_path).get("dataset_name")
     if own is None or own == (given := run.dataset_name):
         return
-    if not Path(own).exists() or os.path.realpath(own) != os.path.realpath(given):
+    if {own, given} & NAMED_DATA or not Path(own).exists() or os.path.realpath(own) != os.path.realpath(given):
         logger.warning("%s was trained on %s; it is tested on %s, --dataset_name", run.model_name_or_path, own, given)
 
 
