@@ -706,6 +706,16 @@ def test_an_unknown_name_is_refused(name):
     assert "digits, mnist, fashion_mnist" in message_of(error, UsageError, f"--dataset_name {name}: no such folder")
 
 
+@pytest.mark.parametrize("name", ["words", "scitldr"])
+def test_texts_are_no_images_whatever_folders_there_are(name):
+    """As a preset means it, in which the name stays a name."""
+    idx_folder(Path(name), some_arrays())
+    assert len(load_images(f"./{name}").train) == 7
+    words = f"--dataset_name {name} is a data set of texts; a folder of that name is ./{name}"
+    with pytest.raises(UsageError, match=f"^{words}$"):
+        load_images(name)
+
+
 def test_a_path_that_is_no_folder_is_refused(tmp_path):
     (tmp_path / "cat.png").write_text("")
     for name, words in (("cat.png", "a file must be .npz or .parquet; of pictures"), ("nowhere", "no such folder")):

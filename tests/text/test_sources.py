@@ -212,6 +212,21 @@ def test_a_folder_gives_its_splits(tmp_path):
     assert splits.test == splits.validation and "tested on the validation split" in splits.note
 
 
+@pytest.mark.parametrize("name", ["inflections", "scitldr"])
+def test_a_folder_called_as_data_of_the_zoo_is_read_by_its_path_alone(name, tmp_path, monkeypatch):
+    """As a preset means it: the name is the zoo's data, wherever the run is done."""
+    for folder, num in ((tmp_path / "zoo" / name, 3), (tmp_path / "mine" / name, 2)):
+        folder.mkdir(parents=True)
+        written(folder, "train.jsonl", json_lines(ROWS[:num]))
+        written(folder, "test.jsonl", json_lines(ROWS[:num]))
+    monkeypatch.chdir(tmp_path / "mine")
+    zoo = str(tmp_path / "zoo")
+    assert [len(load_text(each, zoo).train) for each in (name, f"./{name}")] == [3, 2]
+    monkeypatch.delenv("HWZOO_DATA_DIR", raising=False)
+    with pytest.raises(UsageError, match=f"--data_dir names the folder that has it; ./{name} is the folder here$"):
+        load_text(name)
+
+
 @pytest.mark.parametrize("called", ["valid", "val", "dev"])
 def test_the_validation_split_has_several_names(called, tmp_path):
     for split, num in (("train", 3), (called, 2), ("test", 1)):

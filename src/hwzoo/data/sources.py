@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import HwzooError, UsageError, first_line
+from ..files import NAMED_DATA
 from ..retry import retried
 from .images import ImageSet
 from .pictures import IMAGE_SUFFIXES, WAYS, ImageOptions, image_files, is_hidden, read_picture, resized, stacked
@@ -266,6 +267,8 @@ def load_images(
                     return _raw(dataset, Path(folder) / place, options, classes)
         hint = f"; --data_dir takes the folder that holds {dataset}/ with its idx files"
         return _hub(dataset, HUB_IDS[dataset], options, hint=hint)
+    if dataset in NAMED_DATA:
+        raise UsageError(f"--dataset_name {dataset} is a data set of texts; a folder of that name is ./{dataset}")
     path = Path(dataset)
     if dataset and path.is_dir():
         found = _raw(_name_of(path), path, options) or _stored_folder(path, options)

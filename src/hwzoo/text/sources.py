@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import HwzooError, UsageError, first_line
+from ..files import NAMED_DATA
 from ..retry import retried
 from .words import word_rows
 
@@ -142,8 +143,8 @@ def load_text(
 
     Args:
         dataset_name: `words` (the word tasks of `words.py`, no download); `inflections` or `scitldr`, folders in
-            `data_dir`; a folder that holds `train`, `validation` (or `valid`, `val`, `dev`) and `test` as .jsonl,
-            .json or .csv, plain or .gz; any Hub id with two columns of text.
+            `data_dir` (one of that name here is `./scitldr`); a folder that holds `train`, `validation` (or `valid`,
+            `val`, `dev`) and `test` as .jsonl, .json or .csv, plain or .gz; any Hub id with two columns of text.
         data_dir: where `inflections/` and `scitldr/` are; `HWZOO_DATA_DIR` when None.
         files: a file for each of the names train, validation, test; they take the place of `dataset_name`.
         columns: which columns, prefix and tasks are taken.
@@ -277,7 +278,8 @@ def _named(name: str, data_dir: str | None, config: str | None) -> tuple[str, di
     root = data_dir or os.environ.get("HWZOO_DATA_DIR") or None
     if root is not None and not Path(root).is_dir():
         raise UsageError(f"{'--data_dir' if data_dir else 'HWZOO_DATA_DIR'} {root}: there is no such folder")
-    for folder in (Path(name), *([Path(root) / name] if root is not None else [])):
+    own = [] if name in NAMED_DATA else [Path(name)]
+    for folder in (*own, *([Path(root) / name] if root is not None else [])):
         if name and folder.is_dir():
             _tell_unread(f"the folder {folder}", dataset_config_name=config)
             found = {split: _file_of(what, folder, split) for split in SPLITS}
@@ -292,7 +294,8 @@ def _named(name: str, data_dir: str | None, config: str | None) -> tuple[str, di
             return folder.resolve().name or "data", rows  # `.` has no name, nor has the root
     if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) or Path(name).is_absolute():
         where = f" and {root} has no such folder" if root is not None else "; --data_dir names the folder that has it"
-        raise UsageError(f"{what} is neither words, a folder nor a Hub id, owner/name{where}")
+        mine = f"; ./{name} is the folder here" if name in NAMED_DATA and Path(name).is_dir() else ""
+        raise UsageError(f"{what} is neither words, a folder nor a Hub id, owner/name{where}{mine}")
     return name, _from_hub(what, name, config)
 
 
