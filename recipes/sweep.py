@@ -43,7 +43,10 @@ class Sweep(training.SweepArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        names = [Path(name).stem.removeprefix("train_") for name in (self.recipe, self.preset) if name]
+        paths = [Path(name) for name in (self.recipe, self.preset) if name]
+        # Each run leaves a preset.yaml, in its folder.
+        names = [path.resolve().parent.name if path.stem == "preset" else path.stem for path in paths]
+        names = [name.removeprefix("train_") for name in names]
         self.title = "-".join(names)
         self.output_dir = self.output_dir or "-".join(["outputs/sweep", *names])
 

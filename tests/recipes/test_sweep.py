@@ -100,6 +100,18 @@ def test_columns_are_what_the_preset_says_to_expect(recipe, started, tmp_path, m
     assert started == [(1.0, 3)] * 2
 
 
+@pytest.mark.parametrize(
+    ("preset", "name"),
+    [("cs236", "cs236"), ("mine/best.yaml", "best"), ("outputs/a/preset.yaml", "a"), ("preset.yaml", "here")],
+)
+def test_each_preset_has_a_folder_of_its_own(preset, name, recipe, tmp_path, monkeypatch):
+    """Also those that runs left, which are all called preset.yaml."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    asked = recipe.Sweep(recipe="train_vae", preset=preset)
+    assert (asked.output_dir, asked.title) == (f"outputs/sweep-vae-{name}", f"vae-{name}")
+
+
 NAMES = sorted(path.stem.removeprefix("train_") for path in hwzoo_cli.RECIPES.glob("train_*.py"))
 NAMES = ", ".join(name for name in NAMES if name != "policy_gradient")  # it takes seeds itself
 
