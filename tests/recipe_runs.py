@@ -95,7 +95,7 @@ def captions_in(folder: Path) -> dict[str, str]:
 def stopped_at(straight: Path, step: int, folder: Path) -> Path:
     """A copy of a run as it was killed after a checkpoint: without those that came later, and what its end wrote."""
     shutil.copytree(straight, folder)
-    for name in json.loads((folder / ENDED).read_text()):
+    for name in filter(None, json.loads((folder / ENDED).read_text())):
         (folder / name).unlink()
     (folder / ENDED).unlink()
     for path in (folder / "checkpoints").iterdir():

@@ -34,7 +34,7 @@ from hwzoo import (
     training,
 )
 from hwzoo.errors import HwzooError, UsageError
-from hwzoo.files import FINAL, MADE, begin_record, record_made, renewing, sha256
+from hwzoo.files import ENDED, FINAL, MADE, begin_record, record_made, renewing, sha256
 from hwzoo.loading import loading
 from hwzoo.models import FAMILIES
 from hwzoo.training.resume import check_output_dir
@@ -240,6 +240,30 @@ def test_a_final_save_that_was_interrupted_is_brought_to_its_end_first(server, t
     files = server.repos["me/model"].files
     assert sent(server) == MODEL | {"history.jsonl", "samples_0001.png"}
     assert all(files[name] == b'{"new": 1}' for name in MODEL)
+
+
+@pytest.mark.parametrize("how", ["anew", "resumed"])
+def test_what_an_interrupted_later_run_has_made_is_not_of_the_model(how, server, tmp_path, capsys):
+    folder, later = a_run(tmp_path / "run"), {"samples_0001.png": b"another", "samples_0002.png": b"later"}
+    write(folder, {"samples_0003.png": b"of its user"})
+    if how == "anew":
+        begin_record(folder)
+        record_made(folder, {"history.jsonl": None})
+    record_made(folder, {name: sha256(data) for name, data in later.items()})
+    write(folder, later | {"history.jsonl": '{"step": 1}\n'})
+    hub.push(folder, "me/model")
+    assert sent(server) == A_RUN - {"history.jsonl", "samples_0001.png"}
+    told = "4 other files (history.jsonl, samples_0001.png, samples_0002.png, samples_0003.png) are not sent"
+    assert capsys.readouterr().err.startswith(told)
+    # As they were, they are its own, whatever else the later run has begun.
+    write(folder, {"history.jsonl": "{}\n", "samples_0001.png": b"picture"})
+    hub.push(folder, "me/model")
+    assert sent(server) == A_RUN
+    # An earlier version's record does not tell.
+    ended = json.loads((folder / ENDED).read_text())
+    write(folder, {ENDED: json.dumps({name: digest for name, digest in ended.items() if name})} | later)
+    hub.push(folder, "me/model")
+    assert sent(server) == A_RUN | {"samples_0002.png"}
 
 
 def test_a_model_of_an_earlier_version_goes_with_what_a_later_run_began(server, tmp_path):

@@ -27,8 +27,10 @@ UNFINISHED = ".unfinished-"
 FINAL = ".final"
 # What a run makes on its way, a line for each file with its digest; a line without a file where a run begins anew.
 MADE = ".made.jsonl"
-# The digests of the final files of the last run that ended.
+# The digests of the final files of the last run that ended, and, by a name that no file has, those of what it had made
+# on its way.
 ENDED = ".ended.json"
+ON_ITS_WAY = ""
 # The folder of a run's checkpoints, in its own.
 CHECKPOINTS = "checkpoints"
 # The repositories that its card named, a line each, and, {"pushed": ...}, those that a folder was pushed to.
@@ -137,7 +139,10 @@ def finish(folder: Path):
             for name in ENTRIES:
                 (folder / name).unlink(missing_ok=True)
         remove_made(folder, {name: digest for name, digest in stale.items() if name not in last and name not in names})
-        write_json(folder / ENDED, {name: sha256((final / name).read_bytes()) for name in names})
+        grown = [name for name in last if (folder / name).is_file()]
+        on_its_way = {name: sha256((folder / name).read_bytes()) for name in grown}
+        digests = {name: sha256((final / name).read_bytes()) for name in names}
+        write_json(folder / ENDED, digests | {ON_ITS_WAY: on_its_way})
         for name in sorted(names, key=lambda name: name in ENTRIES):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             with _staging(folder / name) as staging:
@@ -209,6 +214,19 @@ def made(folder: Path) -> dict[str, str | None]:
     return _recorded(folder)[-1] | _ended(folder)
 
 
+def of_model(folder: Path) -> set[str]:
+    """
+    What goes with the model of a folder, by relative name: of the last run that ended the final files, and what it
+    made on its way that still is as it was then, not what a later run has made anew or gone on with; all of `made`
+    without such a record.
+    """
+    ended = _read_ended(folder)
+    if ON_ITS_WAY not in ended:  # of an earlier version, or of no run
+        return set(made(folder))
+    on_its_way = ended.pop(ON_ITS_WAY)
+    return {*ended, *(name for name, digest in on_its_way.items() if _is_still(folder / name, digest))}
+
+
 def has_ended(folder: Path) -> bool:
     """Whether a run of a folder has written its final files."""
     return (folder / ENDED).is_file() or any((folder / name).exists() for name in ENTRIES)
@@ -223,9 +241,12 @@ def remove_made(folder: Path, digests: Mapping[str, str | None]):
         digests: SHA-256 by the file's name, as it was recorded; None for what grows.
     """
     for name, digest in digests.items():
-        path = folder / name
-        if path.is_file() and not path.is_symlink() and sha256(path.read_bytes()) == digest:
-            path.unlink()
+        if _is_still(folder / name, digest):
+            (folder / name).unlink()
+
+
+def _is_still(path: Path, digest: str | None) -> bool:
+    return path.is_file() and not path.is_symlink() and sha256(path.read_bytes()) == digest
 
 
 def _recorded(folder: Path) -> list[dict[str, str | None]]:
@@ -249,11 +270,16 @@ def record_changed(folder: Path, name: str, content: bytes):
         content: of the file.
     """
     write_bytes(folder / name, content)
-    if name in (ended := _ended(folder)):
+    if name in (ended := _read_ended(folder)):
         write_json(folder / ENDED, ended | {name: sha256(content)})
 
 
 def _ended(folder: Path) -> dict[str, str]:
+    """The final files of the last run that ended."""
+    return {name: digest for name, digest in _read_ended(folder).items() if name != ON_ITS_WAY}
+
+
+def _read_ended(folder: Path) -> dict[str, Any]:
     path = folder / ENDED
     return json.loads(path.read_bytes()) if path.is_file() else {}
 

@@ -37,6 +37,7 @@ from .files import (
     finish,
     is_repo_id,
     made,
+    of_model,
     public_name,
     read_jsonl,
     record_changed,
@@ -368,9 +369,10 @@ def push(
     Creates the repository if need be and sends what a run made, all but its checkpoints and logs, in one commit.
     Pushing again what is there makes no further commit. The token is that of `HF_TOKEN` or `hf auth login`.
 
-    A recorded file that was changed since is sent as it is now. Of a folder without the record of a finished run goes
-    what has a name that transformers, diffusers, PEFT and the recipes give to the files of a model. No link is
-    followed. A line on stderr says which files stay, another which links.
+    A recorded final file that was changed since is sent as it is now; what the run made on its way, its history and
+    pictures, only as it was at its end: not what an interrupted later run has there. Of a folder without the record of
+    a finished run goes what has a name that transformers, diffusers, PEFT and the recipes give to the files of a
+    model. No link is followed. A line on stderr says which files stay, another which links.
 
     Args:
         folder: of a run, or any that holds a model.
@@ -593,7 +595,10 @@ def _chosen(folder: Path, include: Sequence[str]) -> tuple[list[str], list[str]]
     if not folder.is_dir():
         raise UsageError(f"{folder} is no folder; nothing was pushed")
     files, links = _files_and_links(folder)
-    chosen = set(made(folder))
+    try:
+        chosen = of_model(folder)
+    except OSError as error:
+        raise HwzooError(f"cannot read {error.filename}: {error.strerror}; nothing was pushed") from error
     if not (folder / ENDED).is_file():  # no run, or one of an earlier version and what a later one has begun
         chosen |= _files_of_a_model(folder, files)
     for pattern in include:
