@@ -575,8 +575,17 @@ def test_the_data_of_the_training_is_known_or_asked_for(server, tmp_path, monkey
         training.record_of("me/none")
     fault.times = 0
     assert training.record_of("me/one") == {"dataset_name": "digits"} and training.record_of("me/none") == {}
-    with pytest.raises(UsageError, match="^--model_name_or_path me/typo: no such folder, and no such repository"):
-        training.record_of("me/typo")
+    for owner in ("me", "you"):
+        server.add_model(f"{owner}/private", {"config.json": b"{}", "preset.yaml": b"dataset_name: digits\n"}, True)
+    server.add_model("you/gated", {"config.json": b"{}"})
+    server.fail("HEAD", "you/gated", 403, times=None)
+    for name, status in {"me/typo": 404, "you/private": 404, "you/gated": 403, "me/private": 401}.items():
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", status == 401)
+        with pytest.raises(HwzooError) as told:
+            training.record_of(name)
+        words = f"no such folder or repository, or the token may not read it ({status}); a private one needs HF_TOKEN"
+        assert (str(told.value), told.value.status) == (f"--model_name_or_path {name}: {words}", 1)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # what was asked before is still known
     assert training.record_of("me/one") == {"dataset_name": "digits"} and training.record_of("me/none") == {}
     with pytest.raises(HwzooError, match="^--model_name_or_path me/typo: .*give --dataset_name"):

@@ -50,7 +50,7 @@ from .files import (
 from .loading import INDEXES, WEIGHTS, check_all_loaded, check_finite, loading, refuse_code
 from .models import FAMILIES, FORMER_MODEL_TYPES, ClassifierForImageClassification, Family, TextFamily, family_of
 from .packaged import preset_of
-from .retry import has_file, reason, retried, status_of
+from .retry import UNREADABLE, has_file, not_read, reason, retried, status_of
 
 logger = logging.getLogger("hwzoo")
 CLASSIFIERS = Path(__file__).parent / "classifiers"
@@ -335,8 +335,8 @@ def _hub_answers() -> bool:
 def _not_loaded(error: OSError) -> str:
     """transformers asks for another name whatever went wrong; what its error came from tells more."""
     status = status_of(error)
-    if status in (401, 403, 404):
-        return f"no such folder or repository, or the token may not read it ({status}); a private one needs HF_TOKEN"
+    if status in UNREADABLE:
+        return not_read(status)
     cause = error.__cause__ or error.__context__
     if isinstance(cause, HTTPError) and status is None:
         return f"the download broke off ({reason(cause)})"

@@ -14,6 +14,7 @@ from .errors import first_line
 from .files import settled
 
 WAITS = (1, 2, 4, 8)  # seconds before each further try
+UNREADABLE = (401, 403, 404)  # of a repository: not there, private or gated
 PATIENCE = 20  # seconds after which a call is not tried again; huggingface_hub tries some of its requests by itself
 
 Answer = TypeVar("Answer")
@@ -102,6 +103,11 @@ def status_of(error: BaseException | None, handled: bool = False) -> int | None:
             return error.response.status_code
         error = error.__cause__ or (error.__context__ if handled else None)
     return None
+
+
+def not_read(status: int) -> str:
+    """What one of UNREADABLE says, in one line: to who may not read a repository the Hub tells that there is none."""
+    return f"no such folder or repository, or the token may not read it ({status}); a private one needs HF_TOKEN"
 
 
 def reason(error: BaseException) -> str:

@@ -48,8 +48,9 @@ def with_data_of_training(settings: Any) -> Any:
         They with a `dataset_name`; what was given stays.
 
     Raises:
-        UsageError: for a preset.yaml that cannot be read, and for what is neither a folder nor on the Hub.
-        HwzooError: when the Hub does not tell whether there is one.
+        UsageError: for a preset.yaml that cannot be read, and for what is neither a folder nor a Hub id.
+        HwzooError: for a repository that is not there or that the token may not read, and when the Hub does not tell
+            whether it has one.
     """
     if settings.dataset_name is not None:
         return settings

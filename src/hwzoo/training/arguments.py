@@ -20,13 +20,13 @@ import torch
 import yaml
 from accelerate.utils import parse_flag_from_env
 from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
-from huggingface_hub.errors import HFValidationError, HTTPError, RemoteEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import HFValidationError, HTTPError, RemoteEntryNotFoundError
 from transformers import HfArgumentParser
 
 from ..errors import HwzooError, UsageError, first_line
 from ..files import NAMED_DATA, is_repo_id, public_name, settled, write_bytes
 from ..packaged import Preset, preset_of, presets
-from ..retry import retried
+from ..retry import UNREADABLE, not_read, retried, status_of
 
 logger = logging.getLogger("hwzoo")
 
@@ -627,8 +627,9 @@ def record_of(name: str) -> dict[str, Any]:
         As of `recorded`; nothing of a model without a preset.yaml.
 
     Raises:
-        UsageError: for a repository that is not there, or as of `recorded`.
-        HwzooError: when the Hub does not tell whether it has one.
+        UsageError: for what can be no repository, or as of `recorded`.
+        HwzooError: for a repository that is not there or that the token may not read, and when the Hub does not tell
+            whether it has a preset.yaml.
     """
     if Path(name).is_dir():
         path = Path(settled(name), RECORD)
@@ -639,9 +640,11 @@ def record_of(name: str) -> dict[str, Any]:
         return recorded(Path(retried(lambda: hf_hub_download(name, RECORD), f"loading {name}")))
     except RemoteEntryNotFoundError:
         return {}
-    except (HFValidationError, RepositoryNotFoundError) as error:
-        raise UsageError(f"--model_name_or_path {name}: no such folder, and no such repository on the Hub") from error
+    except HFValidationError as error:
+        raise UsageError(f"--model_name_or_path {name}: no such folder, and not a Hub id (owner/name)") from error
     except (OSError, HTTPError) as error:
+        if (status := status_of(error)) in UNREADABLE:
+            raise HwzooError(f"--model_name_or_path {name}: {not_read(status)}") from error
         raise HwzooError(
             f"--model_name_or_path {name}: no such folder, and the Hub does not tell which data it was trained on; "
             f"give --dataset_name ({first_line(error)})"
