@@ -70,8 +70,8 @@ def main(run: Run, model: Model, data: Data, generation: Generation) -> dict:
         base, tokenizer = text.load_or_build_t5(model, *source)
         generates = text.generation_config(base, **asdict(generation))
         network = text.with_adapter(model, base, tokenizer, run.model_name_or_path)
-        if run.push_to_hub and text.base_of(network):
-            hub.check_base(Path(run.output_dir), run.base_model_id, text.base_of(network))
+        if run.push_to_hub:
+            hub.check_base(Path(run.output_dir), run.base_model_id, text.base_of(network) or "")
         text.check_adapter_acts(network)
 
         # 4. the Trainer; its evaluations on the validation set choose the best weights

@@ -489,7 +489,8 @@ def check_base(folder: Path, base_model_id: str | None, base: str | None = None)
     Args:
         folder: of the adapter; need not exist where `base` is given.
         base_model_id: owner/name that stands for a local base.
-        base: folder or id of the base; what the adapter's configuration says when not given.
+        base: folder or id of the base, empty for what is no adapter; what the adapter's configuration says when not
+            given.
 
     Returns:
         The base as the adapter names it where it is a local folder; else None.
@@ -503,7 +504,7 @@ def check_base(folder: Path, base_model_id: str | None, base: str | None = None)
     if base_model_id is not None and not is_repo_id(base_model_id):
         raise UsageError(f"--base_model_id is {base_model_id}; it must be owner/name")
     # outputs/t5 may be a name of either: whoever trained on the folder was somewhere above the adapter.
-    local = base is not None and (
+    local = bool(base) and (
         not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", base) or any((place / base).is_dir() for place in _near(folder))
     )
     if local and base_model_id is None:

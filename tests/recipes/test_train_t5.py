@@ -386,6 +386,15 @@ def test_an_adapter_of_a_local_base_is_not_pushed_without_an_id_for_it(train_t5,
     assert not (tmp_path / "history.jsonl").exists() and not (tmp_path / "adapter_config.json").exists()
 
 
+def test_an_id_of_a_base_without_an_adapter_is_refused_before_the_training(train_t5, words, drawn, tmp_path):
+    """Also over an adapter of before."""
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "../t5"}')
+    settings = {"push_to_hub": True, "hub_model_id": "me/t5", "overwrite_output_dir": True}
+    with pytest.raises(UsageError, match=f"^--base_model_id is me/base, but {tmp_path} is no adapter, not one of a"):
+        run(train_t5, tmp_path, dataset_name=words, base_model_id="me/base", **settings)
+    assert not (tmp_path / "history.jsonl").exists()
+
+
 def test_an_adapter_without_effect_is_not_trained(train_t5, base, words, drawn, tmp_path, monkeypatch):
     def without_effect(*args, **kwargs):
         model = text_adapters.add_adapter(*args, **kwargs)
