@@ -442,13 +442,14 @@ def test_the_nearest_training_images(name, measure, entries):
     assert torch.equal(found.images[2:], train.pixel_values(order[1:3]))
 
 
-def test_training_images_are_found_from_any_folder(tmp_path, monkeypatch):
-    """Paths in a preset begin in its folder."""
+@pytest.mark.parametrize("place", ["run", "run/.final"])
+def test_training_images_are_found_from_any_folder(place, tmp_path, monkeypatch):
+    """Paths in a preset begin in the folder of its run, also while its final files are on their way."""
     (tmp_path / "pets" / "cat").mkdir(parents=True)
     for index in range(5):
         Image.new("L", (28, 28), 40 * index).save(tmp_path / "pets" / "cat" / f"{index}.png")
-    make("vae", tmp_path / "run")
-    (tmp_path / "run" / "preset.yaml").write_text("dataset_name: ../pets\n")
+    make("vae", tmp_path / place)
+    (tmp_path / place / "preset.yaml").write_text("dataset_name: ../pets\n")
     monkeypatch.chdir(tmp_path)
     images, names = load_entry("run", "mine").training_images
     assert images.shape == (4, 1, 28, 28) and names == ["cat"] * 4

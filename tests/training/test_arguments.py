@@ -19,6 +19,7 @@ from hwzoo.training import (
     flag,
     made_by,
     parse_arguments,
+    record_of,
     recorded,
     save_settings,
     with_defaults,
@@ -208,6 +209,18 @@ def test_a_preset_finds_what_its_run_found_from_any_folder(tmp_path, monkeypatch
     (tmp_path / "project").rename(tmp_path / "moved")
     (again,) = parse_arguments([RunArguments], [f"--config={tmp_path}/moved/outputs/run/preset.yaml"])
     assert again.dataset_name == f"{tmp_path}/moved/data/mine"
+
+
+def test_a_record_on_its_way_says_what_it_says_in_its_place(tmp_path, monkeypatch):
+    for folder in ("pets", "idx", "outputs/vae/.final"):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    preset = Path("outputs/vae/preset.yaml")
+    save_settings(preset, RunArguments(output_dir="outputs/vae", dataset_name="pets", data_dir="idx"))
+    in_its_place = recorded(preset)
+    preset.rename("outputs/vae/.final/preset.yaml")
+    assert record_of("outputs/vae") == in_its_place
+    assert (in_its_place["dataset_name"], in_its_place["data_dir"]) == ("pets", "idx")
 
 
 @pytest.mark.parametrize("name", ["mnist", "owner/images", "/absolute"])

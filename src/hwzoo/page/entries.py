@@ -204,8 +204,8 @@ class Entry:
         try:
             if not Path(self.name).is_dir():
                 settings = {"dataset_name": settings["dataset_name"], "image_size": (self.image_shape or (1, None))[1]}
-            elif preset.is_file():  # whose paths begin in its folder
-                settings = recorded(preset)
+            elif preset.is_file():  # whose paths begin in the folder of the run
+                settings = recorded(preset, Path(self.name))
             options = {name: settings[name] for name in ImageOptions.__annotations__ if name in settings}
             data = load_images(settings["dataset_name"], settings.get("data_dir"), ImageOptions(**options)).train
         except HwzooError as error:

@@ -588,12 +588,13 @@ def expected_numbers(preset: str, types: list[type]) -> list[str]:
     return list(load_preset(_preset_path(preset, types)).get("expected", {}))
 
 
-def recorded(path: Path) -> dict[str, Any]:
+def recorded(path: Path, folder: Path | None = None) -> dict[str, Any]:
     """
     The data that a run was given and how it was read, as its preset tells.
 
     Args:
         path: of a preset.yaml of `save_settings`.
+        folder: in which its paths begin, that of its run; its own when not given.
 
     Returns:
         Values of `dataset_name`, `data_dir` and of the flags of `ImageData`, by name; only those that stand there, and
@@ -605,7 +606,9 @@ def recorded(path: Path) -> dict[str, Any]:
     preset = load_preset(path)
     given = {each.name: preset.get(each.name) for each in fields(RecordedData)}
     values = {
-        name: _from_beside(path, name, value) for name, value in given.items() if isinstance(value, str) and value
+        name: _from_beside(folder or path.parent, name, value)
+        for name, value in given.items()
+        if isinstance(value, str) and value
     }
     try:
         (data,) = _parse([RecordedData], [f"--{name}={value}" for name, value in values.items()], None)
@@ -633,7 +636,7 @@ def record_of(name: str) -> dict[str, Any]:
     """
     if Path(name).is_dir():
         path = Path(settled(name), RECORD)
-        return recorded(path) if path.is_file() else {}
+        return recorded(path, Path(name)) if path.is_file() else {}
     try:
         if try_to_load_from_cache(name, RECORD) is _CACHED_NO_EXIST:
             return {}
@@ -704,12 +707,12 @@ def _from_folder(folder: str, name: str, value: Any) -> Any:
     return label + (path if path.startswith("../") else f"./{path}")
 
 
-def _from_beside(preset: Path, name: str, value: str) -> str:
-    """The value of a flag in a preset; a path that starts with a dot begins at the preset's folder."""
+def _from_beside(folder: Path, name: str, value: str) -> str:
+    """The value of a flag in a preset; a path that starts with a dot begins at a folder, the preset's."""
     label, given = _split(name, value)
     if not _is_path(name) or not given.startswith(("./", "../")):
         return value
-    path = os.path.normpath(preset.parent / given)
+    path = os.path.normpath(folder / given)
     return label + (f"./{path}" if path in NAMED_DATA else path)
 
 
@@ -906,7 +909,7 @@ def _read_preset(path: Path, known: Mapping[str, Any]) -> list[str]:
         if value == [] == known[key]:  # as no words on the command line say it
             continue
         values = value if isinstance(value, list) else [value]
-        values = [_from_beside(path, key, item) if isinstance(item, str) else item for item in values]
+        values = [_from_beside(path.parent, key, item) if isinstance(item, str) else item for item in values]
         if "--" in values:  # argparse would leave it out
             raise UsageError(f"{path}: {key} is {reprlib.repr(value)}; -- is no value")
         if not values and isinstance(known[key], bool):  # the flag without a value is true

@@ -148,7 +148,7 @@ def _classifier(folder: Path) -> str:
     """The run's own, or a flag to fill in where it was on images of a user's own, for which none is packaged."""
     preset, results = folder / "preset.yaml", folder / "all_results.json"
     if preset.exists() and (own := load_preset(preset).get("classifier")) is not None:
-        return f" --classifier {shlex.quote(_from_beside(preset, 'classifier', own))}"
+        return f" --classifier {shlex.quote(_from_beside(folder, 'classifier', own))}"
     if results.exists() and "test_fid" in json.loads(results.read_bytes()):
         return ""
     dataset = recorded(preset).get("dataset_name") if preset.exists() else None
