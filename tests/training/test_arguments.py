@@ -78,14 +78,20 @@ def test_a_preset_goes_through_the_same_checks_and_the_command_line_wins(tmp_pat
 
 @pytest.mark.parametrize(
     ("line", "flags", "name"),
-    [("mixed_precision: bf16", RunArguments, "mixed_precision"), ("bf16: True", Seq2SeqRunArguments, "bf16")],
-)
+    [
+        ("mixed_precision: bf16", RunArguments, "mixed_precision"), ("bf16: True", Seq2SeqRunArguments, "bf16"),
+        ("bf16: yes", Seq2SeqRunArguments, "bf16"), ("bf16: 1", Seq2SeqRunArguments, "bf16"),
+        ("bf16: [y]", Seq2SeqRunArguments, "bf16"),
+    ],
+)  # fmt: skip
 def test_a_presets_bfloat16_is_for_processors_that_have_it(tmp_path, monkeypatch, caplog, line, flags, name):
     preset = tmp_path / "p.yaml"
-    preset.write_text(f"{line}\noutput_dir: run\n")
+    preset.write_text(f"{line}\noutput_dir: run\nexpected: {{test_x: [1, 2]}}\n")
 
     def value(*argv, launcher=None):
         (parsed,) = parse_arguments([flags], [f"--config={preset}", *argv], launcher=launcher)
+        # Either way it is the preset.
+        assert not parsed.changed and parsed.expected == {"test_x": (1, 2)}
         return getattr(parsed, name)
 
     arguments._tell_once.cache_clear()
@@ -106,6 +112,22 @@ def test_a_presets_bfloat16_is_for_processors_that_have_it(tmp_path, monkeypatch
     arguments._tell_once.cache_clear()
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert value() in ("no", False) and not caplog.records
+
+
+@pytest.mark.parametrize("has", [False, True])
+def test_a_preset_without_bfloat16_is_another_with_it(has, tmp_path, monkeypatch):
+    monkeypatch.setattr(arguments, "has_bfloat16", lambda: has)
+    preset = tmp_path / "p.yaml"
+    for line, given, changed in (
+        ("bf16: no", "--bf16", True), ("bf16: no", "--bf16=no", False), ("bf16: yes", "--bf16=no", has),
+        ("bf16: yes", "--learning_rate=0.5", True),
+    ):  # fmt: skip
+        preset.write_text(f"{line}\nlearning_rate: 0.25\n")
+        (run,) = parse_arguments([Seq2SeqRunArguments], [f"--config={preset}", given])
+        assert run.changed == changed, (line, given)
+    preset.write_text("bf16: maybe\n")
+    with pytest.raises(UsageError, match="p.yaml: --bf16: "):
+        parse_arguments([Seq2SeqRunArguments], [f"--config={preset}"])
 
 
 def test_has_bfloat16_asks_torch(monkeypatch):

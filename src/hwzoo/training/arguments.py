@@ -8,8 +8,9 @@ import os
 import re
 import reprlib
 import sys
-from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, RawDescriptionHelpFormatter
+from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
 from collections.abc import Container, Iterator, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import cache, partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from accelerate.utils import parse_flag_from_env
 from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError, HTTPError, RemoteEntryNotFoundError
 from transformers import HfArgumentParser
+from transformers.hf_argparser import string_to_bool
 
 from ..errors import HwzooError, UsageError, first_line
 from ..files import NAMED_DATA, is_repo_id, public_name, settled, write_bytes
@@ -69,8 +71,6 @@ TRACKERS = ("tensorboard", "trackio", "wandb")
 MAY_BE_EMPTY = {"source_prefix", "instruction", "content_free", "prompt_tuning_init_text", "template"}
 LARGEST_INTEGER = 2**63 - 1  # of torch
 RISING = ("constant_with_warmup", "linear", "cosine", "polynomial")  # schedules with a warm-up
-# A preset's wish for it; not every processor is faster by it.
-BFLOAT16 = {"--mixed_precision=bf16", "--bf16=true"}
 VALUE = re.compile(r"-([\d.]|(inf|nan)$)")  # argparse alone takes -1e-3, -inf and -1=words for flags
 DEEPEST_PRESET = 20  # lists and mappings in one another; the presets have three
 # Of these the one that is given displaces the other's default or preset.
@@ -420,13 +420,13 @@ def parse_arguments(
     finder._negative_number_matcher = VALUE
     finder.add_argument("--config", nargs="?", default=None)
     path = finder.parse_known_args(argv)[0].config
-    whole: list[str] = []
-    preset = whole
+    read: list[str] = []
+    whole = preset = read
     if path is not None:
         _check_words("config", path)
         path = _preset_path(path, types)
-        preset = read = _read_preset(path, {f.name: _default(f) for cls in types for f in fields(cls)})
-        whole = preset = _for_processor(preset, argv)
+        read = _read_preset(path, {f.name: _default(f) for cls in types for f in fields(cls)})
+        whole = preset = _for_processor(read, argv)
         if _names(argv) & set(EXCLUSIVE):
             preset = [token for token in preset if not _names([token]) & set(EXCLUSIVE)]
     try:
@@ -445,7 +445,8 @@ def parse_arguments(
     free = OF_ONE_TRY | OF_NO_BAND
     if types and "eval_steps" not in getattr(types[0], "FREE", ()):  # by which a T5's weights are chosen
         free = free - {"eval_steps"}
-    as_it_stands = bool(types) and _differing(parsed, whole) <= free
+    # The preset as it is written, or without what this processor is slow at.
+    as_it_stands = bool(types) and any(_differing(parsed, each) <= free for each in (whole, read))
     if as_it_stands and (bands := _expected(path or _default_preset(types))):
         parsed[0].expected = bands
     if path is not None and not as_it_stands:
@@ -479,7 +480,7 @@ def _differing(parsed: list[Any], preset: list[str]) -> set[str]:
 
 def _for_processor(preset: list[str], argv: list[str]) -> list[str]:
     """The preset without its wish for bfloat16 where that is slow, and a line that says so."""
-    asked = [token for token in preset if token.lower() in BFLOAT16]
+    asked = [token for token in preset if _asks_for_bfloat16(token)]
     if not asked or has_bfloat16():
         return preset
     if os.environ.get("LOCAL_RANK", "0") == "0" and not _names(asked) & _names(argv):
@@ -488,6 +489,14 @@ def _for_processor(preset: list[str], argv: list[str]) -> list[str]:
             f"slower); {asked[0]} on the command line asks for it all the same"
         )
     return [token for token in preset if token not in asked]
+
+
+def _asks_for_bfloat16(token: str) -> bool:
+    name, _, value = token.partition("=")
+    if name == "--bf16":
+        with suppress(ArgumentTypeError):  # which the parser tells
+            return string_to_bool(value)
+    return token == "--mixed_precision=bf16"
 
 
 def _in_vain(parsed: Sequence[Flags], argv: list[str]) -> Iterator[str]:
