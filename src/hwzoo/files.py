@@ -290,9 +290,9 @@ def append_jsonl(path: Path, records: Iterable[Any]):
 
     Args:
         path: made if it is not there.
-        records: JSON values.
+        records: JSON values; of numbers that are not finite their words are written.
     """
-    lines = "".join(json.dumps(record) + "\n" for record in records)
+    lines = "".join(json.dumps(with_words(record), allow_nan=False) + "\n" for record in records)
     with writing(path), open(path, "a+b") as file:
         if file.seek(0, os.SEEK_END):
             file.seek(-1, os.SEEK_END)
@@ -372,6 +372,11 @@ def with_words(content: Any) -> Any:
     if isinstance(content, list | tuple):
         return [with_words(each) for each in content]
     return str(content) if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def with_numbers(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers that `with_words` gave words for, of one record whose values are numbers."""
+    return {name: float(each) if each in NOT_FINITE else each for name, each in record.items()}
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]):

@@ -30,6 +30,8 @@ from hwzoo.training import (
     averaged_model,
     fit,
     mean_over,
+    read_history,
+    save_curves,
     start,
 )
 from hwzoo.training.ending import peak_memory
@@ -225,6 +227,25 @@ def test_a_step_that_is_not_finite_is_not_evaluated(tmp_path):
     with pytest.raises(NonFiniteLoss, match="loss is nan at step 3;"):
         train(tmp_path, bad_step=3, logging_steps=1000, after_step=lambda step: {"eval_x": 1.0} if step == 5 else None)
     assert not (tmp_path / "history.jsonl").exists()
+
+
+def test_an_evaluation_that_is_not_finite_leaves_the_history_json(tmp_path):
+    def refused(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    values = {5: math.nan, 10: -math.inf, 15: 0.5, 20: math.inf}
+    evaluated = iter(values.values())
+    _, result = train(tmp_path, eval_steps=5, evaluate=lambda: {"loss": next(evaluated), "score": 2})
+    lines = (tmp_path / "history.jsonl").read_text().splitlines()
+    lines = [json.loads(line, parse_constant=refused) for line in lines]
+    words = {each["step"]: each["eval_loss"] for each in lines if "eval_loss" in each}
+    assert words == {5: "nan", 10: "-inf", 15: 0.5, 20: "inf"}
+    # Whoever reads it has numbers, as `evaluate` gave them.
+    for history in (result.history, read_history(tmp_path)):
+        told = {each["step"]: each["eval_loss"] for each in history if "eval_loss" in each}
+        assert told == pytest.approx(values, nan_ok=True) and {type(each) for each in told.values()} == {float}
+    save_curves(result.history, tmp_path / "curves.png", ["loss"], unit="1")
+    assert (tmp_path / "curves.png").stat().st_size > 1000
 
 
 def test_an_evaluation_changes_no_log_line(tmp_path):

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from tqdm.auto import tqdm
 
 from ..errors import HwzooError
-from ..files import MADE, append_jsonl, read_jsonl, size_of
+from ..files import MADE, append_jsonl, read_jsonl, size_of, with_numbers
 from .numbers import evaluation_line
 from .resume import HISTORY
 
@@ -146,7 +146,12 @@ def read_history(folder: str | Path) -> list[dict[str, float]]:
     path = Path(folder) / HISTORY
     if not path.is_file():
         raise HwzooError(f"{path} is not there: no run has logged in this folder")
-    return read_jsonl(path)
+    return logged_in(folder)
+
+
+def logged_in(folder: str | Path) -> list[dict[str, float]]:
+    """`read_history`, nothing of a folder without one."""
+    return [with_numbers(record) for record in read_jsonl(Path(folder) / HISTORY)]
 
 
 def grouped(values: Mapping[str, Any], group: str) -> dict[str, float]:

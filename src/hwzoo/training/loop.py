@@ -20,10 +20,10 @@ from accelerate.utils import broadcast_object_list, gather_object, set_seed
 from torch import Tensor
 
 from ..errors import HwzooError, UsageError
-from ..files import MADE, append_jsonl, public_name, read_jsonl, record_made, size_of
+from ..files import MADE, append_jsonl, public_name, record_made, size_of
 from .arguments import RunArguments, deciding
 from .checkpoint import Checkpoints, random_state, set_random_state
-from .journal import Journal
+from .journal import Journal, logged_in
 from .resume import CHECKPOINTS, HISTORY, begin_anew, checkpoint_to_resume, cut_back_to
 
 logger = logging.getLogger("hwzoo")
@@ -215,7 +215,7 @@ class _Loop:
             "train_cpu_seconds": round(cpu, 2),
             "train_samples_per_second": round(samples / runtime, 1) if runtime > 0 else 0.0,
         }
-        return FitResult(results, read_jsonl(self.folder / HISTORY))
+        return FitResult(results, logged_in(self.folder))
 
     def _due(self, interval: int | None) -> bool:
         return interval is not None and self.step % interval == 0

@@ -30,10 +30,10 @@ from transformers import (
 )
 
 from ..errors import HwzooError, UsageError
-from ..files import MADE, append_jsonl, public_name, read_jsonl, record_made, replacing, sha256, size_of, writing
+from ..files import MADE, append_jsonl, public_name, record_made, replacing, sha256, size_of, writing
 from .arguments import OF_ONE_TRY, Flags, check_destinations, deciding, flag, one_length
 from .checkpoint import Checkpoint, Checkpoints, CorruptCheckpoint
-from .journal import Journal
+from .journal import Journal, logged_in
 from .loop import FitResult, NonFiniteLoss, Stopped, _Signals, imports_frozen
 from .resume import CHECKPOINTS, HISTORY, MODELS, begin_anew, checkpoint_to_resume, cut_back_to
 
@@ -235,7 +235,7 @@ class ZooSeq2SeqTrainer(Seq2SeqTrainer):
         }
         if self.best:
             results["best_step"] = self.best
-        return FitResult(results, read_jsonl(Path(self.run.output_dir) / HISTORY))
+        return FitResult(results, logged_in(self.run.output_dir))
 
     def weights(self) -> str:
         """Which weights the model has after `fit`, in words for a protocol."""
