@@ -173,6 +173,8 @@ def test_epochs_or_steps_of_the_command_line_displace_the_presets(tmp_path, give
 
 def test_total_steps():
     assert RunArguments(num_train_epochs=0.25).total_steps(10) == 3
+    assert RunArguments(num_train_epochs=0.07).total_steps(100) == 7
+    assert RunArguments(num_train_epochs=1.1).total_steps(10) == 11
     assert RunArguments(max_train_steps=5).total_steps(10) == 5
     assert RunArguments(num_train_epochs=2, max_train_steps=5).total_steps(10) == 20  # a recipe's default gives way
     assert RunArguments().total_steps(10) == 10

@@ -288,7 +288,8 @@ class LoopArguments(Flags):
     def total_steps(self, steps_per_epoch: int) -> int:
         """Optimiser steps of the whole run, for an epoch of so many."""
         if self.num_train_epochs is not None:
-            return max(1, math.ceil(self.num_train_epochs * steps_per_epoch))
+            steps = round(self.num_train_epochs * steps_per_epoch, 6)  # 0.07 * 100 is a little more than 7
+            return max(1, math.ceil(steps))
         return self.max_train_steps if self.max_train_steps is not None else steps_per_epoch
 
 
