@@ -86,13 +86,14 @@ def main(run: Run, tasks: Tasks, architecture: Model, optimisation: Optimizer, m
 
         def watch():
             if batches.phase_done:
-                return {}  # just told by `after_step`
+                return {}  # just told by `end_phase`
             values = accuracies(strategy.task + 1, watched)
             return {f"accuracy_task_{task}": value for task, value in enumerate(values, 1)}
 
         def after_step(step):
-            if not batches.phase_done:
-                return None
+            return end_phase if batches.phase_done else None
+
+        def end_phase():
             strategy.end_task()
             row = scores.add(accuracies())[: strategy.task + 1]
             row = row if data.validation is None else accuracies(len(row), watched)

@@ -31,6 +31,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification
 
 from hwzoo import continual, hub, training
+from hwzoo.continual import ewc
 from hwzoo.continual import settings as stream_settings
 from hwzoo.data import ImageOptions, load_images
 from hwzoo.errors import UsageError
@@ -273,6 +274,15 @@ def test_sgd_holds_at_any_strength(warmup, strategy, train_continual, no_picture
     # The bias, which matters to all tasks, hardly moves in the second.
     steps = (load_file(checkpoint(tmp_path, step) / "model.safetensors")["classifier.bias"] for step in (4, 8))
     torch.testing.assert_close(*steps, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("estimator", continual.ESTIMATORS)
+def test_a_loss_that_is_not_finite_stops_the_run_before_the_end_of_its_task(
+    estimator, train_continual, no_pictures, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(ewc, "fisher_diagonal", None)  # no Fisher information is computed
+    with pytest.raises(training.NonFiniteLoss, match="^loss is nan at step 2;"):
+        run(train_continual, tmp_path, strategy="ewc", fisher_estimator=estimator, learning_rate=1e30)
 
 
 @pytest.mark.parametrize("backbone", ["mlp", "cnn"])

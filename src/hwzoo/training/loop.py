@@ -84,7 +84,7 @@ def fit(
     state: dict[str, Any],
     identity: dict[str, Any],
     evaluate: Callable[[], dict[str, float]] | None = None,
-    after_step: Callable[[int], dict[str, float] | None] | None = None,
+    after_step: Callable[[int], Callable[[], dict[str, float] | None] | None] | None = None,
     total_steps: int | None = None,
     ending: Any = None,
     shown: Sequence[str] | None = None,
@@ -108,9 +108,10 @@ def fit(
         identity: what a resumed run must share with its checkpoint besides the flags of `run` that decide and the size
             of a step; JSON values by name.
         evaluate: gives numbers to log each `run.eval_steps`; must leave the global random state alone.
-        after_step: called with the number of steps done, after each step and before its checkpoint: for what happens
-            at some steps only (the end of a task, say). What it changes belongs into `state`; what it gives is logged,
-            as an evaluation what has a name in `eval_`.
+        after_step: called with the number of steps done, after each step and before its checkpoint: gives what is to
+            be done after some steps only (at the end of a task, say), None after the others. That is called when all
+            metrics up to the step are known to be finite. What it changes belongs into `state`; what it gives is
+            logged, as an evaluation what has a name in `eval_`.
         total_steps: of the run; `run.total_steps` of an epoch's when not given.
         ending: an `Ending`, rehearsed before the first step; its results are among those given.
         shown, words, place: on the bar and in the lines of evaluations, as in `Journal`.
@@ -192,9 +193,10 @@ class _Loop:
                 self.journal.bar.update()
                 if len(self.unread) == READ_EVERY:
                     self._read()
-                record = self.after_step(self.step) if self.after_step is not None else None
-                if record:
-                    self._read()  # nothing is recorded of a step that is not finite
+                record = None
+                if self.after_step is not None and (due := self.after_step(self.step)) is not None:
+                    self._read()  # nothing is done after a step that is not finite
+                    record = due()
                 if self.step % self.run.logging_steps == 0 or self.step == self.total:
                     self._log()
                 self.journal.record(self.step, record or {})

@@ -6,6 +6,7 @@ import math
 import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -198,7 +199,7 @@ class ImageSeries:
         record_made(self.folder, {name: sha256(png)})
         write_bytes(self.folder / name, png)
 
-    def each(self, steps: int | None, draw: Callable[[], Tensor]) -> Callable[[int], None]:
+    def each(self, steps: int | None, draw: Callable[[], Tensor]) -> Callable[[int], Callable[[], None] | None]:
         """
         Adds images at regular steps, in the first process.
 
@@ -207,14 +208,14 @@ class ImageSeries:
             draw: gives the images, as `add` takes them.
 
         Returns:
-            What `fit` calls after a step.
+            `after_step` of `fit`.
         """
 
-        def after_step(step: int):
-            if steps is not None and step % steps == 0 and PartialState().is_main_process:
+        def add(step: int):
+            if PartialState().is_main_process:
                 self.add(step, draw())
 
-        return after_step
+        return lambda step: None if steps is None or step % steps else partial(add, step)
 
     def pictures(self) -> dict[int, Path]:
         """The files by step, in the order of the steps, without those that are changed or gone since."""
