@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from accelerate import Accelerator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -285,6 +286,22 @@ def test_tensorboard_shows_what_the_history_holds(tmp_path):
     told, logged = both()
     assert told == logged and [step for step, _ in told] == [3, 6, 7]
     assert len(list((tmp_path / "logs" / "run").glob("events.*"))) == 1  # no reader shows the earlier run
+
+
+def test_tensorboard_is_left_the_settings_of_the_last_run(tmp_path):
+    """And of the parts of it: a resumed run gives them again."""
+    logs = tmp_path / "logs" / tmp_path.name
+    (logs / "mine").mkdir(parents=True)
+    (logs / "mine" / "hparams.yml").touch()
+    again, on = {"overwrite_output_dir": True}, {"resume_from_checkpoint": "latest"}
+    for rate, steps, more in ((1e-3, 2, again), (5e-3, 2, again), (5e-3, 4, on)):
+        settings = {"learning_rate": rate, "max_train_steps": steps, "report_to": ["tensorboard"], **more}
+        with start(RunArguments(output_dir=str(tmp_path), **settings)) as accelerator:
+            train(tmp_path, accelerator=accelerator, **settings)
+        parts = 2 if more is on else 1
+        told = [yaml.safe_load(path.read_text())["learning_rate"] for path in logs.glob("*.*/hparams.yml")]
+        assert told == [rate] * parts and len(list(logs.glob("*.*/events.*"))) == parts
+        assert len(list(logs.glob("*.*/"))) == 2 * parts and (logs / "mine" / "hparams.yml").exists()
 
 
 @pytest.mark.parametrize("logging_steps", [1, 1_000_000])

@@ -1,6 +1,7 @@
 """What a run tells on its way: the bar, evaluations in words, `history.jsonl` and the trackers."""
 
 import re
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,9 +58,9 @@ class Journal:
 
     def begin(self, step: int, total: int) -> "Journal":
         """
-        Opens the bar. For TensorBoard a new run removes what an earlier one logged in the folder, and a resumed one
-        marks what it logged after these steps as past: TensorBoard hides it, its faster reader as soon as a number of
-        that name and step is logged again.
+        Opens the bar. For TensorBoard a new run removes what an earlier one logged in the folder, with its settings,
+        and a resumed one marks what it logged after these steps as past: TensorBoard hides it, its faster reader as
+        soon as a number of that name and step is logged again.
 
         Args:
             step: steps done.
@@ -75,8 +76,7 @@ class Journal:
                 tracker.writer.close()  # its next file begins with the step from which on nothing counts
                 tracker.writer.purge_step = step + 1
                 if not step:
-                    for path in Path(tracker.writer.log_dir).glob("events.out.tfevents.*"):
-                        path.unlink(missing_ok=True)
+                    _remove_earlier(Path(tracker.writer.log_dir))
         self._newly_made()
         return self
 
@@ -128,6 +128,17 @@ class Journal:
         if self.place is not None:
             self.bar.set_description(self.place(), refresh=False)
         self.bar.set_postfix({SHORT.get(name, name): f"{each:.4g}" for name, each in found.items()}, refresh=False)
+
+
+def _remove_earlier(folder: Path):
+    """Removes what earlier runs gave to TensorBoard: all events, and of the settings all but the last."""
+    for path in folder.glob("events.out.tfevents.*"):
+        path.unlink(missing_ok=True)
+    # accelerate writes the settings at the start, as events and as YAML, each into a folder that the time names.
+    for kind in ("events.out.tfevents.*", "hparams.yml"):
+        times = [path.parent for path in folder.glob(f"*/{kind}") if re.fullmatch(r"\d+\.\d+", path.parent.name)]
+        for path in sorted(times, key=lambda path: float(path.name))[:-1]:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def read_history(folder: str | Path) -> list[dict[str, float]]:
