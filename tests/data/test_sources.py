@@ -113,6 +113,18 @@ def test_digits_are_the_default():
     assert torch.equal(default.train.images, named.train.images)
 
 
+def test_a_path_is_a_folder_whatever_it_is_called(tmp_path):
+    """Not the data set of that name, and not on the Hub."""
+    images = {f"{kind}/{index}.png": pixels(index, 4, 4) for kind in ("cat", "dog") for index in range(6)}
+    for name in ("digits", "own/pets"):
+        image_folder(Path(name), images)
+        data = load_images(Path(name))
+        assert data.name == Path(name).name and data.train.class_names == ("cat", "dog") and data.known_as is None
+    for name in ("mnist", "own/cars", tmp_path / "none"):
+        with pytest.raises(UsageError, match=f"^--dataset_name .*{name}: no such folder"):
+            load_images(Path(name))
+
+
 # idx files
 
 

@@ -231,7 +231,7 @@ def load_images(
         dataset: `digits` (scikit-learn's 1,797 handwritten digits, bilinearly enlarged from 8 x 8 to 28 x 28; the
             last 297 are the test set); `mnist` or `fashion_mnist`; a folder with the four idx files (plain or .gz),
             with images in `train/CLASS/` and `test/CLASS/` or in `CLASS/`, of parquet files or of `save_to_disk`; any
-            Hub id with an image column; or a `datasets.Dataset` or `DatasetDict`. A folder or file may be a `Path`.
+            Hub id with an image column; or a `datasets.Dataset` or `DatasetDict`. A `Path` is a folder or a file.
         data_dir: where `mnist/` and `fashion_mnist/` hold their idx files; `HWZOO_DATA_DIR` when None. Without the
             files they come from the Hub.
         options: how it is read, `ImageOptions` or a run's flags, which have the same names; the defaults when None.
@@ -246,7 +246,8 @@ def load_images(
         HwzooError: for a file that is cut off or no idx file, images and labels of different number, a Hub that fails.
     """
     options = options or ImageOptions()
-    dataset = os.fspath(dataset) if isinstance(dataset, os.PathLike) else dataset
+    if isinstance(dataset, os.PathLike):
+        dataset = os.path.join(os.curdir, dataset)  # ./digits is no name, and ./owner/name no Hub id
     if not isinstance(dataset, str):
         name = (next(iter(dataset.values())) if isinstance(dataset, dict) else dataset).info.dataset_name
         return _from_datasets(name or "data", "the data set", dataset, options)
