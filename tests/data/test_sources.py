@@ -3,6 +3,7 @@
 import errno
 import gzip
 import os
+import sys
 import time
 import zipfile
 from dataclasses import replace
@@ -389,17 +390,53 @@ def test_what_holds_no_images_may_lie_beside_the_splits(tmp_path):
     assert data.train.class_names == ("cat", "dog") and len(data.train) == len(data.test) == 2
 
 
-@pytest.mark.parametrize("place", ["", "train/", "train/cat/"])
-def test_an_archive_among_the_images_is_named(place, tmp_path):
-    """`datasets` looks into it: "An error occurred while generating the dataset"."""
-    names = TWO_BY_TWO if place else {name.replace("/", ""): array for name, array in TWO_BY_TWO.items()}
-    folder = image_folder(tmp_path / "pets", names)
-    with zipfile.ZipFile(folder / place / "pets.ZIP", "w") as archive:
-        for name in names:
-            archive.write(folder / name, name)
-    with pytest.raises(UsageError) as error:
+def same_images(data, other):
+    """Whether two data sets have the same class names, and in both splits the same images and labels."""
+    return all(
+        a.class_names == b.class_names and torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels)
+        for a, b in ((data.train, other.train), (data.test, other.test))
+    )
+
+
+@pytest.mark.parametrize("place", ["", "train/", "cat/", "train/cat/"])
+def test_what_is_no_image_by_its_name_is_skipped(place, tmp_path):
+    """`datasets` takes `0.png.bak` for an image, as it does more formats, and looks into archives."""
+    start = "train/" if "train" in place else ""
+    images = {f"{start}{kind}/{index}.png": pixels(index, 4, 4, 3) for kind in ("cat", "dog") for index in range(6)}
+    folder = image_folder(tmp_path / "pets", images)
+    expected = load_images(str(folder))
+    assert expected.train.class_names == ("cat", "dog") and len(expected.train) + len(expected.test) == 12
+    with zipfile.ZipFile(tmp_path / "pets.zip", "w") as archive:
+        archive.write(folder / f"{start}cat/0.png", "cat/0.png")
+    png = (folder / f"{start}dog/1.png").read_bytes()
+    others = {"0.png.bak": png, "9.png.gz": gzip.compress(png), "0.png.json": b"{}", "0.png.txt": b"0 0.5 0.5 1 1"}
+    others |= {"folder.ico": png} | dict.fromkeys(["pets.ZIP", "x.png.zip"], (tmp_path / "pets.zip").read_bytes())
+    for name, data in others.items():
+        (folder / place / name).write_bytes(data)
+    Image.new("RGB", (4, 4), "red").save(folder / place / "x.ppm")
+    assert same_images(load_images(str(folder)), expected)
+
+
+def test_files_are_read_in_the_order_of_their_whole_names(tmp_path):
+    """Which images a share of them is depends on it."""
+    names = [f"{kind}/{name}.png" for kind in ("b-1", "b", "B", "a") for name in ("2", "10", "1")]
+    images = {name: pixels(index, 4, 4) for index, name in enumerate(names)}
+    for split in ("train", "test"):
+        image_folder(tmp_path / "pets" / split, images)
+    data = load_images(str(tmp_path / "pets"))
+    expected = [images[name] for name in sorted(names)]
+    assert torch.equal(data.train.images[:, 0], torch.from_numpy(np.stack(expected)).to(torch.uint8))
+    assert data.train.class_names == ("B", "a", "b", "b-1")
+    assert data.train.labels.tolist() == [0, 0, 0, 1, 1, 1, 3, 3, 3, 2, 2, 2]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file systems elsewhere take no such names")
+def test_a_name_that_is_no_utf8_is_told(tmp_path):
+    folder = image_folder(tmp_path / "pets", TWO_BY_TWO)
+    os.rename(folder / "train/cat/1.png", os.fsencode(folder) + b"/train/cat/\xff.png")
+    with pytest.raises(HwzooError) as error:
         load_images(str(folder))
-    message_of(error, UsageError, f"--dataset_name {folder}: {folder / place / 'pets.ZIP'} lies among the images")
+    message_of(error, HwzooError, f"--dataset_name {folder}: ", r"train/cat/\udcff.png' cannot be read: its name")
 
 
 def test_a_class_may_be_called_as_an_archive_is(tmp_path):
@@ -414,8 +451,10 @@ def test_the_reason_why_a_folder_cannot_be_read_is_told(tmp_path, monkeypatch):
         raise datasets.exceptions.DatasetGenerationError("An error occurred") from ValueError("the reason")
 
     monkeypatch.setattr(datasets, "load_dataset", fails)
+    (tmp_path / "pets").mkdir()
+    (tmp_path / "pets" / "train.parquet").write_bytes(b"")
     with pytest.raises(HwzooError) as error:
-        load_images(str(image_folder(tmp_path / "pets", TWO_BY_TWO)))
+        load_images(str(tmp_path / "pets"))
     assert str(error.value) == f"--dataset_name {tmp_path / 'pets'} cannot be loaded: the reason"
 
 
@@ -1162,6 +1201,11 @@ def test_metadata_that_is_not_of_each_split_is_refused(tmp_path, name):
         ("", f"{name} is beside train/; each split has its own, as train/{name}"),
         ("train", f"{folder}/train/{name} is of one split, test/ has none; all splits have metadata, or none"),
         ("test", f"{folder}/test/{name} is of one split, train/ has none; all splits have metadata, or none"),
+        (
+            "train/cat",
+            f"{folder}/train/cat/{name} is below the folder of a split; each split has its own, as "
+            f"{folder}/train/{name}",
+        ),
     ):
         (folder / place / name).write_text(row)
         with pytest.raises(UsageError) as error:

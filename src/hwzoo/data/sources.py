@@ -376,26 +376,51 @@ def _image_folder(path: Path, options: ImageOptions) -> ImageSplits:
     if not found["train"]:
         others = [str(file.relative_to(path)) for file in sorted(path.rglob("*")) if file.is_file()][:3]
         raise HwzooError(f"{what}: none of its files is an image" + (f": {', '.join(others)}" if others else ""))
-    given = {"data_files": {split: f"{glob.escape(str(folder))}/**" for split, folder in folders.items()}}
-    given["drop_labels"] = True  # where there is metadata, its columns are the labels
     metadata = {
         split: next((folder / name for name in METADATA if (folder / name).is_file()), None)
         for split, folder in folders.items()
     }
+    for folder in folders.values():
+        for file in sorted(folder.rglob("metadata.*")):
+            if file.name in METADATA and file.parent != folder and not is_hidden(file.relative_to(folder)):
+                right = folder / file.name
+                raise UsageError(f"{what}: {file} is below the folder of a split; each split has its own, as {right}")
     if bare := [split for split, file in metadata.items() if file is None]:
         if file := next(filter(None, metadata.values()), None):
             raise UsageError(f"{what}: {file} is of one split, {bare[0]}/ has none; all splits have metadata, or none")
-        zips = (file for folder in folders.values() for file in folder.rglob("*.[zZ][iI][pP]"))
-        if file := next((file for file in zips if file.is_file() and not is_hidden(file.relative_to(path))), None):
-            raise UsageError(f"{what}: {file} lies among the images and would be read with them; take it away")
         loose = {split: [file for file in files if file.parent == folders[split]] for split, files in found.items()}
         split = next((split for split, files in loose.items() if files), None)
         if split is not None and any(len(files) < len(found[each]) for each, files in loose.items()):
             shape = f"{split}/CLASS/" if "train" in splits else "CLASS/"
             raise UsageError(f"{what}: {loose[split][0]} is in no folder of a class; images are in {shape}")
-        given["drop_labels"] = split is not None  # no classes at all; of one class, too
+        data = _rows(what, found, labelled=split is None)
+    else:  # its columns are the labels, and its rows the images
+        files = {split: glob.escape(str(file)) for split, file in metadata.items()}
+        data = _call_datasets(what, "imagefolder", data_files=files, drop_labels=True)
     _tell_unread(_name_of(path), options, "dataset_config")
-    return _from_datasets(_name_of(path), what, _call_datasets(what, "imagefolder", **given), options)
+    return _from_datasets(_name_of(path), what, data, options)
+
+
+def _rows(what: str, found: dict[str, list[Path]], labelled: bool) -> dict[str, Any]:
+    """
+    The image files of each split in the order of their names, and the folders that they lie in as classes where they
+    are `labelled`. By itself `datasets` would read other files too, as `0.png.bak` and those in archives.
+    """
+    from datasets import ClassLabel, Dataset, Features, Image
+
+    found = {split: sorted(files, key=Path.as_posix) for split, files in found.items()}
+    features = Features(image=Image())
+    if labelled:
+        features["label"] = ClassLabel(names=sorted({file.parent.name for files in found.values() for file in files}))
+
+    def rows(files: list[Path]) -> dict[str, list[str]]:
+        columns = {"image": [str(file) for file in files], "label": [file.parent.name for file in files]}
+        return {name: columns[name] for name in features}
+
+    try:
+        return {split: Dataset.from_dict(rows(files), features) for split, files in found.items()}
+    except UnicodeEncodeError as error:
+        raise HwzooError(f"{what}: {error.object!r} cannot be read: its name is not in UTF-8") from error
 
 
 def _stored_folder(path: Path, options: ImageOptions) -> ImageSplits | None:
