@@ -59,10 +59,11 @@ def main(run: Run, architecture: Model, protocol: Protocol) -> dict:
         model = build(run, data, architecture, protocol)
         model.to(accelerator.device, memory_format=torch.channels_last)  # the faster one for convolutions
         first = batches.data.spread(NUM_FIRST_IMAGES).pixel_values()
-        if len(first) < 2 and not model.initialized:
-            raise UsageError(f"--dataset_name {run.dataset_name}: a flow begins with 2 images or more, it has one")
         first_noise = torch.rand(first.shape, generator=torch.Generator().manual_seed(run.seed))
-        model.initialize(first, noise=first_noise.to(accelerator.device))
+        try:
+            model.initialize(first, noise=first_noise.to(accelerator.device))
+        except ValueError as error:
+            raise UsageError(f"--dataset_name {run.dataset_name}: {error}") from error
 
         # 4. optimiser
         optimizer = torch.optim.Adam(model.parameters(), lr=run.learning_rate, fused=True)

@@ -383,15 +383,43 @@ def test_initialize_sets_the_latents_of_nice(prior, std, num_classes):
 
 
 @pytest.mark.parametrize("network", ["nice", "realnvp", "glow"])
-def test_too_few_images_to_initialize_by_leave_it_to_the_next(network):
-    model = tiny_model(network=network)
+def test_images_without_a_variance_to_initialize_by_leave_it_to_the_next(network):
+    model = tiny_model(network=network, by=0)
     images, before = some_images(model.config, 60), {name: each.clone() for name, each in model.state_dict().items()}
-    for num in (0, 1):
-        with pytest.raises(ValueError, match=f"pixel_values holds {num} images"):
-            model.initialize(images[:num])
+    black = torch.zeros(3, 1, 4, 4)
+    for given, std in ((black[:0], "nan"), (black[:1], "0"), (black, "0")):
+        with pytest.raises(ValueError, match=f"^of {len(given)} images a standard deviation is {std}; "):
+            model.initialize(given, noise=torch.full_like(given, 0.5))
     assert all(torch.equal(each, before[name]) for name, each in model.state_dict().items())
     model.initialize(images)
     assert model.initialized and model.log_prob(images).isfinite().all()
+
+
+@pytest.mark.parametrize("network", ["realnvp", "glow"])
+def test_a_later_layer_without_a_variance_leaves_those_before_it_alone(network):
+    model = tiny_model(network=network, image_size=4)
+    last = [layer for layer in model.modules() if isinstance(layer, ActNorm)][-1]
+    images, before = some_images(model.config, 60), {name: each.clone() for name, each in model.state_dict().items()}
+    hook = last.register_forward_pre_hook(lambda layer, args: (torch.full_like(args[0], math.inf),))
+    with pytest.raises(ValueError, match="a standard deviation is nan"):
+        model.initialize(images)
+    hook.remove()
+    assert all(torch.equal(each, before[name]) for name, each in model.state_dict().items())
+
+
+def test_one_image_initializes_what_has_a_variance_over_its_pixels():
+    images = some_images(FlowConfig(**TINY), 2)
+    noise = torch.rand(1, 1, 4, 4, generator=seeded())
+    one, two, nice = tiny_model(network="realnvp"), tiny_model(network="realnvp"), tiny_model(network="nice")
+    one.initialize(images[:1], noise=noise)
+    two.initialize(images[:1].repeat(2, 1, 1, 1), noise=noise.repeat(2, 1, 1, 1))
+    assert one.initialized and one.to_latents(images)[0].abs().max() < 100
+    for name, tensor in one.state_dict().items():  # twice the same image tells no more
+        torch.testing.assert_close(tensor, two.state_dict()[name], rtol=1e-4, atol=1e-5)
+    for num in (1, 2):  # nice has a deviation for each pixel, over the images
+        with pytest.raises(ValueError, match=f"^of {num} images a standard deviation is 0; "):
+            nice.initialize(images[:1].repeat(num, 1, 1, 1), noise=noise.repeat(num, 1, 1, 1))
+    nice.initialize(images, noise=noise.repeat(2, 1, 1, 1))
 
 
 def test_latents_of_another_size_are_refused():

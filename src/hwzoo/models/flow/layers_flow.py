@@ -3,6 +3,8 @@ Invertible layers and their log-determinants. Each gives (outputs, log_det) from
 logarithm of the absolute determinant of its Jacobian for each example, (batch,); `inverse` goes back.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -59,6 +61,32 @@ def fully_connected(size_in: int, size_out: int, config: FlowConfig) -> nn.Seque
     return nn.Sequential(*layers[:-1])
 
 
+def checked_moments(values: Tensor, dim: int | tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """
+    The standard deviations and means that a flow is initialised by.
+
+    Args:
+        values: of images, the first dimension of any size.
+        dim: over which they are taken.
+
+    Returns:
+        Both, shaped like the other dimensions.
+
+    Raises:
+        ValueError: for a deviation that is 0 or not finite.
+    """
+    wrong = [math.nan]  # of no images, of which torch warns
+    if values.shape[0]:
+        std, mean = torch.std_mean(values, dim, correction=0)
+        wrong = std[~((std > 0) & std.isfinite())].tolist()
+        if not wrong:
+            return std, mean
+    raise ValueError(
+        f"of {values.shape[0]} images a standard deviation is {wrong[0]:.4g}; those that a flow is initialised by "
+        "must be above 0 and finite: give more images, or others"
+    )
+
+
 class ActNorm(nn.Module):
     """x -> exp(log_scale) (x + shift) for each channel (arXiv:1807.03039, section 3.1)."""
 
@@ -79,7 +107,7 @@ class ActNorm(nn.Module):
     @torch.no_grad()
     def initialize(self, inputs: Tensor):
         """Makes the outputs of these inputs have mean 0 and variance 1 in each channel."""
-        std, mean = torch.std_mean(inputs, (0, 2, 3), correction=0)
+        std, mean = checked_moments(inputs, (0, 2, 3))
         self.shift.copy_(-mean[:, None, None])
         self.log_scale.copy_(-(std + 1e-6).log()[:, None, None])
 

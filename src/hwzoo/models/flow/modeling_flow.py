@@ -1,5 +1,6 @@
 """Normalising flows of images of 8 bits: their bounds on the likelihood, latents and samples."""
 
+import copy
 import math
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 from .configuration_flow import FlowConfig
 from .labels import check_labels, drawn_by, drawn_labels
 from .latents import between, checked_latents
-from .layers_flow import NETWORKS, ActNorm, Coupling, InvertibleConv1x1, ZeroConv2d
+from .layers_flow import NETWORKS, ActNorm, Coupling, InvertibleConv1x1, ZeroConv2d, checked_moments
 from .pixels import check_floating, check_shape
 
 LAST_LEVEL = 255  # of pixels of 8 bits, from 0
@@ -127,25 +128,22 @@ class FlowModel(FlowPreTrainedModel):
             noise: uniform on [0, 1), shaped like `pixel_values`; drawn when not given.
 
         Raises:
-            ValueError: for fewer than two images, of which nothing has a variance, pixels that are not on the levels,
-                or images of another size.
+            ValueError: for images of which something has no variance, as none at all and, in `nice`, one; for pixels
+                that are not on the levels, or images of another size.
         """
         if self.initialized:
             return
-        if len(pixel_values) < 2:
-            raise ValueError(f"pixel_values holds {len(pixel_values)} images; a variance is of 2 or more")
-        layers = [layer for layer in self.modules() if isinstance(layer, ActNorm)]
-        hooks = [layer.register_forward_pre_hook(lambda layer, args: layer.initialize(args[0])) for layer in layers]
-        try:
-            latents, _ = self.network(self._inputs(pixel_values, self._noise(pixel_values, noise, None))[0])
-        finally:
-            for hook in hooks:
-                hook.remove()
+        network = copy.deepcopy(self.network)  # nothing is written to the model until all is known
+        layers = [layer for layer in network.modules() if isinstance(layer, ActNorm)]
+        for layer in layers:
+            layer.register_forward_pre_hook(lambda layer, args: layer.initialize(args[0]))
+        latents, _ = network(self._inputs(pixel_values, self._noise(pixel_values, noise, None))[0])
         if not layers:
-            std, mean = torch.std_mean(latents, 0, correction=0)
+            std, mean = checked_moments(latents, 0)
             own_std = 1 if self.config.prior == "normal" else math.pi / math.sqrt(3)  # of a standard logistic variable
             self.mean.copy_(mean.expand_as(self.mean))
             self.log_std.copy_((std / own_std + 1e-6).log().expand_as(self.log_std))
+        self.network.load_state_dict(network.state_dict())
         self.initialized.fill_(True)
 
     def log_prob(
