@@ -99,7 +99,8 @@ def main(settings: Settings, base: Base, prompts: Prompts) -> dict:
 
     # 3. the frozen base
     if base.model_name_or_path is not None:
-        model, tokenizer = text.load_base(base.model_name_or_path, hub.load, base.trust_remote_code)
+        asked = base.model_name_or_path, hub.load, base.trust_remote_code
+        model, tokenizer = text.load_base(*asked, trainable=bool(prompts.tuning))
     else:
         model, tokenizer = text.new_base(base.architecture, base.config_d_model, base.config_num_layers)
     model.to(device)
@@ -109,9 +110,8 @@ def main(settings: Settings, base: Base, prompts: Prompts) -> dict:
     given = {key: getattr(prompts, key) for key in ("num_virtual_tokens", "prompt_tuning_init", "lora_rank")}
     tunable = partial(comparison.tunable_copy, model, tokenizer=tokenizer, **given)
     with torch.random.fork_rng():
-        for name in prompts.tuning:
-            if name != "full":
-                text.check_adapter_acts(tunable(name))
+        for name in (each for each in prompts.tuning if each != "full"):
+            text.check_adapter_acts(tunable(name))
     compared = comparison.PromptComparison(
         tokenizer, test, seed=settings.seed, batch_size=prompts.per_device_train_batch_size,
         eval_batch_size=settings.per_device_eval_batch_size, max_source_length=settings.max_source_length,

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from recipe_runs import load_recipe, run_with
+from tokenizers import Tokenizer, processors
+from transformers import PreTrainedTokenizerFast
 
 from hwzoo import hub, text, training
-from hwzoo.errors import HwzooError
+from hwzoo.errors import HwzooError, UsageError
 from hwzoo.text import adapters as text_adapters
 from hwzoo.text import comparison
 from hwzoo.training import parse_arguments
@@ -185,6 +187,30 @@ def test_another_base_is_taken_and_left_as_it_is(recipe, data, no_pictures, tmp_
     for results in (first, second):
         assert results.pop("train_runtime").keys() == {"lora"}
     assert first == second and not (tmp_path / "a" / "base").exists()
+
+
+def test_a_base_that_ends_no_answer_is_refused_before_prompts_in_words_are_tested(
+    recipe, data, no_pictures, tmp_path, monkeypatch
+):
+    model, tokenizer = text.new_base("seq2seq", 16, 1)
+    learned = Tokenizer.from_str(text.new_tokenizer(None, 300, ["x y"]).backend_tokenizer.to_str())
+    learned.post_processor = processors.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=learned, pad_token="<pad>", eos_token="</s>")
+    hub.save(model, tmp_path / "base", also=(tokenizer,))
+    asked, generated = [], comparison.generate_answers
+
+    def generate(*args, **way):
+        asked.append(0)
+        return generated(*args, **way)
+
+    monkeypatch.setattr(comparison, "generate_answers", generate)
+    given = {"model_name_or_path": str(tmp_path / "base")}
+    told = f"^--model_name_or_path {tmp_path}/base: its tokenizer must put its end token"
+    with pytest.raises(UsageError, match=told):
+        run(recipe, data, tmp_path / "a", tuning=["full"], **given)
+    assert not asked
+    results = run(recipe, data, tmp_path / "b", tuning=[], **given)  # it may answer, though
+    assert len(asked) == len(PROMPTS) and f"test_accuracy_{PROMPTS[-1]}" in results
 
 
 # name: (status, what the line says, the arguments for a folder of the test's own)

@@ -29,7 +29,10 @@ MOST_BYTES = 1024  # that the GPT-2 of `new_base` reads and writes
 
 
 def load_base(
-    model_name_or_path: str, load: Callable[..., PreTrainedModel], trust_remote_code: bool = False
+    model_name_or_path: str,
+    load: Callable[..., PreTrainedModel],
+    trust_remote_code: bool = False,
+    trainable: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """
     A trained sequence-to-sequence or causal language model in float32, and its tokenizer.
@@ -38,12 +41,14 @@ def load_base(
         model_name_or_path: folder or Hub id of a whole model.
         load: gives a model of a class and a name, and refuses missing weights (`hwzoo.hub.load`).
         trust_remote_code: whether code that comes with the model is run.
+        trainable: whether it or a prompt of it is to be trained.
 
     Returns:
         The model and the tokenizer.
 
     Raises:
-        UsageError: for an adapter, or a model of another kind or with code of its own.
+        UsageError: for an adapter, or a model of another kind or with code of its own; for training a
+            sequence-to-sequence model with a tokenizer that ends no target.
         HwzooError: when model or tokenizer cannot be loaded.
     """
     what = f"--model_name_or_path {model_name_or_path}"
@@ -60,7 +65,10 @@ def load_base(
         raise UsageError(f"{what} is an adapter; a whole model is needed")
     # What pads is masked wherever it stands here, so that any token will do.
     more = {"end_may_pad": True, "trust_remote_code": trust_remote_code}
-    return model, load_tokenizer(model_name_or_path, "model_name_or_path", **more)
+    tokenizer = load_tokenizer(model_name_or_path, "model_name_or_path", **more)
+    if trainable and model.config.is_encoder_decoder:
+        check_ends(tokenizer, "model_name_or_path")
+    return model, tokenizer
 
 
 def new_base(architecture: str, d_model: int, num_layers: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
