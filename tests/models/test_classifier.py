@@ -509,7 +509,7 @@ def test_code_of_a_stranger_under_the_former_model_type_is_not_passed_over(forme
         ({"num_heads": 0}, "num_heads is 0"),
         ({"num_heads": 3}, "num_heads is 3; it must divide num_labels, 10"),
         ({"num_labels": 0}, "num_labels is 0"),
-        ({"id2label": {1: "one", 2: "two"}}, r"id2label names \[1, 2\]; it must name 0 to 1"),
+        ({"id2label": {1: "one", 2: "two"}}, r"the labels are \[1, 2\]; they must be 0 to 1"),
         ({"dropout": -0.1}, "dropout is -0.1"),
         ({"dropout": 1.0}, "dropout is 1.0"),
         ({"dropout": math.nan}, "dropout is nan"),
@@ -532,6 +532,7 @@ def test_a_model_that_cannot_be_is_refused(changes, message):
     [
         ({"num_labels": 2.5}, "num_labels is 2.5; it must be an integer"),
         ({"num_labels": 3, "id2label": {0: "zero"}}, "num_labels is 3, but id2label has 1 names"),
+        ({"num_labels": 3, "label2id": {"zero": 0}}, "num_labels is 3, but label2id has 1 names"),
     ],
 )
 def test_labels_that_contradict_each_other_are_refused(changes, message):

@@ -581,8 +581,18 @@ def test_a_model_is_loaded_with_other_labels_as_transformers_users_write_them(fa
 
 @labelled
 def test_names_of_labels_may_be_given_from_either_side(family):
-    config = family.config_class(**SUITE[family.name]["config"], num_labels=2, label2id={"cat": 0, "dog": 1})
-    assert (config.id2label, config.label2id) == ({0: "cat", 1: "dog"}, {"cat": 0, "dog": 1})
+    own = SUITE[family.name]["config"]
+    for numbers in ({"cat": 0, "dog": 1}, {"cat": "0", "dog": "1"}):  # JSON may have either
+        for more in ({}, {"num_labels": 2}, {"id2label": {0: "cat", 1: "dog"}}):
+            config = family.config_class(**own, **more, label2id=numbers)
+            assert (config.id2label, config.label2id) == ({0: "cat", 1: "dog"}, {"cat": 0, "dog": 1})
+    with pytest.raises(ValueError, match="^num_labels is 10, but label2id has 2 names"):
+        family.config_class(**own, num_labels=10, label2id={"cat": 0, "dog": 1})
+    twice = {"cat": 0, "dog": "0", "cow": 1}
+    for make in (lambda: family.config_class(**own, label2id=twice),
+                 lambda: family.config_class.from_dict(config.to_dict(), label2id=twice)):  # fmt: skip
+        with pytest.raises(ValueError, match=r"^label2id is {'cat': 0, 'dog': '0', 'cow': 1}; each name must have"):
+            make()
 
 
 @labelled

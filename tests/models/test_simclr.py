@@ -252,7 +252,7 @@ def test_views_of_different_shapes_are_refused():
         (dict(image_std=[0.0]), "image_std is [0.0]; each number must be above 0"),
         (dict(image_mean=[0.1, 0.2]), "image_mean is [0.1, 0.2]; it must hold one number"),
         (dict(image_mean=[math.nan]), "image_mean is [nan]; each number must be finite"),
-        (dict(id2label={1: "a", 2: "b"}), "id2label names [1, 2]; it must name 0 to 1"),
+        (dict(id2label={1: "a", 2: "b"}), "the labels are [1, 2]; they must be 0 to 1"),
     ],
 )
 def test_what_does_not_go_together_is_refused(changes, told):

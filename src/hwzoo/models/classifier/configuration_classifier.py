@@ -13,6 +13,14 @@ KEYWORDS_BESIDE_FIELDS = {"attn_implementation", "name_or_path", "num_labels", "
 SMALLEST_IMAGE_SIZE = {"cnn": 16, "mlp": 1, "wide_cnn": 8}
 
 
+def _numbered(label2id: dict[str, int | str]) -> dict[str, int]:
+    """With integers; two names of one number are refused."""
+    numbers = {name: int(label) for name, label in label2id.items()}
+    if len(set(numbers.values())) < len(numbers):
+        raise ValueError(f"label2id is {label2id}; each name must have a number of its own")
+    return numbers
+
+
 @strict
 class ClassifierConfig(PreTrainedConfig):
     r"""
@@ -69,8 +77,11 @@ class ClassifierConfig(PreTrainedConfig):
         self.hidden_sizes = list(self.hidden_sizes)
         self.image_mean = list(self.image_mean)
         self.image_std = list(self.image_std)
-        if self.id2label is None and self.label2id is not None:
-            self.id2label = {int(label): name for name, label in self.label2id.items()}
+        given = "id2label"
+        if self.label2id is not None:
+            self.label2id = _numbered(self.label2id)
+            if self.id2label is None:
+                given, self.id2label = "label2id", {label: name for name, label in self.label2id.items()}
         num_labels = kwargs.get("num_labels")
         if num_labels is None:
             # transformers stores names instead of the number, and leaves out those of 2 nameless labels.
@@ -80,7 +91,7 @@ class ClassifierConfig(PreTrainedConfig):
             raise ValueError(f"num_labels is {num_labels!r}; it must be an integer")
         # A stored model may be loaded with another number of labels: transformers sets it later.
         elif "model_type" not in kwargs and self.id2label is not None and len(self.id2label) != num_labels:
-            raise ValueError(f"num_labels is {num_labels}, but id2label has {len(self.id2label)} names")
+            raise ValueError(f"num_labels is {num_labels}, but {given} has {len(self.id2label)} names")
         super().__post_init__(**kwargs)
         if self.label2id is None:
             self.label2id = {name: label for label, name in self.id2label.items()}
@@ -93,7 +104,7 @@ class ClassifierConfig(PreTrainedConfig):
             if kwargs.get("label2id") is None:
                 kwargs["label2id"] = {name: label for label, name in kwargs["id2label"].items()}
         if kwargs.get("label2id") is not None:
-            kwargs["label2id"] = {name: int(label) for name, label in kwargs["label2id"].items()}
+            kwargs["label2id"] = _numbered(kwargs["label2id"])
             if kwargs.get("id2label") is None:
                 kwargs["id2label"] = {label: name for name, label in kwargs["label2id"].items()}
         made = super().from_dict(config_dict, **kwargs)
@@ -124,7 +135,7 @@ class ClassifierConfig(PreTrainedConfig):
         if self.problem_type not in (None, "single_label_classification"):  # by it a pipeline chooses its scores
             raise ValueError(f"problem_type is {self.problem_type!r}; it must be single_label_classification or None")
         if sorted(self.id2label) != list(range(self.num_labels)):
-            raise ValueError(f"id2label names {sorted(self.id2label)}; it must name 0 to {self.num_labels - 1}")
+            raise ValueError(f"the labels are {sorted(self.id2label)}; they must be 0 to {self.num_labels - 1}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}; it must be at least 0 and below 1")
         for name in ("image_mean", "image_std"):
