@@ -1,5 +1,6 @@
 """transformers' Trainer, its outputs and its ways of loading, with the families."""
 
+import importlib
 import inspect
 
 import pytest
@@ -33,9 +34,9 @@ SMALL = {
 }  # fmt: skip
 
 
-def build(family):
+def build(family, **changes):
     torch.manual_seed(0)
-    return family.model_class(family.config_class(**SMALL.get(family.name, SMALL["classifier"]))).eval()
+    return family.model_class(family.config_class(**SMALL.get(family.name, SMALL["classifier"]) | changes)).eval()
 
 
 def inputs_of(model, num=4):
@@ -51,6 +52,47 @@ def outputs(model, **inputs):
     torch.manual_seed(7)
     with torch.no_grad():
         return model(**inputs)
+
+
+# What of a family has other layers than its small model.
+OTHERS = [
+    ("vae", dict(network="conv", num_classes=4)),
+    ("vae", dict(encoder_hidden_sizes=[], prior="mixture", num_mixture_components=5, train_importance_samples=3)),
+    ("vae", dict(likelihood="gaussian", output_hidden_states=True)),
+    ("gan", dict(spectral_norm=True, output_hidden_states=True)),
+    ("classifier", dict(backbone="mlp", hidden_sizes=[])),
+    ("classifier", dict(backbone="wide_cnn", output_hidden_states=True)),
+    ("flow", dict(network="nice", num_classes=4)),
+    ("flow", dict(network="realnvp", num_scales=2)),
+    ("autoregressive", dict(network="pixelcnn", num_classes=4)),
+    ("autoregressive", dict(network="gated_pixelcnn")),
+    ("autoregressive", dict(patch_size=1, num_classes=4)),
+    ("vqvae", dict(codebook_update="loss", num_classes=4)),
+]
+
+
+@pytest.mark.parametrize(
+    "name, changes", [*((family.name, {}) for family in ZOO), *OTHERS, ("simclr", "two views")], ids=str
+)
+def test_a_replica_of_data_parallel_gives_what_the_model_gives(name, changes, monkeypatch):
+    """transformers' Trainer wraps a model in it where it sees several GPUs. A replica has no parameters."""
+    # Its copies to the GPUs, on the CPU.
+    monkeypatch.setattr(
+        importlib.import_module("torch.nn.parallel.replicate"), "_broadcast_coalesced_reshape",
+        lambda tensors, devices, detach=False: [[each.clone() for each in tensors] for _ in devices],
+    )  # fmt: skip
+    family = next(each for each in ZOO if each.name == name)
+    if changes == "two views":
+        model = build(family).simclr
+        inputs = {"pixel_values": torch.rand(4, 1, 16, 16), "other_pixel_values": torch.rand(4, 1, 16, 16)}
+    else:
+        model = build(family, **changes)
+        inputs = inputs_of(model) | ({"labels": torch.arange(4)} if "num_classes" in changes else {})
+    replicas = torch.nn.parallel.replicate(model, [0, 0])
+    assert len(replicas) == 2 and not list(replicas[1].parameters())
+    expected = outputs(model, **inputs).to_tuple()
+    for replica in replicas:
+        torch.testing.assert_close(outputs(replica, **inputs).to_tuple(), expected, rtol=0, atol=0)
 
 
 @families

@@ -136,7 +136,9 @@ class AutoregressiveModel(AutoregressivePreTrainedModel):
             check_labels(labels, pixel_values.shape[0], self.config.num_classes)
         else:
             labels = None
-        logits = self.network((2 * pixel_values - 1).to(self.dtype), labels)
+        # Of a layer: a replica of nn.DataParallel has no parameters, and so no `self.dtype`.
+        dtype = self.network.reads_pixels().weight.dtype
+        logits = self.network((2 * pixel_values - 1).to(dtype), labels)
         # float32, or float64 where the weights are, also in bfloat16 or mixed precision.
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 

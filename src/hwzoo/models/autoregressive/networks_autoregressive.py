@@ -530,6 +530,10 @@ class PatchTransformer(nn.Module):
         places = torch.arange(self.size**2 * self.num_values).view(1, self.size**2, self.num_values, 1)
         return self._to_pixels(places)[0, ..., 0]
 
+    def reads_pixels(self) -> nn.Linear:
+        """The layer that embeds known patches."""
+        return self.embed
+
     def needed(self, outputs: Tensor) -> Tensor:
         """The values on which some logits depend: bool, (channels, height, width) both."""
         order = self.order().to(outputs.device)

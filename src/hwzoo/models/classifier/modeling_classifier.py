@@ -110,7 +110,10 @@ class ClassifierPreTrainedModel(PreTrainedModel):
         """The normalised pixels and what each layer of the backbone gives; the last are the features."""
         check_pixels(pixel_values, self.training)
         check_shape(pixel_values, self.config.num_channels, self.config.image_size)
-        states = [self.normalization(pixel_values).to(self.dtype)]
+        pixel_values = self.normalization(pixel_values)
+        # Of a layer: a replica of nn.DataParallel has no parameters, and so no `self.dtype`; some `mlp` has no layer.
+        weights = (layer.weight for layer in self.backbone if hasattr(layer, "weight"))
+        states = [pixel_values.to(next(weights, pixel_values).dtype)]
         for layer in self.backbone:
             states.append(layer(states[-1]))
         return tuple(states)

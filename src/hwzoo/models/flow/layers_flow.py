@@ -162,7 +162,7 @@ class Coupling(nn.Module):
     def scale_and_shift(self, given: Tensor) -> tuple[Tensor | None, Tensor]:
         """(s, t), s None of an additive coupling, as float32 or float64 whatever the network is."""
         # Trained by `forward` in mixed precision the network may run in bfloat16; what it gives is used in float32.
-        dtype = next(self.network.parameters()).dtype
+        dtype = self.network[0].weight.dtype
         output = self.network(given.to(dtype)).to(given.dtype)
         if self.log_bound is None:
             return None, output

@@ -368,12 +368,13 @@ class FlowModel(FlowPreTrainedModel):
             if noise.shape != pixel_values.shape:
                 raise ValueError(f"noise has shape {tuple(noise.shape)}; it must be {tuple(pixel_values.shape)}")
             return noise
-        return torch.rand(pixel_values.shape, **drawn_by(generator, self.device)).to(pixel_values.device)
+        return torch.rand(pixel_values.shape, **drawn_by(generator, self.mean.device)).to(pixel_values.device)
 
     def _inputs(self, pixel_values: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """What the network takes of dequantised pixels y, and the log-determinant of that."""
         levels = self._check_levels(pixel_values)
-        levels = levels.to(torch.promote_types(self.dtype, torch.float32))
+        # Not `self.dtype` or `.device`, here and of the noise: a replica of nn.DataParallel has no parameters.
+        levels = levels.to(torch.promote_types(self.mean.dtype, torch.float32))
         dequantized = (levels + noise) / (LAST_LEVEL + 1)
         alpha = self.config.logit_alpha
         if not alpha:

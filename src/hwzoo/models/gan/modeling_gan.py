@@ -88,7 +88,8 @@ class Generator(nn.Module):
         """
         if self.num_classes:
             latents = torch.cat([latents, F.one_hot(labels.long(), self.num_classes).to(latents.dtype)], dim=1)
-        return (_run(self.network, latents, running_statistics) - self.shift) / self.scale
+        output = _run(self.network, latents, self.network[0].weight.dtype, running_statistics)
+        return (output - self.shift) / self.scale
 
 
 class Discriminator(nn.Module):
@@ -131,8 +132,9 @@ class Discriminator(nn.Module):
             ValueError: for integers; generated images, which are not clamped, may lie beyond [0, 1].
         """
         check_floating(pixel_values)
-        features = _run(self.network, self.scale * pixel_values + self.shift)
-        logits = _run(self.output, features).squeeze(1)
+        dtype = self.output.bias.dtype
+        features = _run(self.network, self.scale * pixel_values + self.shift, dtype)
+        logits = _run(self.output, features, dtype).squeeze(1)
         if self.projection is None:
             return logits
         return logits + (self.projection(labels) * features).sum(1)
@@ -337,12 +339,15 @@ class GANModel(GANPreTrainedModel):
         Returns:
             (num_samples, latent_size), on the device of the model.
         """
-        return torch.randn(num_samples, self.config.latent_size, **drawn_by(generator, self.device)).to(self.device)
+        device = self.generator.network[0].weight.device  # a replica of nn.DataParallel has no parameters
+        return torch.randn(num_samples, self.config.latent_size, **drawn_by(generator, device)).to(device)
 
 
-def _run(network: nn.Module, inputs: Tensor, running_statistics: bool = False) -> Tensor:
-    """A network's output as float32, or float64 where the weights are, also in bfloat16 or mixed precision."""
-    output = inputs.to(next(network.parameters()).dtype)
+def _run(network: nn.Module, inputs: Tensor, dtype: torch.dtype, running_statistics: bool = False) -> Tensor:
+    """
+    The output of a network of some dtype as float32, or float64 where that is, also in bfloat16 or mixed precision.
+    """
+    output = inputs.to(dtype)
     if running_statistics:  # a call of `eval()` is nothing that every torch can trace
         for layer in network:
             output = _normalise(layer, output) if isinstance(layer, BATCH_NORMS) else layer(output)

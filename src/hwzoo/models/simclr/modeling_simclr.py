@@ -137,7 +137,7 @@ class SimCLRModel(SimCLRPreTrainedModel):
                 )
             pixel_values = torch.cat([pixel_values, other_pixel_values])
         features = self.features(pixel_values)
-        projections = self.projector(features.to(self.dtype))
+        projections = self.projector(features.to(self.projector[0].weight.dtype))
         if other_pixel_values is not None:
             std = relative_std(projections)
             if self.config.loss == "nt_xent":
@@ -157,7 +157,8 @@ class SimCLRModel(SimCLRPreTrainedModel):
         """
         check_pixels(pixel_values, self.training)
         check_shape(pixel_values, self.config.num_channels, self.config.image_size)
-        return wide(self.backbone(self.normalization(pixel_values).to(self.dtype)))
+        # Of a layer: a replica of nn.DataParallel has no parameters, and so no `self.dtype`.
+        return wide(self.backbone(self.normalization(pixel_values).to(self.backbone[0].weight.dtype)))
 
 
 class SimCLRForImageClassification(SimCLRPreTrainedModel):

@@ -306,10 +306,11 @@ class VAEModel(VAEPreTrainedModel):
         return VAEOutput(loss, negative_elbo, reconstruction_loss, kl_divergence, hidden_states)
 
     def _hidden_states(self, pixel_values: Tensor, labels: Tensor | None) -> tuple[Tensor, ...]:
-        states = [self._with_classes(pixel_values, labels).to(self.dtype)]
+        dtype = self.encoder[-1].weight.dtype
+        states = [self._with_classes(pixel_values, labels).to(dtype)]
         for layer in self.encoder:
             states.append(layer(states[-1]))
-        return pixel_values.to(self.dtype), *states[1:]
+        return pixel_values.to(dtype), *states[1:]
 
     def negative_elbo_bound(
         self,
@@ -580,7 +581,8 @@ class VAEModel(VAEPreTrainedModel):
 
     def _run(self, network: nn.Module, inputs: Tensor) -> Tensor:
         """A network's output as float32, or float64 where the weights are, also in bfloat16 or mixed precision."""
-        output = network(inputs.to(self.dtype))
+        # Of a layer: a replica of nn.DataParallel has no parameters, and so no `self.dtype`. Both networks are of one.
+        output = network(inputs.to(self.encoder[-1].weight.dtype))
         return output.to(torch.promote_types(output.dtype, torch.float32))
 
     def _log_likelihood(self, pixel_values: Tensor, output: Tensor) -> Tensor:
