@@ -167,7 +167,8 @@ def settled(folder: str | Path) -> str:
 
 def public_name(model: str) -> str:
     """What protocols and cards call a model: a Hub id as it is, a folder by its last part, as its place is private."""
-    return Path(model).resolve().name if Path(model).is_dir() else model
+    # No name is no folder, which Path takes for the working directory.
+    return Path(model).resolve().name if model and Path(model).is_dir() else model
 
 
 def is_repo_id(name: str) -> bool:

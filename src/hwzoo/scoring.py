@@ -173,7 +173,8 @@ def score(
     scores = metrics.generator_scores(samples, *real(), classifier, every_score=every_score)
     if inception is not None:
         scores |= metrics.inception_scores(samples, *real(), inception)
-    weights, name = _saved_sha256(classifier), public_name(classifier.name_or_path)
+    weights = _saved_sha256(classifier)
+    name = public_name(classifier.name_or_path) or f"{type(classifier).__name__}, not saved"
     shipped = Path(classifier.name_or_path).parent == hub.CLASSIFIERS
     scores |= {"classifier": name, "classifier_sha256": weights}
     protocol = [
@@ -195,8 +196,8 @@ def score(
 
 
 def _saved_sha256(model: torch.nn.Module) -> str:
-    """Of the file of its weights, or of their parts one after the other; of its parameters where it has others."""
-    files = weight_files(model.name_or_path)
+    """Of the file of its weights, or of their parts one after the other; of its parameters where it has no such."""
+    files = weight_files(model.name_or_path) if model.name_or_path else []  # of one built in memory
     files = [path for path in files if path.name == SAFE_WEIGHTS_NAME] or files  # which is the one that is loaded
     return sha256(b"".join(path.read_bytes() for path in files)) if files else weights_sha256(model)
 

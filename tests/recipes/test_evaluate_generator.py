@@ -6,6 +6,7 @@ import re
 from dataclasses import fields, replace
 from functools import partial
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from recipe_runs import captions_in, load_recipe, save_classifier, tiles_of
 from transformers import ResNetConfig, ResNetForImageClassification
 
 from hwzoo import (
+    ClassifierConfig,
     ClassifierForImageClassification,
     PipelineFamily,
     VAEConfig,
@@ -252,6 +254,19 @@ def test_a_classifier_in_parts_or_in_another_file_is_known_by_its_weights(evalua
     scores = {name: evaluate(vae, f"by {name}", num_samples=20, classifier=str(tmp_path / name)) for name in digests}
     assert {name: each["classifier_sha256"] for name, each in scores.items()} == digests
     assert scores["whole"]["test_fid"] == scores["parts"]["test_fid"] == scores["bin"]["test_fid"]
+
+
+def test_a_classifier_of_no_folder_is_not_taken_for_what_lies_in_the_working_directory(tmp_path, monkeypatch):
+    foreign = sha256(Path(save_classifier(tmp_path / "secret_project"), "model.safetensors").read_bytes()).hexdigest()
+    monkeypatch.chdir(tmp_path / "secret_project")
+    classifier = ClassifierForImageClassification(ClassifierConfig(backbone="mlp", hidden_sizes=[8])).eval()
+    assert classifier.name_or_path == ""
+    data = load_images("digits")
+    scores = scoring.score(data.train.pixel_values(slice(20)), data, classifier, made_by="noise")
+    assert scores["classifier"] == "ClassifierForImageClassification, not saved"
+    assert scores["classifier_sha256"] == scoring.weights_sha256(classifier) != foreign
+    told = f"the classifier ClassifierForImageClassification, not saved (sha256 {scores['classifier_sha256']})"
+    assert told in scores["protocol"] and "secret_project" not in json.dumps(scores)
 
 
 def test_the_classifier_of_the_data_set_is_the_default(recipe, evaluate, tmp_path, monkeypatch):
