@@ -70,11 +70,11 @@ def inputs_of(model):
     return TEXTS if model.main_input_name == "input_ids" else IMAGES
 
 
-def small(column):
+def small(column, **changes):
     name, config = SMALL[column]
     family = next(each for each in FAMILIES if each.name == name)
     torch.manual_seed(0)
-    return family.model_class(family.config_class(**config)).eval()
+    return family.model_class(family.config_class(**config | changes)).eval()
 
 
 def saved(model, folder):
@@ -261,6 +261,68 @@ def test_an_adapter_is_loaded_by_peft(tmp_path):
     if transformers.__version__.startswith("5.24."):
         with pytest.raises(ValueError, match=r"PEFT .* version >= 0\.22"):
             plain.set_adapter("default")
+
+
+ALL = "all-linear"
+ADAPTED = [
+    ("VAE", {}, ALL),
+    ("VAE", {"network": "conv"}, ["0"]),  # a convolution of the encoder and a linear layer of the decoder
+    ("GAN", {}, ALL),
+    ("GAN", {"spectral_norm": True}, r"discriminator\.(network\.5|output)"),
+    ("flow", {"network": "nice"}, ALL),
+    ("flow", {}, r".*network\.0"),
+    ("autoregressive", {"num_classes": 3}, ALL),
+    ("autoregressive", {"network": "pixelcnn", "num_classes": 3}, r".*classes\.\d"),
+    ("VQ-VAE", {}, ALL),
+    ("text VAE", {}, ALL),
+    ("classifier", {}, ALL),
+    ("SimCLR", {}, ALL),
+]
+
+
+@pytest.mark.parametrize(("column", "changes", "targets"), ADAPTED, ids=str)
+def test_lora_of_peft_trains_what_it_is_put_on_and_merges(column, changes, targets):
+    from peft import LoraConfig, get_peft_model
+
+    model = small(column, **changes)
+    inputs = {model.main_input_name: inputs_of(model)}
+    if column == "SimCLR":  # whose encoder learns from two views
+        model, inputs["other_pixel_values"] = model.simclr, IMAGES.flip(-1)
+    elif hasattr(model, "classifier") or changes.get("num_classes"):
+        inputs["labels"] = torch.arange(6) % 3
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=targets)).eval()
+    trained = [parameter for name, parameter in adapted.named_parameters() if "lora_" in name]
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in adapted.parameters():  # away from their start: the last convolutions of a flow are 0 there
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
+
+    def given(model):
+        torch.manual_seed(7)
+        return model(**inputs)
+
+    expected = given(adapted)
+    loss = expected.generator_loss + expected.discriminator_loss if column == "GAN" else expected.loss
+    loss.backward()
+    assert trained and all(parameter.grad is not None and parameter.grad.any() for parameter in trained)
+    expected = [each.detach() for each in expected.to_tuple()]
+    with adapted.disable_adapter():
+        plain = [each.detach() for each in given(adapted).to_tuple()]
+    assert not torch.allclose(plain[0], expected[0], rtol=1e-3, atol=1e-3)
+    merged = [each.detach() for each in given(adapted.merge_and_unload()).to_tuple()]
+    # Under a spectral norm PEFT adds to a weight that is computed anew.
+    torch.testing.assert_close(merged, plain if changes.get("spectral_norm") else expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("network", ["pixelcnn", "gated_pixelcnn"])
+def test_peft_refuses_masked_layers(network):
+    """What it would add to one would pass by the mask: a value would be told of those after it."""
+    from peft import LoraConfig, get_peft_model
+
+    with pytest.raises(TypeError, match="unexpected keyword argument 'bias'"):
+        get_peft_model(small("autoregressive", network=network), LoraConfig(target_modules=r".*head\.\d"))
+    with pytest.raises(ValueError, match="Target module MaskedLinear.* is not supported"):
+        get_peft_model(small("autoregressive"), LoraConfig(target_modules=["first"]))
 
 
 def test_the_trainer_evaluates_a_classifier(tmp_path):

@@ -16,7 +16,7 @@ from transformers import AutoModel
 
 from hwzoo.models.autoregressive.configuration_autoregressive import AutoregressiveConfig
 from hwzoo.models.autoregressive.modeling_autoregressive import AutoregressiveModel, _one_thread
-from hwzoo.models.autoregressive.networks_autoregressive import CausalConv2d, receptive_field
+from hwzoo.models.autoregressive.networks_autoregressive import CausalConv2d, MaskedLinear, receptive_field
 
 # For the shared suite: a small unconditional model with its optional parts switched on.
 SUITE = {
@@ -600,6 +600,22 @@ def test_each_kind_comes_back_from_its_folder(network, kind, tmp_path):
     assert torch.equal(loaded.sample(2, generator=seeded()), model.sample(2, generator=seeded()))
     image, labels = some_images(model).float(), some_labels(model)
     torch.testing.assert_close(loaded.log_prob(image, labels), model.log_prob(image, labels))
+
+
+def test_masked_layers_start_as_linear_ones_of_the_same_seed():
+    layers = []
+    for kind in (MaskedLinear, torch.nn.Linear):
+        torch.manual_seed(0)
+        layers.append(kind(3, 5))
+    assert torch.equal(layers[0].weight, layers[1].weight) and torch.equal(layers[0].bias, layers[1].bias)
+    model = AutoregressiveModel(AutoregressiveConfig(**SMALL))
+    masked = [layer for layer in model.modules() if isinstance(layer, MaskedLinear)]
+    assert [tuple(layer.weight.shape) for layer in masked] == [(108, 4), (108, 108), (4, 108)]
+    for layer in masked:
+        with torch.no_grad():
+            layer.weight.zero_()
+        model._init_weights(layer)  # as transformers does, of all that a file lacks
+        assert 0 < layer.weight.abs().max() <= layer.weight.shape[1] ** -0.5
 
 
 def test_a_low_temperature_completes_by_the_likeliest_values():

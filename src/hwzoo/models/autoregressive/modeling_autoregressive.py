@@ -14,7 +14,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_autoregressive import AutoregressiveConfig
 from .labels import check_labels, drawn_by, drawn_labels
-from .networks_autoregressive import NETWORKS
+from .networks_autoregressive import NETWORKS, MaskedLinear
 from .pixels import check_floating, check_pixels
 
 TOLERANCE = 1e-3  # of a level, in units of their distance: what 255 / 255 or bfloat16 of 0 and 1 may be off
@@ -44,7 +44,7 @@ class AutoregressivePreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module):
         # transformers would draw every layer from N(0, 0.02): keep torch's own initialisation (scaled by the fan-in).
         # The transformer inside has GPT-2's, by its own class.
-        if isinstance(module, (nn.Linear, nn.Conv2d)):
+        if isinstance(module, (nn.Linear, nn.Conv2d, MaskedLinear)):
             module.reset_parameters()
         elif isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=0.02)

@@ -189,13 +189,6 @@ def _gate(values: Tensor) -> Tensor:
     return values.clone().tanh() * gates.clone().sigmoid()  # copied: functions of a part of the channels are slow
 
 
-class ClassEmbedding(nn.Embedding):
-    """What a class adds at every pixel: (batch,) -> (batch, size, 1, 1)."""
-
-    def forward(self, labels: Tensor) -> Tensor:
-        return super().forward(labels)[:, :, None, None]
-
-
 class _ConvolutionalNetwork(nn.Module):
     """What both convolutional networks share: their last layers, and how an image is filled in pixel by pixel."""
 
@@ -213,11 +206,11 @@ class _ConvolutionalNetwork(nn.Module):
     def add_class_embeddings(self, size: int):
         """One of a size for each layer and the first convolution; none without classes."""
         num, layers = self.config.num_classes, self.config.num_layers + 1
-        self.classes = nn.ModuleList([ClassEmbedding(num, size) for _ in range(layers)] if num else [])
+        self.classes = nn.ModuleList([nn.Embedding(num, size) for _ in range(layers)] if num else [])
 
     def plus_class(self, hidden: Tensor, layer: int, labels: Tensor | None) -> Tensor:
         """What a layer gives, (batch, size, height, width), with what the class adds to it."""
-        return hidden if labels is None else hidden + self.classes[layer](labels)
+        return hidden if labels is None else hidden + self.classes[layer](labels)[:, :, None, None]
 
     def order(self) -> Tensor:
         """The place of each value in the order, int64, (channels, height, width)."""
@@ -411,6 +404,29 @@ class GatedPixelCNN(_ConvolutionalNetwork):
         return outputs | F.pad(above, (0, 0, 0, 1))[:, 1:]
 
 
+class MaskedLinear(nn.Module):
+    """
+    A linear layer that is told which of its weights it may use, with the parameters and initialisation of nn.Linear.
+    It is none: what adapters, as PEFT's, add to such layers would pass by the mask.
+
+    Args:
+        size_in: of the input.
+        size_out: of the output.
+    """
+
+    reset_parameters = nn.Linear.reset_parameters
+
+    def __init__(self, size_in: int, size_out: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(size_out, size_in))
+        self.bias = nn.Parameter(torch.empty(size_out))
+        self.reset_parameters()
+
+    def forward(self, inputs: Tensor, mask: Tensor) -> Tensor:
+        """(..., size_in), and (size_out, size_in), False or 0 where a weight is not used -> (..., size_out)"""
+        return F.linear(inputs, self.weight * mask, self.bias)
+
+
 class PatchNetwork(nn.Module):
     """
     The logits of the values of a patch, each given those before it in the patch and a context: a masked autoencoder
@@ -431,18 +447,18 @@ class PatchNetwork(nn.Module):
             self.output = nn.Linear(context_size, num_logits)
             return
         self.context = nn.Linear(context_size, 2 * hidden_size)
-        self.first = nn.Linear(num_values, hidden_size)
-        self.second = nn.Linear(hidden_size, hidden_size)
-        self.output = nn.Linear(hidden_size, num_values * num_logits)
+        self.first = MaskedLinear(num_values, hidden_size)
+        self.second = MaskedLinear(hidden_size, hidden_size)
+        self.output = MaskedLinear(hidden_size, num_values * num_logits)
 
     def forward(self, values: Tensor, context: Tensor) -> Tensor:
         """(..., num_values) and (..., context_size) -> (..., num_values, num_logits)"""
         if self.num_values == 1:
             return self.output(context)[..., None, :]
-        weights, (first, second) = self._masked_weights(), self.context(context).chunk(2, dim=-1)
-        hidden = F.linear(values, weights[0], self.first.bias) + first
-        hidden = F.linear(hidden.relu(), weights[1], self.second.bias) + second
-        return F.linear(hidden.relu(), weights[2], self.output.bias).unflatten(-1, (self.num_values, -1))
+        masks, (first, second) = self._masks(), self.context(context).chunk(2, dim=-1)
+        hidden = self.first(values, masks[0]) + first
+        hidden = self.second(hidden.relu(), masks[1]) + second
+        return self.output(hidden.relu(), masks[2]).unflatten(-1, (self.num_values, -1))
 
     def filler(self) -> Callable:
         """
@@ -453,7 +469,8 @@ class PatchNetwork(nn.Module):
         num, logits = self.num_values, self.num_logits
         if num == 1:
             return lambda values, context, draw: values.copy_(draw(self.output(context), 0)[:, None])
-        first, second, output = self._masked_weights()
+        layers = self.first, self.second, self.output
+        first, second, output = (layer.weight * mask for layer, mask in zip(layers, self._masks(), strict=True))
         biases = self.output.bias.split(logits)
         weights = [(first[i::num].T, second[i::num].T, output[i * logits : (i + 1) * logits].T) for i in range(num)]
 
@@ -469,17 +486,13 @@ class PatchNetwork(nn.Module):
 
         return fill
 
-    def _masked_weights(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _masks(self) -> tuple[Tensor, Tensor, Tensor]:
         """A unit of degree m knows the values before the m-th (equation 13); the degrees are 0, 1, ... in turn."""
         device = self.output.weight.device
         value = torch.arange(self.num_values, device=device)
-        unit = torch.arange(self.second.in_features, device=device) % self.num_values
+        unit = torch.arange(self.second.weight.shape[1], device=device) % self.num_values
         target = value.repeat_interleave(self.num_logits)
-        return (
-            self.first.weight * (unit[:, None] > value),
-            self.second.weight * (unit[:, None] >= unit),
-            self.output.weight * (target[:, None] >= unit),
-        )
+        return unit[:, None] > value, unit[:, None] >= unit, target[:, None] >= unit
 
 
 class PatchTransformer(nn.Module):
