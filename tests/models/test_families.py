@@ -20,6 +20,7 @@ from transformers.dynamic_module_utils import get_relative_imports
 from hwzoo import AutoregressiveModel, FlowModel, SimCLRModel, VQVAEModel, hub
 from hwzoo.errors import HwzooError
 from hwzoo.models import FAMILIES
+from hwzoo.training import config_flags
 
 # For a value of each type, one that its field must refuse.
 WRONG = {bool: "yes", int: 2.5, float: "0.5", str: "no such choice", list: "16"}
@@ -139,6 +140,34 @@ def test_a_value_of_the_wrong_type_is_refused_by_name(family):
     for name, value in architecture(tiny_config(family)).items():
         with pytest.raises(StrictDataclassFieldValidationError, match=name):
             tiny_config(family, **{name: WRONG[type(value)]})
+
+
+@families
+def test_whole_numbers_are_taken_for_floats(family):
+    """JSON of other programs writes 1.0 as 1."""
+    annotations = family.config_class.__annotations__
+    flags = {each.name: each.type for each in fields(config_flags(family.config_class))}
+    for name in (each for each in annotations if "float" in str(annotations[each])):
+        many = isinstance(architecture(tiny_config(family))[name], list)
+        assert flags[name] == (list[float] if many else float)
+        taken = 0
+        for whole in (0, 1):
+            number, same, wrong = ([each] if many else each for each in (float(whole), whole, bool(whole)))
+            try:
+                expected = tiny_config(family, **{name: number})
+            except StrictDataclassClassValidationError:  # out of its range, as either
+                with pytest.raises(StrictDataclassClassValidationError, match=name):
+                    tiny_config(family, **{name: same})
+                continue
+            taken += 1
+            assert architecture(tiny_config(family, **{name: same})) == architecture(expected)
+            setattr(expected, name, same)
+            told = expected.to_dict() | {name: same}
+            assert architecture(family.config_class.from_dict(json.loads(json.dumps(told)))) == architecture(expected)
+            family.model_class(expected)
+            with pytest.raises(StrictDataclassFieldValidationError, match=name):
+                tiny_config(family, **{name: wrong})
+        assert taken
 
 
 # Weights

@@ -85,5 +85,8 @@ def _texts(config_class: type) -> dict[str, str]:
 
 
 def _type(annotation: Any) -> Any:
-    """A configuration takes lists as tuples too; a command line gives lists."""
-    return next((each for each in get_args(annotation) if get_origin(each) is list), annotation)
+    """A configuration takes tuples for lists and whole numbers for floats; a command line gives lists and floats."""
+    if set(get_args(annotation)) == {float, int}:
+        return float
+    lists = (each for each in get_args(annotation) if get_origin(each) is list)
+    return next((list[_type(*get_args(each))] for each in lists), annotation)

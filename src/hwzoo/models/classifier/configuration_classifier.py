@@ -61,9 +61,9 @@ class ClassifierConfig(PreTrainedConfig):
         default=(256, 256), metadata={"range": "[1, inf)", "empty": True, "only": {"backbone": ("mlp",)}}
     )
     num_heads: int = 1
-    dropout: float = field(default=0.5, metadata={"range": "[0, 1)", "only": {"backbone": ("cnn", "wide_cnn")}})
-    image_mean: list[float] | tuple[float, ...] = (0.0,)
-    image_std: list[float] | tuple[float, ...] = (1.0,)
+    dropout: float | int = field(default=0.5, metadata={"range": "[0, 1)", "only": {"backbone": ("cnn", "wide_cnn")}})
+    image_mean: list[float | int] | tuple[float | int, ...] = (0.0,)
+    image_std: list[float | int] | tuple[float | int, ...] = (1.0,)
 
     def __post_init__(self, **kwargs):
         if kwargs.get("model_type", self.model_type) not in (self.model_type, "hwzoo_continual"):  # the former

@@ -57,7 +57,7 @@ class FlowConfig(PreTrainedConfig):
     num_steps: int = field(default=8, metadata={"range": "[1, inf)"})
     hidden_size: int = field(default=64, metadata={"range": "[1, inf)"})
     num_hidden_layers: int = field(default=2, metadata={"range": "[1, inf)"})
-    logit_alpha: float = field(default=1e-5, metadata={"range": "[0, 0.5)"})
+    logit_alpha: float | int = field(default=1e-5, metadata={"range": "[0, 0.5)"})
 
     def __post_init__(self, **kwargs):
         if kwargs.get("model_type", self.model_type) != self.model_type:

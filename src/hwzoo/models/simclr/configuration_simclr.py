@@ -64,7 +64,7 @@ class SimCLRConfig(PreTrainedConfig):
     hidden_sizes: list[int] | tuple[int, ...] = field(default=(32, 64, 64, 128, 256), metadata={"range": "[1, inf)"})
     pool_size: int = field(default=2, metadata={"range": "[1, inf)"})
     loss: Literal["nt_xent", "simsiam"] = "nt_xent"
-    temperature: float = field(default=0.2, metadata={"range": "(0, inf)", "only": {"loss": ("nt_xent",)}})
+    temperature: float | int = field(default=0.2, metadata={"range": "(0, inf)", "only": {"loss": ("nt_xent",)}})
     projection_hidden_size: int = field(default=256, metadata={"range": "[1, inf)"})
     projection_size: int = field(default=64, metadata={"range": "[2, inf)"})
     predictor: Literal["trained", "fixed", "none"] = field(
@@ -74,8 +74,8 @@ class SimCLRConfig(PreTrainedConfig):
         default=32, metadata={"range": "[1, inf)", "only": {"loss": ("simsiam",), "predictor": ("trained", "fixed")}}
     )
     stop_gradient: bool = field(default=True, metadata={"only": {"loss": ("simsiam",)}})
-    image_mean: list[float] | tuple[float, ...] = (0.0,)
-    image_std: list[float] | tuple[float, ...] = (1.0,)
+    image_mean: list[float | int] | tuple[float | int, ...] = (0.0,)
+    image_std: list[float | int] | tuple[float | int, ...] = (1.0,)
 
     def __post_init__(self, **kwargs):
         if kwargs.get("model_type", self.model_type) != self.model_type:

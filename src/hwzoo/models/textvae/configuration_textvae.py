@@ -47,9 +47,9 @@ class TextVAEConfig(PreTrainedConfig):
     embedding_size: int = field(default=64, metadata={"range": "[1, inf)"})
     hidden_size: int = field(default=128, metadata={"range": "[1, inf)"})
     latent_size: int = field(default=16, metadata={"range": "[0, inf)"})
-    beta: float = field(default=1.0, metadata={"range": "[0, inf)", "only": WITH_LATENT})
-    free_bits: float = field(default=0.0, metadata={"range": "[0, 1e6]", "only": WITH_LATENT})
-    word_dropout: float = field(default=0.0, metadata={"range": "[0, 1]"})
+    beta: float | int = field(default=1.0, metadata={"range": "[0, inf)", "only": WITH_LATENT})
+    free_bits: float | int = field(default=0.0, metadata={"range": "[0, 1e6]", "only": WITH_LATENT})
+    word_dropout: float | int = field(default=0.0, metadata={"range": "[0, 1]"})
     pad_token_id: int = 0
     eos_token_id: int = 1
     unk_token_id: int = 2

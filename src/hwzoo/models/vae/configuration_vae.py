@@ -66,9 +66,9 @@ class VAEConfig(PreTrainedConfig):
     likelihood: Literal["bernoulli", "gaussian"] = "bernoulli"
     variance_parametrization: Literal["softplus", "exp"] = "softplus"
     prior: Literal["normal", "mixture"] = "normal"
-    prior_std: float = field(default=1.0, metadata={"range": "[1e-6, 1e6]"})
+    prior_std: float | int = field(default=1.0, metadata={"range": "[1e-6, 1e6]"})
     num_mixture_components: int = field(default=500, metadata={"range": "[1, inf)", "only": {"prior": ("mixture",)}})
-    beta: float = field(default=1.0, metadata={"range": "[0, inf)"})
+    beta: float | int = field(default=1.0, metadata={"range": "[0, inf)"})
     train_importance_samples: int = field(default=1, metadata={"range": "[1, inf)"})
 
     def __post_init__(self, **kwargs):

@@ -60,13 +60,13 @@ class VQVAEConfig(PreTrainedConfig):
     codebook_size: int = field(default=128, metadata={"range": "[2, inf)"})
     code_size: int = field(default=16, metadata={"range": "[1, inf)"})
     codebook_update: Literal["ema", "loss"] = "ema"
-    codebook_decay: float = field(default=0.99, metadata={"range": "[0, 1)"})
-    commitment_weight: float = field(default=0.25, metadata={"range": "[0, inf)"})
+    codebook_decay: float | int = field(default=0.99, metadata={"range": "[0, 1)"})
+    commitment_weight: float | int = field(default=0.25, metadata={"range": "[0, inf)"})
     prior: Literal["transformer", "uniform"] = "transformer"
     prior_hidden_size: int = field(default=128, metadata={"range": "[1, inf)", "only": OF_TRANSFORMER})
     prior_num_layers: int = field(default=4, metadata={"range": "[1, inf)", "only": OF_TRANSFORMER})
     prior_num_heads: int = field(default=4, metadata={"range": "[1, inf)", "only": OF_TRANSFORMER})
-    prior_dropout: float = field(default=0.0, metadata={"range": "[0, 1)", "only": OF_TRANSFORMER})
+    prior_dropout: float | int = field(default=0.0, metadata={"range": "[0, 1)", "only": OF_TRANSFORMER})
 
     def __post_init__(self, **kwargs):
         if kwargs.get("model_type", self.model_type) != self.model_type:
