@@ -256,6 +256,19 @@ def test_accumulation_does_not_scale_the_trainers_loss(tmp_path):
     torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-6)
 
 
+def test_the_trainer_evaluates_an_encoder_by_its_two_views(tmp_path):
+    model = build(next(family for family in FAMILIES if family.name == "simclr")).simclr
+    views = torch.rand(2, 8, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    data = [{"pixel_values": one, "other_pixel_values": other} for one, other in zip(*views, strict=True)]
+    trainer = Trainer(model, arguments(tmp_path), eval_dataset=data)
+    expected = outputs(model, pixel_values=views[0], other_pixel_values=views[1])
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(expected.loss.item(), rel=1e-5)
+    assert outputs(model, pixel_values=views[0], other_pixel_values=views[1], return_loss=False).loss is None
+    single = Trainer(model, arguments(tmp_path, label_names=["other_pixel_values"]))
+    features, *_ = single.predict([{"pixel_values": each} for each in views[0]]).predictions
+    torch.testing.assert_close(torch.from_numpy(features), outputs(model, pixel_values=views[0]).pooler_output)
+
+
 def test_a_gan_has_no_loss_for_the_trainer(tmp_path):
     model = build(next(family for family in FAMILIES if family.name == "gan"))
     with pytest.raises(ValueError, match="did not return a loss.*discriminator_loss,generator_loss"):

@@ -116,7 +116,9 @@ class SimCLRModel(SimCLRPreTrainedModel):
         return self
 
     @can_return_tuple
-    def forward(self, pixel_values: Tensor, other_pixel_values: Tensor | None = None) -> SimCLROutput:
+    def forward(
+        self, pixel_values: Tensor, other_pixel_values: Tensor | None = None, return_loss: bool = True
+    ) -> SimCLROutput:
         """
         The features, and with a second view of each image the loss. Both views are one batch for the batch
         normalisation, which could else tell them apart.
@@ -124,6 +126,8 @@ class SimCLRModel(SimCLRPreTrainedModel):
         Args:
             pixel_values: (batch, channels, height, width) in [0, 1].
             other_pixel_values: another view of each image, in the same order.
+            return_loss: as in transformers, whose Trainer takes from it that there is a loss without labels; for its
+                `predict` of single views say `label_names=["other_pixel_values"]`.
 
         Raises:
             ValueError: for pixels that are no floating-point numbers in [0, 1], or views of different shapes.
@@ -145,6 +149,7 @@ class SimCLRModel(SimCLRPreTrainedModel):
             else:
                 predicted = projections if self.predictor is None else self.predictor(projections)
                 loss = negative_cosine(predicted.split(num), projections.split(num), self.config.stop_gradient)
+        loss = loss if return_loss else None
         features, projections = features[:num], wide(projections[:num])
         return SimCLROutput(loss, features, features, projections, std)
 
