@@ -461,6 +461,30 @@ def test_wrong_labels_of_a_conditional_model_are_refused_by_name(family, name):
             model.sample(3, labels=labels)
 
 
+# Noise
+
+
+@pytest.mark.parametrize(
+    "family",
+    [family for family in ZOO if "noise" in inspect.signature(family.model_class.forward).parameters],
+    ids=lambda family: family.name,
+)
+def test_noise_of_another_shape_is_refused(family):
+    """It would be broadcast: all examples with the same noise, without an error."""
+    model = tiny_model(family)
+    inputs = some_inputs(family, model.config)
+    some = inputs[model.main_input_name]
+    shape = getattr(model, "noise_shape", some.shape[1:] if family.name == "flow" else (model.config.latent_size,))
+    noise = torch.zeros(len(some), *shape)
+    calls = [call for call in ("forward", "negative_elbo_bound", "negative_bound") if hasattr(model, call)]
+    for call in (getattr(model, each) for each in calls):
+        call(some, noise=noise)
+        for wrong in (noise[:1], noise[0], noise[..., :1], noise[None]):
+            with pytest.raises(ValueError) as error:
+                call(some, noise=wrong)
+            assert str(error.value) == f"noise has shape {tuple(wrong.shape)}; it must be {tuple(noise.shape)}"
+
+
 # Pixels
 
 # What of each family takes images and, of a conditional model, needs their labels.

@@ -219,6 +219,8 @@ def test_masked_inputs_are_those_below_the_share_but_for_the_start():
     model.decoder.register_forward_pre_hook(lambda _, inputs: seen.update(inputs=inputs[0]))
     model(ids, noise=noise, dropout_noise=uniform)
     assert seen["inputs"].tolist() == [[PAD, UNKNOWN, 4, UNKNOWN, 3]]
+    with pytest.raises(ValueError, match=r"dropout_noise has shape \(1, 4\); it must be \(1, 5\)"):
+        model(ids, noise=noise, dropout_noise=uniform[:, :4])
     model.eval()(ids, noise=noise, dropout_noise=uniform)
     assert seen["inputs"].tolist() == [[PAD, 3, 4, 2, 3]]
     model.train().negative_bound(ids)

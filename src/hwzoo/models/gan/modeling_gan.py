@@ -219,13 +219,15 @@ class GANModel(GANPreTrainedModel):
 
         Raises:
             ValueError: for labels to an unconditional model, or none, or wrong ones, to a conditional one; for pixels
-                that are no floating-point numbers in [0, 1], or images of another size.
+                that are no floating-point numbers in [0, 1], or images of another size; for noise of another shape.
         """
         check_labels(labels, pixel_values.shape[0], self.config.num_classes)
         check_pixels(pixel_values, self.training)
         check_shape(pixel_values, self.config.num_channels, self.config.image_size)
         if noise is None:
             noise = self.sample_latents(pixel_values.shape[0])
+        elif noise.shape != (shape := (pixel_values.shape[0], self.config.latent_size)):
+            raise ValueError(f"noise has shape {tuple(noise.shape)}; it must be {shape}")
         fake = self.generator(noise, labels)
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states

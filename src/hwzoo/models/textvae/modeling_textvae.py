@@ -196,7 +196,7 @@ class TextVAEModel(TextVAEPreTrainedModel):
 
         Raises:
             TypeError: for another keyword.
-            ValueError: for tokens that are none, or texts that do not end or are too long.
+            ValueError: for tokens that are none, or texts that do not end or are too long; for noise of another shape.
         """
         if unknown := [name for name in kwargs if name != "labels"]:
             raise TypeError(f"TextVAEModel.forward takes no {', '.join(sorted(unknown))}")
@@ -206,9 +206,10 @@ class TextVAEModel(TextVAEPreTrainedModel):
         if self.training and self.config.word_dropout:
             if dropout_noise is None:
                 dropout_noise = torch.rand(inputs.shape, device=inputs.device)
-            masked = dropout_noise < self.config.word_dropout
+            masked = _of_shape(dropout_noise, inputs.shape, "dropout_noise") < self.config.word_dropout
             inputs[:, 1:] = inputs[:, 1:].masked_fill(masked[:, 1:], self.config.unk_token_id)
-        latents = mean + variance.sqrt() * (_standard_normal(mean.shape, mean, None) if noise is None else noise)
+        noise = _standard_normal(mean.shape, mean, None) if noise is None else _of_shape(noise, mean.shape)
+        latents = mean + variance.sqrt() * noise
         distortion = self._distortion(input_ids, real, inputs, latents).mean()
         rates = gaussian_kl(mean, variance)
         rate = rates.sum(-1).mean()
@@ -243,7 +244,8 @@ class TextVAEModel(TextVAEPreTrainedModel):
         """
         real = self._checked(input_ids, attention_mask)
         mean, variance = self._posterior(input_ids, real)
-        latents = mean + variance.sqrt() * (_standard_normal(mean.shape, mean, generator) if noise is None else noise)
+        noise = _standard_normal(mean.shape, mean, generator) if noise is None else _of_shape(noise, mean.shape)
+        latents = mean + variance.sqrt() * noise
         distortion = self._distortion(input_ids, real, self._shifted(input_ids), latents)
         rate = gaussian_kl(mean, variance).sum(-1)
         return rate + distortion, rate, distortion
@@ -526,6 +528,13 @@ def _standard_normal(shape, like: Tensor, generator: torch.Generator | None) -> 
     if generator is None:
         return torch.randn(shape, device=like.device, dtype=like.dtype)
     return torch.randn(shape, generator=generator, device=generator.device, dtype=like.dtype).to(like.device)
+
+
+def _of_shape(given: Tensor, shape: torch.Size, name: str = "noise") -> Tensor:
+    """Noise that was given; of another shape it would be broadcast."""
+    if given.shape != shape:
+        raise ValueError(f"{name} has shape {tuple(given.shape)}; it must be {tuple(shape)}")
+    return given
 
 
 def _full(tensor: Tensor) -> Tensor:
