@@ -1,5 +1,6 @@
 """What every family promises: one suite over the table that registers them."""
 
+import copy
 import importlib
 import inspect
 import json
@@ -542,26 +543,75 @@ def test_images_of_another_shape_are_refused(family, name):
                 getattr(model, call)(images, *MORE.get(call, ()))
 
 
-@pytest.mark.parametrize("name", ["vae", "classifier"])
-def test_gradients_of_single_images_by_vmap(name):
+# What else of a family computes other things than its tiny model.
+OTHERS_BY_FAMILY = {
+    "autoregressive": [
+        {"network": "pixelcnn"},
+        {"network": "patch_transformer", "hidden_size": 12, "head_hidden_size": 32, "num_attention_heads": 2},
+    ],
+    "flow": [{"network": "nice"}, {"network": "realnvp"}],
+    "textvae": [{"latent_size": 0}],
+    "vqvae": [{"prior": "uniform"}],
+}
+of_each_kind = pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        (family, changes)
+        for family in ZOO
+        for changes in (
+            {}, *OTHERS_BY_FAMILY.get(family.name, ()),
+            *([{"num_classes": 3}] if hasattr(family.config_class, "num_classes") else ()),
+        )
+    ],
+    ids=lambda each: getattr(each, "name", str(each)),
+)  # fmt: skip
+
+
+def of_kind(family, changes, num):
+    """A tiny model and so many inputs, with the noise that it would draw."""
+    torch.manual_seed(0)
+    model = family.model_class(tiny_config(family, **changes)).eval()
+    given = some_inputs(family, model.config, num)
+    if "noise" in inspect.signature(model.forward).parameters:
+        shape = given["pixel_values"].shape[1:] if family.name == "flow" else (model.config.latent_size,)
+        given["noise"] = torch.rand(num, *shape, generator=torch.Generator().manual_seed(2))
+    if "num_classes" in changes:
+        given["labels"] = torch.arange(num) % 3
+    return model, given
+
+
+@of_each_kind
+def test_gradients_of_single_examples_by_vmap(family, changes):
     """Where no value can be looked at, none is."""
-    family = next(family for family in ZOO if family.name == name)
-    model = tiny_model(family)
-    given = some_inputs(family, model.config, 3)
-    if name == "vae":
-        given["noise"] = torch.randn(3, model.config.latent_size, generator=torch.Generator().manual_seed(2))
-    parameters = dict(model.named_parameters())
+    model, given = of_kind(family, changes, 3)
+    parameters = {name: each for name, each in model.named_parameters() if each.requires_grad}
 
     def loss(parameters, inputs):
         inputs = {key: value[None] for key, value in inputs.items()}
-        return torch.func.functional_call(model, parameters, (), inputs).loss
+        output = torch.func.functional_call(model, parameters, (), inputs)
+        return sum(output[name] for name in SUITE[family.name].get("losses", {"loss": ""}))
 
     each = torch.func.vmap(torch.func.grad(loss), (None, 0))(parameters, given)
     for index in range(3):
-        model.zero_grad()
-        model(**{key: value[index : index + 1] for key, value in given.items()}).loss.backward()
-        for key, parameter in model.named_parameters():
-            torch.testing.assert_close(each[key][index], parameter.grad, rtol=1e-4, atol=1e-5)
+        inputs = {key: value[index] for key, value in given.items()}
+        gradients = torch.autograd.grad(loss(parameters, inputs), [*parameters.values()], materialize_grads=True)
+        for key, gradient in zip(parameters, gradients, strict=True):
+            torch.testing.assert_close(each[key][index], gradient, rtol=1e-4, atol=1e-5)
+
+
+@of_each_kind
+def test_on_the_meta_device_shapes_are_those_of_any(family, changes):
+    model, given = of_kind(family, changes, 3)
+    transforms = changes.get("network") == "patch_transformer" or (family.name == "vqvae" and "prior" not in changes)
+    for training in (False, True):
+        expected = {name: value.shape for name, value in model.train(training)(**given).items()}
+        inputs = {name: value.to("meta") for name, value in given.items()}
+        empty = copy.deepcopy(model).to("meta")
+        if transforms:
+            with pytest.raises(RuntimeError, match="cannot be called on meta tensors"):  # of transformers' GPT-2
+                empty(**inputs)
+            continue
+        assert {name: value.shape for name, value in empty(**inputs).items()} == expected
 
 
 @families

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .pixels import extremes
+
 
 def drawn_by(generator: torch.Generator | None, device: torch.device) -> dict[str, Any]:
     """
@@ -31,7 +33,7 @@ def check_labels(labels: Tensor | None, num: int, num_classes: int):
 
     Raises:
         ValueError: for labels to an unconditional model, or none, or wrong ones, to a conditional one. Their values
-            are not looked at in a traced graph, which has none.
+            are not looked at where there are none, as in a traced graph.
     """
     if not num_classes:
         if labels is not None:
@@ -45,9 +47,11 @@ def check_labels(labels: Tensor | None, num: int, num_classes: int):
         raise ValueError(f"labels has shape {tuple(labels.shape)}; it must be {_allowed(num, num_classes)}")
     if labels.dtype not in (torch.int64, torch.int32):  # torch takes bool and uint8 for masks
         raise ValueError(f"labels is {str(labels.dtype).removeprefix('torch.')}; it must be int64")
-    wrong = labels[(labels < 0) | (labels >= num_classes)]
-    if len(wrong):
-        raise ValueError(f"labels holds {wrong[0].item()}; it must be {_allowed(num, num_classes)}")
+    if (seen := extremes(labels, training=False)) is None:
+        return
+    low, high = seen
+    if low < 0 or high >= num_classes:
+        raise ValueError(f"labels holds {low if low < 0 else high}; it must be {_allowed(num, num_classes)}")
 
 
 def _allowed(num: int, num_classes: int) -> str:  # in a traced graph, where `num` may be any, it must not be called

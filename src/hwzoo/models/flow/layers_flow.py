@@ -8,6 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.utils.generic import maybe_autocast
 
 from .configuration_flow import FlowConfig
 
@@ -137,7 +138,7 @@ class InvertibleConv1x1(nn.Module):
 
     @staticmethod
     def _apply_matrix(inputs: Tensor, weight: Tensor) -> Tensor:
-        with torch.autocast(inputs.device.type, enabled=False):
+        with maybe_autocast(inputs.device.type, enabled=False):
             return F.conv2d(inputs, weight[:, :, None, None])
 
 

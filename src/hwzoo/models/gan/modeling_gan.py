@@ -87,7 +87,9 @@ class Generator(nn.Module):
             running_statistics: BatchNorm takes its running statistics in training mode too.
         """
         if self.num_classes:
-            latents = torch.cat([latents, F.one_hot(labels.long(), self.num_classes).to(latents.dtype)], dim=1)
+            # Not F.one_hot, which looks at values, and so is nothing for vmap.
+            one_hot = labels[:, None] == torch.arange(self.num_classes, device=labels.device)
+            latents = torch.cat([latents, one_hot.to(latents.dtype)], dim=1)
         output = _run(self.network, latents, self.network[0].weight.dtype, running_statistics)
         return (output - self.shift) / self.scale
 

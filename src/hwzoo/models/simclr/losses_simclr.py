@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.utils.generic import maybe_autocast
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
@@ -19,7 +20,7 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     Returns:
         The mean over both views, a scalar in nats, float32 or float64.
     """
-    with torch.autocast(first.device.type, enabled=False):  # differences of similarities are lost in half precision
+    with maybe_autocast(first.device.type, enabled=False):  # differences of similarities are lost in half precision
         own = F.normalize(wide(torch.cat([first, second])), dim=1)
         everyone, place = gathered(own)
         logits = own @ everyone.T / temperature
@@ -42,7 +43,7 @@ def negative_cosine(predictions: tuple[Tensor, Tensor], projections: tuple[Tenso
         The mean over both views, a scalar, float32 or float64.
     """
     (first, second), (other, one) = predictions, [wide(each.detach() if stop else each) for each in projections]
-    with torch.autocast(first.device.type, enabled=False):
+    with maybe_autocast(first.device.type, enabled=False):
         similarities = [F.cosine_similarity(wide(p), z, dim=1) for p, z in ((first, one), (second, other))]
         return -torch.cat(similarities).mean()
 
@@ -53,7 +54,7 @@ def relative_std(outputs: Tensor) -> Tensor:
     section 4.1), times the square root of the dimensions: 0 where all are one point, 1 where they are spread alike in
     all directions: (batch, size) -> a scalar.
     """
-    with torch.autocast(outputs.device.type, enabled=False):
+    with maybe_autocast(outputs.device.type, enabled=False):
         normalised = F.normalize(wide(outputs.detach()), dim=1)
         return normalised.std(0, correction=0).mean() * outputs.shape[1] ** 0.5
 
@@ -109,7 +110,7 @@ class BatchNorm(nn.BatchNorm2d):
             return super().forward(inputs)
         dims = [dim for dim in range(inputs.dim()) if dim != 1]
         shape = [-1 if dim == 1 else 1 for dim in range(inputs.dim())]
-        with torch.autocast(inputs.device.type, enabled=False):
+        with maybe_autocast(inputs.device.type, enabled=False):
             values = wide(inputs)
             num = values.numel() // values.shape[1] * torch.distributed.get_world_size()
             mean = summed(values.sum(dims)) / num

@@ -104,7 +104,8 @@ class Encoder(nn.Module):
         reverse = (lengths[:, None] - 1 - places).clamp(min=0)
         embedded = self.embeddings(input_ids)
         turned = embedded.gather(1, reverse[..., None].expand_as(embedded))
-        states = torch.cat([self.forwards(embedded)[0], self.backwards(turned)[0]], -1)
+        first = _first_state(embedded, self.forwards)
+        states = torch.cat([self.forwards(embedded, first)[0], self.backwards(turned, first)[0]], -1)
         last = (lengths - 1)[:, None, None].expand(-1, 1, states.shape[-1])
         return self.head(states.gather(1, last)[:, 0])
 
@@ -133,6 +134,8 @@ class Decoder(nn.Module):
         if self.first_state is not None:
             embedded = torch.cat([embedded, latents[:, None].expand(-1, inputs.shape[1], -1)], -1)
             state = self.first_state(latents).tanh()[None] if state is None else state
+        elif state is None:
+            state = _first_state(embedded, self.network)
         hidden, state = self.network(embedded, state)
         return self.head(hidden), state
 
@@ -505,7 +508,10 @@ class TextVAEModel(TextVAEPreTrainedModel):
         real = input_ids != self.config.pad_token_id if attention_mask is None else attention_mask.bool()
         if input_ids.device.type != "cpu" or torch.compiler.is_compiling() or not len(input_ids):
             return real
-        low, high = (bound.item() for bound in input_ids.aminmax())
+        try:
+            low, high = (bound.item() for bound in input_ids.aminmax())
+        except RuntimeError:  # of vmap: there is no value to look at
+            return real
         if low < 0 or high >= self.config.vocab_size:
             wrong = low if low < 0 else high
             raise ValueError(f"input_ids holds {wrong}; it must be one of 0 to {self.config.vocab_size - 1}")
@@ -528,6 +534,11 @@ def _standard_normal(shape, like: Tensor, generator: torch.Generator | None) -> 
     if generator is None:
         return torch.randn(shape, device=like.device, dtype=like.dtype)
     return torch.randn(shape, generator=generator, device=generator.device, dtype=like.dtype).to(like.device)
+
+
+def _first_state(inputs: Tensor, network: nn.GRU) -> Tensor:
+    """What torch begins with when it is given nothing; under vmap each example's own, which torch's is not."""
+    return inputs.new_zeros(1, inputs.shape[0], network.hidden_size)
 
 
 def _of_shape(given: Tensor, shape: torch.Size, name: str = "noise") -> Tensor:

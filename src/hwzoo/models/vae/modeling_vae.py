@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput, can_return_tuple
+from transformers.utils.generic import maybe_autocast
 
 from .configuration_vae import VAEConfig
 from .labels import check_labels, drawn_by, drawn_labels
@@ -183,7 +184,7 @@ class MixturePrior(nn.Module):
         precision = variance.reciprocal()
         constant = (mean.square() * precision + variance.log() + LOG_2PI).sum(-1)
         # The quadratic forms of all pairs (sample, component) as two matrix products: no (..., k, latent_size) tensor.
-        with torch.autocast(latents.device.type, enabled=False):
+        with maybe_autocast(latents.device.type, enabled=False):
             quadratic = points.square() @ precision.T - 2 * points @ (mean * precision).T
         log_components = -0.5 * (quadratic + constant).to(latents.dtype)  # (..., k)
         return log_components.logsumexp(-1) - math.log(len(self.mean))
@@ -577,7 +578,8 @@ class VAEModel(VAEPreTrainedModel):
 
     def _one_hot(self, labels: Tensor | None, like: Tensor) -> Tensor:
         check_labels(labels, like.shape[0], self.config.num_classes)
-        return F.one_hot(labels.long(), self.config.num_classes).to(like.dtype)
+        # Not F.one_hot, which looks at values, and so is nothing for vmap.
+        return (labels[:, None] == torch.arange(self.config.num_classes, device=labels.device)).to(like.dtype)
 
     def _run(self, network: nn.Module, inputs: Tensor) -> Tensor:
         """A network's output as float32, or float64 where the weights are, also in bfloat16 or mixed precision."""

@@ -10,7 +10,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 from .configuration_vqvae import VQVAEConfig
 from .labels import check_labels, drawn_by, drawn_labels
 from .networks_vqvae import Autoencoder, Codebook, Prior, binary_log_prob, uniform_log_prob
-from .pixels import check_pixels, check_shape
+from .pixels import check_pixels, check_shape, extremes
 
 SEARCH_CHUNK = 2048  # codes that the search decodes at once
 TOLERANCE = 1e-3  # what 255 / 255 or bfloat16 of 0 and 1 may be off
@@ -342,8 +342,7 @@ class VQVAEModel(VQVAEPreTrainedModel):
     def _check_pixels(self, pixel_values: Tensor):
         check_shape(pixel_values, self.config.num_channels, self.config.image_size)
         check_pixels(pixel_values, self.training)
-        # In training on an accelerator each look at a value would wait for the device.
-        if not (torch.compiler.is_compiling() or (self.training and pixel_values.device.type != "cpu")):
+        if extremes(pixel_values, self.training) is not None:  # else values are not looked at
             wrong = torch.minimum(pixel_values.abs(), (pixel_values - 1).abs()) > TOLERANCE
             if wrong.any():
                 value = pixel_values[wrong][0].item()
@@ -353,10 +352,12 @@ class VQVAEModel(VQVAEPreTrainedModel):
         size, num = self.config.grid_sizes[-1], self.config.codebook_size
         if codes.shape[1:] != (size, size):
             raise ValueError(f"codes has shape {tuple(codes.shape)}; this model takes (batch, {size}, {size})")
-        if codes.device.type == "cpu" and not torch.compiler.is_compiling():
-            wrong = codes[(codes < 0) | (codes >= num)]
-            if len(wrong):
-                raise ValueError(f"codes holds {wrong[0].item()}; it must be one of 0 to {num - 1} everywhere")
+        # Those of the encoder are never wrong: on an accelerator it would wait for them.
+        if (seen := extremes(codes, training=True)) is None:
+            return
+        low, high = seen
+        if low < 0 or high >= num:
+            raise ValueError(f"codes holds {low if low < 0 else high}; it must be one of 0 to {num - 1} everywhere")
 
 
 __all__ = ["VQVAEModel", "VQVAEPreTrainedModel"]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import DynamicCache, GPT2Config, GPT2Model
+from transformers.utils.generic import maybe_autocast
 
 from .configuration_vqvae import VQVAEConfig
 
@@ -102,7 +103,7 @@ class Codebook(nn.Module):
         """Squared, less the latent's own square, which is the same for all codes: (num, codebook_size)."""
         embeddings = self.embeddings.to(latents.dtype)
         # In float32 also under mixed precision: bfloat16 would lose the difference of the two.
-        with torch.autocast(latents.device.type, enabled=False):
+        with maybe_autocast(latents.device.type, enabled=False):
             return torch.addmm(embeddings.square().sum(1), latents, embeddings.T, alpha=-2)
 
     @torch.no_grad()
@@ -192,7 +193,7 @@ class Autoencoder(nn.Module):
             self.codebook.update(latents.detach().permute(0, 2, 3, 1).flatten(0, 2), codes.flatten())
         loss = distortion + codebook + quantize * self.config.commitment_weight * commitment
         counts = torch.zeros_like(self.codebook.counts, dtype=loss.dtype)
-        counts.index_add_(0, codes.flatten(), torch.ones_like(codes, dtype=loss.dtype).flatten())
+        counts = counts.index_add(0, codes.flatten(), torch.ones_like(codes, dtype=loss.dtype).flatten())
         losses = {"loss": loss, "distortion": distortion, "commitment_loss": commitment, "codebook_loss": codebook}
         return {**losses, "perplexity": perplexity(counts)}, codes
 
