@@ -15,8 +15,18 @@ def test_codes_of_all_images_are_counted_once(batch_size):
     data = ImageSet(images, torch.zeros(7, dtype=torch.long), ("a",))
     config = SimpleNamespace(codebook_size=6)
     encode = lambda pixel_values: (255 * pixel_values).round().long()[:, 0].repeat(1, 2, 1)  # noqa: E731  (two alike)
-    counts = code_counts(SimpleNamespace(config=config, encode=encode), data, batch_size)
+    model = SimpleNamespace(config=config, encode=encode, device=torch.device("cpu"))
+    counts = code_counts(model, data, batch_size)
     assert counts.tolist() == [6, 0, 4, 0, 4, 0]
+
+    class Own:  # has what is documented, and no more
+        def __len__(self):
+            return len(data)
+
+        def pixel_values(self, indices):
+            return data.pixel_values(indices)
+
+    assert torch.equal(code_counts(model, Own(), batch_size), counts)
 
 
 @pytest.mark.parametrize(

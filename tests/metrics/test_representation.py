@@ -209,6 +209,19 @@ def test_an_untrained_network_is_calibrated_on_any_number_of_images(num):
     torch.testing.assert_close(norm.running_mean, pixels.flatten(1).mean(0), atol=0.002, rtol=0)
     assert not norm.training and model[1].num_batches_tracked == 0
 
+    class Own:  # has what is documented, and no more
+        def __len__(self):
+            return num
+
+        def spread(self, most):
+            return self
+
+        def pixel_values(self, indices):
+            return pixels[indices]
+
+    assert torch.equal(metrics.calibrated(model, Own())[1].running_mean, norm.running_mean)
+    metrics.calibrated(torch.nn.Identity(), Own())
+
 
 def test_pixels_and_their_components_always_stand_beside():
     features, labels = blobs(120)

@@ -11,8 +11,8 @@ def code_counts(model: Any, images: Any, batch_size: int) -> Tensor:
     How often images hold each code.
 
     Args:
-        model: with `encode`, which gives the codes of pixel values, and `config.codebook_size`.
-        images: `len`, and `pixel_values(indices)`; on the model's device.
+        model: with `encode`, which gives the codes of pixel values, `config.codebook_size` and `device`.
+        images: `len`, and `pixel_values(indices)`; indices and pixels on the model's device.
         batch_size: images at once.
 
     Returns:
@@ -20,7 +20,7 @@ def code_counts(model: Any, images: Any, batch_size: int) -> Tensor:
     """
     counts = torch.zeros(model.config.codebook_size, dtype=torch.long)
     for part in torch.arange(len(images)).split(batch_size):
-        codes = model.encode(images.pixel_values(part.to(images.images.device)))
+        codes = model.encode(images.pixel_values(part.to(model.device)))
         counts += codes.flatten().cpu().bincount(minlength=len(counts))
     return counts
 

@@ -3,6 +3,7 @@
 import copy
 import warnings
 from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import Any
 
 import torch
@@ -54,14 +55,15 @@ def calibrated(model: torch.nn.Module, images: Any, num: int = 5000) -> torch.nn
 
     Args:
         model: of pixel values.
-        images: `spread(num)`, `len`, and `pixel_values(indices)`; on the model's device.
+        images: `spread(num)`, of which `len` and `pixel_values(indices)`; indices and pixels on the model's device.
         num: of the images at most, evenly spaced.
 
     Returns:
         A copy, in eval mode.
     """
     model, some = copy.deepcopy(model), images.spread(num)
-    parts = torch.arange(len(some), device=some.labels.device).tensor_split(-(-len(some) // 500))  # none of one image
+    device = next(chain(model.parameters(), model.buffers()), torch.empty(0)).device
+    parts = torch.arange(len(some), device=device).tensor_split(-(-len(some) // 500))  # none of one image
     update_bn((some.pixel_values(part) for part in parts), model)
     return model.eval()
 
