@@ -683,6 +683,17 @@ def test_a_model_is_loaded_with_other_labels_as_transformers_users_write_them(fa
 
 
 @labelled
+def test_the_statistics_of_the_pixels_are_those_of_the_config_that_is_saved(family, tmp_path):
+    model, images = tiny_model(family), some_images(tiny_config(family))
+    before = model(images).logits
+    model.config.image_mean, model.config.image_std = [0.2], [0.7]
+    after = model(images).logits
+    assert not torch.allclose(after, before, atol=1e-4)
+    model.save_pretrained(tmp_path)
+    torch.testing.assert_close(family.model_class.from_pretrained(tmp_path)(images).logits, after)
+
+
+@labelled
 def test_names_of_labels_may_be_given_from_either_side(family):
     own = SUITE[family.name]["config"]
     for numbers in ({"cat": 0, "dog": 1}, {"cat": "0", "dog": "1"}):  # JSON may have either

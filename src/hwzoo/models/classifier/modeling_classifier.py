@@ -81,15 +81,12 @@ BACKBONES = {"cnn": CNN, "mlp": MLP, "wide_cnn": WideCNN}
 class Normalization(nn.Module):
     """(pixel_values - image_mean) / image_std, per channel; in float32 where the pixels are of half precision."""
 
-    def __init__(self, config: ClassifierConfig):
-        super().__init__()
-        # Numbers, no buffers: a model that was built on the meta device has them too.
-        self.values = (config.image_mean, config.image_std)
-
-    def forward(self, pixel_values: Tensor) -> Tensor:
+    def forward(self, pixel_values: Tensor, config: ClassifierConfig) -> Tensor:
+        # Numbers, no buffers: a model that was built on the meta device has them too; those that would be saved now.
         pixel_values = _wide(pixel_values)
         kind = {"device": pixel_values.device, "dtype": pixel_values.dtype}
-        mean, std = (torch.tensor(values, **kind)[:, None, None] for values in self.values)
+        values = config.image_mean, config.image_std
+        mean, std = (torch.tensor(each, **kind)[:, None, None] for each in values)
         return (pixel_values - mean) / std
 
 
@@ -110,7 +107,7 @@ class ClassifierPreTrainedModel(PreTrainedModel):
         """The normalised pixels and what each layer of the backbone gives; the last are the features."""
         check_pixels(pixel_values, self.training)
         check_shape(pixel_values, self.config.num_channels, self.config.image_size)
-        pixel_values = self.normalization(pixel_values)
+        pixel_values = self.normalization(pixel_values, self.config)
         # Of a layer: a replica of nn.DataParallel has no parameters, and so no `self.dtype`; some `mlp` has no layer.
         weights = (layer.weight for layer in self.backbone if hasattr(layer, "weight"))
         states = [pixel_values.to(next(weights, pixel_values).dtype)]
@@ -134,7 +131,7 @@ class ClassifierModel(ClassifierPreTrainedModel):
 
     def __init__(self, config: ClassifierConfig):
         super().__init__(config)
-        self.normalization = Normalization(config)
+        self.normalization = Normalization()
         self.backbone = BACKBONES[config.backbone](config)
         self.post_init()
 
@@ -170,7 +167,7 @@ class ClassifierForImageClassification(ClassifierPreTrainedModel):
 
     def __init__(self, config: ClassifierConfig):
         super().__init__(config)
-        self.normalization = Normalization(config)
+        self.normalization = Normalization()
         self.backbone = BACKBONES[config.backbone](config)
         self.feature_size = self.backbone.feature_size
         self.classifier = nn.Linear(self.feature_size, config.num_labels)

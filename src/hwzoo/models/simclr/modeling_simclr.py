@@ -40,15 +40,12 @@ class SimCLROutput(ModelOutput):
 class Normalization(nn.Module):
     """(pixel_values - image_mean) / image_std, per channel; in float32 where the pixels are of half precision."""
 
-    def __init__(self, config: SimCLRConfig):
-        super().__init__()
-        # Numbers, no buffers: a model that was built on the meta device has them too.
-        self.values = (config.image_mean, config.image_std)
-
-    def forward(self, pixel_values: Tensor) -> Tensor:
+    def forward(self, pixel_values: Tensor, config: SimCLRConfig) -> Tensor:
+        # Numbers, no buffers: a model that was built on the meta device has them too; those that would be saved now.
         pixel_values = wide(pixel_values)
         kind = {"device": pixel_values.device, "dtype": pixel_values.dtype}
-        mean, std = (torch.tensor(values, **kind)[:, None, None] for values in self.values)
+        values = config.image_mean, config.image_std
+        mean, std = (torch.tensor(each, **kind)[:, None, None] for each in values)
         return (pixel_values - mean) / std
 
 
@@ -99,7 +96,7 @@ class SimCLRModel(SimCLRPreTrainedModel):
     def __init__(self, config: SimCLRConfig):
         super().__init__(config)
         size, hidden_size = config.projection_size, config.projection_hidden_size
-        self.normalization = Normalization(config)
+        self.normalization = Normalization()
         self.backbone = Backbone(config)
         self.projector = Projector(config.feature_size, hidden_size, size)
         self.predictor = None
@@ -163,7 +160,7 @@ class SimCLRModel(SimCLRPreTrainedModel):
         check_pixels(pixel_values, self.training)
         check_shape(pixel_values, self.config.num_channels, self.config.image_size)
         # Of a layer: a replica of nn.DataParallel has no parameters, and so no `self.dtype`.
-        return wide(self.backbone(self.normalization(pixel_values).to(self.backbone[0].weight.dtype)))
+        return wide(self.backbone(self.normalization(pixel_values, self.config).to(self.backbone[0].weight.dtype)))
 
 
 class SimCLRForImageClassification(SimCLRPreTrainedModel):
