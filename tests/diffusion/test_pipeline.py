@@ -19,6 +19,7 @@ from PIL import Image
 from hwzoo import diffusion, generators, hub
 from hwzoo.diffusion.pipeline_class_conditional import ClassConditionalPipeline, most_steps
 from hwzoo.errors import HwzooError, UsageError
+from hwzoo.models import family_of
 
 INDEX = "model_index.json"
 
@@ -126,6 +127,25 @@ def test_a_generator_for_each_image(unconditional):
     both = unconditional(batch_size=2, generator=generators, num_inference_steps=5, output_type="pt").images
     alone = draw(unconditional, batch_size=1, seed=2)
     assert torch.allclose(both[1:], alone, atol=1e-5)
+    one = unconditional(batch_size=2, generator=[seeded()], num_inference_steps=5, output_type="pt").images
+    assert torch.equal(one, draw(unconditional, batch_size=2))
+
+
+def test_labels_that_are_not_given_are_drawn_by_the_generators_of_the_images(conditional):
+    family = family_of(conditional)
+    call = {"num_inference_steps": 5}
+    both = family.sample(conditional, 2, None, [seeded(1), seeded(2)], **call)
+    for index in (0, 1):
+        alone = family.sample(conditional, 1, None, seeded(index + 1), **call)
+        torch.testing.assert_close(both[index : index + 1], alone, rtol=0, atol=1e-5)
+    one = family.sample(conditional, 4, None, seeded(3), **call)
+    generator = seeded(3)
+    labels = torch.randint(3, (4,), generator=generator)
+    assert torch.equal(one, family.sample(conditional, 4, labels, generator, **call))
+    assert torch.equal(one, family.sample(conditional, 4, None, [seeded(3)], **call))
+    for several in ([seeded(), seeded()], []):
+        with pytest.raises(ValueError, match=f"generator is a list of {len(several)}; it must be"):
+            family.sample(conditional, 3, None, several, **call)
 
 
 def test_padded_images_are_cut_in_the_middle(tiny_unet):
@@ -182,6 +202,9 @@ def test_a_distilled_scheduler_has_the_steps_of_its_distillation(kind, unconditi
         ({"labels": [0], "num_inference_steps": 0}, "num_inference_steps is 0; it must be from 1 to 30"),
         ({"labels": [0], "output_type": "latent"}, "output_type is 'latent'; it must be pil, np or pt"),
         ({"labels": [True, False]}, "labels must be one integer for each image, not \\[True, False\\]"),
+        ({"labels": [0, 1, 2], "generator": [seeded()] * 2}, "generator is a list of 2; it must be of one"),
+        ({"labels": [0, 1], "generator": [seeded()] * 3}, "generator is a list of 3; .* one for each of 2 images"),
+        ({"batch_size": 2, "generator": []}, "generator is a list of 0; .* one for each of 2 images"),
         ({"batch_size": 0}, "batch_size is 0; it must be at least 1"),
         ({"batch_size": -1}, "batch_size is -1; it must be at least 1"),
     ],

@@ -106,7 +106,8 @@ class ClassConditionalPipeline(DiffusionPipeline):
 
         Raises:
             ValueError: for labels that are no classes of the network, of an unconditional network, or beside another
-                `batch_size`; for a `batch_size` below 1, for guidance without labels, or more steps than `most_steps`.
+                `batch_size`; for a `batch_size` below 1, for guidance without labels, or more steps than `most_steps`;
+                for a list of generators that is not of one or of as many as images.
         """
         # 0. what is asked for
         device = self._execution_device
@@ -135,12 +136,16 @@ class ClassConditionalPipeline(DiffusionPipeline):
             raise ValueError(f"guidance_scale is {guidance_scale}; without labels there is no guidance, give 1")
         elif self.num_classes:
             labels = torch.full((batch_size or 1,), none, device=device)
+        batch_size = batch_size or 1
+        if isinstance(generator, list) and len(generator) not in (1, batch_size):
+            allowed = f"it must be of one, or one for each of {batch_size} images"
+            raise ValueError(f"generator is a list of {len(generator)}; {allowed}")
         guided = guidance_scale != 1
         if guided:
             labels = torch.cat([labels, torch.full_like(labels, none)])
 
         # 1. noise
-        shape = (batch_size or 1, self.unet.config.in_channels, *self._sample_sizes)
+        shape = (batch_size, self.unet.config.in_channels, *self._sample_sizes)
         images = randn_tensor(shape, generator=generator, device=device, dtype=self.unet.dtype)
         self._set_timesteps(steps, device)
         if hasattr(self.scheduler, "set_begin_index"):

@@ -32,6 +32,7 @@ from .simclr.modeling_simclr import SimCLRForImageClassification, SimCLRModel
 from .textvae.configuration_textvae import TextVAEConfig
 from .textvae.modeling_textvae import TextVAEModel
 from .vae.configuration_vae import VAEConfig
+from .vae.labels import drawn_by
 from .vae.modeling_vae import VAEModel
 from .vqvae.configuration_vqvae import VQVAEConfig
 from .vqvae.modeling_vqvae import VQVAEModel
@@ -119,7 +120,7 @@ class Family:
             model: of the family.
             num_samples: how many.
             labels: (num_samples,), or None.
-            generator: of the noise.
+            generator: of the noise, and of labels that are not given; of a pipeline a list too, one for each image.
             call: what the family takes besides, as a pipeline its steps and guidance.
 
         Returns:
@@ -155,7 +156,10 @@ class PipelineFamily(Family):
 
     def sample(self, model: Any, num_samples: int, labels: Tensor | None, generator: Any, **call: Any) -> Tensor:
         if labels is None and (num_classes := self.num_classes(model)):  # drawn uniformly
-            labels = torch.randint(num_classes, (num_samples,), generator=generator)
+            each = generator if isinstance(generator, list) else [generator]
+            if each and len(each) in (1, num_samples):  # other lists the pipeline refuses
+                given, shape = [drawn_by(one, torch.device("cpu")) for one in each], (num_samples // len(each),)
+                labels = torch.cat([torch.randint(num_classes, shape, **one).cpu() for one in given])
         call |= {} if labels is None else {"labels": labels}  # others do not know the word
         images = model(batch_size=num_samples, generator=generator, output_type="np", **call).images
         return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()  # it had the channels last
