@@ -694,6 +694,14 @@ def test_the_statistics_of_the_pixels_are_those_of_the_config_that_is_saved(fami
 
 
 @labelled
+def test_labels_may_be_int32(family):
+    """As the generators' may."""
+    model = tiny_model(family)
+    inputs = some_inputs(family, model.config)
+    assert torch.equal(model(**inputs | {"labels": inputs["labels"].int()}).loss, model(**inputs).loss)
+
+
+@labelled
 def test_names_of_labels_may_be_given_from_either_side(family):
     own = SUITE[family.name]["config"]
     for numbers in ({"cat": 0, "dog": 1}, {"cat": "0", "dog": "1"}):  # JSON may have either

@@ -206,6 +206,8 @@ class ClassifierForImageClassification(ClassifierPreTrainedModel):
             head = torch.arange(self.config.num_labels, device=logits.device) // head_size
             # Finite: an infinite logit would make NaN of a gradient that a strategy takes of the log-probabilities.
             logits = logits.masked_fill(head != task_ids[:, None], torch.finfo(logits.dtype).min / 2)
+        if labels is not None and labels.dtype == torch.int32:  # which torch's loss does not take
+            labels = labels.long()
         loss = None if labels is None else F.cross_entropy(logits, labels)
         hidden_states = self._asked(states, output_hidden_states)
         return ImageClassifierOutput(loss=loss, logits=logits, hidden_states=hidden_states)

@@ -196,6 +196,8 @@ class SimCLRForImageClassification(SimCLRPreTrainedModel):
         """
         features = self.features(pixel_values)
         logits = wide(self.classifier(features.to(self.classifier.weight.dtype)))
+        if labels is not None and labels.dtype == torch.int32:  # which torch's loss does not take
+            labels = labels.long()
         return ImageClassifierOutput(loss=None if labels is None else F.cross_entropy(logits, labels), logits=logits)
 
     def features(self, pixel_values: Tensor) -> Tensor:
