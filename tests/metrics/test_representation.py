@@ -128,6 +128,24 @@ def test_neighbours_are_by_direction():
     assert metrics.neighbor_accuracy(train, test, 2) == pytest.approx(2 / 3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_features_may_be_as_a_model_gives_them(dtype):
+    """Of half precision, and with a gradient."""
+    (train, labels), (test, wanted) = blobs(60), blobs(30, seed=1)
+    train, test = train.to(dtype), test.to(dtype)
+    wide = [each.to(torch.promote_types(dtype, torch.float32)) for each in (train, test)]
+    given = [each.clone().requires_grad_() for each in (train, test)]
+    expected, found = (metrics.linear_probe(each[0], labels) for each in (wide, given))
+    assert all(torch.equal(*each) for each in zip(found, expected, strict=True)) and not found[0].requires_grad
+    assert metrics.accuracy_of(found, given[1], wanted) == metrics.accuracy_of(expected, test.float(), wanted) == 1
+    assert metrics.neighbor_accuracy((given[0], labels), (given[1], wanted)) == 1
+    expected, found = (metrics.principal_components(*each, num_components=2) for each in (wide, given))
+    assert all(torch.equal(*each) for each in zip(found, expected, strict=True))
+    assert metrics.sphere_scores(given[1], given[1].flip(0)) == metrics.sphere_scores(wide[1], wide[1].flip(0))
+    scores, _ = metrics.probe_scores((given[0], labels), (given[1], wanted), num_draws=2)
+    assert set(scores.values()) == {0.0, 1.0}  # the standard error alone is 0
+
+
 def test_the_vote_is_of_the_most_neighbours():
     train = torch.tensor([[1.0, 0.0], [1.0, 0.1], [1.0, 0.2], [1.0, 0.3]]), torch.tensor([1, 0, 0, 0])
     test = torch.tensor([[1.0, 0.0]]), torch.tensor([0])

@@ -84,8 +84,9 @@ def principal_components(train: Tensor, *others: Tensor, num_components: int = N
 
     # Of many dimensions the exact decomposition would take hours: a randomised one has the same first directions.
     solver = "covariance_eigh" if train.shape[1] <= MOST_EXACT else "auto"
-    model = PCA(min(num_components, *train.shape), svd_solver=solver, random_state=0).fit(train.double().numpy())
-    return [torch.from_numpy(model.transform(each.double().numpy())).float() for each in (train, *others)]
+    rows = [each.detach().double().numpy() for each in (train, *others)]
+    model = PCA(min(num_components, *train.shape), svd_solver=solver, random_state=0).fit(rows[0])
+    return [torch.from_numpy(model.transform(each)).float() for each in rows]
 
 
 def linear_probe(features: Tensor, labels: Tensor, num_classes: int | None = None) -> tuple[Tensor, Tensor]:
@@ -106,6 +107,7 @@ def linear_probe(features: Tensor, labels: Tensor, num_classes: int | None = Non
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV
 
+    features = _plain(features)
     num_classes = int(labels.max()) + 1 if num_classes is None else num_classes
     classes, labels = labels.unique(return_inverse=True)
     weight, bias = torch.zeros(num_classes, features.shape[1]), torch.full((num_classes,), NEVER)
@@ -133,6 +135,11 @@ def linear_probe(features: Tensor, labels: Tensor, num_classes: int | None = Non
     return weight, bias
 
 
+def _plain(features: Tensor) -> Tensor:
+    """Without a gradient, and as float32, or float64 where it is: what NumPy and all of torch's functions take."""
+    return features.detach().to(torch.promote_types(features.dtype, torch.float32))
+
+
 def neighbor_accuracy(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], num: int = PROBE_NEIGHBORS) -> float:
     """
     How many examples have the label that most of their nearest neighbours in the training have, by cosine similarity.
@@ -148,7 +155,7 @@ def neighbor_accuracy(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor],
     from sklearn.neighbors import KNeighborsClassifier
 
     # Of points on the sphere the Euclidean distance has the order of the cosine, and a faster search.
-    features, wanted = (F.normalize(each[0], dim=1).numpy() for each in (train, test))
+    features, wanted = (F.normalize(_plain(each[0]), dim=1).numpy() for each in (train, test))
     model = KNeighborsClassifier(min(num, len(features)), algorithm="brute").fit(features, train[1].numpy())
     return float((model.predict(wanted) == test[1].numpy()).mean())
 
@@ -217,7 +224,7 @@ def accuracy_of(probe: tuple[Tensor, Tensor], features: Tensor, labels: Tensor) 
     Returns:
         In [0, 1].
     """
-    return (F.linear(features, *probe).argmax(1) == labels).double().mean().item()
+    return (F.linear(features.to(probe[0].dtype), *probe).argmax(1) == labels).double().mean().item()
 
 
 def sphere_scores(first: Tensor, second: Tensor) -> dict[str, float]:
@@ -235,7 +242,7 @@ def sphere_scores(first: Tensor, second: Tensor) -> dict[str, float]:
         deviation of first views, the mean over the dimensions (arXiv:2011.10566), relative to that of points spread
         alike in all directions: from 0, collapsed, to 1.
     """
-    first, second = F.normalize(first, dim=1), F.normalize(second, dim=1)
+    first, second = F.normalize(_plain(first), dim=1), F.normalize(_plain(second), dim=1)
     return {
         "alignment": (first - second).square().sum(1).mean().item(),
         "uniformity": F.pdist(first).square().mul(-2).exp().mean().log().item(),
