@@ -158,7 +158,7 @@ def main(settings: Settings, prompts: Prompts, base: Base) -> dict:
 
 
 def labelled(settings: Settings) -> text.TextSplits:
-    columns = text.Columns(settings.text_column, settings.label_column, source_prefix="", numbered=True)
+    columns = text.Columns(settings.text_column, settings.label_column, "", "", numbered=True)
     files = {split: getattr(settings, f"{split}_file") for split in ("train", "validation", "test")}
     try:
         return text.load_text(settings.dataset_name or "", settings.data_dir, files, columns)

@@ -47,7 +47,7 @@ class Settings(training.Flags):
     test_file: str | None = flag(None, "json, jsonl or csv, plain or .gz; in place of --dataset_name")
     text_column: str | None = flag(None, "column of the documents; document, article, text or source when not given")
     summary_column: str | None = flag(None, "of the summaries; summary, highlights or target when not given")
-    references_column: str | None = flag(None, "of lists of right summaries; summaries or references if there")
+    references_column: str | None = flag(None, "of lists of right ones; summaries or references where it holds them")
     max_predict_samples: int | None = flag(None, "test documents that are used, the first", "[1, inf)")
     num_shown: int = flag(10, "documents on the page, the first that are compared", "[0, 1000]")
 

@@ -525,7 +525,9 @@ T5_CASES = {
     ),
     "null among the references": (
         2, "rows.jsonl, row 1: references is None; it must be a text",
-        lambda tmp: [text_file(tmp, '{"text": "a", "target": "b", "references": ["b", null]}')],
+        lambda tmp: [
+            "--references_column=references", text_file(tmp, '{"text": "a", "target": "b", "references": ["b", null]}')
+        ],
     ),
     "empty text": (
         2, "rows.jsonl, row 1: text is ''; it must", lambda tmp: [text_file(tmp, '{"text": "", "target": "b"}')],

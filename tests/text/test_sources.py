@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -195,6 +196,51 @@ def test_references_hold_the_target_first_and_once(tmp_path):
     assert [each.references for each in loaded(tmp_path, rows, references_column="all")] == [("x", "y", "z"), ("x",)]
     renamed = [{**row, "references": row["all"]} for row in rows]
     assert [len(each.references) for each in loaded(tmp_path, renamed)] == [3, 1]
+
+
+def test_a_column_that_only_happens_to_be_called_references_is_left_alone(tmp_path, caplog):
+    ids = ["53e99784", "53e9978a"]
+    rows = [{"abstract": f"Text {i}.", "title": f"title {i}", "references": ids} for i in range(3)]
+    both = {"text_column": "abstract", "summary_column": "title"}
+    assert [each.references for each in loaded(tmp_path, rows, **both)] == [("title 0",), ("title 1",), ("title 2",)]
+    (told,) = (each.message for each in caplog.records)
+    reason = "row 1 has no list of texts with its title there"
+    assert told.endswith(f"test.jsonl: its column references is not read as right targets: {reason}")
+    asked = loaded(tmp_path, rows, **both, references_column="references")[0].references
+    assert asked == ("title 0", *ids)
+    right = [{**row, "references": [row["title"], "other"]} for row in rows]
+    assert [len(each.references) for each in loaded(tmp_path, right, **both)] == [2, 2, 2]
+    assert [len(each.references) for each in loaded(tmp_path, right, **both, references_column="")] == [1, 1, 1]
+    assert {each.references[1:] for each in loaded(tmp_path, [*right[:2], rows[2]], **both)} == {()}
+    assert loaded(tmp_path, [{**row, "references": None} for row in rows], **both)[0].references == ("title 0",)
+
+
+@pytest.mark.parametrize("wrong", [[], "[1] Smith 2019", [3], ["short 0", " "], ["short 0", None], ["short"]])
+def test_what_is_no_list_with_the_target_counts_only_where_it_is_asked_for(wrong, tmp_path):
+    rows = [*ROWS[1:], {**ROWS[0], "references": wrong}]
+    assert [each.references for each in loaded(tmp_path, rows)] == [("short 1",), ("short 2",), ("short 0",)]
+    if wrong != ["short"]:
+        with pytest.raises(UsageError, match="row 1: references "):
+            loaded(tmp_path, rows[2:], references_column="references")
+
+
+def test_a_table_with_a_column_of_references_is_read(tmp_path, caplog):
+    for split in ("train", "validation", "test"):
+        rows = [{**row, "document": split + row["document"], "references": "[1] Smith 2019"} for row in ROWS]
+        written(tmp_path, f"{split}.csv", comma_separated(rows))
+    assert load_text(str(tmp_path)).test[1].references == ("short 1",)
+    assert len(caplog.records) == 3 and load_tasks(str(tmp_path)).test[1].target == "short 1"
+    caplog.clear()
+    assert len(load_texts(str(tmp_path), text_column="document").test) == 3
+    assert not caplog.records  # single texts have no references
+
+
+def test_the_summaries_of_scitldr_count(caplog):
+    if not (folder := Path(os.environ.get("HWZOO_DATA_DIR") or ".") / "scitldr").is_dir():
+        pytest.skip(f"{folder} is not there")
+    splits = load_text(str(folder))
+    assert sum(len(each.references) for each in splits.test) == 1967 and not caplog.records
+    assert all(each.references[0] == each.target for each in splits.test)
 
 
 def test_a_folder_gives_its_splits(tmp_path):
@@ -424,23 +470,6 @@ BAD_FILES = {
         UsageError, "row 2: target is None; it must be a text", "rows.jsonl",
         b'{"text": "a", "target": "b"}\n{"text": "a", "target": null}\n',
     ),
-    "null among the references": (
-        UsageError, r"rows\.jsonl, row 2: references is None; it must be a text", "rows.jsonl",
-        b'{"text": "a", "target": "b", "references": ["b"]}\n'
-        b'{"text": "a", "target": "b", "references": ["b", null]}\n',
-    ),
-    "number among the references": (
-        UsageError, "row 1: references is 3; it must be a text", "rows.jsonl",
-        b'{"text": "a", "target": "b", "references": ["b", 3]}\n',
-    ),
-    "empty text among the references": (
-        UsageError, "row 1: references is ''; it must be a text", "rows.jsonl",
-        b'{"text": "a", "target": "b", "references": ["b", ""]}\n',
-    ),
-    "null for the references": (
-        UsageError, "row 1: references must be a list of texts", "rows.jsonl",
-        b'{"text": "a", "target": "b", "references": null}\n',
-    ),
     "null for a task": (
         UsageError, r"row 1: task is None; --source_prefix '\{task\}: ' needs it", "rows.jsonl",
         b'{"text": "a", "target": "b", "task": null}\n',
@@ -523,9 +552,21 @@ def test_one_column_is_source_and_target_only_where_both_flags_say_so(tmp_path):
     assert (example.source, example.target) == ("long", "long")
 
 
-def test_references_must_be_lists(tmp_path):
-    with pytest.raises(UsageError, match="row 1: year must be a list of texts"):
-        loaded(tmp_path, ROWS, references_column="year")
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (2019, "row 2: references must be a list of texts"),
+        (None, "row 2: references must be a list of texts"),
+        ([], "row 2: references must be a list of texts"),
+        (["b", None], "row 2: references is None; it must be a text"),
+        (["b", 3], "row 2: references is 3; it must be a text"),
+        (["b", ""], "row 2: references is ''; it must be a text"),
+    ],
+)
+def test_references_that_are_asked_for_must_be_lists_of_texts(given, message, tmp_path):
+    rows = [{"text": "a", "target": "b", "references": ["b"]}, {"text": "a", "target": "b", "references": given}]
+    with pytest.raises(UsageError, match=message):
+        loaded(tmp_path, rows, references_column="references")
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,8 @@ class DataSettings:
         test_file (`str`): the same for the test.
         text_column (`str`): column of the sources; document, article, text or source when not given.
         summary_column (`str`): column of the targets; summary, highlights or target when not given.
-        references_column (`str`): column of lists of right targets; summaries or references if there.
+        references_column (`str`): column of lists of right targets, '' for none; when not given, summaries or
+            references where its lists hold the targets.
         tasks (`list[str]`): rows with these values in the column task; all when not given.
         source_prefix (`str`): before each source, with {columns}; '{task}: ' where there are tasks.
         compounds_per_word (`float`): compounds that end in a training word, for each, as further ones; 8 for words,

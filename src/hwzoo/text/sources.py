@@ -114,7 +114,8 @@ class Columns:
     Args:
         text_column: of the source.
         summary_column: of the target.
-        references_column: of a list of all right targets.
+        references_column: of a list of all right targets; the target is one of them, whether it is there or not. When
+            None, a usual one in which each row that has any has its target; none when empty.
         source_prefix: put before each source; `{task}` and so on stand for the columns of a row. When None it is
             "{task}: " where all splits have a column `task`, empty where none has.
         tasks: rows of these tasks only, by their column `task`.
@@ -474,12 +475,15 @@ def _examples(what: str, rows: Iterable[Mapping[str, Any]], columns: Columns) ->
         raise UsageError(
             f"--{missing} is needed: {text} would be source and target; {what} has the columns {', '.join(there)}"
         )
-    usual = what, there, "references_column", columns.references_column, REFERENCES_COLUMNS, first
-    references = _column(*usual, needed=False)
-    needed = columns.references_column is not None or all(references in row for row in rows)
+    if columns.references_column:
+        _column(what, there, "references_column", columns.references_column, (), first)
     rows = list(enumerate(rows, 1))
     if columns.tasks is not None:
         rows = [(number, row) for number, row in rows if _task_of(row) in columns.tasks]
+    references = columns.references_column
+    if references is None:
+        usual = [name for name in REFERENCES_COLUMNS if name in there and name not in (text, summary)]
+        references = next((name for name in usual if _are_references(what, rows, name, summary)), None)
     prefix = columns.source_prefix
     if prefix is None:
         prefix = f"{{{TASK_COLUMN}}}: " if TASK_COLUMN in there else ""  # which a row without is refused for
@@ -491,7 +495,7 @@ def _examples(what: str, rows: Iterable[Mapping[str, Any]], columns: Columns) ->
         target = _text_of(what, number, summary, target)
         target = target.strip() if columns.numbered else target
         right = [target]
-        if references is not None and (needed or row.get(references) is not None):
+        if references and (columns.references_column or row.get(references) is not None):
             given = row.get(references)
             if not isinstance(given, list) or not given:
                 raise UsageError(f"{what}, row {number}: {references} must be a list of texts")
@@ -500,6 +504,20 @@ def _examples(what: str, rows: Iterable[Mapping[str, Any]], columns: Columns) ->
         before = _prefix_of(what, number, prefix, {name: row.get(name) for name in there})
         examples.append(Example(before + source, target, tuple(right), _task_of(row), source))
     return examples
+
+
+def _are_references(what: str, rows: Iterable[tuple[int, Mapping[str, Any]]], column: str, summary: str) -> bool:
+    """Whether each row that has something there has a list of texts with its target; a line tells of others."""
+    for number, row in rows:
+        # Others call what a paper cites so.
+        given = row.get(column)
+        texts = isinstance(given, list) and all(isinstance(each, str) and each.strip() for each in given)
+        if given is not None and not (texts and row.get(summary) in given):
+            if os.environ.get("LOCAL_RANK", "0") == "0":
+                told = f"row {number} has no list of texts with its {summary} there"
+                logger.warning("%s: its column %s is not read as right targets: %s", what, column, told)
+            return False
+    return True
 
 
 def _task_of(row: Mapping[str, Any]) -> str:
@@ -536,12 +554,11 @@ def _column(
     given: str | None,
     usual: Sequence[str],
     first: list[str],
-    needed: bool = True,
 ):
     if given is not None and given not in there:
         raise UsageError(f"--{flag} {given}: {what} has the columns {', '.join(there)}")
     found = given or next((name for row in (first, there) for name in usual if name in row), None)
-    if found is None and needed:
+    if found is None:
         raise UsageError(f"--{flag} is needed: {what} has the columns {', '.join(there)}")
     return found
 
@@ -626,7 +643,7 @@ def load_texts(dataset_name: str = "words", data_dir: str | None = None, text_co
             raise UsageError(f"--text_column {text_column}: words has no columns; leave it out")
         _tell_unread("words", data_dir=data_dir)
         return word_forms()
-    columns = Columns(text_column, text_column, source_prefix="")
+    columns = Columns(text_column, text_column, references_column="", source_prefix="")
     try:
         pairs = load_text(dataset_name, data_dir, columns=columns, compounds_per_word=0)
     except UsageError as error:
