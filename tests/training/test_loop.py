@@ -554,6 +554,12 @@ def test_a_standard_error_of_large_numbers_that_hardly_differ(mean, deviation):
     assert means["x_standard_error"] == pytest.approx(exact.std().item() / 1000**0.5, rel=1e-6)
 
 
+def test_one_example_has_no_standard_error():
+    means = TestMeans(Accelerator(cpu=True), Examples(x=torch.tensor([3.0, 5.0])), 100)
+    assert means(lambda batch, _: batch, 1, with_error=["x"]) == {"x": 3.0}
+    assert means(lambda batch, _: batch, 2, with_error=["x"]) == {"x": 4.0, "x_standard_error": pytest.approx(1.0)}
+
+
 def test_the_noise_of_a_mean_is_seeded():
     draw = lambda part, generator: {"x": torch.randn(1, generator=generator)[0]}  # noqa: E731 (short, used twice)
     means = [mean_over(Accelerator(cpu=True), 10, 3, draw, seed=seed)["x"] for seed in (0, 0, 1)]

@@ -86,7 +86,8 @@ class TestMeans:
                 draws from the generator given.
             limit: images at most.
             batch_size: in place of the usual one.
-            with_error: names of numbers, given as (batch,), to which `<name>_standard_error` over the images is added.
+            with_error: names of numbers, given as (batch,), to which `<name>_standard_error` over the images is added,
+                unless there is one image only.
         """
         indices = self.indices(limit)
 
@@ -100,8 +101,9 @@ class TestMeans:
         size = batch_size or self.batch_size
         means = mean_over(self.accelerator, len(indices), size, means_of, seed=self.seed)
         for name in with_error:
-            variance = max(0.0, means[f"{name}_standard_error"] - means[name] ** 2)
-            means[f"{name}_standard_error"] = (variance / max(1, len(indices) - 1)) ** 0.5
+            variance = max(0.0, means.pop(f"{name}_standard_error") - means[name] ** 2)
+            if len(indices) > 1:
+                means[f"{name}_standard_error"] = (variance / (len(indices) - 1)) ** 0.5
         return means
 
 
