@@ -54,6 +54,12 @@ def test_it_gives_what_rouge_score_gives(use_stemmer, newline_split, rouge):
     assert [{name: found[name][i] for name in found} for i in range(len(PREDICTIONS))] == expected
 
 
+def test_no_types_are_the_usual_four(rouge):
+    asked = {"predictions": PREDICTIONS, "references": REFERENCES, "use_aggregator": False}
+    found = rouge.compute(**asked, rouge_types=None)
+    assert found == rouge.compute(**asked) and list(found) == ["rouge1", "rouge2", "rougeL", "rougeLsum"]
+
+
 def test_aggregation_is_that_of_the_hubs_metric(rouge):
     np.random.seed(3)
     found = rouge.compute(predictions=PREDICTIONS, references=REFERENCES)

@@ -32,7 +32,8 @@ arguments are its own.
 Args:
     predictions: list of texts.
     references: list of texts, or of lists of texts (several references).
-    rouge_types: some of rouge1 to rouge9, rougeL, rougeLsum; rouge1, rouge2, rougeL, rougeLsum when not given.
+    rouge_types: some of rouge1 to rouge9, rougeL, rougeLsum; rouge1, rouge2, rougeL, rougeLsum when not given,
+        or None.
     use_aggregator: one number, the median of 1,000 bootstrapped means, drawn with NumPy's global generator; else one
         for each prediction.
     use_stemmer: strip the endings of words (Porter).
@@ -69,7 +70,7 @@ class Rouge(evaluate.Metric):
         self,
         predictions,
         references,
-        rouge_types=("rouge1", "rouge2", "rougeL", "rougeLsum"),
+        rouge_types=None,
         use_aggregator=True,
         use_stemmer=False,
         tokenizer=None,
@@ -78,7 +79,7 @@ class Rouge(evaluate.Metric):
     ):
         if multi_reference not in ("max", "mean"):
             raise ValueError(f"multi_reference is {multi_reference!r}; it must be 'max' or 'mean'")
-        rouge_types = list(rouge_types)
+        rouge_types = ["rouge1", "rouge2", "rougeL", "rougeLsum"] if rouge_types is None else list(rouge_types)
         if tokenizer == "unicode":
             tokenizer = UnicodeTokenizer(use_stemmer)
         words = _Tokenizer(tokenizer) if tokenizer is not None else None
