@@ -63,12 +63,14 @@ def main(run: Run, data_flags: Data, architecture: Model, protocol: Protocol) ->
         model, tokenizer = build(run, data, data_flags, architecture)
         model.to(accelerator.device)
         max_tokens = model.config.max_tokens
-        train_set, watched, test_set = (
+        parts = {"training": data.train, "test": data.test, "validation": data.validation or data.test}
+        train_set, test_set, watched = sets = [
             text.TokenSet.of([each.target for each in split], tokenizer, max_tokens).to(accelerator.device)
-            for split in (data.train, data.validation or data.test, data.test)
-        )
-        if not (len(watched) and len(test_set)):
-            raise UsageError(f"--max_tokens is {max_tokens}; no test text of {data.name} is as short")
+            for split in parts.values()
+        ]
+        for name, tokens in zip(parts, sets, strict=True):
+            if not len(tokens) and (name != "training" or run.max_train_steps != 0):
+                raise UsageError(f"--max_tokens is {max_tokens}; no {name} text of {data.name} is as short")
         batches = ImageBatches.for_run(train_set, run, accelerator)
         noise = training.GlobalNoise.for_run(run, accelerator)
 

@@ -136,12 +136,50 @@ def test_what_a_run_leaves(train_textvae, small, tmp_path, capsys):
     written = json.loads((tmp_path / "texts.json").read_text())
     ids = model.sample(200, generator=torch.Generator().manual_seed(0))
     assert written["samples, temperature 1"] == tokenizer.batch_decode(ids, skip_special_tokens=True)
+    # Both kinds at the same latents, side by side in the card.
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn((200, 2), generator=generator)
+    for name, temperature in (("temperature 1", 1.0), ("most likely tokens", 0.0)):
+        ids = model.sample(200, latents=latents, generator=generator, temperature=temperature)
+        assert written[f"samples, {name}"] == tokenizer.batch_decode(ids, skip_special_tokens=True)
     assert [source for source, _ in written["reconstructions"]] == TEST
     assert all(len(path) == 7 for path in written["paths"]) and len(written["paths"]) == 10
     card = " ".join((tmp_path / "README.md").read_text().split())
     for words in ("text-generation", "a latent of 2 dimensions", "0.25 free nats a dimension", "curves.png", TEST[0]):
         assert words in card
     assert not list(tmp_path.glob(".unfinished*"))
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "told"),
+    [
+        (TRAIN, TRAIN[:3], "--dataset_name .*own: each of its test texts is one of training or validation too"),
+        ([f"{word}-and-more" for word in TRAIN], TEST, "--max_tokens is 6; no training text of own is as short"),
+        (TRAIN, [f"{word}-and-more" for word in TEST], "--max_tokens is 6; no test text of own is as short"),
+    ],
+    ids=["no new test texts", "training texts too long", "test texts too long"],
+)
+def test_a_split_that_leaves_no_text_is_told_with_its_cause(train, test, told, train_textvae, small, tmp_path):
+    folder = texts_in(tmp_path / "own", train, test)
+    with pytest.raises(UsageError, match=f"^{told}$"):
+        run(train_textvae, small, tmp_path / "run", dataset_name=folder)
+
+
+def test_line_breaks_of_any_kind_break_no_table(train_textvae, small, no_pictures, tmp_path):
+    folder = texts_in(tmp_path / "own", TRAIN, ["q\r\nr", "s\rt", "u\n|v"])
+    run(train_textvae, small, tmp_path / "run", dataset_name=folder)
+    card = (tmp_path / "run" / "README.md").read_bytes().decode()
+    assert "\r" not in card
+    for words in ("\n| `q r` | `", "\n| `s t` | `", "\n| `u /v` | `"):
+        assert words in card
+
+
+def texts_in(folder: Path, train: list[str], test: list[str]) -> str:
+    """A folder of two splits of such texts."""
+    folder.mkdir()
+    for split, words in (("train", train), ("test", test)):
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps({"word": word}) + "\n" for word in words))
+    return str(folder)
 
 
 @pytest.mark.long
@@ -221,7 +259,7 @@ def test_every_kind_of_model_trains_and_loads(settings, train_textvae, small, no
     card = " ".join((tmp_path / "README.md").read_text().split())
     words = {"kl_warmup_steps": "after 5 steps of rising weight, 50 % of the decoder's inputs masked"}
     assert all(told in card for name, told in words.items() if name in settings)
-    of_a_latent = ("rate is what the latent costs", "likely tokens at another latent", "from above", "model.encode")
+    of_a_latent = ("rate is what the latent costs", "likely tokens at the same latent", "from above", "model.encode")
     assert [told in card for told in of_a_latent] == [model.config.latent_size > 0] * 4
     assert ("and exact: without a latent" in card) == (model.config.latent_size == 0)
     assert ("posterior" in results["protocol"]) == (model.config.latent_size > 0)

@@ -34,9 +34,9 @@ def texts_of(model: Any, tokenizer: Any, test_set: Any, seed: int, num: int) -> 
         num: samples of each kind, and texts that are reconstructed, at most.
 
     Returns:
-        `samples, temperature 1` and `samples, most likely tokens`: texts of latents of the prior; where there is a
-        latent, `reconstructions`, pairs of a test text and the most likely one at its latent, and `paths`, most likely
-        texts on the way from one test text to another.
+        `samples, temperature 1` and `samples, most likely tokens`: texts of latents of the prior, the same of both;
+        where there is a latent, `reconstructions`, pairs of a test text and the most likely one at its latent, and
+        `paths`, most likely texts on the way from one test text to another.
     """
 
     def decoded(ids):

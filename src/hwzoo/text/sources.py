@@ -635,7 +635,7 @@ def load_texts(dataset_name: str = "words", data_dir: str | None = None, text_co
         The splits; source and target of an example are its text.
 
     Raises:
-        UsageError: for a column of `words`, or as of `load_text`.
+        UsageError: for a column of `words`, for data without a test text of its own, or as of `load_text`.
         HwzooError: as of `load_text`.
     """
     if dataset_name == "words":
@@ -650,7 +650,10 @@ def load_texts(dataset_name: str = "words", data_dir: str | None = None, text_co
         raise UsageError(str(error).replace("--summary_column", "--text_column")) from error
     if not pairs.train:
         raise UsageError(f"--dataset_name {dataset_name}: it has no training texts")
-    return _each_once(pairs)
+    texts = _each_once(pairs)
+    if not texts.test:
+        raise UsageError(f"--dataset_name {dataset_name}: each of its test texts is one of training or validation too")
+    return texts
 
 
 def load_tasks(dataset_name: str, data_dir: str | None = None) -> TextSplits:
