@@ -15,7 +15,7 @@ import recipe_runs
 import warm
 from forked import TwoProcesses
 from loopback_hub import LoopbackHub
-from peft import AutoPeftModelForSeq2SeqLM
+from peft import AutoPeftModelForSeq2SeqLM, IA3Config, get_peft_model
 from recipe_runs import (
     checkpoint,
     evaluations,
@@ -374,6 +374,26 @@ def test_an_adapter_writes_the_same_elsewhere(method, train_t5, base, words, dra
     run(train_t5, tmp_path / "tested", dataset_name=words, model_name_or_path=str(tmp_path), max_steps=0)
     tested = " ".join((tmp_path / "tested" / "README.md").read_text().split())
     assert size in tested and "Tested on" in tested and " 0 numbers" not in tested
+
+
+def test_the_card_of_an_adapter_of_another_kind(train_t5, base, words, drawn, tmp_path):
+    """PEFT has more of them than the recipe trains; it tests them all."""
+    model = AutoModelForSeq2SeqLM.from_pretrained(base)
+    layers = {"target_modules": ["k", "v", "wo"], "feedforward_modules": ["wo"]}
+    get_peft_model(model, IA3Config(task_type="SEQ_2_SEQ_LM", **layers)).save_pretrained(tmp_path / "ia3")
+    run(train_t5, tmp_path / "run", dataset_name=words, model_name_or_path=str(tmp_path / "ia3"), max_steps=0)
+    card = " ".join((tmp_path / "run" / "README.md").read_text().split())
+    assert f"# t5-inflected An adapter (ia3) for the frozen model `{base}`, 128 numbers" in card
+    assert "PEFT loads it, as above. ## Training" in card and "tokens long" not in card and "prompts" not in card
+
+
+def test_line_breaks_of_any_kind_break_no_line_of_the_card(train_t5, drawn, tmp_path):
+    for split in ("train", "validation", "test"):
+        rows = [{"source": f"{word}\r\n{word}", "target": f"{word}\r{word}"} for word in WORDS[:8]]
+        write(tmp_path / f"{split}.jsonl", rows)
+    run(train_t5, tmp_path / "run", dataset_name=str(tmp_path))
+    card = (tmp_path / "run" / "README.md").read_bytes().decode()
+    assert "- Source: cat cat\n  - reference: cat cat\n" in card and "\r" not in card
 
 
 def test_an_adapter_of_a_local_base_is_not_pushed_without_an_id_for_it(train_t5, base, words, drawn, tmp_path):
