@@ -119,7 +119,7 @@ def main(run: Run, model: Model, data: Data, generation: Generation) -> dict:
         # 7. save
         def save(folder, results, history, limit):
             hub.save(network, folder, results, also=(tokenizer, generates))
-            sources = tokenizer.batch_decode(tokenized["test"].input_ids, skip_special_tokens=True)  # as cut
+            sources = text.decode([each.tolist() for each in tokenized["test"].input_ids], tokenizer)  # as cut
             every = zip(sources, predictions, pairs.test, strict=False)  # a rehearsal predicts the first only
             rows = [
                 {"source": source, "prediction": prediction, "references": each.references}

@@ -114,7 +114,7 @@ def written_by(model, folder: Path) -> list[str]:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     inputs = tokenizer([row["source"] for row in rows_of(folder)], return_tensors="pt", padding=True)
     ids = model.eval().generate(**inputs, generation_config=GenerationConfig.from_pretrained(folder))
-    return tokenizer.batch_decode(ids, skip_special_tokens=True)
+    return text.decode(ids.tolist(), tokenizer)
 
 
 def losses_of(folder: Path, step: int) -> list[float]:

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, models, processors
-from transformers import GenerationConfig, PreTrainedTokenizerFast
+from transformers import GenerationConfig, MBartTokenizer, NllbTokenizer, PreTrainedTokenizerFast
 
 from hwzoo import hub
 from hwzoo.errors import HwzooError, UsageError
 from hwzoo.metrics.rouge.sentences import split_sentences
+from hwzoo.metrics.text import text_scores
 from hwzoo.text import (
     Example,
     ModelSettings,
@@ -87,6 +88,25 @@ def test_other_special_tokens_are_tokens():
     ids = TokenizedPairs([pair("a <extra_id_0>", "<extra_id_0>b")], BYTES, 64, 64)[0]
     blank = BYTES.convert_tokens_to_ids("<extra_id_0>")
     assert ids["input_ids"].tolist() == [100, 35, blank, 1] and ids["labels"].tolist() == [blank, 101, 1]
+
+
+@pytest.mark.parametrize("kind", ["bytes", "pieces", "separator"])
+def test_special_tokens_of_a_target_stay_in_what_is_predicted(kind):
+    tokenizer = BYTES if kind == "bytes" else new_tokenizer(None, 300, ["the cute dog"] * 3)
+    if kind == "separator":
+        tokenizer.add_special_tokens({"sep_token": "<extra_id_0>", "additional_special_tokens": ["<extra_id_1>"]})
+    target = "<extra_id_0> cute dog <extra_id_1> the"
+    pairs = TokenizedPairs([pair(target, target)], tokenizer, 64, 64)
+    predicted = decode([[tokenizer.pad_token_id, *pairs.labels[0].tolist(), -100]], tokenizer)
+    assert predicted == [target] == decode([pairs.input_ids[0].tolist()], tokenizer)
+    assert text_scores(predicted, [[target]])["exact_match"] == 1
+
+
+@pytest.mark.parametrize(("kind", "language"), [(MBartTokenizer, "de_DE"), (NllbTokenizer, "deu_Latn")])
+def test_languages_are_no_part_of_what_is_predicted(kind, language):
+    tokenizer = kind()
+    ids = [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(language), tokenizer.unk_token_id]
+    assert len(set(ids)) == 3 and decode([ids], tokenizer) == [""]
 
 
 def test_the_digest_tells_other_pairs_apart():

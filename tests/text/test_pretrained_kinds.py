@@ -85,6 +85,9 @@ def test_a_unigram_model_with_extra_ids(folder):
     for sentence in SENTENCES[:20]:
         ids = tokenizer(sentence).input_ids
         assert ids == [*pieces.encode(sentence), 1] and tokenizer.decode(ids, skip_special_tokens=True) == sentence
+    for target in ("<extra_id_0> fox <extra_id_1> The fox <extra_id_2>", "The <extra_id_0> fox"):
+        labels = tokenizer(text_target=target).input_ids
+        assert text.decode([[0, *labels, -100]], tokenizer) == [target]
     assert "<extra_id_7>" not in tokenizer.decode([len(tokenizer) - 8, 1], skip_special_tokens=True)
 
 

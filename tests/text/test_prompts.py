@@ -164,7 +164,7 @@ def test_answers_are_the_most_probable_tokens_one_after_the_other(kind, method):
         while len(ids) < 6 and not {tokenizer.eos_token_id, line_break} & set(ids):
             logits = logits_after(model, tokenizer, context, ids)
             ids.append(logits.argmax().item())
-        decoded = tokenizer.decode(ids, skip_special_tokens=True)
+        (decoded,) = text.decode([ids], tokenizer)
         assert answer == decoded.strip(" ").split("\n")[0].strip()
     (token, probability), *_ = text.first_token_probabilities(model, tokenizer, CONTEXTS[0], 3)
     expected = logits_after(model, tokenizer, CONTEXTS[0], []).softmax(-1)
@@ -184,6 +184,14 @@ def test_a_line_break_ends_an_answer_where_it_is_a_token(name, monkeypatch):
     monkeypatch.setattr(model, "generate", lambda **settings: given.update(settings) or settings["input_ids"])
     text.generate_answers(model, tokenizer, ["fox"], max_new_tokens=2, batch_size=1)
     assert given["eos_token_id"] == ([1, 3 + ord("\n")] if name == "bytes" else [1])
+
+
+def test_special_tokens_of_an_answer_stay_in_it(monkeypatch):
+    model, tokenizer = tiny("seq2seq")
+    monkeypatch.setattr(model, "generate", lambda **_: torch.tensor([[0, 259, 35, 101, 1, 1]]))
+    assert text.generate_answers(model, tokenizer, ["fox"], max_new_tokens=5, batch_size=1) == ["<extra_id_0> b"]
+    settings = {"batch_size": 1, "max_source_length": 9, "name": "x"}
+    assert text.summaries.summarize(model, tokenizer, ["fox"], **settings) == ["<extra_id_0> b"]
 
 
 def logits_after(model, tokenizer, context: str, ids: list[int]):

@@ -1,7 +1,8 @@
 """Sequence-to-sequence models and their tokenizers: built from sizes, or loaded, with or without an adapter."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -357,18 +358,32 @@ def describe(config: GenerationConfig) -> str:
     return ", ".join(words + [f"{name} {value}" for name, value in others.items()])
 
 
-def decode(ids: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+def decode(ids: np.ndarray | Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """
-    Texts of generated ids, (num, length), padded with the pad token or -100.
+    Texts of ids that a model reads or writes.
 
     Args:
-        ids: int64, as `generate` gives them.
+        ids: a row for each text, padded with the pad token or a negative number.
         tokenizer: of the model.
 
     Returns:
-        `num` texts, without special tokens.
+        A text for each row, without what tokenizer and generation put around texts: the tokens of beginning, end,
+        padding, a language, and what is not known. Other special tokens, as T5's <extra_id_0>, are part of a text.
     """
-    return tokenizer.batch_decode(np.where(ids < 0, tokenizer.pad_token_id, ids), skip_special_tokens=True)
+    added = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id}
+    added |= set(tokenizer(text_target="")["input_ids"])  # BERT's have names of their own
+    languages = getattr(tokenizer, "lang_code_to_id", {})
+    added |= set(languages.values())
+    if hasattr(tokenizer, "tgt_lang") and not languages:  # NLLB's are among its further special tokens, all of them
+        added |= set(tokenizer.all_special_ids)
+    rows = [[int(token) for token in row if token >= 0 and int(token) not in added] for row in ids]
+    texts = tokenizer.batch_decode(rows)
+    kept = [token for token in tokenizer.all_special_tokens if tokenizer.convert_tokens_to_ids(token) not in added]
+    if kept and tokenizer(f"a {kept[0]}")["input_ids"] == tokenizer(f"a{kept[0]}")["input_ids"]:
+        # T5's own reads no blank before one, as before all of them in its pre-training.
+        before = re.compile(rf"(?<=\S)(?={'|'.join(map(re.escape, kept))})")
+        texts = [before.sub(" ", text) for text in texts]
+    return texts
 
 
 def mean_length(ids: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> float:

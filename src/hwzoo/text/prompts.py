@@ -21,7 +21,7 @@ from transformers import (
 from ..errors import HwzooError, UsageError
 from ..loading import OwnCode
 from .batches import IGNORED_LABEL, PadBatch, check_batch_size, token_ids
-from .models import build_t5, check_ends, load_seq2seq, load_tokenizer, plain_generation
+from .models import build_t5, check_ends, decode, load_seq2seq, load_tokenizer, plain_generation
 from .sources import Example
 
 ARCHITECTURES = ("seq2seq", "causal")
@@ -417,7 +417,7 @@ def generate_answers(
                     num_beams=1, eos_token_id=ends, pad_token_id=tokenizer.eos_token_id,
                     **{"do_sample": False} | way,
                 )  # fmt: skip
-            texts = tokenizer.batch_decode(ids if seq2seq else ids[:, length:], skip_special_tokens=True)
+            texts = decode((ids if seq2seq else ids[:, length:]).tolist(), tokenizer)
             for index, text in zip(chosen, texts, strict=True):
                 answers[index] = text.strip(" ").split("\n")[0].strip()
     return answers

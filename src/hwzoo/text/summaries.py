@@ -13,7 +13,7 @@ from ..errors import HwzooError, UsageError
 from ..files import settled
 from ..retry import has_file, retried
 from .batches import padded, token_ids
-from .models import describe, generation_config
+from .models import decode, describe, generation_config
 from .sources import Example, read_rows
 
 LONGEST_SUMMARY = 64  # tokens, of a model that does not say
@@ -125,7 +125,7 @@ def summarize(
         ids = token_ids(tokenizer, asked, truncation=True, max_length=max_source_length)
         batch = padded([torch.tensor(each) for each in ids], tokenizer.pad_token_id)
         inputs = {name: value.to(device) for name, value in batch.items()}
-        written = tokenizer.batch_decode(model.generate(**inputs), skip_special_tokens=True)
+        written = decode(model.generate(**inputs).tolist(), tokenizer)
         for index, text in zip(chosen, written, strict=True):
             texts[index] = text.strip()
     return texts
