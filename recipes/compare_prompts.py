@@ -109,14 +109,16 @@ def main(settings: Settings, base: Base, prompts: Prompts) -> dict:
     text.check_template("instruction", prompts.instruction, "hold {task}, or not,", task="")
     given = {key: getattr(prompts, key) for key in ("num_virtual_tokens", "prompt_tuning_init", "lora_rank")}
     tunable = partial(comparison.tunable_copy, model, tokenizer=tokenizer, **given)
-    with torch.random.fork_rng():
-        for name in (each for each in prompts.tuning if each != "full"):
-            text.check_adapter_acts(tunable(name))
     compared = comparison.PromptComparison(
         tokenizer, test, seed=settings.seed, batch_size=prompts.per_device_train_batch_size,
         eval_batch_size=settings.per_device_eval_batch_size, max_source_length=settings.max_source_length,
         max_new_tokens=settings.generation_max_new_tokens,
     )  # fmt: skip
+    learned = [text.hard_prompt(each, bare) for each in train], [each.target for each in train]
+    with torch.random.fork_rng():
+        for network in map(tunable, prompts.tuning):
+            compared.check(network, *learned, [text.hard_prompt(each, bare) for each in test])
+            text.check_adapter_acts(network)
     if base.model_name_or_path is None:
         seen = comparison.pretraining_pairs(pairs, base.tasks, settings.task if base.hold_out else None)
         # With examples before the question a GPT-2 of this size takes many times the steps to learn to copy a word.
@@ -133,14 +135,13 @@ def main(settings: Settings, base: Base, prompts: Prompts) -> dict:
         compared.test(name, model, contexts)
 
     # 5. trained prompts and weights, on the text alone
-    contexts, targets = [text.hard_prompt(each, bare) for each in train], [each.target for each in train]
     rates = {"lora": prompts.lora_learning_rate, "full": prompts.full_learning_rate}
     for name in prompts.tuning:
         torch.manual_seed(settings.seed)
         network, rate = tunable(name), rates.get(name, prompts.prompt_learning_rate)
-        watched = network, asked["no_prompt"], prompts.max_steps, targets
+        watched = network, asked["no_prompt"], prompts.max_steps, learned[1]
         watch = compared.watch(*watched) if name == "prompt_tuning" else None
-        compared.train(name, network, contexts, targets, prompts.max_steps, rate, watch)
+        compared.train(name, network, *learned, prompts.max_steps, rate, watch)
         compared.test(name, network, asked["no_prompt"])
 
     # 6. save

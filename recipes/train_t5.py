@@ -72,14 +72,15 @@ def main(run: Run, model: Model, data: Data, generation: Generation) -> dict:
         network = text.with_adapter(model, base, tokenizer, run.model_name_or_path)
         if run.push_to_hub:
             hub.check_base(Path(run.output_dir), run.base_model_id, text.base_of(network) or "")
-        text.check_adapter_acts(network)
 
         # 4. the Trainer; its evaluations on the validation set choose the best weights
         lengths = (data.max_source_length, data.max_target_length)
-        tokenized = {
-            split: text.TokenizedPairs(getattr(pairs, split), tokenizer, *lengths)
-            for split in ("train", "validation", "test")
-        }
+        splits = ("train", "validation", "test")
+        tokenized = {split: text.TokenizedPairs(getattr(pairs, split), tokenizer, *lengths) for split in splits}
+        used = [row for split, part in tokenized.items() if trains or split == "test" for row in part]
+        named = "tokenizer_name" if model.tokenizer_name else "model_name_or_path"
+        text.check_fits(network, used, max_new_tokens=generates.max_new_tokens, flag=named)
+        text.check_adapter_acts(network)
 
         def scores(ids: np.ndarray | list[str], examples: list[text.Example]) -> dict[str, float]:
             texts = ids if isinstance(ids, list) else text.decode(ids, tokenizer)

@@ -125,6 +125,30 @@ def test_what_a_run_leaves(recipe, data, tmp_path, capsys):
     assert text.load_base(str(folder / "base"), hub.load)[0].config.d_model == 16
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"num_virtual_tokens": 1020}, r"--max_source_length \(\d tokens\), --num_virtual_tokens \(1020 tokens\): 10"),
+        ({"generation_max_new_tokens": 1025}, r".*--generation_max_new_tokens \(1025 tokens\): 1\d\d\d positions are"),
+    ],
+)
+def test_what_does_not_fit_the_base_is_told_before_it_is_trained(settings, told, recipe, data, tmp_path):
+    with pytest.raises(UsageError, match=f"^{told}.*, the model has 1024$"):
+        run(recipe, data, tmp_path / "out", architecture="causal", **settings)
+    assert not (tmp_path / "out" / "base").exists()
+
+
+@pytest.mark.parametrize("long", ["source", "target"])
+def test_texts_that_are_too_long_for_the_base_are_told_before_it_is_trained(long, recipe, data, tmp_path):
+    rows = lines_of(data / "train.jsonl")
+    rows[0][long] = "x" * 1100
+    (data / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    told = r"^--max_source_length \(\d+ tokens\).*: \d+ positions are needed, the model has 1024$"
+    with pytest.raises(UsageError, match=told):
+        run(recipe, data, tmp_path / "out", architecture="causal", max_source_length=2000)
+    assert not (tmp_path / "out" / "base").exists()
+
+
 def test_an_adapter_without_effect_is_told_before_the_base_is_trained(recipe, data, tmp_path, monkeypatch):
     def without_effect(model, method, **kwargs):
         model = text_adapters.add_adapter(model, method, **kwargs)
@@ -173,7 +197,7 @@ def test_a_causal_base_that_never_saw_the_task(recipe, data, no_pictures, tmp_pa
 
     monkeypatch.setattr(comparison, "encode", encode)
     results = run(recipe, data, tmp_path / "out", architecture="causal", hold_out=True, tuning=["prefix_tuning"])
-    first, second = contexts
+    second, first = contexts  # what the prefix is trained on is checked before the base is trained
     assert len(first) == 16 and all("The past of" in each and "plural" not in each for each in first)
     assert second[0].endswith(" is") and not second[0].startswith("The")
     assert "without this task" in results["protocol"] and "'The {task} of {text} is'" in results["protocol"]

@@ -276,20 +276,49 @@ def test_the_card_of_pairs_that_are_no_summaries(train_t5, drawn, tmp_path):
     for split in ("train", "validation", "test"):
         rows = [{"source": source + word, "target": f"das ist kein {word}"} for word in WORDS[:6]]
         write(tmp_path / f"{split}.jsonl", rows)
-    bart = BartConfig(
-        vocab_size=259, d_model=8, encoder_layers=1, decoder_layers=1, encoder_attention_heads=1,
-        decoder_attention_heads=1, encoder_ffn_dim=8, decoder_ffn_dim=8, max_position_embeddings=64, pad_token_id=0,
-        eos_token_id=1, bos_token_id=0, decoder_start_token_id=0, forced_eos_token_id=None,
-    )  # fmt: skip
-    hub.save(BartForConditionalGeneration(bart), tmp_path / "base", also=[ByT5Tokenizer(extra_ids=0)])
     files = {f"{split}_file": str(tmp_path / f"{split}.jsonl") for split in ("train", "validation", "test")}
-    settings = {"model_name_or_path": str(tmp_path / "base"), "per_device_train_batch_size": 6}
+    settings = {"model_name_or_path": tiny_bart(tmp_path / "base"), "per_device_train_batch_size": 6}
     run(train_t5, tmp_path / "run", **files, **settings, source_prefix="", max_source_length=40)
     card = (tmp_path / "run" / "README.md").read_text()
     assert "pipeline_tag: text2text-generation" in card and "A sequence-to-sequence transformer (`bart`), " in card
     assert "T5: Raffel" not in card and "summary" not in card.split("## What it is not good for")[1]
     (example,) = re.findall(r"tokenizer\((.*), return_tensors", card)
     assert ast.literal_eval(example) == source + WORDS[0]
+
+
+def tiny_bart(folder: Path) -> str:
+    """A saved BART that reads and writes at most 64 bytes."""
+    bart = BartConfig(
+        vocab_size=259, d_model=8, encoder_layers=1, decoder_layers=1, encoder_attention_heads=1,
+        decoder_attention_heads=1, encoder_ffn_dim=8, decoder_ffn_dim=8, max_position_embeddings=64, pad_token_id=0,
+        eos_token_id=1, bos_token_id=0, decoder_start_token_id=0, forced_eos_token_id=None,
+    )  # fmt: skip
+    hub.save(BartForConditionalGeneration(bart), folder, also=[ByT5Tokenizer(extra_ids=0)])
+    return str(folder)
+
+
+def test_what_does_not_fit_the_model_is_told_before_training(train_t5, drawn, tmp_path):
+    for split in ("train", "validation", "test"):
+        write(tmp_path / f"{split}.jsonl", [{"source": word * 25, "target": f"s {word}"} for word in WORDS[:8]])
+    base, asked = tiny_bart(tmp_path / "base"), {"dataset_name": str(tmp_path)}
+    text.new_tokenizer(None, 400, [f"{word} " * 9 for word in WORDS]).save_pretrained(tmp_path / "pieces")
+    for given, told in (
+        ({}, r"--max_source_length \(101 tokens\): 101 positions are needed, the model has 64"),
+        ({"max_steps": 0}, r"--max_source_length \(101 tokens\): 101 positions"),
+        (
+            {"peft_method": "prompt_tuning", "num_virtual_tokens": 30, "max_source_length": 40},
+            r"--max_source_length \(40 tokens\), --num_virtual_tokens \(30 tokens\): 70 positions",
+        ),
+        ({"max_source_length": 64, "generation_max_new_tokens": 65}, r"--generation_max_new_tokens \(65 tokens\)"),
+        (
+            {"tokenizer_name": str(tmp_path / "pieces"), "max_source_length": 64},
+            r"--tokenizer_name: its tokenizer gives the token \d+, the model has embeddings of 259",
+        ),
+    ):
+        with pytest.raises(UsageError, match=f"^{told}"):
+            run(train_t5, tmp_path / "run", model_name_or_path=base, **asked, **given)
+    assert not list((tmp_path / "run").rglob("*.safetensors"))
+    run(train_t5, tmp_path / "run", model_name_or_path=base, **asked, max_source_length=64, max_steps=0)
 
 
 def test_sizes_of_a_trained_model_stay_and_that_is_told(train_t5, base, drawn, tmp_path, caplog):

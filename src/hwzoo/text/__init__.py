@@ -5,6 +5,7 @@ from .baselines import SuffixRules, lead, oracle_sentence
 from .batches import IGNORED_LABEL, PadBatch, TokenizedPairs, TokenSet, check_batch_size
 from .cache_names import follow_cache_name
 from .latent_texts import LATENT_WORDS, save_texts, texts_of
+from .limits import check_fits
 from .models import (
     adapter_of,
     base_of,
@@ -91,6 +92,7 @@ __all__ = [
     "calibrate",
     "check_batch_size",
     "check_adapter_acts",
+    "check_fits",
     "check_template",
     "confidence_scores",
     "count_trainable",

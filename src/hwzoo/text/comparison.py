@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import UsageError
 from .adapters import add_adapter, count_trainable
+from .limits import check_fits
 from .prompts import (
     check_template,
     encode,
@@ -21,6 +22,7 @@ from .prompts import (
     generate_answers,
     hard_prompt,
     next_token_logits,
+    source_ids,
     tune,
 )
 from .sources import Example, TextSplits
@@ -82,13 +84,13 @@ class PromptComparison:
             steps: of AdamW.
             rate: the highest learning rate.
             before_step: as of `tune`.
+
+        Raises:
+            UsageError: as `check` and `tune`.
+            HwzooError: as `tune`.
         """
-        seq2seq = network.config.is_encoder_decoder
-        asked = (tuple(contexts), tuple(targets), seq2seq)
-        if asked not in self._encoded:  # else of the network before: seconds for thousands of texts
-            rows = encode(self.tokenizer, contexts, targets, seq2seq, max_source_length=self.max_source_length)
-            self._encoded = {asked: rows}
-        rows = self._encoded[asked]
+        self.check(network, contexts, targets)
+        rows = self._rows(network, contexts, targets)
         started = time.perf_counter()
         tune(
             network, rows, self.tokenizer.pad_token_id, steps=steps, learning_rate=rate, batch_size=self.batch_size,
@@ -96,6 +98,32 @@ class PromptComparison:
         )  # fmt: skip
         self.train_runtime[name] = time.perf_counter() - started
         self.trainable_params[name] = count_trainable(network)
+
+    def check(self, network: nn.Module, contexts: Sequence[str], targets: Sequence[str], asked: Sequence[str] = ()):
+        """
+        Checks that a network can be trained, as by `train`, and tested, as by `test`.
+
+        Args:
+            network: that is to be trained.
+            contexts: of its training.
+            targets: an answer to each.
+            asked: contexts that it is tested on.
+
+        Raises:
+            UsageError: for texts that do not fit it.
+        """
+        check_fits(network, self._rows(network, contexts, targets), target="a target")
+        most = network.config.is_encoder_decoder, self.max_source_length
+        rows = [{"input_ids": source_ids(self.tokenizer, each, *most)} for each in asked]
+        check_fits(network, rows, max_new_tokens=self.max_new_tokens)
+
+    def _rows(self, network: nn.Module, contexts: Sequence[str], targets: Sequence[str]) -> list[dict[str, Tensor]]:
+        seq2seq = network.config.is_encoder_decoder
+        asked = (tuple(contexts), tuple(targets), seq2seq)
+        if asked not in self._encoded:  # else of the network before: seconds for thousands of texts
+            most = self.max_source_length
+            self._encoded[asked] = encode(self.tokenizer, contexts, targets, seq2seq, max_source_length=most)
+        return self._encoded[asked]
 
     def test(self, name: str, network: nn.Module, contexts: Sequence[str]):
         """

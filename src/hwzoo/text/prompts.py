@@ -21,6 +21,7 @@ from transformers import (
 from ..errors import HwzooError, UsageError
 from ..loading import OwnCode
 from .batches import IGNORED_LABEL, PadBatch, check_batch_size, token_ids
+from .limits import check_fits
 from .models import build_t5, check_ends, decode, load_seq2seq, load_tokenizer, plain_generation
 from .sources import Example
 
@@ -394,10 +395,14 @@ def generate_answers(
 
     Returns:
         An answer to each context, in their order.
+
+    Raises:
+        UsageError: for contexts and answers that do not fit the model.
     """
     model.eval()
     device, seq2seq = next(model.parameters()).device, model.config.is_encoder_decoder
     sources = [source_ids(tokenizer, context, seq2seq, max_source_length) for context in contexts]
+    check_fits(model, [{"input_ids": each} for each in sources], max_new_tokens=max_new_tokens)
     line_break = tokenizer("\n", add_special_tokens=False)["input_ids"]
     # Pegasus's, say, reads it as a blank, which ends nothing.
     one = len(line_break) == 1 and tokenizer.decode(line_break) == "\n"

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..errors import UsageError
 from .batches import IGNORED_LABEL, PadBatch
+from .limits import check_fits
 from .prompts import encode
 
 NUM_RESAMPLES = 1000
@@ -72,12 +73,13 @@ def score_labels(
         The sums of log-probabilities in nats and the numbers of tokens, (contexts, labels) each.
 
     Raises:
-        UsageError: for a label without tokens.
+        UsageError: for a label without tokens, and for contexts and labels that do not fit the model.
     """
     model.eval()
     device, seq2seq = next(model.parameters()).device, model.config.is_encoder_decoder
     pairs = [(context, label) for context in contexts for label in labels]
     rows = encode(tokenizer, *zip(*pairs, strict=True), seq2seq, end=False, max_source_length=max_source_length)
+    check_fits(model, rows, target="a label")
     collate = PadBatch(tokenizer.pad_token_id)
     sums, counts = torch.empty(len(rows)), torch.empty(len(rows), dtype=torch.long)
     order = sorted(range(len(rows)), key=lambda index: len(rows[index]["input_ids"]))  # little padding

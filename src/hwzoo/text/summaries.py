@@ -13,6 +13,7 @@ from ..errors import HwzooError, UsageError
 from ..files import settled
 from ..retry import has_file, retried
 from .batches import padded, token_ids
+from .limits import check_fits
 from .models import decode, describe, generation_config
 from .sources import Example, read_rows
 
@@ -115,15 +116,19 @@ def summarize(
 
     Returns:
         A text for each source, in their order.
+
+    Raises:
+        UsageError: for sources and summaries that do not fit the model.
     """
     model.eval()
+    rows = token_ids(tokenizer, sources, truncation=True, max_length=max_source_length)
+    new = model.generation_config.max_new_tokens or 0
+    check_fits(model, [{"input_ids": each} for each in rows], max_new_tokens=new, flag="models")
     device, texts = next(model.parameters()).device, [""] * len(sources)
     order = sorted(range(len(sources)), key=lambda index: len(sources[index]))  # little padding
     starts = range(0, len(order), batch_size)
     for chosen in tqdm([order[start : start + batch_size] for start in starts], desc=name, unit="batch", disable=None):
-        asked = [sources[index] for index in chosen]
-        ids = token_ids(tokenizer, asked, truncation=True, max_length=max_source_length)
-        batch = padded([torch.tensor(each) for each in ids], tokenizer.pad_token_id)
+        batch = padded([torch.tensor(rows[index]) for index in chosen], tokenizer.pad_token_id)
         inputs = {name: value.to(device) for name, value in batch.items()}
         written = decode(model.generate(**inputs).tolist(), tokenizer)
         for index, text in zip(chosen, written, strict=True):
