@@ -86,6 +86,17 @@ def test_the_next_commands_are_ones_that_work(name, tmp_path, capsys):
     assert isinstance(scope["model"], VAEModel)
 
 
+def test_the_readme_shows_the_first_of_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = Path("outputs/vae")
+    folder.mkdir(parents=True)
+    (folder / "samples.png").touch()
+    readme = (CONFIGS.parents[1] / "README.md").read_text(encoding="utf-8")
+    shown = readme.partition(f"model, results and pictures are in {folder}; next:\n")[2].partition("```")[0]
+    *first, _ = next_commands(folder)
+    assert shown.splitlines() == [*(f"  {command}" for command in first), "..."]
+
+
 @pytest.mark.parametrize(("results", "told"), [({}, " --classifier CLASSIFIER"), ({"test_fid": 3.0}, "")])
 def test_images_of_ones_own_are_scored_by_a_classifier_of_ones_own(results, told, tmp_path):
     (tmp_path / "samples.png").touch()
