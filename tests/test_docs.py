@@ -1,15 +1,19 @@
 """README and docs: short enough, their links lead somewhere, and their commands are ones that the recipes take."""
 
+import contextlib
 import inspect
+import io
 import itertools
 import re
 import shlex
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from recipe_runs import load_recipe
 
-from hwzoo import comparison
+import hwzoo_cli
+from hwzoo import comparison, hub
 from hwzoo.training import parse_arguments, sweep
 
 ROOT = Path(__file__).parents[1]
@@ -20,8 +24,9 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`]+)`")
 FILE = re.compile(r"\b(?:recipes|benchmarks|docs|model_cards|src|tests)/[\w./-]*\w(?![\w./<*-])")
 # What starts a script of ours, and the command of the package, whose words stand for a recipe.
-SCRIPT = re.compile(r"(?:accelerate launch(?: --config_file \S+)?|torchrun [-\w ]+|python) (\w+)/(\w+)\.py\b(.*)")
-PACKAGE = re.compile(r"hwzoo (train|compare|export|sample|evaluate|sweep|page)\b(.*)")
+SCRIPT = re.compile(r"(?:accelerate launch(?: --config_file \S+)?|torchrun [-\w ]+|python) ([\w/]+)/(\w+)\.py\b(.*)")
+PACKAGE = re.compile(r"^hwzoo (train|compare|export|sample|evaluate|sweep|page)\b(.*)")
+PUSH = re.compile(r"(?:hwzoo|python -m hwzoo\.hub) push\b(.+)")  # what is no recipe
 RECIPES = {"train": "train_{}", "compare": "compare_{}", "sample": "sample", "evaluate": "evaluate_generator"}
 RECIPES |= {"sweep": "sweep", "page": "page", "export": "export_{}"}
 
@@ -43,8 +48,8 @@ def commands_of(page: Path) -> list[str]:
     found = [command for block in blocks_of(page) for command in block]
     spans = (" ".join(span.split()) for span in SPAN.findall(FENCE.sub("", text)))
     # Inline, a recipe's name alone speaks of the recipe; with a launcher or a flag it is a command.
-    found += [span for span in spans if SCRIPT.search(span) or PACKAGE.match(span)]
-    return [command for command in found if SCRIPT.search(command) or PACKAGE.match(command)]
+    found += list(spans)
+    return [command for command in found if any(kind.search(command) for kind in (SCRIPT, PACKAGE, PUSH))]
 
 
 COMMANDS = sorted({command for page in PAGES for command in commands_of(page)})
@@ -56,6 +61,9 @@ def parts_of(command: str) -> tuple[str, str, list[str]] | None:
         verb, rest = match.groups()
         tokens = shlex.split(rest)
         family = tokens.pop(0) if "{}" in RECIPES[verb] else ""
+        if verb == "train":
+            number, tokens = hwzoo_cli.processes(tokens)
+            assert number, f"--nproc of {command}"
         folder, name = "recipes", RECIPES[verb].format(family)
         # The package's command takes a preset's name: that of a file in the family's folder.
         configs = ROOT / "recipes" / "configs" / family
@@ -63,6 +71,8 @@ def parts_of(command: str) -> tuple[str, str, list[str]] | None:
     elif match := SCRIPT.search(command):
         folder, name, rest = match.groups()
         tokens = shlex.split(rest)
+    elif match := PUSH.search(command):
+        folder, name, tokens = "", "push", shlex.split(match[1], comments=True)
     else:
         return None
     return folder, name, tokens
@@ -71,6 +81,10 @@ def parts_of(command: str) -> tuple[str, str, list[str]] | None:
 def check(command: str):
     """Raises UsageError for what the recipe would refuse, FileNotFoundError for a script that is not there."""
     folder, name, tokens = parts_of(command)
+    if name == "push":
+        with mock.patch.object(hub, "push"), contextlib.redirect_stderr(io.StringIO()) as told:
+            assert hub.main(["push", *tokens]) == 0, told.getvalue()
+        return
     script = ROOT / folder / f"{name}.py"
     source = script.read_text(encoding="utf-8")
     if folder == "recipes":
@@ -162,6 +176,10 @@ def test_every_recipe_is_told_of():
         "hwzoo sweep vae --runs latent_sise=3",
         "hwzoo sweep vae --preset no",
         "python benchmarks/bench_gan.py --turns 3",
+        "OMP_NUM_THREADS=1 python benchmarks/peers/pythae_vae.py --turns 3",
+        "hwzoo push outputs/vae you/vae --turns 3",
+        "python -m hwzoo.hub push outputs/vae you/vae --turns 3",
+        "hwzoo train vae --nproc turns",
     ],
 )
 def test_a_wrong_one_is_found(command, monkeypatch):
@@ -177,4 +195,10 @@ def test_the_runs_of_the_long_comparison_are_counted():
     (seeds,) = re.findall(r"compare_families\.py --dataset_name mnist --seeds ([\d ]+?) --", page)
     assert re.findall(r"(\d+) runs, about a day", page) == [
         str(len(comparison.list_generators("mnist")) * len(seeds.split()))
+    ]
+    given = [parts_of(command)[2] for command in commands_of(ROOT / "docs" / "results" / "families.md")]
+    runs = [run for tokens in given if "--runs" in tokens for run in tokens[tokens.index("--runs") + 1 :]]
+    presets = {run.split()[0] for run in runs}
+    assert re.findall(r"has (\d+) of the presets, cut to about\nfive minutes each, in (\d+) rows", page) == [
+        (str(len(presets)), str(len(runs)))
     ]
