@@ -115,6 +115,7 @@ def test_what_a_run_leaves(train_simclr, tmp_path, monkeypatch):
     card = " ".join((tmp_path / "README.md").read_text().split())
     for words in ("SimCLR (Chen et al.", "temperature 0.2", "32 features", "| raw pixels |", "views.png"):
         assert words in card
+    assert card.endswith("a subject of study; the table above has an encoder trained with the labels beside it.")
     assert not list(tmp_path.glob(".unfinished*"))
 
 
@@ -147,6 +148,7 @@ def test_simsiam_collapses_without_its_stop_gradient(train_simclr, quick, tmp_pa
     assert (results["test_projection_std"] < 0.1) != stop_gradient
     assert (results["test_projection_std"] > 0.4) == stop_gradient
     card = " ".join((tmp_path / "README.md").read_text().split())
+    assert card.endswith("It is a subject of study.")  # no encoder was trained with labels
     assert ("SimSiam" in card) and (f"{'with' if stop_gradient else 'without'} its stop-gradient" in card)
 
 
