@@ -109,6 +109,7 @@ def run(
     flags: str | None = None,
     copies: tuple[Path, int] | None = None,
     whole: tuple[int, bytes] | None = None,
+    nohup: bool = False,
 ) -> Ended:
     """
     Runs a recipe as from the command line.
@@ -124,11 +125,12 @@ def run(
             out, is copied into it at each, under the event's number: what a kill there would leave.
         whole: the event from which on, at each, there is a checkpoint to resume and the model, if any, has these
             weights; else the process ends there with status 3.
+        nohup: whether SIGHUP is ignored from the start, as `nohup` leaves it.
     """
     context = forked.context()  # what a run imports takes longer than the run
     events, (reader, writer) = context.Value("q", 0), context.Pipe(duplex=False)
     argv = [f"--output_dir={folder}", *shlex.split(FLAGS[recipe] if flags is None else flags), *arguments]
-    moments = signals or {}, full_at, copies, whole
+    moments = signals or {}, full_at, copies, whole, nohup
     process = context.Process(target=_run, args=(recipe, argv, str(folder), writer, events, *moments))
     process.start()
     writer.close()
@@ -138,13 +140,14 @@ def run(
     return Ended(process.exitcode, error, events.value)
 
 
-def _run(recipe, argv, folder, writer, events, signals, full_at, copies, whole):
+def _run(recipe, argv, folder, writer, events, signals, full_at, copies, whole, nohup):
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(writer.fileno(), 2)
     writer.close()
     sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", buffering=1, closefd=False)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where the tests were started by nohup
+    # The tests themselves may have been started by nohup, or not.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # an error of the write, as on a full disk
 
     def happens(*_):

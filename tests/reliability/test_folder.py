@@ -193,3 +193,12 @@ def test_a_hangup_saves_and_leaves(recipe, straight, tmp_path):
     assert ended.status == 128 + signal.SIGHUP, ended.error
     assert "stopped by SIGHUP after step" in ended.error.splitlines()[-1]
     assert Checkpoints(tmp_path / "run" / "checkpoints").read_latest() is not None
+
+
+@every_recipe.ONE_OF_EACH_LOOP
+def test_a_hangup_under_nohup_is_nothing(recipe, straight, tmp_path):
+    """In the middle of the training, where its loop listens, and in its last writes, where the command does."""
+    hangups = dict.fromkeys((straight[1] // 4 + 20, straight[1] - 5), signal.SIGHUP)
+    ended = every_recipe.run(recipe, tmp_path / "run", signals=hangups, nohup=True)
+    assert ended.status == 0, ended.error
+    assert weights_of(recipe, tmp_path / "run").read_bytes() == weights_of(recipe, straight[0]).read_bytes()
