@@ -98,9 +98,8 @@ def main(settings: Settings, base: Base, prompts: Prompts) -> dict:
         text.check_batch_size(prompts.per_device_train_batch_size, len(train))
 
     # 3. the frozen base
-    if base.model_name_or_path is not None:
-        asked = base.model_name_or_path, hub.load, base.trust_remote_code
-        model, tokenizer = text.load_base(*asked, trainable=bool(prompts.tuning))
+    if (name := base.model_name_or_path) is not None:
+        model, tokenizer = text.load_base(name, hub.load, base.trust_remote_code, bool(prompts.tuning))
     else:
         model, tokenizer = text.new_base(base.architecture, base.config_d_model, base.config_num_layers)
     model.to(device)
