@@ -95,6 +95,26 @@ def test_a_replica_of_data_parallel_gives_what_the_model_gives(name, changes, mo
         torch.testing.assert_close(outputs(replica, **inputs).to_tuple(), expected, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(
+    "name, changes",
+    [("vae", {}), ("vae", {"network": "conv"}), ("simclr", {}), ("gan", {})],
+    ids=str,
+)
+def test_linear_layers_that_torch_quantises(name, changes):
+    """Their weights are methods, by which no dtype and no device is told."""
+    model = build(next(each for each in ZOO if each.name == name), **changes)
+    model, images = model.simclr if name == "simclr" else model, inputs_of(model)["pixel_values"]
+
+    def numbers(model):
+        if name == "gan":
+            return model.sample(3, generator=torch.Generator().manual_seed(0))
+        given = outputs(model, pixel_values=images)
+        return given["loss" if name == "vae" else "projections"]
+
+    quantised = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+    torch.testing.assert_close(numbers(quantised), numbers(model), rtol=0.05, atol=0.05)
+
+
 @families
 def test_a_tuple_holds_what_the_output_holds(family):
     model = build(family)

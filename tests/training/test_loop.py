@@ -543,6 +543,11 @@ def test_a_mean_counts_each_example_once(batch_size):
     assert means == {"x": pytest.approx(values.mean().item())}
 
 
+def test_after_step_gives_no_record_but_what_makes_it(tmp_path):
+    with pytest.raises(TypeError, match="after_step gave a dict; it must give a function"):
+        train(tmp_path, max_train_steps=3, after_step=lambda step: {"score": 1.0})
+
+
 @pytest.mark.parametrize("mean, deviation", [(0.0, 1.0), (5000.0, 1.0), (20_000.0, 3.0)])
 def test_a_standard_error_of_large_numbers_that_hardly_differ(mean, deviation):
     generator = torch.Generator().manual_seed(0)

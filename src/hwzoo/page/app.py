@@ -115,7 +115,7 @@ def build(entries: Sequence[Entry], seconds: float = SECONDS, title: str = "hwzo
             for place, entry in enumerate(entries):
                 with gr.Tab(entry.title):
                     _tab(gr, jobs, entry, str(place), seconds)
-            drawing = [entry for entry in entries if entry.draws and entry.image_shape]
+            drawing = [entry for entry in entries if entry.draws and (entry.is_pipeline or entry.image_shape)]
             if len(drawing) > 1:
                 with gr.Tab("Compare"):
                     _compare(gr, jobs, drawing, seconds)

@@ -110,8 +110,8 @@ def fit(
         evaluate: gives numbers to log each `run.eval_steps`; must leave the global random state alone.
         after_step: called with the number of steps done, after each step and before its checkpoint: gives what is to
             be done after some steps only (at the end of a task, say), None after the others. That is called when all
-            metrics up to the step are known to be finite. What it changes belongs into `state`; what it gives is
-            logged, as an evaluation what has a name in `eval_`.
+            metrics up to the step are known to be finite, for which all processes have to give it at the same steps.
+            What it changes belongs into `state`; what it gives is logged, as an evaluation what has a name in `eval_`.
         total_steps: of the run; `run.total_steps` of an epoch's when not given.
         ending: an `Ending`, rehearsed before the first step; its results are among those given.
         shown, words, place: on the bar and in the lines of evaluations, as in `Journal`.
@@ -195,6 +195,8 @@ class _Loop:
                     self._read()
                 record = None
                 if self.after_step is not None and (due := self.after_step(self.step)) is not None:
+                    if not callable(due):
+                        raise TypeError(f"after_step gave a {type(due).__name__}; it must give a function or None")
                     self._read()  # nothing is done after a step that is not finite
                     record = due()
                 if self.step % self.run.logging_steps == 0 or self.step == self.total:

@@ -108,9 +108,11 @@ class ClassifierPreTrainedModel(PreTrainedModel):
         check_pixels(pixel_values, self.training)
         check_shape(pixel_values, self.config.num_channels, self.config.image_size)
         pixel_values = self.normalization(pixel_values, self.config)
-        # Of a layer: a replica of nn.DataParallel has no parameters, and so no `self.dtype`; some `mlp` has no layer.
-        weights = (layer.weight for layer in self.backbone if hasattr(layer, "weight"))
-        states = [pixel_values.to(next(weights, pixel_values).dtype)]
+        # Of a layer: a replica of nn.DataParallel has no parameters, and so no `self.dtype`. Some `mlp` has none, and
+        # layers that torch quantises have a method for a weight.
+        weights = (getattr(layer, "weight", None) for layer in self.backbone)
+        kinds = (each.dtype for each in weights if isinstance(each, Tensor) and each.is_floating_point())
+        states = [pixel_values.to(next(kinds, pixel_values.dtype))]
         for layer in self.backbone:
             states.append(layer(states[-1]))
         return tuple(states)

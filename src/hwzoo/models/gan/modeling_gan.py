@@ -90,7 +90,7 @@ class Generator(nn.Module):
             # Not F.one_hot, which looks at values, and so is nothing for vmap.
             one_hot = labels[:, None] == torch.arange(self.num_classes, device=labels.device)
             latents = torch.cat([latents, one_hot.to(latents.dtype)], dim=1)
-        output = _run(self.network, latents, self.network[0].weight.dtype, running_statistics)
+        output = _run(self.network, latents, self.network[-1].weight.dtype, running_statistics)
         return (output - self.shift) / self.scale
 
 
@@ -343,7 +343,7 @@ class GANModel(GANPreTrainedModel):
         Returns:
             (num_samples, latent_size), on the device of the model.
         """
-        device = self.generator.network[0].weight.device  # a replica of nn.DataParallel has no parameters
+        device = self.generator.network[-1].weight.device  # a replica of nn.DataParallel has no parameters
         return torch.randn(num_samples, self.config.latent_size, **drawn_by(generator, device)).to(device)
 
 

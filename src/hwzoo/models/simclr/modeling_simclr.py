@@ -138,7 +138,7 @@ class SimCLRModel(SimCLRPreTrainedModel):
                 )
             pixel_values = torch.cat([pixel_values, other_pixel_values])
         features = self.features(pixel_values)
-        projections = self.projector(features.to(self.projector[0].weight.dtype))
+        projections = self.projector(features.to(self.backbone[0].weight.dtype))
         if other_pixel_values is not None:
             std = relative_std(projections)
             if self.config.loss == "nt_xent":

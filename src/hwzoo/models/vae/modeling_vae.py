@@ -307,7 +307,7 @@ class VAEModel(VAEPreTrainedModel):
         return VAEOutput(loss, negative_elbo, reconstruction_loss, kl_divergence, hidden_states)
 
     def _hidden_states(self, pixel_values: Tensor, labels: Tensor | None) -> tuple[Tensor, ...]:
-        dtype = self.encoder[-1].weight.dtype
+        dtype = _dtype_of(self.encoder)
         states = [self._with_classes(pixel_values, labels).to(dtype)]
         for layer in self.encoder:
             states.append(layer(states[-1]))
@@ -583,8 +583,7 @@ class VAEModel(VAEPreTrainedModel):
 
     def _run(self, network: nn.Module, inputs: Tensor) -> Tensor:
         """A network's output as float32, or float64 where the weights are, also in bfloat16 or mixed precision."""
-        # Of a layer: a replica of nn.DataParallel has no parameters, and so no `self.dtype`. Both networks are of one.
-        output = network(inputs.to(self.encoder[-1].weight.dtype))
+        output = network(inputs.to(_dtype_of(self.encoder)))  # both networks are of one
         return output.to(torch.promote_types(output.dtype, torch.float32))
 
     def _log_likelihood(self, pixel_values: Tensor, output: Tensor) -> Tensor:
@@ -596,6 +595,18 @@ class VAEModel(VAEPreTrainedModel):
             return -F.binary_cross_entropy_with_logits(output, pixel_values, reduction="none").sum((-3, -2, -1))
         log_density = -0.5 * ((pixel_values - output) / self.log_std.exp()).square() - self.log_std - 0.5 * LOG_2PI
         return log_density.sum((-3, -2, -1))
+
+
+def _dtype_of(network: nn.Sequential) -> torch.dtype:
+    """
+    Of the weights of its first layer that has some in floating point, float32 without. Not `self.dtype`: a replica of
+    nn.DataParallel has no parameters. Layers that torch quantises have a method for a weight.
+    """
+    for layer in network:
+        weight = getattr(layer, "weight", None)
+        if isinstance(weight, Tensor) and weight.is_floating_point():
+            return weight.dtype
+    return torch.float32
 
 
 __all__ = ["VAEModel", "VAEPreTrainedModel"]
