@@ -763,7 +763,7 @@ TEXTVAE_CASES = {
     ),
     "too few tokens": (2, "--vocab_size is 258; it must be in [259, inf)", lambda tmp: ["--vocab_size=258"]),
     "no tokens": (2, "--max_tokens is 0; it must be in [1, inf)", lambda tmp: ["--max_tokens=0"]),
-    "only longer texts": (2, "--max_tokens is 1; no training text of words is as short", lambda tmp: ["--max_tokens=1"]),
+    "only longer texts": (2, "--max_tokens is 1; no training text of words is", lambda tmp: ["--max_tokens=1"]),
     "more than all inputs": (2, "--word_dropout is 1.5; it must be in [0, 1]", lambda tmp: ["--word_dropout=1.5"]),
     "negative free nats": (2, "--free_bits is -1.0; it must be in [0, 1e6]", lambda tmp: ["--free_bits=-1"]),
     "too many free nats": (2, "--free_bits is 3.5e+38; it must be in [0, 1e6]", lambda tmp: ["--free_bits=3.5e38"]),
