@@ -76,6 +76,35 @@ def test_what_is_infinite_is_told_as_infinite():
     assert math.isfinite(density.kl_divergence(laplace, cauchy))
 
 
+@pytest.mark.parametrize("end", [3, 5, 9, 50, 100, 1000])
+def test_what_lies_beyond_an_end_between_two_points_is_no_divergence_below_zero(end):
+    """The truth is infinite: the sum of what the points see is below 0, and a number that cannot be."""
+    with pytest.raises(UsageError, match="the divergence is -.* by quadrature: .* it may be infinite"):
+        density.kl_divergence(density.uniform(0, end * (1 + 2e-4)), density.uniform(0, end))
+    assert density.kl_divergence(density.uniform(0, end * 1.1), density.uniform(0, end)) == math.inf
+
+
+def test_what_is_not_there_to_be_fitted_is_told():
+    with pytest.raises(UsageError, match="^names has 'moon'; it must be some of potential_1, .*, moons$"):
+        density.targets(["moons", "moon"])
+    with pytest.raises(UsageError, match="^kind is 'glow'; it must be one of "):
+        density.fit_flows(
+            "glow",
+            "forward",
+            density.targets(["moons"]),
+            steps=1,
+            batch_size=2,
+            learning_rate=1e-3,
+            generator=seeded(),
+        )
+    for std in (0.0, -1.0, math.nan):
+        with pytest.raises(UsageError, match="its standard deviation must be above 0"):
+            density.fit_gaussian(EVEN, "reverse", (0.0, std))
+    with pytest.raises(UsageError, match="no rest in .* steps: start nearer, or wider$"):
+        density.fit_gaussian(density.normal(40.0, 1.0), "reverse")
+    assert density.fit_gaussian(density.normal(40.0, 1.0), "reverse", (38.0, 1.0)).mean == pytest.approx(40, abs=1e-6)
+
+
 def test_a_density_that_is_none_is_refused():
     with pytest.raises(UsageError, match="integrates to 2.0000 by quadrature, not to 1"):
         density.kl_divergence(lambda points: density.normal()(points) + math.log(2), density.normal())

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..errors import HwzooError
+from ..errors import HwzooError, UsageError
 from .line import check_direction
 from .plane import BISECTIONS, FLOWS, Planar, PlaneFlow
 from .targets import Target
@@ -47,10 +47,12 @@ def fit_flows(
         The fitted flows, one for each target, without gradients.
 
     Raises:
-        UsageError: for another direction.
+        UsageError: for another direction, or kind.
         HwzooError: for a loss or weights that are not finite.
     """
     check_direction(direction)
+    if kind not in FLOWS:
+        raise UsageError(f"kind is {kind!r}; it must be one of {', '.join(FLOWS)}")
     flow = PlaneFlow(FLOWS[kind](len(targets)), "base" if direction == "forward" else "data")
     optimizer = torch.optim.Adam(flow.parameters(), lr=learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, 2 * (1 - step / steps)))

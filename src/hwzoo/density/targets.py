@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..errors import UsageError
+
 WALL = 4.0  # where the potentials that go on without end along x are brought to one
 EIGHT_RADIUS, EIGHT_STD = 4.0, 0.5
 MOONS_STD = 0.1
@@ -155,10 +157,15 @@ def targets(names: list[str]) -> list[Target]:
 
     Samples of the potentials are from the squares of the grid, and uniform within one: their density is that of the
     formula to the square's size, 0.04.
+
+    Raises:
+        UsageError: for another name.
     """
     found = []
     centres = squares()
     for name in names:
+        if name not in TARGETS:
+            raise UsageError(f"names has {name!r}; it must be some of {', '.join(TARGETS)}")
         function, draw, extent = TARGETS[name]
         parts = [function(part) for part in centres.split(50_000)]
         log_density = torch.cat(parts)
