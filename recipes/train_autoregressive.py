@@ -142,7 +142,8 @@ def receptive_fields(model) -> dict:
     """What the model sees from four pixels; for a PixelCNN also what two layers of each pair of types see."""
     order, last = model.network.order()[-1], model.config.image_size - 1
     fields = {}
-    for row, column in ((last // 2 + 1, last // 2 + 1), (last // 4, last), (last // 2, 0), (last, last)):
+    middle = min(last // 2 + 1, last)
+    for row, column in ((middle, middle), (last // 4, last), (last // 2, 0), (last, last)):
         seen = model.receptive_field(row, column, model.config.num_channels - 1).any(0).cpu()
         fields[f"from row {row}, column {column}"] = seen, order < order[row, column], (row, column)
     if model.config.network == "pixelcnn":

@@ -687,3 +687,14 @@ def test_no_value_passes_the_couplings_unchanged(network, num_scales, kind):
     inputs = torch.randn(1, 1, 4, 4, generator=seeded(1), dtype=torch.double)
     jacobian = torch.autograd.functional.jacobian(lambda each: model.network(each)[0].flatten(), inputs)
     assert ((jacobian.view(16, 16) != 0).sum(1) > 1).all()
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.5, float("nan")])
+def test_noise_that_leaves_the_cell_of_a_level_is_refused(value):
+    """It would give the bound of another level, or, beyond black, NaN."""
+    model = tiny_model()
+    images = some_images(model.config)
+    noise = torch.full_like(images, value)
+    for call in (model, model.to_latents, model.initialize, lambda x, noise: model.log_prob(x, noise=noise[None])):
+        with pytest.raises(ValueError, match=r"noise goes from .* it must be in \[0, 1\)$"):
+            call(images, noise=noise)

@@ -639,6 +639,9 @@ FLOW_CASES = {
         2, "--num_importance_samples is 0; it must be in [1, 1000000]", lambda tmp: ["--num_importance_samples=0"],
     ),
     "alpha of a half": (2, "--logit_alpha is 0.5; it must be in [0, 0.5)", lambda tmp: ["--logit_alpha=0.5"]),
+    "alpha that is 0 in float32": (
+        2, "logit_alpha is 1e-40; it must be 0 or at least 1e-38", lambda tmp: ["--logit_alpha=1e-40"],
+    ),
     "unknown network": (2, "--network: invalid choice: 'planar'", lambda tmp: ["--network=planar"]),
     "unknown coupling": (2, "--coupling: invalid choice: 'spline'", lambda tmp: ["--coupling=spline"]),
     "a model of other images": (2, "it has image_size 8, the data 28", lambda tmp: [flow_model(tmp, image_size=8)]),

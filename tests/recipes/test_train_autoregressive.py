@@ -203,6 +203,17 @@ def test_a_trained_model_may_be_of_images_that_the_defaults_do_not_fit(train_aut
     assert results["protocol"].startswith("digits") and math.isfinite(results[f"test_{LOSS}"])
 
 
+@pytest.mark.parametrize("image_size", [1, 2, 3])
+def test_the_smallest_images_have_receptive_fields_too(image_size, train_autoregressive):
+    """They are drawn after the training, which would be lost."""
+    config = AutoregressiveConfig(image_size=image_size, network="pixelcnn", num_layers=1, hidden_size=4)
+    fields = train_autoregressive.receptive_fields(AutoregressiveModel(config))
+    middle = min((image_size - 1) // 2 + 1, image_size - 1)
+    seen, before, place = fields[f"from row {middle}, column {middle}"]
+    assert place == (middle, middle) and seen.shape == before.shape == (image_size, image_size)
+    assert before.sum() == middle * image_size + middle and not (seen & ~before).any()
+
+
 def test_completions_are_given_the_classes_of_their_images(train_autoregressive, tmp_path):
     config = AutoregressiveConfig(image_size=8, num_classes=3, network="pixelcnn", num_layers=1, hidden_size=6)
     torch.manual_seed(0)

@@ -306,7 +306,7 @@ class AutoregressiveModel(AutoregressivePreTrainedModel):
             else:  # as many as the cumulative probabilities passed; rounding may leave the last of these below 1
                 logits = (logits - logits.amax(1, keepdim=True)) / temperature  # below it they may become -inf
                 levels = (uniform[place][:, None] >= logits.softmax(1).cumsum(1)[:, :-1]).sum(1)
-            pixel_values[place] = torch.where(known[place], pixel_values[place], levels / last)
+            pixel_values[place] = torch.where(known[place], pixel_values[place], levels.to(pixel_values.dtype) / last)
             return 2 * pixel_values[place] - 1
 
         if use_cache:

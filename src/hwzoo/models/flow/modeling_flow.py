@@ -107,8 +107,8 @@ class FlowModel(FlowPreTrainedModel):
             noise: uniform on [0, 1), shaped like `pixel_values`; drawn when not given.
 
         Raises:
-            ValueError: for pixels that are not on the levels or images of another size; none or wrong
-                labels to a conditional model.
+            ValueError: for pixels that are not on the levels or images of another size; noise of another shape or
+                outside [0, 1); none or wrong labels to a conditional model.
         """
         log_prob = self._bound(pixel_values, labels, self._noise(pixel_values, noise, None))
         return FlowOutput(-log_prob.mean() if return_loss else None, log_prob)
@@ -129,7 +129,7 @@ class FlowModel(FlowPreTrainedModel):
 
         Raises:
             ValueError: for images of which something has no variance, as none at all and, in `nice`, one; for pixels
-                that are not on the levels, or images of another size.
+                that are not on the levels, images of another size, and noise of another shape or outside [0, 1).
         """
         if self.initialized:
             return
@@ -172,8 +172,8 @@ class FlowModel(FlowPreTrainedModel):
             (batch,) in nats per image.
 
         Raises:
-            ValueError: for fewer than 1 sample; pixels that are not on the levels or images of another size; none or
-                wrong labels to a conditional model.
+            ValueError: for fewer than 1 sample; pixels that are not on the levels or images of another size; noise of
+                another shape or outside [0, 1); none or wrong labels to a conditional model.
         """
         if num_importance_samples < 1:
             raise ValueError(f"num_importance_samples is {num_importance_samples}; it must be at least 1")
@@ -229,8 +229,8 @@ class FlowModel(FlowPreTrainedModel):
             (batch, dimensions), and (batch,) in nats: the density of y is p(z) times the exponential of it.
 
         Raises:
-            ValueError: for pixels that are not on the levels or images of another size; none or wrong
-                labels to a conditional model.
+            ValueError: for pixels that are not on the levels or images of another size; noise of another shape or
+                outside [0, 1); none or wrong labels to a conditional model.
         """
         noise = torch.full_like(pixel_values, 0.5) if noise is None else self._noise(pixel_values, noise, None)
         inputs, log_det = self._inputs(pixel_values, noise)
@@ -367,6 +367,10 @@ class FlowModel(FlowPreTrainedModel):
         if noise is not None:
             if noise.shape != pixel_values.shape:
                 raise ValueError(f"noise has shape {tuple(noise.shape)}; it must be {tuple(pixel_values.shape)}")
+            # 1, the upper border of a cell, is what rounding to a lower precision makes of what lies close below it.
+            found = extremes(noise, self.training)
+            if found is not None and not (0 <= found[0] and found[1] <= 1):
+                raise ValueError(f"noise goes from {found[0]:g} to {found[1]:g}; it must be in [0, 1)")
             return noise
         return torch.rand(pixel_values.shape, **drawn_by(generator, self.mean.device)).to(pixel_values.device)
 
