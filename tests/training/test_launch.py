@@ -127,6 +127,20 @@ def test_a_broken_console_costs_nothing(stream, monkeypatch):
     assert done and isinstance(getattr(sys, stream), Broken)
 
 
+def test_what_is_done_in_one_process_is_refused_in_several(monkeypatch, capsys):
+    """Two would draw the same and write it into one folder, each over the other's."""
+    monkeypatch.setattr(sys, "argv", ["recipe"])
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = []
+    with pytest.raises(SystemExit) as ended:
+        launch(lambda: done.append(1), one_process=True)
+    assert ended.value.code == 2 and not done
+    assert capsys.readouterr().err.startswith("error: 2 processes were started; all of it is done in one: ")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    launch(lambda: done.append(1), one_process=True)
+    assert done == [1]
+
+
 def test_the_folder_of_a_refused_run_is_not_made(tmp_path, monkeypatch):
     """What is asked for is looked at before anything is written."""
     with pytest.raises(Exception, match="overwrite_output_dir and --resume"):

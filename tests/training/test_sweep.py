@@ -152,7 +152,7 @@ def test_a_wrong_run_is_told_before_the_first(runs, preset, message, recipe, tmp
 def test_several_processes_are_refused_before_the_first_run(recipe, tmp_path, monkeypatch):
     """The second run of a group of processes would fail, after hours of the first."""
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UsageError, match="^2 processes were started; the runs are done one after the other in one: "):
+    with pytest.raises(UsageError, match="^2 processes were started; all of it is done in one: "):
         run_all(recipe, tmp_path / "out", "size=2")
     assert recipe.steps == [] and not (tmp_path / "out").exists()
     monkeypatch.setenv("WORLD_SIZE", "1")

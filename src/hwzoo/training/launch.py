@@ -39,7 +39,7 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)  # of some network file systems
 
 
-def launch(main: Callable[..., Any], *types: type, description: str | None = None):
+def launch(main: Callable[..., Any], *types: type, description: str | None = None, one_process: bool = False):
     """
     Runs a recipe's `main` on the dataclasses parsed from the command line, and exits with its status: 0, 1 for a
     failure, 2 for wrong usage, 128 + n after signal n. Errors are one line; `HWZOO_DEBUG=1` shows their traceback.
@@ -49,12 +49,25 @@ def launch(main: Callable[..., Any], *types: type, description: str | None = Non
         main: takes one instance of each of `types`.
         types: the dataclasses of flags, as in `parse_arguments`.
         description: text above the flags in `--help`.
+        one_process: refuse to be started in several, which would each do all of it, into one folder.
     """
     with _lasting_console():
-        _launch(main, types, description)
+        _launch(main, types, description, one_process)
 
 
-def _launch(main: Callable[..., Any], types: Sequence[type], description: str | None):
+def check_one_process():
+    """
+    Raises:
+        UsageError: where a launcher started several processes.
+    """
+    if (processes := int(os.environ.get("WORLD_SIZE", 1))) > 1:
+        raise UsageError(
+            f"{processes} processes were started; all of it is done in one: python RECIPE ..., without a launcher of "
+            "several"
+        )
+
+
+def _launch(main: Callable[..., Any], types: Sequence[type], description: str | None, one_process: bool):
     if not logger.handlers:
         logger.addHandler(logging.StreamHandler())
         logger.handlers[0].setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
@@ -65,6 +78,8 @@ def _launch(main: Callable[..., Any], types: Sequence[type], description: str | 
             signal.signal(number, _leave)
     try:
         _follow_launcher()
+        if one_process:
+            check_one_process()
         launcher = {} if {"-h", "--help"} & set(sys.argv) else launcher_settings(os.environ)
         main(*parse_arguments(list(types), description=description, launcher=launcher))
     except (KeyboardInterrupt, SystemExit) as error:

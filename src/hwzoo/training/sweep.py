@@ -5,7 +5,6 @@ import io
 import itertools
 import json
 import math
-import os
 import re
 import shutil
 import statistics
@@ -22,7 +21,7 @@ from huggingface_hub.errors import StrictDataclassError
 from ..errors import HwzooError, UsageError, first_line
 from ..files import NOT_FINITE, settled, sha256, write_bytes, write_json
 from .arguments import LONGEST_NAME, Flags, flag, parse_arguments, reproducing, save_settings
-from .launch import locked, make_output_dir
+from .launch import check_one_process, locked, make_output_dir
 from .loop import Stopped
 from .pictures import save_bar_panels, save_functions
 from .resume import CHECKPOINTS
@@ -112,11 +111,7 @@ def plan(types: list[type], asked: SweepArguments) -> list[tuple[dict[str, str],
     Raises:
         UsageError: for a preset or run that the recipe does not take, or where several processes were started.
     """
-    if (processes := int(os.environ.get("WORLD_SIZE", 1))) > 1:  # a group of processes does one run
-        raise UsageError(
-            f"{processes} processes were started; the runs are done one after the other in one: python RECIPE ..., "
-            "without a launcher of several"
-        )
+    check_one_process()  # a group of processes does one run
     start = [] if asked.preset is None else [f"--config={asked.preset}"]
     planned = []
     for flags in [flags for spec in asked.runs for flags in expand(spec)] or [{}]:
