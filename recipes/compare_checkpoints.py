@@ -60,6 +60,7 @@ def main(settings: Settings) -> dict:
     found = Checkpoints(run / "checkpoints").paths()
     if not found:
         raise UsageError(f"--model_name_or_path {run} has no checkpoints/step-...; train_gan.py keeps them")
+    generators.check_name(str(run))
     model = hub.load(GANModel, str(run)).to(device).eval()
     settings = scoring.with_data_of_training(settings)
     data = load_images(settings.dataset_name, settings.data_dir, settings)
@@ -152,4 +153,4 @@ def panels(rows: list[dict]) -> dict[str, dict[str, tuple]]:
 
 
 if __name__ == "__main__":
-    training.launch(main, Settings, description=__doc__)
+    training.launch(main, Settings, description=__doc__, one_process=True)

@@ -54,7 +54,7 @@ def main(compare: Compare) -> dict:
     )
     runs = comparison.plan(specs, compare.seeds, *where)
     wanted = {"dataset": data.name, "data": data.digest(), "num_samples": min(compare.num_samples, len(data.train))}
-    wanted |= {"second_classifier": compare.second_classifier}
+    wanted |= {"second_classifier": compare.second_classifier, "eval_batch_size": compare.eval_batch_size}
     path = folder / "families.json"
     rows = training.earlier_results(path, wanted, compare.overwrite_output_dir).get("rows", [])
     rows = [] if compare.overwrite_output_dir else rows
@@ -76,24 +76,24 @@ def main(compare: Compare) -> dict:
         print(f"{number} of {len(runs)}: {run.label}, seed {settings['seed']}", flush=True)
         try:
             results = sweep.result_of(run.main, run.arguments)
+            row = {"run": run.label, "seed": settings["seed"], "train_cpu_seconds": results["train_cpu_seconds"]}
+            row |= {"classifiers_sha256": known_by}
+            if not any(row.items() <= each.items() for each in rows):
+                rows = [each for each in rows if (each["run"], each["seed"]) != (run.label, settings["seed"])]
+                asked = wanted["num_samples"], compare.eval_batch_size
+                rows.append(row | comparison.measure(settings, results, data, classifiers, *asked))
+                write_json(path, wanted | {"rows": rows})
+            if settings["seed"] == compare.seeds[0]:
+                shown[run.label] = comparison.draw(settings, SHOWN, SHOWN)[0]
         except training.Stopped:
             raise
         except HwzooError as error:  # the others are done
             failed.append(f"{run.label} seed={settings['seed']}: {error}")
             print(f"failed: {failed[-1]}", file=sys.stderr, flush=True)
             continue
-        row = {"run": run.label, "seed": settings["seed"], "train_cpu_seconds": results["train_cpu_seconds"]}
-        row |= {"classifiers_sha256": known_by}
-        if not any(row.items() <= each.items() for each in rows):
-            rows = [each for each in rows if (each["run"], each["seed"]) != (run.label, settings["seed"])]
-            asked = wanted["num_samples"], compare.eval_batch_size
-            rows.append(row | comparison.measure(settings, results, data, classifiers, *asked))
-            write_json(path, wanted | {"rows": rows})
         (done,) = (each for each in rows if row.items() <= each.items())
         done["likelihood_of"] = comparison.likelihood_of(results, settings, len(data.test))
         print(f"  FID {done['test_fid']:.1f}, {done['train_cpu_seconds'] / 60:.1f} CPU minutes", flush=True)
-        if settings["seed"] == compare.seeds[0]:
-            shown[run.label] = comparison.draw(settings, SHOWN, SHOWN)[0]
 
     if failed:
         raise sweep.some_failed(failed, len(runs))

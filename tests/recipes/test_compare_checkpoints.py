@@ -93,7 +93,10 @@ def test_mistakes_are_one_line(recipe, trained, tmp_path, command_line):
             Image.new("L", (30, 30)).save(colour / split / label / "a.png")
     alone = tmp_path / "alone"
     shutil.copytree(trained, alone, ignore=shutil.ignore_patterns("checkpoints"))
+    stopped = tmp_path / "stopped"
+    shutil.copytree(trained / "checkpoints", stopped / "checkpoints")
     for flags, words in (
+        ([str(stopped)], f"--model_name_or_path {stopped}: a run that was stopped has no model yet; "),
         ([], "--model_name_or_path is missing"),
         ([str(alone)], f"--model_name_or_path {alone} has no checkpoints/step-"),
         ([str(trained), "--others", str(colour)], f"--others {colour}: "),

@@ -117,6 +117,8 @@ def test_rows_are_what_the_runs_and_their_scores_say(recipe, here, tmp_path, cap
     assert said in (tmp_path / "out" / "families.md").read_text() and said not in page
     with pytest.raises(UsageError, match="holds results with num_samples 60, these have 61"):
         recipe.main(recipe.Compare(**asked | {"num_samples": 61}, output_dir=str(tmp_path / "out")))
+    with pytest.raises(UsageError, match="holds results with eval_batch_size 500, these have 50"):
+        recipe.main(recipe.Compare(**asked | {"eval_batch_size": 50}, output_dir=str(tmp_path / "out")))
 
 
 @pytest.mark.slow
@@ -189,6 +191,22 @@ def test_a_run_that_fails_does_not_keep_the_others_from_being_done(recipe, here,
     with pytest.raises(HwzooError, match="^1 of 3 runs failed; .* seed=1: the loss is nan at step 1$"):
         recipe.main(recipe.Compare(**asked, seeds=[0, 1, 2], output_dir=str(tmp_path / "out")))
     assert done == [0, 2]
+
+
+def test_a_run_whose_samples_cannot_be_measured_is_named_and_the_others_are_done(recipe, here, tmp_path, monkeypatch):
+    measure = comparison.measure
+
+    def failing(settings, *args):
+        if settings["seed"] == 0:
+            raise HwzooError("samples hold pixels that are NaN")
+        return measure(settings, *args)
+
+    monkeypatch.setattr(comparison, "measure", failing)
+    save_classifier(tmp_path / "second", num_labels=10)
+    asked = {"runs": RUNS[:1], "seeds": [0, 1], "num_samples": 60, "second_classifier": str(tmp_path / "second")}
+    with pytest.raises(HwzooError, match="^1 of 2 runs failed; .* seed=0: samples hold pixels that are NaN$"):
+        recipe.main(recipe.Compare(**asked, output_dir=str(tmp_path / "out")))
+    assert [row["seed"] for row in json.loads((tmp_path / "out" / "families.json").read_text())["rows"]] == [1]
 
 
 def test_a_conditional_pipeline_is_drawn_with_the_guidance_of_its_training(tmp_path):

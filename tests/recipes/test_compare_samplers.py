@@ -20,6 +20,7 @@ from hwzoo import (
     metrics,
 )
 from hwzoo.data import ImageOptions, load_images
+from hwzoo.diffusion import comparison
 from hwzoo.errors import UsageError
 
 COLUMNS = 11
@@ -257,3 +258,16 @@ def test_one_line_and_status(name, recipe, command_line, tmp_path, monkeypatch):
     assert status == 2, error
     assert len(lines) == 1 and named in lines[0] and "Traceback" not in error, error
     assert not output.exists()
+
+
+@pytest.mark.parametrize("error", [0.0, 1.6e-12])
+def test_a_reference_whose_images_are_all_alike_has_no_error_to_count_by(error):
+    """The jackknife of equal images gives 0, or what rounding leaves."""
+    rows = [
+        {"scheduler": "ddim", "num_inference_steps": 2, "seconds": 1.0, "test_fid": 520.0},
+        {"scheduler": "ddpm", "num_inference_steps": 25, "seconds": 8.0, "test_fid": 500.0},
+    ]
+    rows = [each | {"test_fid_standard_error": error} for each in rows]
+    reference = comparison.compare_with_reference(rows, 25)
+    assert reference["num_inference_steps"] == 25 and [each["speedup"] for each in rows] == [1.0, 8.0]
+    assert not any("test_fid_above_reference" in each for each in rows)

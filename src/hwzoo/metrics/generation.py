@@ -228,7 +228,7 @@ def generator_scores(
     Raises:
         UsageError: for images of the wrong shape, type or range, too few of them, or another number of training images
             than of samples.
-        HwzooError: for samples that are not finite.
+        HwzooError: for samples that hold NaN.
     """
     classifier.eval()
     read = {"classifier": classifier, "batch_size": batch_size}
