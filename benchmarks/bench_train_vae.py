@@ -164,6 +164,7 @@ def main():
         "steps/s",
     )
     pairs = [("recipe", "bare"), ("recipe", "usual script"), ("recipe", "usual, 1 thread"), ("recipe, bf16", "recipe")]
+    pairs += [("recipe, bf16", "bare")]
     print(json.dumps({f"{first} / {second}": ratio(speeds, first, second) for first, second in pairs}))
 
 

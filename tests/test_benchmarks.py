@@ -13,7 +13,10 @@ import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 CASES = {
-    "bench_train_vae": (["--steps=8", "--rounds=1"], {"recipe / bare", "recipe / usual script"}),
+    "bench_train_vae": (
+        ["--steps=8", "--rounds=1"],
+        {"recipe / bare", "recipe / usual script", "recipe, bf16 / bare"},
+    ),
     "bench_builds": (
         [str(BENCHMARKS.parent), "--preset=digits", "--steps=8", "--rounds=1", "--num_threads=1"],
         {"this / other"},
@@ -28,6 +31,7 @@ CASES = {
             "flow, recipe / bare",
             "nats, transformer",
             "with / without cache, gated PixelCNN",
+            "with / without cache, best",
         },
     ),
     "bench_vqvae": (
