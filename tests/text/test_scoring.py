@@ -91,6 +91,29 @@ def test_neither_the_batch_nor_its_padding_matters(bytewise, batch_size):
     assert torch.allclose(scores.log_probs, torch.cat(alone), rtol=1e-4)
 
 
+def test_a_causal_model_gives_logits_of_no_more_than_the_labels(learned, monkeypatch):
+    model, tokenizer = learned
+    lengths = []
+    hook = model.lm_head.register_forward_hook(lambda module, args, output: lengths.append(output.shape[1]))
+    contexts, labels = ["a good film " * 20, "a good film " * 19 + "bad"], ["so", "bad"]
+    scores = text.score_labels(model, tokenizer, contexts, labels)
+    pairs = [(context, label) for context in contexts for label in labels]
+    rows = text.encode(tokenizer, *zip(*pairs, strict=True), False, end=False)
+    first = min(int((row["labels"] != -100).nonzero()[0, 0]) for row in rows)
+    longest = max(len(row["labels"]) for row in rows)
+    assert lengths == [longest - first + 1] and lengths[0] < 20 < first
+
+    def older(input_ids, attention_mask):
+        return GPT2LMHeadModel.forward(model, input_ids=input_ids, attention_mask=attention_mask)
+
+    monkeypatch.setattr(model, "forward", older)
+    full = text.score_labels(model, tokenizer, contexts, labels)
+    hook.remove()
+    assert lengths[1:] == [longest]  # it knows no such argument
+    assert torch.allclose(full.log_probs, scores.log_probs, rtol=1e-5)
+    assert torch.equal(full.num_tokens, scores.num_tokens)
+
+
 def test_a_prompt_before_the_text_is_not_scored_itself(bytewise):
     model, tokenizer = bytewise
     seq2seq = model.config.is_encoder_decoder

@@ -2,6 +2,7 @@
 Classification without training: how probable a language model holds each label, as words, after a text.
 """
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -80,16 +81,23 @@ def score_labels(
     pairs = [(context, label) for context in contexts for label in labels]
     rows = encode(tokenizer, *zip(*pairs, strict=True), seq2seq, end=False, max_source_length=max_source_length)
     check_fits(model, rows, target="a label")
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    cuts = "logits_to_keep" in inspect.signature(base.forward).parameters
     collate = PadBatch(tokenizer.pad_token_id)
     sums, counts = torch.empty(len(rows)), torch.empty(len(rows), dtype=torch.long)
     order = sorted(range(len(rows)), key=lambda index: len(rows[index]["input_ids"]))  # little padding
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         batch = {name: value.to(device) for name, value in collate([rows[index] for index in chosen]).items()}
-        logits, targets = model(**batch).logits, batch["labels"]
-        if not seq2seq:
+        if seq2seq:
+            targets, logits = batch["labels"], model(**batch).logits
+        else:
+            # Logits of whole contexts would take gigabytes, and with `labels` a model would make a loss of them all.
+            targets = batch.pop("labels")
+            targets = targets[:, (targets != IGNORED_LABEL).any(0).nonzero()[0, 0] :]
             # A position tells the next token; a prompt that an adapter puts before the text has no labels.
-            logits, targets = logits[:, -targets.shape[1] : -1], targets[:, 1:]
+            kept = targets.shape[1] + 1
+            logits = model(**batch, **({"logits_to_keep": kept} if cuts else {})).logits[:, -kept:-1]
         counted = targets != IGNORED_LABEL
         if not end:
             counted &= (targets == tokenizer.eos_token_id).cumsum(1) == 0  # mBART's has a language behind it
