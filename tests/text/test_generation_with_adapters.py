@@ -180,6 +180,33 @@ def test_a_copy_and_a_saved_one_generate_the_same(kind, method, tmp_path):
     assert torch.equal(generated(loaded.eval()), ids)
 
 
+def deep_t5():
+    """Whose decoder is deeper than its encoder: transformers' cache is too short for it."""
+    sizes = {"d_model": 16, "d_ff": 16, "d_kv": 8, "num_heads": 2, "num_layers": 1, "num_decoder_layers": 3}
+    return T5ForConditionalGeneration(T5Config(**IDS, **sizes, decoder_start_token_id=0, dropout_rate=0.0))
+
+
+@pytest.mark.parametrize("decoding", DECODING)
+@pytest.mark.parametrize("method", [None, "prompt_tuning", "p_tuning", "lora"])
+def test_a_decoder_deeper_than_its_encoder_generates_without_a_cache(method, decoding, monkeypatch):
+    monkeypatch.setitem(BASES, "deep_t5", deep_t5)
+    model = adapted("deep_t5", method) if method else base_of("deep_t5")
+    text.check_adapter_acts(model)
+    right = expected(model, decoding)
+    with text.models.plain_generation(model):
+        assert torch.equal(generated(model, decoding), right)
+    config = text.generation_config(model, STEPS)
+    assert torch.equal(generated(model, decoding), right)
+    assert config.use_cache is False and "cache" not in text.describe(config)
+    assert text.generation_config(base_of("t5"), STEPS).use_cache is not False
+
+
+def test_a_prefix_before_a_decoder_deeper_than_its_encoder_is_refused():
+    told = "^--peft_method is prefix_tuning; a decoder of 3 layers on an encoder of 1 does not generate with it: "
+    with pytest.raises(UsageError, match=told):
+        text.add_adapter(deep_t5(), "prefix_tuning")
+
+
 def test_lora_changes_the_queries_and_values_of_a_kind_that_peft_does_not_know():
     layers, attentions, rank, width = ("q_proj", "v_proj"), 3 + 2 * 2, 2, 16
     model = text.add_adapter(BASES["pegasus"](), "lora", lora_rank=rank)

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import HwzooError, UsageError
 from .cache_names import follow_cache_name
-from .models import plain_generation
+from .models import cache_is_too_short, plain_generation
 
 PEFT_METHODS = ("prompt_tuning", "prefix_tuning", "p_tuning", "lora")
 PROMPT_INITS = ("random", "text", "vocab")
@@ -49,8 +49,9 @@ def add_adapter(
         A `peft.PeftModel`.
 
     Raises:
-        UsageError: for an unknown method or initialisation, `text` without a text or tokenizer, or `lora` for a kind
-            of model whose queries and values are not known.
+        UsageError: for an unknown method or initialisation, `text` without a text or tokenizer, `lora` for a kind of
+            model whose queries and values are not known, or `prefix_tuning` for a T5 whose decoder is deeper than its
+            encoder.
     """
     import peft
 
@@ -70,6 +71,9 @@ def add_adapter(
     elif method == "p_tuning":
         adapter = peft.PromptEncoderConfig(**embeddings, encoder_hidden_size=config.hidden_size)
     elif method == "prefix_tuning":
+        if cache_is_too_short(config):  # and without a cache a prefix is lost behind the first token
+            depths = f"a decoder of {config.num_decoder_layers} layers on an encoder of {config.num_hidden_layers}"
+            raise UsageError(f"--peft_method is prefix_tuning; {depths} does not generate with it: another may do")
         # PEFT would take the encoder's number of layers, and the width of the model for that of its heads together.
         heads = getattr(config, "decoder_attention_heads", None) or config.num_attention_heads
         width = getattr(config, "d_kv", config.hidden_size // heads)
@@ -110,7 +114,7 @@ def check_adapter_acts(model: nn.Module):
     token = model.config.eos_token_id
     # Each id once, as a list of them may end a text.
     input_ids = torch.tensor([[token[0] if isinstance(token, list) else token or 0]], device=model.device)
-    settings = {"max_new_tokens": 1, "do_sample": False, "num_beams": 1, "use_cache": True}
+    settings = {"max_new_tokens": 1, "do_sample": False, "num_beams": 1}
     settings |= {"output_logits": True, "return_dict_in_generate": True}
 
     def logits(network: nn.Module) -> torch.Tensor:
