@@ -13,8 +13,11 @@ from peft.tuners.lora import LoraLayer
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
+    BertConfig,
     CTRLConfig,
     CTRLLMHeadModel,
+    EncoderDecoderConfig,
+    EncoderDecoderModel,
     GPT2Config,
     GPT2LMHeadModel,
     LEDConfig,
@@ -41,6 +44,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:Position ids are not supported")
 
 IDS = {"vocab_size": 40, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
 ENDLESS = {"decoder_start_token_id": 2, "forced_eos_token_id": None, "max_position_embeddings": 32}
+
+
+def bert(**changes) -> dict:
+    dropout = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), 0.0)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "max_position_embeddings": 32}
+    return BertConfig(**IDS, **sizes, **dropout, **changes).to_dict()
+
+
 # As deep in the decoder as not in the encoder, where there is one; in Llama two heads share their keys and values. In
 # the last three PEFT does not know what LoRA is to change; the other methods are the same for them.
 BASES = {
@@ -56,6 +67,13 @@ BASES = {
     "llama": lambda: LlamaForCausalLM(
         LlamaConfig(**IDS, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=4,
                     num_key_value_heads=2, max_position_embeddings=32)
+    ),
+    "bert2bert": lambda: EncoderDecoderModel(
+        EncoderDecoderConfig(
+            encoder=bert(num_hidden_layers=3, num_attention_heads=4),
+            decoder=bert(num_hidden_layers=2, num_attention_heads=2, is_decoder=True, add_cross_attention=True),
+            **IDS, decoder_start_token_id=2,
+        )
     ),
     "pegasus": lambda: PegasusForConditionalGeneration(
         PegasusConfig(**IDS, **ENDLESS, d_model=16, encoder_layers=3, decoder_layers=2, encoder_attention_heads=4,

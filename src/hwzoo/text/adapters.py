@@ -62,6 +62,12 @@ def add_adapter(
     # One set of embeddings, for the encoder: PEFT's second one, for the decoder, never gets a gradient. As wide as
     # those of words, which some OPTs widen only behind them; PEFT would take the model's width.
     embeddings = prompt | {"num_transformer_submodules": 1, "token_dim": model.get_input_embeddings().weight.shape[1]}
+    # PEFT asks for these whatever the method, and finds none in an EncoderDecoderModel's two configurations.
+    sizes = getattr(config, "decoder", config)
+    embeddings |= {
+        "num_layers": getattr(sizes, "num_hidden_layers", None),
+        "num_attention_heads": getattr(sizes, "num_attention_heads", None),
+    }
     if method == "lora":
         modules = _queries_and_values(model)
         adapter = peft.LoraConfig(**task, r=lora_rank, lora_alpha=2 * lora_rank, target_modules=modules)
@@ -69,17 +75,17 @@ def add_adapter(
         ids = _initial_tokens(prompt_tuning_init, prompt_tuning_init_text, tokenizer, num_virtual_tokens, model)
         adapter = peft.PromptTuningConfig(**embeddings)
     elif method == "p_tuning":
-        adapter = peft.PromptEncoderConfig(**embeddings, encoder_hidden_size=config.hidden_size)
+        adapter = peft.PromptEncoderConfig(**embeddings, encoder_hidden_size=sizes.hidden_size)
     elif method == "prefix_tuning":
         if cache_is_too_short(config):  # and without a cache a prefix is lost behind the first token
             depths = f"a decoder of {config.num_decoder_layers} layers on an encoder of {config.num_hidden_layers}"
             raise UsageError(f"--peft_method is prefix_tuning; {depths} does not generate with it: another may do")
         # PEFT would take the encoder's number of layers, and the width of the model for that of its heads together.
-        heads = getattr(config, "decoder_attention_heads", None) or config.num_attention_heads
-        width = getattr(config, "d_kv", config.hidden_size // heads)
-        layers = getattr(config, "num_decoder_layers", None) or getattr(config, "decoder_layers", None)
+        heads = getattr(sizes, "decoder_attention_heads", None) or sizes.num_attention_heads
+        width = getattr(sizes, "d_kv", sizes.hidden_size // heads)
+        layers = getattr(sizes, "num_decoder_layers", None) or getattr(sizes, "decoder_layers", None)
         adapter = peft.PrefixTuningConfig(
-            **prompt, num_layers=layers or config.num_hidden_layers, num_attention_heads=heads, token_dim=heads * width
+            **prompt, num_layers=layers or sizes.num_hidden_layers, num_attention_heads=heads, token_dim=heads * width
         )
     else:
         raise UsageError(f"--peft_method is {method}; it must be none or one of {', '.join(PEFT_METHODS)}")
