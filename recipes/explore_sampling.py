@@ -87,6 +87,7 @@ def main(settings: Settings, base: Base) -> dict:
     else:
         model, tokenizer = text.load_base(base.model_name_or_path, hub.load, base.trust_remote_code)
         teller = model.to(PartialState().device)
+    sampling.check_prompts(model, tokenizer, prompt=prompt, digits_prompt=ask)
 
     # 3. the next token: the law of each row, what is drawn; and what that does to answers
     ways = {f"T = {each:g}": {"temperature": each, "top_k": 0} for each in sorted(settings.temperatures)}

@@ -71,6 +71,15 @@ def test_a_model_that_is_given(recipe, tmp_path, monkeypatch):
     assert results["digits"]["first_token"] == pytest.approx(scores.softmax(0).tolist(), rel=1e-4)
 
 
+def test_a_prompt_longer_than_the_model_is_one_line(recipe, tmp_path, command_line):
+    model, tokenizer = text.new_base("causal", 16, 1)
+    hub.save(model, tmp_path / "base", also=(tokenizer,))
+    flags = [f"--model_name_or_path={tmp_path / 'base'}", "--digits_prompt=d", f"--prompt={'a' * 1100}"]
+    status, error = command_line(recipe, f"--output_dir={tmp_path / 'out'}", *flags)
+    told = "error: --prompt (1100 tokens): 1100 positions are needed, the model has 1024\n"
+    assert (status, error) == (2, told)
+
+
 def test_without_temperatures_nothing_is_begun(recipe, tmp_path):
     with pytest.raises(UsageError, match=r"--temperatures is \[\]; it must not be empty"):
         run_with(recipe, types_of(recipe), TINY | {"output_dir": str(tmp_path / "out"), "temperatures": []})

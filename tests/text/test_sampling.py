@@ -6,10 +6,11 @@ import random
 import pytest
 import torch
 from scipy.stats import chisquare
-from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
+from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from hwzoo import text
+from hwzoo.errors import UsageError
 from hwzoo.text import sampling
 
 LOGITS = torch.tensor([2.0, 0.5, -1.0, 0.0, -3.0])
@@ -129,7 +130,27 @@ def test_draws_end_where_the_positions_do(base):
     model, tokenizer = base
     most = model.config.max_position_embeddings
     drawn = sampling.draw(*base, "a" * (most - 3), 2, max_new_tokens=9, do_sample=True, top_k=0)
-    assert drawn.shape == (2, 9) and (drawn[:, 3:] == tokenizer.eos_token_id).all()
+    assert drawn.shape == (2, 9) and (drawn[:, 4:] == tokenizer.eos_token_id).all()  # of four the last is not read
+    assert (drawn[:, 3] != tokenizer.eos_token_id).any()
+    sampling.check_prompts(*base, prompt="a" * most)
+    full = sampling.draw(*base, "a" * most, 9, max_new_tokens=5, do_sample=True, top_k=0)
+    assert full.shape == (9, 5) and len(full[:, 0].unique()) > 1
+
+
+def test_a_context_beyond_positions_that_are_stated_only():
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    config = LlamaConfig(vocab_size=384, eos_token_id=1, pad_token_id=0, max_position_embeddings=4, **sizes)
+    given = LlamaForCausalLM(config), text.new_tokenizer(None, None, [])
+    sampling.check_prompts(*given, prompt="abcdef")
+    assert sampling.draw(*given, "abcdef", 3, max_new_tokens=2, do_sample=True).shape == (3, 2)
+
+
+def test_a_prompt_that_is_too_long_is_told_by_its_flag(base):
+    most = base[0].config.max_position_embeddings
+    told = f"^--digits_prompt \\({most + 1} tokens\\): {most + 1} positions are needed, the model has {most}$"
+    with pytest.raises(UsageError, match=told):
+        sampling.check_prompts(*base, prompt="a", digits_prompt="a" * (most + 1))
 
 
 def test_the_library_keeps_fifty_tokens_where_nothing_is_said(base):

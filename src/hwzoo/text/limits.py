@@ -15,6 +15,7 @@ def check_fits(
     *,
     max_new_tokens: int = 0,
     flag: str = "model_name_or_path",
+    source: str = "--max_source_length",
     target: str = "--max_target_length",
 ):
     """
@@ -25,6 +26,7 @@ def check_fits(
         rows: `input_ids` of each text that it reads, and, where it is trained or scored, `labels`.
         max_new_tokens: that it may generate after any of them.
         flag: that gave its tokenizer, for the error.
+        source: what the texts that it reads are called in the error.
         target: what a sequence-to-sequence model's labels are called in the error.
 
     Raises:
@@ -39,15 +41,15 @@ def check_fits(
             raise UsageError(f"--{flag}: its tokenizer gives the token {largest}, the model has embeddings of {known}")
     config = getattr(model, "active_peft_config", None)
     virtual = {"--num_virtual_tokens": getattr(config, "num_virtual_tokens", None) or 0}
-    source = {"--max_source_length": max((len(row["input_ids"]) for row in rows), default=0)}
+    sources = {source: max((len(row["input_ids"]) for row in rows), default=0)}
     labels = {target: max((len(row["labels"]) for row in rows if "labels" in row), default=0)}
     new = {"--generation_max_new_tokens": max_new_tokens}
     if not base.config.is_encoder_decoder:
-        _check_positions(base, "decoder", source | virtual | new, not_read=min(1, max_new_tokens))
+        _check_positions(base, "decoder", sources | virtual | new, not_read=min(1, max_new_tokens))
         return
     # A prefix stands before what the decoder writes, a prompt before what the encoder reads.
     has_prefix = config is not None and config.peft_type == "PREFIX_TUNING"
-    _check_positions(base, "encoder", source if has_prefix else source | virtual)
+    _check_positions(base, "encoder", sources if has_prefix else sources | virtual)
     for written in (labels, new):
         _check_positions(base, "decoder", written | virtual if has_prefix else written)
 

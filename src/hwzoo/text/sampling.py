@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from .limits import check_fits
 from .models import plain_generation
 from .prompts import generate_answers, hard_prompt, next_token_logits, source_ids
 from .sources import Example
@@ -67,6 +68,23 @@ def entropy(probabilities: Tensor) -> float:
     return max(0.0, -torch.special.xlogy(probabilities, probabilities).sum().item())
 
 
+def check_prompts(model: nn.Module, tokenizer: PreTrainedTokenizerBase, **prompts: str):
+    """
+    Checks that a model has a position for each token of what it is asked.
+
+    Args:
+        model: of either kind.
+        tokenizer: of it.
+        prompts: texts, by the names of their flags.
+
+    Raises:
+        UsageError: with the flag of one that does not fit.
+    """
+    for flag, context in prompts.items():
+        row = {"input_ids": source_ids(tokenizer, context, model.config.is_encoder_decoder)}
+        check_fits(model, [row], source=f"--{flag}")
+
+
 @torch.no_grad()
 def draw(
     model: nn.Module, tokenizer: PreTrainedTokenizerBase, context: str, num: int, *, max_new_tokens: int = 1,
@@ -79,9 +97,9 @@ def draw(
     Args:
         model: of either kind, put into eval mode.
         tokenizer: of it.
-        context: a text.
+        context: a text that fits the model.
         num: how many are drawn.
-        max_new_tokens: of each; fewer where the model has no more positions.
+        max_new_tokens: of each; fewer where the model has no more positions, but at least one.
         seed: of the draws.
         batch_size: continuations at once.
         way: `do_sample`, `temperature`, `top_k`, `top_p` of `generate`; what is not given is the library's default,
@@ -96,7 +114,8 @@ def draw(
     given = 1 if seq2seq else input_ids.shape[1]
     pad, parts = tokenizer.eos_token_id, []  # a model warns of its own padding token wherever it reads one
     most = getattr(model.config, "max_position_embeddings", None)
-    now_tokens = max_new_tokens if seq2seq or most is None else min(max_new_tokens, most - given)
+    # The last new token is not read; and positions that are computed go on beyond those that are stated.
+    now_tokens = max_new_tokens if seq2seq or most is None else min(max_new_tokens, max(1, most - given + 1))
     with torch.random.fork_rng(), plain_generation(model):
         torch.manual_seed(seed)
         for start in range(0, num, batch_size):
