@@ -69,7 +69,7 @@ def main(run: Run, data_flags: Data, architecture: Model, protocol: Protocol) ->
             for split in parts.values()
         ]
         for name, tokens in zip(parts, sets, strict=True):
-            if not len(tokens) and (name != "training" or run.max_train_steps != 0):
+            if not len(tokens):
                 raise UsageError(f"--max_tokens is {max_tokens}; no {name} text of {data.name} is as short")
         batches = ImageBatches.for_run(train_set, run, accelerator)
         noise = training.GlobalNoise.for_run(run, accelerator)

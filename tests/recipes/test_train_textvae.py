@@ -301,6 +301,10 @@ def test_a_trained_model_is_tested_without_training(train_textvae, small, no_pic
     assert after["test_negative_elbo"] == before["test_negative_elbo"]
     assert "without further training" in " ".join((tmp_path / "b" / "README.md").read_text().split())
     assert after["protocol"].endswith("the weights of a as they are")
+    folder = texts_in(tmp_path / "own", [f"{word}-and-more" for word in TRAIN], TEST)
+    flags = {"max_train_steps": 0, "model_name_or_path": str(tmp_path / "a"), "dataset_name": folder}
+    with pytest.raises(UsageError, match="^--max_tokens is 6; no training text of own is as short$"):
+        run(train_textvae, small, tmp_path / "d", **flags)
     further = run(train_textvae, small, tmp_path / "c", model_name_or_path=str(tmp_path / "a"))
     assert "last weights, trained further from a; the last step" in further["protocol"]
     assert "trained further" not in before["protocol"]
