@@ -226,3 +226,10 @@ def test_the_tokenizer_is_chosen_by_the_letters_that_would_be_lost():
 )
 def test_sentences(text, expected):
     assert split_sentences(text) == expected
+
+
+@pytest.mark.parametrize("run", [".", "a", "a."])
+def test_a_long_run_without_white_space_is_read_once(run):
+    """It takes many minutes where each letter of it is tried as the first of the last word."""
+    first = run * 200_000 + "!"
+    assert split_sentences(f"{first} Then.") == [first, "Then."]

@@ -19,7 +19,8 @@ _OTHER_END = re.compile(
 )
 _INITIALS = re.compile(r"(?:[A-Z]\.)*[A-Z]")
 _OTHER_INITIALS = regex.compile(r"(?:\p{Lu}\.)*\p{Lu}")
-_LAST_WORD = re.compile(r"([\w.]+)\.[\"')\]]*\s*$")
+# From the beginning of a word: a search that tried every letter of it would take time that is quadratic in its length.
+_LAST_WORD = re.compile(r"(?<![\w.])([\w.]+)\.[\"')\]]*\s*$")
 
 
 def split_sentences(text: str) -> list[str]:
