@@ -194,8 +194,11 @@ def test_words_come_in_the_order_of_the_values():
     assert list(label_words(["b", "a"], None).items()) == [("b", "b"), ("a", "a")]
 
 
-def test_white_space_around_words_is_none_of_theirs():
-    assert label_words(["0", "1"], ["0= negative", "1=positive "]) == {"0": "negative", "1": "positive"}
+def test_white_space_around_labels_and_words_is_none_of_theirs():
+    for given in (["0= negative", "1=positive "], ["0 = negative", " 1 =positive"]):
+        assert label_words(["0", "1"], given) == {"0": "negative", "1": "positive"}
+    with pytest.raises(UsageError, match="it must be value=words for each of 0, 1"):
+        label_words(["0", "1"], ["0=negative", "0 =bad", "1=positive"])
 
 
 def test_confidence_when_right_and_when_wrong():

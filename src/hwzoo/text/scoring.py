@@ -221,7 +221,7 @@ def label_words(values: Sequence[str], given: Sequence[str] | None) -> dict[str,
     The words that stand for each value of the label: of `value=words` each, or the values themselves when None.
 
     Args:
-        values: of the label.
+        values: of the label, without white space around them.
         given: what the flag `--labels` holds.
 
     Returns:
@@ -232,12 +232,13 @@ def label_words(values: Sequence[str], given: Sequence[str] | None) -> dict[str,
     """
     if given is None:
         return {value: value for value in values}
-    words = dict(each.split("=", 1) for each in given if "=" in each)
-    if len(words) != len(given) or set(words) != set(values) or not all(map(str.strip, words.values())):
+    pairs = [[part.strip() for part in each.split("=", 1)] for each in given if "=" in each]
+    words = dict(pairs)
+    if len(words) != len(given) or set(words) != set(values) or not all(words.values()):
         raise UsageError(f"--labels is {' '.join(given)}; it must be value=words for each of {', '.join(values)}")
-    if len(set(map(str.strip, words.values()))) < len(words):
+    if len(set(words.values())) < len(words):
         raise UsageError(f"--labels is {' '.join(given)}; each value must have words of its own")
-    return {value: words[value].strip() for value in values}
+    return {value: words[value] for value in values}
 
 
 def reliability_curves(scores: Mapping[str, dict], shots: Sequence[int]) -> dict[str, dict[str, tuple]]:
