@@ -43,7 +43,7 @@ class Settings(training.Flags):
     )
     data_dir: str | None = flag(None, "folder that holds the data set's; HWZOO_DATA_DIR when not given")
     train_file: str | None = flag(None, "json, jsonl or csv, plain or .gz; in place of --dataset_name")
-    validation_file: str | None = flag(None, "the same for what a temperature is fitted on; none without it")
+    validation_file: str | None = flag(None, "the same to fit a temperature on; if --train_file is all, a tenth of it")
     test_file: str | None = flag(None, "the same for the test")
     text_column: str | None = flag(None, "column of the texts; document, article, text or source when not given")
     label_column: str = flag("label", "column of the labels")

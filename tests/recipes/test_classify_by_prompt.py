@@ -156,6 +156,15 @@ def test_a_temperature_from_validation_texts(recipe, given, no_pictures, tmp_pat
     assert results["temperature_0_shot"] == pytest.approx(expected, rel=1e-4)
     assert results["test_accuracy_0_shot_temperature"] == results["test_accuracy_0_shot_raw"]
     assert "fitted on 3 validation texts" in results["protocol"]
+    without = run(recipe, tmp_path / "without", **given | {"shots": [0]})
+    assert "temperature_0_shot" not in without and "validation texts" not in without["protocol"]
+    texts = [f"film {number}" for number in range(30)]
+    rows = "".join(f"{each},{number % 2}\n" for number, each in enumerate(texts))
+    (tmp_path / "all.csv").write_text(f"text,label\n{rows}")
+    alone = {"train_file": str(tmp_path / "all.csv"), "test_file": None, "shots": [0]}
+    results = run(recipe, tmp_path / "alone", **given | alone)
+    num = sum(text.hash_split(each) == "validation" for each in texts)
+    assert num > 0 and f"fitted on {num} validation texts" in results["protocol"]
 
 
 BAD = {
