@@ -32,6 +32,7 @@ from hwzoo.text import summaries
 from hwzoo.training import flag
 
 BASELINES = ("lead_1", "lead_3", "oracle_sentence")
+TAKEN = (*BASELINES, "index", "references", "the data")  # what else summaries.jsonl and errors name so
 COLUMNS = ("rouge1", "rouge2", "rougeL", "rouge1_max", "rouge1_equal_length", "coverage", "density", "new_2grams")
 COLUMNS += ("repeated_3grams", "num_words")
 
@@ -67,8 +68,8 @@ class Systems(training.Flags):
 
 def main(settings: Settings, asked: Systems) -> dict:
     # 1. what is asked for, before anything is written
-    models = summaries.named("models", asked.models, BASELINES)
-    pasted = summaries.named("predictions", asked.predictions, [*BASELINES, *models])
+    models = summaries.named("models", asked.models, TAKEN)
+    pasted = summaries.named("predictions", asked.predictions, [*TAKEN, *models])
     prefixes = summaries.named("source_prefixes", asked.source_prefixes)
     for name, value, known in (
         *(("source_prefixes", each, models) for each in prefixes),
