@@ -153,4 +153,4 @@ def panels(rows: list[dict]) -> dict[str, dict[str, tuple]]:
 
 
 if __name__ == "__main__":
-    training.launch(main, Settings, description=__doc__, one_process=True)
+    training.launch(main, Settings, description=__doc__)

@@ -114,4 +114,4 @@ def main(settings: Settings) -> dict:
 
 
 if __name__ == "__main__":
-    training.launch(main, Settings, description=__doc__, one_process=True)
+    training.launch(main, Settings, description=__doc__)

@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+from dataclasses import is_dataclass
 from pathlib import Path
 
 import pytest
@@ -127,18 +128,20 @@ def test_a_broken_console_costs_nothing(stream, monkeypatch):
     assert done and isinstance(getattr(sys, stream), Broken)
 
 
-def test_what_is_done_in_one_process_is_refused_in_several(monkeypatch, capsys):
-    """Two would draw the same and write it into one folder, each over the other's."""
-    monkeypatch.setattr(sys, "argv", ["recipe"])
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    done = []
-    with pytest.raises(SystemExit) as ended:
-        launch(lambda: done.append(1), one_process=True)
-    assert ended.value.code == 2 and not done
-    assert capsys.readouterr().err.startswith("error: 2 processes were started; all of it is done in one: ")
-    monkeypatch.setenv("WORLD_SIZE", "1")
-    launch(lambda: done.append(1), one_process=True)
-    assert done == [1]
+@pytest.mark.parametrize("name", [each.stem for each in sorted(packaged.folder("recipes").glob("[!_]*.py"))])
+def test_only_trainings_are_done_in_several_processes(name, monkeypatch, capsys):
+    """Of other recipes two would do the same and write it into one folder, each over the other's."""
+    recipe = packaged.load_recipe(name)
+    types = [each for each in recipe.main.__annotations__.values() if is_dataclass(each)]
+    monkeypatch.setattr(sys, "argv", ["recipe", "--no_flag=1"])
+    for processes in ("1", "2"):
+        monkeypatch.setenv("WORLD_SIZE", processes)
+        with pytest.raises(SystemExit) as ended:
+            launch(recipe.main, *types)
+        refused = processes == "2" and not packaged.runs_the_loop(packaged.folder("recipes") / f"{name}.py")
+        told = capsys.readouterr().err
+        assert ended.value.code == 2 and told.count("\n") == 1
+        assert told.startswith("error: 2 processes were started; all of it is done in one: ") == refused
 
 
 def test_the_folder_of_a_refused_run_is_not_made(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TextIO
@@ -39,20 +40,21 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)  # of some network file systems
 
 
-def launch(main: Callable[..., Any], *types: type, description: str | None = None, one_process: bool = False):
+def launch(main: Callable[..., Any], *types: type, description: str | None = None):
     """
     Runs a recipe's `main` on the dataclasses parsed from the command line, and exits with its status: 0, 1 for a
     failure, 2 for wrong usage, 128 + n after signal n. Errors are one line; `HWZOO_DEBUG=1` shows their traceback.
-    A console that cannot be written to costs nothing but what is said there.
+    A console that cannot be written to costs nothing but what is said there. Several processes share a training, which
+    has the flag `resume_from_checkpoint`; any other recipe refuses to be started in several: each would do all of it,
+    into one folder.
 
     Args:
         main: takes one instance of each of `types`.
         types: the dataclasses of flags, as in `parse_arguments`.
         description: text above the flags in `--help`.
-        one_process: refuse to be started in several, which would each do all of it, into one folder.
     """
     with _lasting_console():
-        _launch(main, types, description, one_process)
+        _launch(main, types, description)
 
 
 def check_one_process():
@@ -67,7 +69,7 @@ def check_one_process():
         )
 
 
-def _launch(main: Callable[..., Any], types: Sequence[type], description: str | None, one_process: bool):
+def _launch(main: Callable[..., Any], types: Sequence[type], description: str | None):
     if not logger.handlers:
         logger.addHandler(logging.StreamHandler())
         logger.handlers[0].setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
@@ -78,7 +80,7 @@ def _launch(main: Callable[..., Any], types: Sequence[type], description: str | 
             signal.signal(number, _leave)
     try:
         _follow_launcher()
-        if one_process:
+        if not any(each.name == "resume_from_checkpoint" for kind in types for each in fields(kind)):
             check_one_process()
         launcher = {} if {"-h", "--help"} & set(sys.argv) else launcher_settings(os.environ)
         main(*parse_arguments(list(types), description=description, launcher=launcher))
