@@ -640,7 +640,7 @@ FLOW_CASES = {
     ),
     "alpha of a half": (2, "--logit_alpha is 0.5; it must be in [0, 0.5)", lambda tmp: ["--logit_alpha=0.5"]),
     "alpha that is 0 in float32": (
-        2, "logit_alpha is 1e-40; it must be 0 or at least 1e-38", lambda tmp: ["--logit_alpha=1e-40"],
+        2, "logit_alpha is 1e-40; it must be 0 or at least 1e-37", lambda tmp: ["--logit_alpha=1e-40"],
     ),
     "unknown network": (2, "--network: invalid choice: 'planar'", lambda tmp: ["--network=planar"]),
     "unknown coupling": (2, "--coupling: invalid choice: 'spline'", lambda tmp: ["--coupling=spline"]),

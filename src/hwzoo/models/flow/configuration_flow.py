@@ -8,7 +8,7 @@ from transformers import PreTrainedConfig
 
 # What transformers takes besides the fields; any other unknown keyword is a misspelling.
 KEYWORDS_BESIDE_FIELDS = {"attn_implementation", "name_or_path", "num_labels", "output_attentions", "torch_dtype"}
-LOWEST_ALPHA = 1e-38
+LOWEST_ALPHA = 1e-37  # a normal number in float32, where 1e-46 is 0 and what is between may be taken for 0
 
 
 @strict
@@ -38,7 +38,7 @@ class FlowConfig(PreTrainedConfig):
         num_hidden_layers (`int`): hidden layers of a coupling's network; of the convolutional ones the first comes
             from a 3 x 3 convolution, the others from 1 x 1 ones, and the output from a 3 x 3 one.
         logit_alpha (`float`): the flow is of logit(alpha + (1 - 2 alpha) y) of dequantised pixels y in [0, 1), or,
-            with 0, of y; at least 1e-38 if not 0.
+            with 0, of y; at least 1e-37 if not 0.
 
     Raises:
         ValueError: for an unknown keyword, and a stored config of another model type.
@@ -91,7 +91,7 @@ class FlowConfig(PreTrainedConfig):
             raise ValueError(f"num_classes is {self.num_classes}; it must be at least 0 (0: unconditional)")
         if not 0 <= self.logit_alpha < 0.5:
             raise ValueError(f"logit_alpha is {self.logit_alpha}; it must be in [0, 0.5)")
-        if 0 < self.logit_alpha < LOWEST_ALPHA:  # 0 in float32, whose logit is infinite
+        if 0 < self.logit_alpha < LOWEST_ALPHA:
             raise ValueError(f"logit_alpha is {self.logit_alpha}; it must be 0 or at least {LOWEST_ALPHA:g}")
         if self.network == "nice":
             if self.image_size == self.num_channels == 1:
