@@ -4,6 +4,8 @@ import contextlib
 import inspect
 import io
 import itertools
+import json
+import os
 import re
 import shlex
 from pathlib import Path
@@ -14,6 +16,7 @@ from recipe_runs import load_recipe
 
 import hwzoo_cli
 from hwzoo import comparison, hub
+from hwzoo.text.sources import read_rows
 from hwzoo.training import parse_arguments, sweep
 
 ROOT = Path(__file__).parents[1]
@@ -202,3 +205,62 @@ def test_the_runs_of_the_long_comparison_are_counted():
     assert re.findall(r"has (\d+) of the presets, cut to about\nfive minutes each, in (\d+) rows", page) == [
         (str(len(presets)), str(len(runs)))
     ]
+
+
+AGID = """\
+good A: better | best
+good N: goods
+goodish A: goodisher? | goodishest?
+goodman N?: goodmen
+goose N: geese {bird}, gooses {poke}
+goose V: goosed | goosing | gooses
+goosefish N: goosefish, goosefishes~ 1
+gospel A: gospeler, gospeller< 1 | gospelest?, gospellest<? 1
+grad N: grads, grades!< 1
+Grail N: Grails
+granny N: grannies
+grave A: graver | gravest
+grave V: graved | graven, graved 1 | graving | graves
+gravy N: gravies
+Welshman N: Welshmen
+"""
+INFLECTIONS = [
+    ("good", "comparative better", "superlative best", "plural goods"),
+    ("goose", "past goosed", "participle goosed", "gerund goosing", "third_person gooses"),
+    ("goosefish", "plural goosefish"),
+    ("gospel", "comparative gospeler"),
+    ("grad", "plural grads"),
+    ("grave", "comparative graver", "superlative gravest", "past graved", "participle graven", "gerund graving"),
+    ("grave", "third_person graves"),
+    ("granny", "plural grannies"),
+    ("gravy", "plural gravies"),
+]
+
+
+def test_the_folders_of_texts_are_made_as_the_page_tells(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    papers = Path("scitldr/SciTLDR-Data/SciTLDR-A")
+    papers.mkdir(parents=True)
+    paper = {"source": ["We try. ", "It works.\n"], "paper_id": "a", "target": ["Works. ", "It does."], "title": "T"}
+    for name in ("train", "dev", "test"):
+        (papers / f"{name}.jsonl").write_text(json.dumps(paper) + "\n")
+    Path("infl.txt").write_text(AGID)
+    page = (ROOT / "docs/text.md").read_text(encoding="utf-8")
+    for part in re.split(r"^##+ ", page, flags=re.M):
+        if part.startswith("Where `scitldr` and `inflections` come from"):
+            for _, block in FENCE.findall(part):
+                exec(compile(block, "docs/text.md", "exec"), {})
+
+    document = {"document": "We try. It works.", "summary": "Works.", "summaries": ["Works.", "It does."]}
+    for split in ("train", "validation", "test"):
+        (row,) = read_rows("file", Path(f"texts/scitldr/{split}.jsonl"))
+        assert row == {"id": "a", "title": "T"} | document
+    found = {
+        split: read_rows("file", Path(f"texts/inflections/{split}.jsonl")) for split in ("train", "validation", "test")
+    }
+    pairs = sorted((row["source"], f"{row['task']} {row['target']}") for rows in found.values() for row in rows)
+    assert pairs == sorted((word, form) for word, *forms in INFLECTIONS for form in forms)
+    if data := os.environ.get("HWZOO_DATA_DIR"):  # what the figures are of
+        for split, rows in found.items():
+            real = read_rows("file", Path(data, "inflections", f"{split}.jsonl.gz"))
+            assert all(row in real for row in rows), split

@@ -269,7 +269,7 @@ def test_a_folder_called_as_data_of_the_zoo_is_read_by_its_path_alone(name, tmp_
     zoo = str(tmp_path / "zoo")
     assert [len(load_text(each, zoo).train) for each in (name, f"./{name}")] == [3, 2]
     monkeypatch.delenv("HWZOO_DATA_DIR", raising=False)
-    with pytest.raises(UsageError, match=f"--data_dir names the folder that has it; ./{name} is the folder here$"):
+    with pytest.raises(UsageError, match=f"HWZOO_DATA_DIR names the folder that has it; ./{name} is the folder here$"):
         load_text(name)
 
 

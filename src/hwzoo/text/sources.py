@@ -294,7 +294,8 @@ def _named(name: str, data_dir: str | None, config: str | None) -> tuple[str, di
                 raise UsageError(f"{what}: it holds no train.jsonl, train.json or train.csv (or .gz), but {there}")
             return folder.resolve().name or "data", rows  # `.` has no name, nor has the root
     if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) or Path(name).is_absolute():
-        where = f" and {root} has no such folder" if root is not None else "; --data_dir names the folder that has it"
+        unknown = "; --data_dir or HWZOO_DATA_DIR names the folder that has it"
+        where = f" and {root} has no such folder" if root is not None else unknown
         mine = f"; ./{name} is the folder here" if name in NAMED_DATA and Path(name).is_dir() else ""
         raise UsageError(f"{what} is neither words, a folder nor a Hub id, owner/name{where}{mine}")
     return name, _from_hub(what, name, config)
