@@ -23,6 +23,7 @@ from hwzoo import diffusion, generators, metrics, scoring, training
 from hwzoo.data import load_images
 from hwzoo.errors import UsageError
 from hwzoo.files import renewing, write_json
+from hwzoo.generators import FAST_STEPS
 from hwzoo.loading import TRUST
 from hwzoo.training import flag
 
@@ -49,7 +50,9 @@ class Settings(training.ImageData):
     classifier: str | None = flag(None, "folder or Hub id of a classifier; the data set's own when not given")
     inception_fid: bool = flag(False, "also FID on Inception's features; needs torch-fidelity and its weights")
     scheduler: Literal[diffusion.SCHEDULERS] | None = flag(None, "of a pipeline; its own when not given")
-    num_inference_steps: int | None = flag(None, "of a pipeline; its own default when not given", "[1, inf)")
+    num_inference_steps: int | None = flag(
+        None, f"of a pipeline; all that it was trained with for ddpm, {FAST_STEPS} else, when not given", "[1, inf)"
+    )
     guidance_scale: float = flag(1.0, "classifier-free guidance of a conditional pipeline; 1 is none", "[0, inf)")
     center_crop: bool = flag(False, "cut samples that are larger than the data (a model of padded images)")
     eval_batch_size: int = flag(500, "samples a batch", "[1, inf)")

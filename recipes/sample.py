@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
 from accelerate import PartialState
 
 from hwzoo import PipelineFamily, diffusion, generators, text, training
 from hwzoo.errors import UsageError
 from hwzoo.files import renewing, write_json
+from hwzoo.generators import FAST_STEPS
 from hwzoo.loading import TRUST
 from hwzoo.training import flag
-
-FAST_STEPS = 25
 
 
 @dataclass
@@ -82,8 +82,7 @@ def main(settings: Settings) -> dict:
             model.scheduler = diffusion.make_scheduler(sampler, model.scheduler.config, spacing)
         elif settings.spacing is not None:
             raise UsageError(f"--spacing is {settings.spacing} without --scheduler, whose steps it spaces")
-        most = generators.most_steps(model.scheduler)
-        steps = settings.num_inference_steps or (most if every else min(FAST_STEPS, most))
+        steps = settings.num_inference_steps or generators.default_steps(model.scheduler)
         generators.check_steps(steps, model.scheduler, name)
         quick = f"; --scheduler sde_dpm_solver takes {FAST_STEPS}" if every and steps > FAST_STEPS else ""
         print(f"sampler: {sampler}{'' if settings.scheduler else ', as it was saved'}, {steps} steps{quick}")
@@ -107,7 +106,8 @@ def main(settings: Settings) -> dict:
         if tokenizer:
             print("\n".join(text.save_texts(staging / "samples.txt", samples, tokenizer)[:10]))
         else:
-            shown = samples[:: -(-len(samples) // 200)]  # at most 200, of each class, which follow one another
+            order = torch.arange(len(samples)) if labels is None else labels.argsort(stable=True)
+            shown = samples[order[:: -(-len(samples) // 200)].sort().values]  # at most 200, evenly of each class
             training.save_image_grid(shown, staging / "samples.png", f"{caption}; {len(shown)} shown")
             training.save_images(samples, staging / "images")
         write_json(staging / "samples.json", results)

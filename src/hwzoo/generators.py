@@ -20,6 +20,9 @@ from .files import CHECKPOINTS, ENTRIES
 from .loading import check_finite, loading
 from .models import FAMILIES, Family, PipelineFamily, family_of
 from .retry import has_file, retried
+from .training import record_of
+
+FAST_STEPS = 25  # of a sampler that is good with a few
 
 
 def load_generator(
@@ -94,10 +97,19 @@ def check_guidance(guidance_scale: float, family: Family, model: Any, name: str)
         name: of the model, for the error.
 
     Raises:
-        UsageError: for a scale other than 1 without a conditional pipeline.
+        UsageError: for a scale other than 1 without a conditional pipeline, or with one whose record says that it
+            never saw an image without its class.
     """
-    if guidance_scale != 1 and not (isinstance(family, PipelineFamily) and family.num_classes(model)):
+    if guidance_scale == 1:
+        return
+    if not (isinstance(family, PipelineFamily) and family.num_classes(model)):
         raise UsageError(f"--guidance_scale is {guidance_scale}; {name} is no conditional pipeline, give 1")
+    try:
+        label_dropout = record_of(name).get("label_dropout")
+    except HwzooError:  # the Hub does not tell
+        return
+    if label_dropout == 0:
+        raise UsageError(f"--guidance_scale is {guidance_scale}; {name} was trained with --label_dropout 0, give 1")
 
 
 def check_temperature(temperature: float | None, family: Family, model: Any, name: str):
@@ -202,6 +214,12 @@ def most_steps(scheduler: Any) -> int:
     return most_steps(scheduler)
 
 
+def default_steps(scheduler: Any) -> int:
+    """The steps that a scheduler of diffusers takes unasked: all for DDPM, only good with them; else `FAST_STEPS`."""
+    most = most_steps(scheduler)
+    return most if type(scheduler).__name__ == "DDPMScheduler" else min(FAST_STEPS, most)
+
+
 def draw(
     family: Family, model: Any, num_samples: int, labels: Tensor | None, seed: int, batch_size: int, **call: Any
 ) -> tuple[Tensor, float]:
@@ -286,7 +304,7 @@ def open_generator(
         device: for the model.
         output_dir: where the caller writes; not into a folder of images.
         scheduler: of a pipeline; its own when None.
-        num_inference_steps: of a pipeline; its own default when None.
+        num_inference_steps: of a pipeline; when None its own default, `default_steps` where it has none.
         guidance_scale: classifier-free guidance of a conditional pipeline; 1 is none.
         trust_remote_code: whether code that comes with it is run.
         options: how a folder of images is read, as a data set's.
@@ -354,9 +372,8 @@ def _describe_pipeline(family: Family, pipeline: Any, name: str, scheduler: str 
     if scheduler is not None:
         pipeline.scheduler = diffusion.make_scheduler(scheduler, pipeline.scheduler.config)
     # The default of 1,000 steps is refused by schedulers that were trained with fewer.
-    most = most_steps(pipeline.scheduler)
     default = inspect.signature(pipeline.__call__).parameters["num_inference_steps"].default
-    steps = steps or min(default or most, most)
+    steps = steps or (min(default, most_steps(pipeline.scheduler)) if default else default_steps(pipeline.scheduler))
     check_steps(steps, pipeline.scheduler, name)
     kind = type(family.parts(pipeline)[0]).__name__
     kind += f", {scheduler or type(pipeline.scheduler).__name__} with {steps} steps"

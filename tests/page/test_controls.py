@@ -819,6 +819,8 @@ def test_titles_differ(tmp_path):
         (tmp_path / name).mkdir(parents=True)
     names = [str(tmp_path / "a/vae"), str(tmp_path / "b/vae"), "you/vae", "you/gan"]
     assert [each.title for each in page.load_entries(names)] == ["vae", "vae (2)", "vae (3)", "gan"]
+    names = ["you/vae (3)", "you/vae", "me/vae", "us/vae"]  # the first as a copy of a folder is called
+    assert [each.title for each in page.load_entries(names)] == ["vae (3)", "vae", "vae (2)", "vae (4)"]
 
 
 @pytest.mark.parametrize("num", [1, 199, 200, 201, 250, 999])

@@ -176,6 +176,14 @@ def test_a_solver_that_has_one_step_fewer_takes_them_unasked(evaluate, tmp_path)
     assert "DPMSolverMultistepScheduler with 4 steps" in results["protocol"]
 
 
+def test_a_fast_sampler_takes_few_steps_unasked(evaluate, tmp_path):
+    """As in sample.py: all that the model was trained with would take hours, and are for DDPM."""
+    pipeline = save_pipeline(tmp_path / "ddpm", steps=30)
+    for scheduler, steps in ((None, 30), ("ddpm", 30), ("unipc", 25)):
+        results = evaluate(pipeline, str(scheduler), num_samples=4, scheduler=scheduler)
+        assert f"{scheduler or 'DDPMScheduler'} with {steps} steps" in results["protocol"]
+
+
 def test_a_pipeline_of_diffusers(evaluate, tmp_path):
     pipeline = save_pipeline(tmp_path / "ddpm")
     results = evaluate(pipeline, num_samples=9, eval_batch_size=5)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -105,6 +106,11 @@ def test_the_picture_of_many_shows_each_class(sample, tmp_path):
     assert np.array_equal(shown, images[::3])
     assert captions_in(tmp_path / "samples")["samples"].endswith("num samples 600, seed 0; 200 shown")
 
+    _, images = sample(tmp_path / "gan", "chosen", labels=[0, 2, 1], num_samples=600)  # over and over
+    shown = tiles_of(tmp_path / "chosen" / "samples.png", columns=20)
+    class_of = {image.tobytes(): [0, 2, 1][index % 3] for index, image in enumerate(images)}
+    assert Counter(class_of[image.numpy().tobytes()] for image in shown) == {0: 67, 1: 67, 2: 66}
+
 
 @pytest.mark.parametrize(("scheduler", "steps"), [("ddpm", 30), ("sde_dpm_solver", 25), ("unipc", 25)])
 def test_steps_that_are_not_given(scheduler, steps, sample, tmp_path):
@@ -168,6 +174,13 @@ def test_labels_and_guidance_reach_the_pipeline(sample, tmp_path):
     _, spread = sample(model, "spread", **fast)
     expected = pipeline([0, 0, 1, 1, 2, 2], generator=torch.Generator().manual_seed(0), **call).images
     assert np.abs(expected[..., 0] * 255 - spread).max() < 0.6
+    Path(model, "preset.yaml").write_text("label_dropout: 0.1\n")
+    sample(model, "known", **fast)
+    Path(model, "preset.yaml").write_text("label_dropout: 0.0\n")
+    with pytest.raises(
+        HwzooError, match=r"^--guidance_scale is 1\.5; .*model was trained with --label_dropout 0, give 1$"
+    ):
+        sample(model, "unknown", **fast)
 
 
 def test_any_other_model_of_the_zoo(sample, tmp_path):

@@ -133,7 +133,7 @@ def _sampler(entry: Entry) -> list[Input]:
         Choice("scheduler", "Sampler", (*diffusion.SCHEDULERS, AS_SAVED), "sde_dpm_solver"),
         Number("steps", "Steps", 1, most, min(FAST_STEPS, most)),
     ]
-    if entry.num_classes:
+    if entry.num_classes and entry.settings.get("label_dropout") != 0:  # else it does not know images of no class
         chosen.append(Number("guidance", "Guidance", 0, 8, 1, 0.5))
     return chosen
 

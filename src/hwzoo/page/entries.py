@@ -1,6 +1,7 @@
 """What has a tab of its own: a model with what its folder tells of it, a folder of results, or why it is not there."""
 
 import inspect
+import itertools
 import json
 import logging
 import random
@@ -226,8 +227,8 @@ def load_entries(names: Sequence[str]) -> list[Entry]:
     titles: list[str] = []
     for name in names:
         base = Path(name).name or Path(name).resolve().name
-        same = sum(title == base or title.startswith(f"{base} (") for title in titles)
-        titles.append(f"{base} ({same + 1})" if same else base)
+        free = itertools.chain([base], (f"{base} ({number})" for number in itertools.count(2)))
+        titles.append(next(title for title in free if title not in titles))
     return [load_entry(name, title) for name, title in zip(names, titles, strict=True)]
 
 
