@@ -20,7 +20,7 @@ from .files import CHECKPOINTS, ENTRIES
 from .loading import check_finite, loading
 from .models import FAMILIES, Family, PipelineFamily, family_of
 from .retry import has_file, retried
-from .training import record_of
+from .training import settings_of
 
 FAST_STEPS = 25  # of a sampler that is good with a few
 
@@ -105,8 +105,8 @@ def check_guidance(guidance_scale: float, family: Family, model: Any, name: str)
     if not (isinstance(family, PipelineFamily) and family.num_classes(model)):
         raise UsageError(f"--guidance_scale is {guidance_scale}; {name} is no conditional pipeline, give 1")
     try:
-        label_dropout = record_of(name).get("label_dropout")
-    except HwzooError:  # the Hub does not tell
+        label_dropout = float(settings_of(name).get("label_dropout") or 1)
+    except (HwzooError, ValueError):  # the Hub does not tell, or a stranger's preset
         return
     if label_dropout == 0:
         raise UsageError(f"--guidance_scale is {guidance_scale}; {name} was trained with --label_dropout 0, give 1")

@@ -1267,6 +1267,12 @@ def test_the_labels_of_qmnist_have_eight_columns(tmp_path):
     data = load_images(str(tmp_path))
     assert data.train.labels.tolist() == arrays["train-labels"].tolist()
     assert torch.equal(data.test.images[:, 0], torch.from_numpy(arrays["t10k-images"]).byte())
+    for rows[1:, 0] in (-1, -9):  # of the test images, which are no classes from the end
+        (tmp_path / "qmnist-test-labels-idx2-int").write_bytes(header + rows.tobytes())
+        with pytest.raises(
+            HwzooError, match=f"test-labels-idx2-int: label {rows[1, 0]} in row 1 is no class; qmnist has"
+        ):
+            load_images(str(tmp_path))
 
 
 def test_emnist_is_turned_upright_and_its_classes_named(tmp_path):
@@ -1294,6 +1300,40 @@ def test_validation_images_of_npz_files(tmp_path, called):
     np.savez(tmp_path / "data.npz", **arrays)
     data = load_images(str(tmp_path / "data.npz"), options=ImageOptions(validation_share=0.2))
     assert [len(part) for part in (data.train, data.validation, data.test)] == [20, 8, 6]
+
+
+@pytest.mark.parametrize("kind", ["idx", "npz", "columns"])
+def test_images_of_two_sizes_become_of_one(kind, tmp_path):
+    """As the line that refuses them says."""
+    import datasets
+
+    sizes, labels = {"train": 6, "test": 4, "val": 3}, np.zeros(2, np.uint8)
+    images = {split: np.full((2, size, size), 9, np.uint8) for split, size in sizes.items()}
+    name = str(tmp_path)
+    if kind == "idx":
+        for split, theirs in (("train", "train"), ("test", "t10k")):
+            (tmp_path / f"{theirs}-images-idx3-ubyte").write_bytes(idx(images[split]))
+            (tmp_path / f"{theirs}-labels-idx1-ubyte").write_bytes(idx(labels))
+    elif kind == "npz":
+        images["test"] = np.stack([images["test"]] * 3, -1)  # in colour, the others grey
+        parts = {f"{what}_{split}": {"x": images[split], "y": labels}[what] for split in sizes for what in "xy"}
+        np.savez(name := str(tmp_path / "data.npz"), **parts)
+    else:
+        name = datasets.DatasetDict({
+            split: datasets.Dataset.from_dict(
+                {"image": images[split], "label": labels},
+                datasets.Features(image=datasets.Array2D((sizes[split],) * 2, "uint8"), label=datasets.ClassLabel(2)),
+            )
+            for split in ("train", "test")
+        })  # fmt: skip
+    with pytest.raises(UsageError, match="images of different sizes: .*; --image_size N makes all N x N$"):
+        load_images(name)
+    options = ImageOptions(image_size=5, validation_share=0.5 if kind == "npz" else None)
+    data = load_images(name, options=options)
+    parts = (data.train, data.test, *([data.validation] if kind == "npz" else []))
+    assert all(
+        part.images.shape == (2, 3 if kind == "npz" else 1, 5, 5) and (part.images == 9).all() for part in parts
+    )
 
 
 @pytest.mark.parametrize("kind", ["medmnist", "keras", "kmnist"])
@@ -1345,6 +1385,10 @@ def test_npz_files_that_hold_something_else_are_refused(tmp_path):
     np.savez(tmp_path / "pickled.npz", train_images=np.array([{"a": 1}], dtype=object))
     with pytest.raises(HwzooError, match="pickled.npz cannot be read: .*allow_pickle"):
         load_images(str(tmp_path / "pickled.npz"))
+    with open(tmp_path / "one.npz", "wb") as file:
+        np.save(file, np.zeros((3, 4, 4), np.uint8))
+    with pytest.raises(HwzooError, match="one.npz is no .npz file: it holds one array, as np.save writes it$"):
+        load_images(str(tmp_path / "one.npz"))
     images = np.zeros((3, 4, 4), np.uint8)
     np.savez(tmp_path / "many.npz", train_images=images, train_labels=np.zeros((3, 14), int), test_images=images,
              test_labels=np.zeros((3, 14), int))  # fmt: skip
@@ -1399,6 +1443,11 @@ def test_larochelles_text_files(tmp_path):
     (tmp_path / "binarized_mnist_test.amat").write_text("0 1 2 0 1 0 0 1 0\n")
     with pytest.raises(HwzooError, match="binarized_mnist_test.amat is no text of lines of zeros and ones"):
         load_images(str(tmp_path))
+    (tmp_path / "binarized_mnist_test.amat").write_text("0 1 0\n1 1 1 1 1\n")  # as many digits as two images have
+    with pytest.raises(HwzooError, match="binarized_mnist_test.amat is no text of lines of zeros and ones"):
+        load_images(str(tmp_path))
+    (tmp_path / "binarized_mnist_test.amat").write_text("0 1 1 0 1 0 0 1 0\r\n\r\n")  # a line without an image
+    assert len(load_images(str(tmp_path)).test) == 1
 
 
 def test_text_files_of_two_data_sets_are_never_mixed(tmp_path):

@@ -180,7 +180,7 @@ def test_a_fast_sampler_takes_few_steps_unasked(evaluate, tmp_path):
     """As in sample.py: all that the model was trained with would take hours, and are for DDPM."""
     pipeline = save_pipeline(tmp_path / "ddpm", steps=30)
     for scheduler, steps in ((None, 30), ("ddpm", 30), ("unipc", 25)):
-        results = evaluate(pipeline, str(scheduler), num_samples=4, scheduler=scheduler)
+        results = evaluate(pipeline, f"by-{scheduler}", num_samples=4, scheduler=scheduler)
         assert f"{scheduler or 'DDPMScheduler'} with {steps} steps" in results["protocol"]
 
 

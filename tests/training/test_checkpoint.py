@@ -1,6 +1,8 @@
+import errno
 import hashlib
 import json
 import logging
+import os
 import pickle
 import random
 import shutil
@@ -68,6 +70,19 @@ def test_random_states_come_back(tmp_path):
 def test_the_newest_are_kept(tmp_path):
     checkpoints = saved(tmp_path, 1, 2, 9, 10, limit=2)
     assert [path.name for path in checkpoints.paths()] == ["step-00000009", "step-00000010"]
+
+
+def test_an_old_one_that_cannot_be_removed_ends_no_training(tmp_path, monkeypatch, caplog):
+    def rmtree(path, ignore_errors=False):
+        if not ignore_errors:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(path))
+
+    monkeypatch.setattr("hwzoo.training.checkpoint.shutil.rmtree", rmtree)
+    checkpoints = saved(tmp_path, 1, 2, limit=1)
+    assert checkpoints.read_latest().step == 2
+    assert f"{tmp_path / 'step-00000001'} cannot be removed: {os.strerror(errno.EBUSY)}" in caplog.text
+    with pytest.raises(HwzooError, match="cannot write .*step-00000002: "):  # which a resume would take for the latest
+        saved(tmp_path, 1, limit=1)
 
 
 FILES = ["model.safetensors", "state.pt", "manifest.json"]

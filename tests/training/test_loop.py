@@ -3,6 +3,7 @@
 import gc
 import json
 import math
+import shutil
 import signal
 import sys
 import time
@@ -18,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from hwzoo import VAEConfig, VAEModel, hub
 from hwzoo.errors import HwzooError, UsageError
-from hwzoo.files import read_jsonl
+from hwzoo.files import MADE, read_jsonl, record_made, sha256
 from hwzoo.training import (
     Checkpoint,
     Ending,
@@ -37,6 +38,7 @@ from hwzoo.training import (
 )
 from hwzoo.training.ending import peak_memory
 from hwzoo.training.loop import signal_of
+from hwzoo.training.resume import cut_back_to
 
 
 class Examples:
@@ -333,6 +335,28 @@ def test_history_of_another_folder_comes_along(tmp_path):
     _, resumed = train(tmp_path / "b", logging_steps=3, resume_from_checkpoint=str(where))
     assert resumed.history == straight.history
     assert (tmp_path / "a" / "history.jsonl").read_bytes() == before
+
+
+def test_a_copied_checkpoint_takes_nothing_of_its_neighbours(tmp_path, caplog):
+    """The folder above it may be of any other run."""
+    train(tmp_path / "a", logging_steps=3, checkpointing_steps=8)
+    shutil.copytree(tmp_path / "a" / "checkpoints" / "step-00000016", tmp_path / "copies" / "step-00000016")
+    (tmp_path / "history.jsonl").write_bytes(100 * (tmp_path / "a" / "history.jsonl").read_bytes())
+    _, resumed = train(tmp_path / "b", logging_steps=3, resume_from_checkpoint=str(tmp_path / "copies/step-00000016"))
+    assert [record["step"] for record in resumed.history] == [18, 20]
+    assert "history.jsonl is shorter than at the checkpoint" in caplog.text
+
+
+def test_a_picture_that_was_changed_does_not_come_along(tmp_path):
+    (old := tmp_path / "a").mkdir()
+    (new := tmp_path / "b").mkdir()
+    for name in ("kept.png", "changed.png"):
+        (old / name).write_bytes(name.encode())
+    record_made(old, {name: sha256((old / name).read_bytes()) for name in ("kept.png", "changed.png")})
+    progress = {"history.jsonl": 0, MADE: (old / MADE).stat().st_size}
+    (old / "changed.png").write_bytes(b"mine")
+    cut_back_to(progress, old / "checkpoints" / "step-00000001", new)
+    assert (new / "kept.png").read_bytes() == b"kept.png" and not (new / "changed.png").exists()
 
 
 @pytest.mark.parametrize("schedule", ["constant", "constant_with_warmup", "linear", "cosine", "polynomial"])

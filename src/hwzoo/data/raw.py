@@ -137,18 +137,18 @@ def read_idx_set(folder: Path, what: str, config: str | None) -> RawData | None:
     if path.name.startswith("emnist-") and mapping.is_file():  # lines of a label and its letters' codes
         rows = [line.split() for line in mapping.read_text().splitlines() if line.strip()]
         names = {int(label): chr(int(code)) for label, code, *_ in rows}
-    largest = max(int(each.max()) for each in labels.values())
+    largest = max(0, *(int(each.max()) for each in labels.values()))  # QMNIST's may be negative
     used = sorted(names) or list(range(largest + 1))
     if name == "letters":  # labels from 1
         used = [label for label in used if label > 0]
     places = np.full(max(used[-1], largest) + 1, -1)
     places[used] = np.arange(len(used))
-    data = {split: places[array] for split, array in labels.items()}
+    data = {split: np.where(array < 0, -1, places[np.maximum(array, 0)]) for split, array in labels.items()}
     for split, array in data.items():
         if len(rows := np.flatnonzero(array < 0)):
             raise HwzooError(
                 f"{files[split, 'labels']}: label {labels[split][rows[0]]} in row {rows[0]} is no class; "
-                f"{mapping.name if names else 'letters'} has {used[0]} to {used[-1]}"
+                f"{mapping.name if names else name} has {used[0]} to {used[-1]}"
             )
     shaped = {split: array[:, None] for split, array in images.items()}
     return RawData(shaped, data, tuple(names.get(label, str(label)) for label in used), notes)
@@ -270,6 +270,8 @@ def read_npz_set(path: Path, what: str) -> RawData | None:
         try:
             with np.load(file, allow_pickle=False) as stored:
                 arrays = {file.stem if key == "arr_0" else key: stored[key] for key in stored.files}
+        except TypeError as error:
+            raise HwzooError(f"{file} is no .npz file: it holds one array, as np.save writes it") from error
         # zipfile's of a password or a compression that it does not know is a RuntimeError
         except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             raise HwzooError(f"{file} cannot be read: {first_line(error)}") from error
@@ -348,12 +350,12 @@ def read_amat_set(folder: Path, what: str) -> RawData | None:
             if split == "valid":
                 continue
             raise UsageError(f"{what} has no ..._{split}.amat")
-        data = np.frombuffer(files[split].read_bytes(), np.uint8)
-        digits = data[(data != ord(" ")) & (data != ord("\n")) & (data != ord("\r"))]
-        num = files[split].read_bytes().count(b"\n") + (len(data) > 0 and data[-1] != ord("\n"))
-        size = math.isqrt(len(digits) // num) if num else 0
-        if not ((digits == ord("0")) | (digits == ord("1"))).all() or num * size**2 != len(digits) or not size:
+        lines = [line.translate(None, b" \r") for line in files[split].read_bytes().split(b"\n")]
+        lines = [line for line in lines if line]
+        digits, lengths = np.frombuffer(b"".join(lines), np.uint8), {len(line) for line in lines}
+        size = math.isqrt(max(lengths, default=0))
+        if not size or lengths != {size**2} or not ((digits == ord("0")) | (digits == ord("1"))).all():
             raise HwzooError(f"{files[split]} is no text of lines of zeros and ones, a square image each")
-        images["validation" if split == "valid" else split] = (digits - ord("0")).reshape(num, 1, size, size) * 255
+        images["validation" if split == "valid" else split] = (digits - ord("0")).reshape(-1, 1, size, size) * 255
     labels = {split: np.zeros(len(array), np.int64) for split, array in images.items()}
     return RawData({split: array.astype(np.uint8) for split, array in images.items()}, labels, ("all",))

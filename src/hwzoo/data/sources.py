@@ -252,7 +252,7 @@ def load_images(
         name = (next(iter(dataset.values())) if isinstance(dataset, dict) else dataset).info.dataset_name
         return _from_datasets(name or "data", "the data set", dataset, options)
     if data_dir and dataset not in HUB_IDS:
-        logger.warning("--data_dir is not read for %s; images of your own are --dataset_name FOLDER", dataset)
+        _warn("--data_dir is not read for %s; images of your own are --dataset_name FOLDER", dataset)
     if dataset == "digits":
         _tell_unread(dataset, options, *OF_COLUMNS, "dataset_config", "test_share")
         return _finished(_digits(), "digits", options)
@@ -305,8 +305,14 @@ def _digits() -> ImageSplits:
 def _tell_unread(what: str, options: Any, *names: str):
     """Warns of options that are given and that this kind of data set knows nothing of."""
     for name in names:
-        if getattr(options, name) != getattr(ImageOptions(), name) and os.environ.get("LOCAL_RANK", "0") == "0":
-            logger.warning("--%s is not read for %s", name, what)
+        if getattr(options, name) != getattr(ImageOptions(), name):
+            _warn("--%s is not read for %s", name, what)
+
+
+def _warn(message: str, *arguments: str):
+    """Once, not in each process."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        logger.warning(message, *arguments)
 
 
 def _name_of(folder: Path) -> str:
@@ -323,13 +329,14 @@ def _raw(name: str, path: Path, options: ImageOptions, class_names: tuple[str, .
         return None
     has_configs = path.is_dir() and bool(idx_files(path))
     _tell_unread(name, options, *OF_COLUMNS, "test_share", *([] if has_configs else ["dataset_config"]))
-    shape = raw.images["train"].shape[1:]
-    for images in raw.images.values():
-        _same_size(str(path), shape, images.shape[1:])
+    wanted = {
+        split: images for split, images in raw.images.items() if split != "validation" or options.validation_share
+    }
     parts = {
         split: ImageSet(torch.from_numpy(images), torch.from_numpy(raw.labels[split]), raw.class_names)
-        for split, images in raw.images.items()
+        for split, images in _alike(what, wanted, options).items()
     }
+    shape = parts["train"].images.shape[1:]
     splits = ImageSplits(name, parts["train"], parts["test"], notes=tuple(raw.notes))
     sizes = len(parts["train"]), len(parts["test"])
     if shape == _KNOWN_SHAPE and sizes == _KNOWN_SIZES and len(raw.class_names) == _KNOWN_CLASSES:
@@ -561,11 +568,8 @@ def _from_datasets(name: str, what: str, splits: Any, options: ImageOptions | No
     given = image_column, options, notes
     read = _decode if kinds["train"] == "pictures" else _pixels
     arrays = {part: read(parts[part], whats[part], *given) for part in parts}
-    channels = max(array.shape[1] for array in arrays.values())
-    for part, array in arrays.items():
-        array = np.repeat(array, channels, 1) if array.shape[1] < channels else array
+    for part, array in _alike(what, arrays, options).items():
         sets[part] = ImageSet(torch.from_numpy(array), torch.tensor(labels[part], dtype=torch.long), class_names)
-        _same_size(what, arrays["train"].shape[1:], array.shape[1:])
     return _finished(ImageSplits(name, sets["train"], sets.get("test"), None, sets.get("validation"), tuple(notes)),
                      what, options)  # fmt: skip
 
@@ -728,6 +732,16 @@ def _same_size(what: str, first: Sequence[int], other: Sequence[int]):
         )
 
 
+def _alike(what: str, arrays: dict[str, np.ndarray], options: ImageOptions) -> dict[str, np.ndarray]:
+    """The pixels of all parts, grey ones with the channels of colour; of one size, or yet to become so."""
+    channels = max(array.shape[1] for array in arrays.values())
+    grey = {part: np.repeat(array, channels, 1) for part, array in arrays.items() if array.shape[1] < channels}
+    arrays = arrays | grey
+    for array in arrays.values() if options.image_size is None else ():
+        _same_size(what, arrays["train"].shape[1:], array.shape[1:])
+    return arrays
+
+
 def _finished(splits: ImageSplits, what: str, options: ImageOptions) -> ImageSplits:
     """With the size that is asked for, and the splits that are wanted and not there."""
     notes, size = list(splits.notes), options.image_size
@@ -751,7 +765,7 @@ def _finished(splits: ImageSplits, what: str, options: ImageOptions) -> ImageSpl
     if strange:
         names = ", ".join(parts["train"].class_names[label] for label in sorted(strange)[:MOST_TOLD])
         names += f" and {len(strange) - MOST_TOLD} other classes" if len(strange) > MOST_TOLD else ""
-        logger.warning("%s: there are test images of %s, and none to train on", what, names)
+        _warn("%s: there are test images of %s, and none to train on", what, names)
     return replace(splits, **parts, notes=tuple(notes))
 
 

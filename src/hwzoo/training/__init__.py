@@ -17,6 +17,7 @@ from .arguments import (
     recorded,
     save_settings,
     settings,
+    settings_of,
     weights_of,
 )
 from .checkpoint import Checkpoint, Checkpoints, CorruptCheckpoint
@@ -120,6 +121,7 @@ __all__ = [
     "save_strength_curves",
     "save_task_curves",
     "settings",
+    "settings_of",
     "start",
     "sweep",
     "weights_of",

@@ -644,15 +644,39 @@ def record_of(name: str) -> dict[str, Any]:
         HwzooError: for a repository that is not there or that the token may not read, and when the Hub does not tell
             whether it has a preset.yaml.
     """
+    path = _record(name)
+    return recorded(path, Path(name) if Path(name).is_dir() else None) if path is not None else {}
+
+
+def settings_of(name: str) -> dict[str, Any]:
+    """
+    All flags of the run that made a model.
+
+    Args:
+        name: folder or Hub id.
+
+    Returns:
+        What its preset.yaml says, unchecked, every scalar as text; nothing of a model without one.
+
+    Raises:
+        UsageError: for a preset that cannot be read, or as of `record_of`.
+        HwzooError: as of `record_of`.
+    """
+    path = _record(name)
+    return load_preset(path) if path is not None else {}
+
+
+def _record(name: str) -> Path | None:
+    """The preset.yaml of a trained model, if it has one; raises as `record_of` does."""
     if Path(name).is_dir():
         path = Path(settled(name), RECORD)
-        return recorded(path, Path(name)) if path.is_file() else {}
+        return path if path.is_file() else None
     try:
         if try_to_load_from_cache(name, RECORD) is _CACHED_NO_EXIST:
-            return {}
-        return recorded(Path(retried(lambda: hf_hub_download(name, RECORD), f"loading {name}")))
+            return None
+        return Path(retried(lambda: hf_hub_download(name, RECORD), f"loading {name}"))
     except RemoteEntryNotFoundError:
-        return {}
+        return None
     except HFValidationError as error:
         raise UsageError(f"--model_name_or_path {name}: no such folder, and not a Hub id (owner/name)") from error
     except (OSError, HTTPError) as error:

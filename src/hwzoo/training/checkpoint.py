@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 
 from ..errors import HwzooError, UsageError, first_line
-from ..files import UNFINISHED, remove_unfinished, replacing, sha256
+from ..files import UNFINISHED, remove_unfinished, replacing, sha256, writing
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,8 @@ class Checkpoints:
         buffer = io.BytesIO()
         torch.save({"objects": rest, "progress": progress, "rng": rng}, buffer)
         files["state.pt"] = buffer.getvalue()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
         remove_unfinished(self.folder)  # of a run that was killed while it wrote one
         with self._at(step) as staging:
             staging.mkdir()
@@ -117,11 +118,15 @@ class Checkpoints:
         for newer in self.paths():
             if _step_of(newer) > step:
                 logger.warning("%s is removed: the run went back and is now at step %d", newer, step)
-                shutil.rmtree(newer)
+                with writing(newer):  # left, it would be taken for the latest
+                    shutil.rmtree(newer)
         if self.limit is not None:
             for old in self.paths()[: -self.limit]:
                 if _step_of(old) not in keep:
-                    shutil.rmtree(old)
+                    try:
+                        shutil.rmtree(old)
+                    except OSError as error:  # of a file in use on a network's disk: no reason to end a training
+                        logger.warning("%s cannot be removed: %s", old, error.strerror)
 
     def paths(self) -> list[Path]:
         """The checkpoint folders, oldest first."""

@@ -298,7 +298,7 @@ class _Loop:
         else:
             self.window = progress["window"]
             if self.accelerator.is_main_process:
-                cut_back_to(progress, checkpoint.path.resolve().parents[1], self.folder)
+                cut_back_to(progress, checkpoint.path, self.folder)
         # As many processes as before go on with their own dropout; others start theirs anew.
         if self.accelerator.process_index < len(rng):
             set_random_state(rng[self.accelerator.process_index])

@@ -23,6 +23,7 @@ from ..files import (
     made,
     public_name,
     remove_made,
+    sha256,
     size_of,
 )
 from .checkpoint import Checkpoint, Checkpoints, CorruptCheckpoint
@@ -73,7 +74,12 @@ def check_output_dir(folder: Path, overwrite: bool, resume: str | None):
     if resume != "latest" and checkpoints.paths():
         raise UsageError(f"{what}--output_dir {folder} holds checkpoints of another run; give an empty one")
     if has_ended(folder):
-        raise UsageError(f"{what}--output_dir {folder} holds a finished model, and not this checkpoint; give another")
+        other = (
+            "no checkpoint; give another, or --overwrite_output_dir"
+            if resume == "latest"
+            else ("not this checkpoint; give another")
+        )
+        raise UsageError(f"{what}--output_dir {folder} holds a finished model, and {other}")
     strangers = [name for name in kept if name != CHECKPOINTS and name not in made(folder)]
     if strangers:
         raise UsageError(f"{what}--output_dir {folder} holds {strangers[0]}, which no run has made; give another")
@@ -144,16 +150,20 @@ def begin_anew(folder: Path, checkpoints: Checkpoints):
     (folder / HISTORY).unlink(missing_ok=True)
 
 
-def cut_back_to(progress: Mapping[str, Any], before: Path, folder: Path):
+def cut_back_to(progress: Mapping[str, Any], checkpoint: Path, folder: Path):
     """
     Cuts history and record back to what they were at a checkpoint, and removes what was made after it.
 
     Args:
         progress: of the checkpoint: the length of both files in bytes.
-        before: the folder of the run that took it; what `folder` lacks is copied from there.
+        checkpoint: its folder; what `folder` lacks is copied from that of the run that took it, unless the checkpoint
+            is a copy elsewhere: what lies beside that may be another run's.
         folder: of this run.
     """
-    if before != folder.resolve():
+    among = checkpoint.resolve().parent
+    before = among.parent if among.name == CHECKPOINTS else None
+    other = before is not None and before != folder.resolve()
+    if other:
         for name in (HISTORY, MADE):
             if (before / name).is_file():
                 shutil.copyfile(before / name, folder / name)
@@ -162,9 +172,9 @@ def cut_back_to(progress: Mapping[str, Any], before: Path, folder: Path):
             logger.warning("%s is shorter than at the checkpoint: curves and animations will lack it", folder / name)
     cut_back(folder / HISTORY, progress[HISTORY])
     later = [entry for entry in cut_back(folder / MADE, progress[MADE]) if "file" in entry]
-    if before != folder.resolve():
-        for name, digest in made(folder).items():
-            if digest and (before / name).is_file():
-                shutil.copyfile(before / name, folder / name)
-    else:
+    if not other:
         remove_made(folder, {entry["file"]: entry["sha256"] for entry in later})
+        return
+    for name, digest in made(folder).items():
+        if digest and (before / name).is_file() and sha256((before / name).read_bytes()) == digest:
+            shutil.copyfile(before / name, folder / name)

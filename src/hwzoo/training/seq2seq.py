@@ -321,7 +321,7 @@ class ZooSeq2SeqTrainer(Seq2SeqTrainer):
             begin_anew(folder, self.checkpoints)
             record_made(folder, {HISTORY: None})
         elif HISTORY in checkpoint.progress:
-            cut_back_to(checkpoint.progress, checkpoint.path.resolve().parents[1], folder)
+            cut_back_to(checkpoint.progress, checkpoint.path, folder)
         else:  # of the first version, whose history the Trainer alone held
             record_made(folder, {HISTORY: None})
             (folder / HISTORY).unlink(missing_ok=True)
