@@ -104,9 +104,7 @@ def save_card(run: Any, folder: Path, family: str, data: Any, results: dict[str,
     if base := getattr(run, "model_name_or_path", None):
         about = {"trained": f"Trained further from `{public_name(base)}`"} | about
         about.setdefault("base_model", None if Path(base).exists() else base)
-    # A folder's name may be any bytes; what no text can hold is shown as such.
-    folder_name = os.fsencode(run.output_dir).decode(errors="replace")
-    about |= {"preset": preset_of(run), "repo_id": run.hub_model_id or folder_name}
+    about |= {"preset": preset_of(run), "repo_id": run.hub_model_id or str(run.output_dir)}
     write_card(folder, row.card_template or template(family), results=results, seed=run.seed, **about)
 
 

@@ -65,7 +65,7 @@ OF_PATHS = (
 OF_NAMED_PATHS = {"models", "predictions"}  # each may be NAME=PATH
 OF_MODELS = {"model_name_or_path", "classifier"}  # their names stand in results and cards
 LONGEST_NAME = 255  # bytes of a file's or folder's name
-OF_FOLDERS = {"config", "data_dir", "output_dir", "resume_from_checkpoint"}
+OF_FOLDERS = {"config", "data_dir"}  # not of weights, which safetensors reads from names in UTF-8 only
 TRACKERS = ("tensorboard", "trackio", "wandb")
 # Texts, which may be empty; every other flag with words for its value names something.
 MAY_BE_EMPTY = {"source_prefix", "instruction", "content_free", "prompt_tuning_init_text", "template"}
@@ -180,7 +180,7 @@ def _check_words(name: str, words: str):
     if not words.strip() and name not in MAY_BE_EMPTY:
         raise UsageError(f"--{name} is {words!r}; it must not be empty")
     try:
-        # A folder's name may be any bytes, which Python tells by surrogates; what else is given stands in results.
+        # The name of one may be any bytes, which Python tells by surrogates; what else is given stands in results.
         data = words.encode(errors="surrogateescape" if name in OF_FOLDERS else "strict")
     except UnicodeEncodeError:
         data = b"\0"
