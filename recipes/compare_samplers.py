@@ -73,7 +73,7 @@ def main(settings: Settings) -> dict:
     results = {"model": name, "weights_sha256": scoring.weights_sha256(pipeline.unet), "dataset": compared}
     same = ("num_samples", "guidance_scale", "seed", "classifier", "eval_batch_size")
     results |= {key: getattr(settings, key) for key in same} | {"device": device.type, "data": data.digest()}
-    results |= {"classifier_sha256": scoring.weights_sha256(classifier)}
+    results |= {"classifier_weights_sha256": scoring.weights_sha256(classifier)}
     path = folder / "all_results.json"
     results = {"samplers": []} | training.earlier_results(path, results, settings.overwrite_output_dir) | results
     rows, folder = results["samplers"], training.make_output_dir(folder)

@@ -1049,6 +1049,18 @@ def test_two_data_sets_of_parquet_files_are_never_joined(tmp_path):
     assert len(load_images(str(tmp_path / "fine")).train) == 6
 
 
+def test_pictures_beside_parquet_files_are_told_to_be_unread(tmp_path, caplog):
+    for split in ("train", "test"):
+        shard(tmp_path / f"{split}.parquet", ["cat", "dog"], [0, 1] * 3)
+    image_folder(tmp_path, {"._x/a.png": pixels(0, 4, 4)})
+    load_images(str(tmp_path))
+    assert "not read" not in caplog.text
+    image_folder(tmp_path, {"train/cat/1.png": pixels(0, 4, 4)})
+    assert len(load_images(str(tmp_path)).train) == 6
+    one = tmp_path / "train" / "cat" / "1.png"
+    assert f"--dataset_name {tmp_path}: its pictures, as {one}, are not read, but its other files" in caplog.text
+
+
 def test_a_damaged_parquet_file_is_named(tmp_path):
     shard(tmp_path / "train-0.parquet", ["cat", "dog"], [0, 1])
     (tmp_path / "train-1.parquet").write_bytes(b"PAR1")

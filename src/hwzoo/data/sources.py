@@ -273,6 +273,9 @@ def load_images(
     path = Path(dataset)
     if dataset and path.is_dir():
         found = _raw(_name_of(path), path, options) or _stored_folder(path, options)
+        pictures = (each for each in path.rglob("*") if each.suffix.lower() in IMAGE_SUFFIXES)
+        if found and (unread := next((each for each in pictures if not is_hidden(each.relative_to(path))), None)):
+            _warn("--dataset_name %s: its pictures, as %s, are not read, but its other files", dataset, str(unread))
         return found or _image_folder(path, options)
     if path.is_file() and path.suffix == ".npz":
         return _raw(path.stem, path, options)
