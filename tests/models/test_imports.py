@@ -27,7 +27,7 @@ TOP = {
     "retry": {"errors", "files"},
     "loading": {"errors", "files"},
     "hub": SHARED | {"models", "cards"},
-    "generators": SHARED | {"data", "diffusion", "hub", "models"},
+    "generators": SHARED | {"data", "diffusion", "hub", "models", "training"},
     "scoring": SHARED | {"data", "generators", "hub", "metrics", "models", "training"},
     "comparison": SHARED | {"data", "generators", "models", "packaged", "scoring", "training"},
 }
