@@ -202,9 +202,8 @@ def test_the_runs_of_the_long_comparison_are_counted():
     given = [parts_of(command)[2] for command in commands_of(ROOT / "docs" / "results" / "families.md")]
     runs = [run for tokens in given if "--runs" in tokens for run in tokens[tokens.index("--runs") + 1 :]]
     presets = {run.split()[0] for run in runs}
-    assert re.findall(r"has (\d+) of the presets, of about\nfive minutes each, most of them cut to that, in (\d+) rows", page) == [
-        (str(len(presets)), str(len(runs)))
-    ]
+    told = r"has (\d+) of the presets, of about\nfive minutes each, most of them cut to that, in (\d+) rows"
+    assert re.findall(told, page) == [(str(len(presets)), str(len(runs)))]
 
 
 AGID = """\
