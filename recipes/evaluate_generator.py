@@ -51,7 +51,7 @@ class Settings(training.ImageData):
     inception_fid: bool = flag(False, "also FID on Inception's features; needs torch-fidelity and its weights")
     scheduler: Literal[diffusion.SCHEDULERS] | None = flag(None, "of a pipeline; its own when not given")
     num_inference_steps: int | None = flag(
-        None, f"of a pipeline; all that it was trained with for ddpm, {FAST_STEPS} else, when not given", "[1, inf)"
+        None, f"of a pipeline; its own default, else all for ddpm, {FAST_STEPS} for others, when not given", "[1, inf)"
     )
     guidance_scale: float = flag(1.0, "classifier-free guidance of a conditional pipeline; 1 is none", "[0, inf)")
     center_crop: bool = flag(False, "cut samples that are larger than the data (a model of padded images)")

@@ -225,7 +225,7 @@ def of_model(folder: Path) -> set[str]:
     if ON_ITS_WAY not in ended:  # of an earlier version, or of no run
         return set(made(folder))
     on_its_way = ended.pop(ON_ITS_WAY)
-    return {*ended, *(name for name, digest in on_its_way.items() if _is_still(folder / name, digest))}
+    return {*ended, *(name for name, digest in on_its_way.items() if is_still(folder / name, digest))}
 
 
 def has_ended(folder: Path) -> bool:
@@ -242,11 +242,19 @@ def remove_made(folder: Path, digests: Mapping[str, str | None]):
         digests: SHA-256 by the file's name, as it was recorded; None for what grows.
     """
     for name, digest in digests.items():
-        if _is_still(folder / name, digest):
+        if is_still(folder / name, digest):
             (folder / name).unlink()
 
 
-def _is_still(path: Path, digest: str | None) -> bool:
+def is_still(path: Path, digest: str | None) -> bool:
+    """
+    Args:
+        path: of a file that a run made.
+        digest: its SHA-256, as recorded.
+
+    Returns:
+        Whether it is there as the run left it, and no link.
+    """
     return path.is_file() and not path.is_symlink() and sha256(path.read_bytes()) == digest
 
 

@@ -106,7 +106,7 @@ def check_guidance(guidance_scale: float, family: Family, model: Any, name: str)
         raise UsageError(f"--guidance_scale is {guidance_scale}; {name} is no conditional pipeline, give 1")
     try:
         label_dropout = float(settings_of(name).get("label_dropout") or 1)
-    except (HwzooError, ValueError):  # the Hub does not tell, or a stranger's preset
+    except (HwzooError, TypeError, ValueError):  # the Hub does not tell, or a stranger's preset
         return
     if label_dropout == 0:
         raise UsageError(f"--guidance_scale is {guidance_scale}; {name} was trained with --label_dropout 0, give 1")

@@ -172,6 +172,14 @@ def test_codes_that_are_drawn_alike_have_no_temperature(entries):
         assert ("temperature" in {each.name for each in control(entry, "Draw").inputs(entry)}) == acts
 
 
+@pytest.mark.parametrize(("label_dropout", "guided"), [(0.0, False), (0.1, True)])
+def test_a_network_that_saw_every_image_with_its_class_is_not_guided(label_dropout, guided, entries, tmp_path):
+    model = entries("ddpm")
+    entry = Entry(str(tmp_path), "mine", model.family, model.model)
+    (tmp_path / "preset.yaml").write_text(f"label_dropout: {label_dropout}\n")
+    assert ("guidance" in {each.name for each in control(entry, "Draw").inputs(entry)}) == guided
+
+
 @pytest.mark.parametrize(("name", "scheduler"), [("ddpm", "ddim"), ("ddpm", "as saved"), ("patches", "ddim")])
 def test_a_pipeline_draws_with_its_sampler_and_is_left_as_it_was(name, scheduler, entries):
     entry, told = entries(name), []

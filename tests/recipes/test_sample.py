@@ -176,8 +176,9 @@ def test_labels_and_guidance_reach_the_pipeline(sample, tmp_path):
     _, spread = sample(model, "spread", **fast)
     expected = pipeline([0, 0, 1, 1, 2, 2], generator=torch.Generator().manual_seed(0), **call).images
     assert np.abs(expected[..., 0] * 255 - spread).max() < 0.6
-    Path(model, "preset.yaml").write_text("label_dropout: 0.1\n")
-    sample(model, "known", **fast)
+    for number, known in enumerate(("0.1", "[0]", "none", "{")):  # the others are no preset of ours
+        Path(model, "preset.yaml").write_text(f"label_dropout: {known}\n")
+        sample(model, f"known-{number}", **fast)
     Path(model, "preset.yaml").write_text("label_dropout: 0.0\n")
     with pytest.raises(
         HwzooError, match=r"^--guidance_scale is 1\.5; .*model was trained with --label_dropout 0, give 1$"

@@ -38,8 +38,8 @@ def test_a_checkpoint_of_another_run_is_not_resumed_into_a_finished_one(recipe, 
     strange = str(checkpoint(straight[0], every_recipe.STEPS - every_recipe.INTERVAL))
     refused(recipe, folder, "holds checkpoints of another run", f"{RESUME}={strange}")
     shutil.rmtree(folder / "checkpoints")
-    refused(recipe, folder, "holds a finished model", f"{RESUME}={strange}")
-    refused(recipe, folder, "holds a finished model", f"{RESUME}=latest")
+    refused(recipe, folder, "holds a finished model, and not this checkpoint; give another", f"{RESUME}={strange}")
+    refused(recipe, folder, "holds a finished model, and no checkpoint; give another", f"{RESUME}=latest")
 
 
 @every_recipe.ONE_OF_EACH_LOOP

@@ -85,6 +85,12 @@ def test_an_old_one_that_cannot_be_removed_ends_no_training(tmp_path, monkeypatc
         saved(tmp_path, 1, limit=1)
 
 
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(HwzooError, match=f"^cannot write {tmp_path / 'file' / 'checkpoints'}: "):
+        saved(tmp_path / "file" / "checkpoints", 1)
+
+
 FILES = ["model.safetensors", "state.pt", "manifest.json"]
 DAMAGE = {
     "cut off": lambda path: path.write_bytes(path.read_bytes()[:-1]),

@@ -17,13 +17,14 @@ from transformers import AutoModelForImageClassification
 
 from .. import diffusion, generators
 from ..errors import HwzooError
+from ..generators import FAST_STEPS
 from ..training.sweep import protocols
 from .answers import Answer, Bars, Film, Note, Pictures, Table, Text
 from .entries import MOST_TRAINING_IMAGES, Entry
 from .inputs import Choice, Input, Number, Picture, Words
 from .jobs import Job
 
-MOST_IMAGES, MOST_STEPS, FAST_STEPS = 64, 250, 25
+MOST_IMAGES, MOST_STEPS = 64, 250
 ANY = "any"  # class
 AS_SAVED = "as saved"
 SEED = Number("seed", "Seed", 0, 2**32 - 1, 0)

@@ -20,10 +20,10 @@ from ..files import (
     begin_record,
     cut_back,
     has_ended,
+    is_still,
     made,
     public_name,
     remove_made,
-    sha256,
     size_of,
 )
 from .checkpoint import Checkpoint, Checkpoints, CorruptCheckpoint
@@ -74,12 +74,10 @@ def check_output_dir(folder: Path, overwrite: bool, resume: str | None):
     if resume != "latest" and checkpoints.paths():
         raise UsageError(f"{what}--output_dir {folder} holds checkpoints of another run; give an empty one")
     if has_ended(folder):
-        other = (
-            "no checkpoint; give another, or --overwrite_output_dir"
-            if resume == "latest"
-            else ("not this checkpoint; give another")
+        lacks = "no checkpoint" if resume == "latest" else "not this checkpoint"
+        raise UsageError(
+            f"{what}--output_dir {folder} holds a finished model, and {lacks}; give another, or --overwrite_output_dir"
         )
-        raise UsageError(f"{what}--output_dir {folder} holds a finished model, and {other}")
     strangers = [name for name in kept if name != CHECKPOINTS and name not in made(folder)]
     if strangers:
         raise UsageError(f"{what}--output_dir {folder} holds {strangers[0]}, which no run has made; give another")
@@ -176,5 +174,5 @@ def cut_back_to(progress: Mapping[str, Any], checkpoint: Path, folder: Path):
         remove_made(folder, {entry["file"]: entry["sha256"] for entry in later})
         return
     for name, digest in made(folder).items():
-        if digest and (before / name).is_file() and sha256((before / name).read_bytes()) == digest:
+        if is_still(before / name, digest):
             shutil.copyfile(before / name, folder / name)
